@@ -1,0 +1,125 @@
+"""Box geometry. Boxes are ``x1 y1 x2 y2``; every function works on any number of leading dimensions.
+
+Overlaps clamp their denominators at 1e-6 like the published detectors do (METHODS of PAA, ATSS and LAD share the
+convention), so that thresholds fall on the same side.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+__all__ = [
+    "area",
+    "centers",
+    "clip",
+    "contains",
+    "decode_deltas",
+    "encode_deltas",
+    "giou",
+    "iou",
+    "pairwise_coverage",
+    "pairwise_intersection",
+    "pairwise_iou",
+    "side_distances",
+]
+
+SHIFT_STD, STRETCH_STD = 0.1, 0.2
+"""Scales of the regression targets of anchor-based heads: (dx, dy) and (log dw, log dh)."""
+MAX_LOG_RATIO = abs(math.log(16 / 1000))
+"""A predicted side is at most 62.5 times its anchor's: keeps exp() finite."""
+_EPS = 1e-6
+
+
+def area(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+    """Width times height in square pixels; a box with swapped corners has area 0."""
+    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
+
+
+def centers(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 2"]:
+    """The middle ``x y`` of each box."""
+    return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def clip(boxes: Float[Tensor, "*b n 4"], sizes: Tensor) -> Float[Tensor, "*b n 4"]:
+    """Cut boxes at the border of their image; ``sizes`` (..., 2) holds heights and widths."""
+    height, width = sizes[..., 0:1].to(boxes.dtype), sizes[..., 1:2].to(boxes.dtype)
+    x = boxes[..., 0::2].clamp(min=0).minimum(width.unsqueeze(-1))
+    y = boxes[..., 1::2].clamp(min=0).minimum(height.unsqueeze(-1))
+    return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
+
+
+def pairwise_intersection(first: Float[Tensor, "*b p 4"], second: Float[Tensor, "*b g 4"]) -> Float[Tensor, "*b p g"]:
+    """Shared area of every pair. Leading dimensions broadcast."""
+    a, b = first.unsqueeze(-2), second.unsqueeze(-3)
+    width = (a[..., 2].minimum(b[..., 2]) - a[..., 0].maximum(b[..., 0])).clamp(min=0)
+    height = (a[..., 3].minimum(b[..., 3]) - a[..., 1].maximum(b[..., 1])).clamp(min=0)
+    return width * height
+
+
+def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+    """Intersection over union of every pair, (..., p, 4) and (..., g, 4) -> (..., p, g)."""
+    shared = pairwise_intersection(first, second)
+    union = area(first).unsqueeze(-1) + area(second).unsqueeze(-2) - shared
+    return shared / union.clamp(min=_EPS)
+
+
+def pairwise_coverage(first: Tensor, second: Tensor) -> Tensor:
+    """The share of each first box that lies in each second one ("IoF"), (..., p, 4) and (..., g, 4) -> (..., p, g)."""
+    return pairwise_intersection(first, second) / area(first).unsqueeze(-1).clamp(min=_EPS)
+
+
+def iou(first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+    """Intersection over union, box by box."""
+    shared = _intersection(first, second)
+    return shared / (area(first) + area(second) - shared).clamp(min=_EPS)
+
+
+def giou(first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+    """Generalised IoU, box by box: IoU less the share of the common hull that neither covers (Rezatofighi 2019)."""
+    shared = _intersection(first, second)
+    union = (area(first) + area(second) - shared).clamp(min=_EPS)
+    low = first[..., :2].minimum(second[..., :2])
+    high = first[..., 2:].maximum(second[..., 2:])
+    hull = (high - low).clamp(min=0).prod(-1).clamp(min=_EPS)
+    return shared / union - (hull - union) / hull
+
+
+def _intersection(first: Tensor, second: Tensor) -> Tensor:
+    low = first[..., :2].maximum(second[..., :2])
+    high = first[..., 2:].minimum(second[..., 2:])
+    width, height = (high - low).clamp(min=0).unbind(-1)
+    return width * height
+
+
+def side_distances(points: Float[Tensor, "*b p 2"], boxes: Float[Tensor, "*b g 4"]) -> Float[Tensor, "*b p g 4"]:
+    """Distance from every point to the left, top, right and bottom side of every box; negative outside."""
+    points, boxes = points.unsqueeze(-2), boxes.unsqueeze(-3)
+    return torch.cat(torch.broadcast_tensors(points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
+
+
+def contains(
+    boxes: Float[Tensor, "*b 4"], points: Float[Tensor, "*b 2"], margin: float = 0.0
+) -> Bool[Tensor, "*b"]:
+    """Whether each point lies inside its box by more than ``margin`` pixels."""
+    inner = torch.minimum(points - boxes[..., :2], boxes[..., 2:] - points)
+    return inner.amin(-1) > margin
+
+
+def decode_deltas(priors: Float[Tensor, "*b 4"], deltas: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 4"]:
+    """Boxes from anchor deltas (dx, dy, dw, dh), scaled by :data:`SHIFT_STD` and :data:`STRETCH_STD` (R-CNN coder)."""
+    size = priors[..., 2:] - priors[..., :2]
+    center = centers(priors) + size * (deltas[..., :2] * SHIFT_STD)
+    half = size * (deltas[..., 2:] * STRETCH_STD).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
+    return torch.cat([center - half, center + half], dim=-1)
+
+
+def encode_deltas(priors: Float[Tensor, "*b 4"], boxes: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 4"]:
+    """The deltas that :func:`decode_deltas` turns into ``boxes``; sides are floored at 1e-6 pixels."""
+    size = (priors[..., 2:] - priors[..., :2]).clamp(min=_EPS)
+    shift = (centers(boxes) - centers(priors)) / size
+    stretch = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=_EPS) / size).log()
+    return torch.cat([shift / SHIFT_STD, stretch / STRETCH_STD], dim=-1)

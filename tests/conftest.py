@@ -1,0 +1,5 @@
+"""Shape checks are on in tests: every annotated tensor is checked against its jaxtyping shape at run time."""
+
+from jaxtyping import install_import_hook
+
+install_import_hook("ladle", "beartype.beartype")
