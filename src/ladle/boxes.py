@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from torch import Tensor
 
 __all__ = [
@@ -52,7 +52,7 @@ def clip(boxes: Float[Tensor, "*b n 4"], sizes: Tensor) -> Float[Tensor, "*b n 4
     return torch.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], dim=-1)
 
 
-def pairwise_intersection(first: Float[Tensor, "*b p 4"], second: Float[Tensor, "*b g 4"]) -> Float[Tensor, "*b p g"]:
+def pairwise_intersection(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4"]) -> Tensor:
     """Shared area of every pair. Leading dimensions broadcast."""
     a, b = first.unsqueeze(-2), second.unsqueeze(-3)
     width = (a[..., 2].minimum(b[..., 2]) - a[..., 0].maximum(b[..., 0])).clamp(min=0)
@@ -60,25 +60,25 @@ def pairwise_intersection(first: Float[Tensor, "*b p 4"], second: Float[Tensor, 
     return width * height
 
 
-def pairwise_iou(first: Tensor, second: Tensor) -> Tensor:
+def pairwise_iou(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4"]) -> Tensor:
     """Intersection over union of every pair, (..., p, 4) and (..., g, 4) -> (..., p, g)."""
     shared = pairwise_intersection(first, second)
     union = area(first).unsqueeze(-1) + area(second).unsqueeze(-2) - shared
     return shared / union.clamp(min=_EPS)
 
 
-def pairwise_coverage(first: Tensor, second: Tensor) -> Tensor:
+def pairwise_coverage(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4"]) -> Tensor:
     """The share of each first box that lies in each second one ("IoF"), (..., p, 4) and (..., g, 4) -> (..., p, g)."""
     return pairwise_intersection(first, second) / area(first).unsqueeze(-1).clamp(min=_EPS)
 
 
-def iou(first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+def iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
     """Intersection over union, box by box."""
     shared = _intersection(first, second)
     return shared / (area(first) + area(second) - shared).clamp(min=_EPS)
 
 
-def giou(first: Float[Tensor, "*b 4"], second: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+def giou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
     """Generalised IoU, box by box: IoU less the share of the common hull that neither covers (Rezatofighi 2019)."""
     shared = _intersection(first, second)
     union = (area(first) + area(second) - shared).clamp(min=_EPS)
@@ -95,21 +95,19 @@ def _intersection(first: Tensor, second: Tensor) -> Tensor:
     return width * height
 
 
-def side_distances(points: Float[Tensor, "*b p 2"], boxes: Float[Tensor, "*b g 4"]) -> Float[Tensor, "*b p g 4"]:
+def side_distances(points: Float[Tensor, "*#b p 2"], boxes: Float[Tensor, "*#b g 4"]) -> Tensor:
     """Distance from every point to the left, top, right and bottom side of every box; negative outside."""
     points, boxes = points.unsqueeze(-2), boxes.unsqueeze(-3)
     return torch.cat(torch.broadcast_tensors(points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
 
-def contains(
-    boxes: Float[Tensor, "*b 4"], points: Float[Tensor, "*b 2"], margin: float = 0.0
-) -> Bool[Tensor, "*b"]:
+def contains(boxes: Float[Tensor, "*#b 4"], points: Float[Tensor, "*#b 2"], margin: float = 0.0) -> Tensor:
     """Whether each point lies inside its box by more than ``margin`` pixels."""
     inner = torch.minimum(points - boxes[..., :2], boxes[..., 2:] - points)
     return inner.amin(-1) > margin
 
 
-def decode_deltas(priors: Float[Tensor, "*b 4"], deltas: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 4"]:
+def decode_deltas(priors: Float[Tensor, "*#b 4"], deltas: Float[Tensor, "*#b 4"]) -> Tensor:
     """Boxes from anchor deltas (dx, dy, dw, dh), scaled by :data:`SHIFT_STD` and :data:`STRETCH_STD` (R-CNN coder)."""
     size = priors[..., 2:] - priors[..., :2]
     center = centers(priors) + size * (deltas[..., :2] * SHIFT_STD)
@@ -117,7 +115,7 @@ def decode_deltas(priors: Float[Tensor, "*b 4"], deltas: Float[Tensor, "*#b 4"])
     return torch.cat([center - half, center + half], dim=-1)
 
 
-def encode_deltas(priors: Float[Tensor, "*b 4"], boxes: Float[Tensor, "*#b 4"]) -> Float[Tensor, "*#b 4"]:
+def encode_deltas(priors: Float[Tensor, "*#b 4"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
     """The deltas that :func:`decode_deltas` turns into ``boxes``; sides are floored at 1e-6 pixels."""
     size = (priors[..., 2:] - priors[..., :2]).clamp(min=_EPS)
     shift = (centers(boxes) - centers(priors)) / size

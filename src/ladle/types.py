@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -29,20 +29,22 @@ __all__ = [
     "Term",
 ]
 
+R = TypeVar("R", bound="Record")
+
 
 @dataclass(frozen=True)
 class Record:
     """A frozen bundle of tensors that moves as one."""
 
-    def map(self, change: Callable[[Tensor], Tensor]) -> Self:
+    def map(self: R, change: Callable[[Tensor], Tensor]) -> R:
         """Return a copy with ``change`` applied to every tensor inside, however deep."""
         return replace(self, **{field.name: _map(getattr(self, field.name), change) for field in fields(self)})
 
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+    def to(self: R, device: torch.device | str, non_blocking: bool = False) -> R:
         """Move every tensor to ``device``."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
-    def detach(self) -> Self:
+    def detach(self: R) -> R:
         """Cut every tensor off its graph."""
         return self.map(Tensor.detach)
 

@@ -1,0 +1,12 @@
+"""Label assignment: which prediction learns which object.
+
+An assigner is a pure function ``(predictions, priors, truth) -> Assignment``. It does not know whose predictions it is
+given: hand it the teacher's, and the assignment is distilled.
+"""
+
+from ladle.assigners.atss import ATSS
+from ladle.assigners.max_iou import MaxIoU
+from ladle.assigners.paa import PAA
+from ladle.assigners.protocol import Assigner, Evidence, EvidenceAssigner
+
+__all__ = ["ATSS", "PAA", "Assigner", "Evidence", "EvidenceAssigner", "MaxIoU"]

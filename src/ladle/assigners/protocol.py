@@ -1,0 +1,77 @@
+"""What it means to be an assigner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import wraps
+from typing import Protocol, TypeVar, runtime_checkable
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ladle.types import Assignment, GroundTruth, Predictions, Priors, Record
+
+__all__ = ["Assigner", "Evidence", "EvidenceAssigner", "full_precision"]
+
+
+@runtime_checkable
+class Assigner(Protocol):
+    """Decides which prior learns which object; pure, batched, float32 inside. Its laws stand in ``ladle.testing``."""
+
+    def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Assignment:
+        """Return the plan for these predictions; the inputs are left alone and no gradient flows."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evidence(Record):
+    """What a prediction-aware assigner weighs before it decides.
+
+    ``candidate`` priors compete for object ``index``, each at ``cost`` (lower is better, finite on candidates).
+    """
+
+    index: Int[Tensor, "B P"]
+    cost: Float[Tensor, "B P"]
+    candidate: Bool[Tensor, "B P"]
+
+
+@runtime_checkable
+class EvidenceAssigner(Assigner, Protocol):
+    """An assigner that shows its working, so that two networks' costs can be compared before the decision."""
+
+    def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Evidence:
+        """Price every candidate prior."""
+        ...
+
+    def select(self, evidence: Evidence, priors: Priors, truth: GroundTruth, /) -> Assignment:
+        """Choose among the candidates."""
+        ...
+
+
+S = TypeVar("S")
+R = TypeVar("R")
+
+
+def full_precision(
+    decide: Callable[[S, Predictions, Priors, GroundTruth], R],
+) -> Callable[[S, Predictions, Priors, GroundTruth], R]:
+    """Run an assigner's method in float32, without gradient, whatever autocast or dtype the network runs in.
+
+    Half precision moves costs across thresholds, and does so differently on every device.
+    """
+
+    @wraps(decide)
+    def method(self: S, predictions: Predictions, priors: Priors, truth: GroundTruth) -> R:
+        with _undistracted(predictions.logits.device.type):
+            return decide(self, predictions.map(Tensor.float), priors, truth)
+
+    return method
+
+
+@contextmanager
+def _undistracted(device: str) -> Iterator[None]:
+    with torch.no_grad(), torch.autocast(device, enabled=False):
+        yield
