@@ -98,6 +98,12 @@ class GroundTruth(Record):
         """The objects a prior may learn: real ones that are no crowd."""
         return self.valid & ~self.crowd
 
+    def at(self, index: Int[Tensor, "B P"]) -> tuple[Float[Tensor, "B P 4"], Int[Tensor, "B P"]]:
+        """Boxes and labels of the objects that ``index`` names; zeros in a batch that holds none."""
+        if not self.labels.shape[1]:
+            return self.boxes.new_zeros(*index.shape, 4), torch.zeros_like(index)
+        return self.boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), self.labels.gather(1, index)
+
 
 @dataclass(frozen=True)
 class Priors(Record):
@@ -189,11 +195,15 @@ class Assignment(Record):
 
 @dataclass(frozen=True)
 class Output(Record):
-    """What one stage of a detector hands on: its predictions, the priors they were made at, and its features."""
+    """What one stage of a detector hands on: its predictions, the priors they were made at, and its features.
+
+    ``sizes`` is the height and width that each picture fills of the padded input; None where nothing is padded.
+    """
 
     predictions: Predictions
     priors: Priors
     features: tuple[Float[Tensor, "B _C _H _W"], ...]
+    sizes: Int[Tensor, "B 2"] | None = None
 
 
 @dataclass(frozen=True)

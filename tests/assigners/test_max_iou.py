@@ -51,5 +51,5 @@ def test_an_object_that_touches_no_prior_claims_none():
 def test_a_crowd_too_large_for_one_chunk_is_assigned_alike(monkeypatch):
     scene = Scene("edge")
     whole = assign(scene, MaxIoU())
-    monkeypatch.setattr("ladle.assigners.overlaps.CHUNK", 4 * scene.A * 3)
+    monkeypatch.setattr("ladle.overlaps.CHUNK", 4 * scene.A * 3)
     assert torch.equal(assign(scene, MaxIoU()), whole)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.assigners.overlaps import object_slices, outside_crowds
+from ladle.overlaps import object_slices, outside_crowds
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import contains, iou
 from ladle.types import Assignment, GroundTruth, Predictions, Priors

@@ -7,7 +7,7 @@ from typing import Literal
 
 import torch
 
-from ladle.assigners.overlaps import best_overlaps, outside_crowds, rescuers
+from ladle.overlaps import best_overlaps, outside_crowds, rescuers
 from ladle.assigners.protocol import full_precision
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -38,7 +38,7 @@ class MaxIoU:
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by the priors' boxes alone; the predictions are not looked at."""
-        overlaps = best_overlaps(priors, truth)
+        overlaps = best_overlaps(priors.boxes, priors.valid, truth)
         positive, index = overlaps.iou >= self.positive, overlaps.index
         background = (overlaps.iou < self.negative) & outside_crowds(priors, truth, self.crowd)
         if self.rescue is not None:

@@ -12,7 +12,7 @@ from torch import Tensor
 from ladle.assigners.candidates import cheapest_per_group
 from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.mixture import fit_two_gaussians
-from ladle.assigners.overlaps import outside_crowds
+from ladle.overlaps import outside_crowds
 from ladle.assigners.protocol import Assigner, Evidence, full_precision
 from ladle.boxes import giou
 from ladle.losses import class_focal_sum
@@ -55,10 +55,7 @@ class PAA:
     def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Evidence:
         """Price every prior of the pool by the loss it would suffer (paper eq. 3; mmdetection's loss weights)."""
         pool = self.pool(predictions, priors, truth)
-        if not truth.labels.shape[1]:
-            return Evidence(pool.index, torch.zeros_like(pool.background), pool.positive)
-        label = truth.labels.gather(1, pool.index)
-        target = truth.boxes.gather(1, pool.index.unsqueeze(-1).expand(-1, -1, 4))
+        target, label = truth.at(pool.index)
         cost = class_focal_sum(predictions.logits, label) + self.box_weight * (1 - giou(predictions.boxes, target))
         candidate = pool.positive & cost.isfinite()
         return Evidence(pool.index, torch.where(candidate, cost, 0.0), candidate)

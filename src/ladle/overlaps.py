@@ -1,4 +1,4 @@
-"""Overlaps between priors and objects, in memory that stays bounded however crowded the image is."""
+"""Overlaps between many boxes and objects, in memory that stays bounded however crowded the image is."""
 
 from __future__ import annotations
 
@@ -36,13 +36,15 @@ def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
     return [slice(start, min(start + width, objects)) for start in range(0, objects, width)]
 
 
-def best_overlaps(priors: Priors, truth: GroundTruth) -> Overlaps:
-    """Match every prior with the object it overlaps most; on a tie the object listed first wins."""
-    batch, objects = truth.labels.shape
-    best = truth.boxes.new_full((batch, priors.boxes.shape[1]), -1.0)
+def best_overlaps(
+    boxes: Float[Tensor, "#B P 4"], valid: Bool[Tensor, "#B P"], truth: GroundTruth
+) -> Overlaps:
+    """Match every box with the object it overlaps most; on a tie the object listed first wins."""
+    batch = len(truth.labels)
+    best = truth.boxes.new_full((batch, boxes.shape[1]), -1.0)
     index = torch.zeros_like(best, dtype=torch.long)
     peaks = [truth.boxes.new_zeros(batch, 0)]
-    for part, overlap in _overlaps(priors, truth):
+    for part, overlap in _overlaps(boxes, valid, truth):
         value, here = overlap.max(-1)
         better = value > best
         best, index = torch.where(better, value, best), torch.where(better, here + part.start, index)
@@ -61,7 +63,7 @@ def rescuers(
     entitled = (peak >= least) & (peak > 0)
     rescued = torch.zeros(len(truth.labels), priors.boxes.shape[1], dtype=torch.bool, device=peak.device)
     index = torch.zeros_like(rescued, dtype=torch.long)
-    for part, overlap in _overlaps(priors, truth):
+    for part, overlap in _overlaps(priors.boxes, priors.valid, truth):
         match = (overlap == peak[:, None, part]) & entitled[:, None, part]
         last = match.flip(-1).int().argmax(-1)
         here = match.any(-1)
@@ -83,11 +85,11 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
     return free
 
 
-def _overlaps(priors: Priors, truth: GroundTruth) -> Iterator[tuple[slice, Float[Tensor, "B P g"]]]:
+def _overlaps(boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Iterator[tuple[slice, Float[Tensor, "B P g"]]]:
     batch, objects = truth.labels.shape
-    for part in object_slices(batch, priors.boxes.shape[1], objects):
-        counted = priors.valid.unsqueeze(-1) & truth.learnable[:, None, part]
-        yield part, torch.where(counted, pairwise_iou(priors.boxes, truth.boxes[:, part]), -1.0)
+    for part in object_slices(batch, boxes.shape[1], objects):
+        counted = valid.unsqueeze(-1) & truth.learnable[:, None, part]
+        yield part, torch.where(counted, pairwise_iou(boxes, truth.boxes[:, part]), -1.0)
 
 
 def _surely_empty(mask: Tensor) -> bool:

@@ -1,0 +1,196 @@
+"""Backbones: networks that turn a picture into feature maps of stride 8, 16 and 32."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ladle.errors import UserError
+
+__all__ = ["RESNETS", "SMALL", "Backbone", "BackboneSpec"]
+
+RESNETS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
+"""Short names of torchvision's residual networks."""
+SMALL = {"tiny": (16, 24, 48, 64, 96), "small": (24, 32, 64, 128, 192)}
+"""Widths of our own networks that train on a CPU, at stride 2, 4, 8, 16 and 32."""
+
+Norm = Literal["batch", "group", "frozen"]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """Which backbone to build, and where its first weights come from.
+
+    Args:
+        name: ``tiny``, ``small``, ``r18`` ... ``r101`` (torchvision), or any timm model with ``features_only``.
+        norm: ``batch`` and ``group`` train; ``frozen`` keeps the statistics and scales that came with the weights.
+        pretrained: fetch ImageNet weights from the model's hub.
+        weights: a file of weights to start from instead (.safetensors, or a .pth of tensors).
+    """
+
+    name: str
+    norm: Norm = "batch"
+    pretrained: bool = False
+    weights: str | None = None
+
+    def build(self) -> Backbone:
+        """Build the network; a source of weights that cannot be had is an error, never a random start."""
+        net = self._net()
+        if self.weights is not None:
+            _load(net, Path(self.weights))
+        if self.norm == "frozen":
+            from timm.layers import freeze_batch_norm_2d
+
+            net.body = freeze_batch_norm_2d(net.body)
+        return net
+
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the first weights are random."""
+        return not self.pretrained and self.weights is None
+
+    def _net(self) -> Backbone:
+        if self.name in SMALL:
+            if self.pretrained:
+                raise UserError(f"{self.name} has no published weights: leave out --pretrained")
+            return Backbone(SmallResNet(SMALL[self.name], self.norm), SMALL[self.name][2:])
+        if self.name in RESNETS:
+            return _resnet(RESNETS[self.name], self.norm, self.pretrained)
+        return _timm(self.name, self.norm, self.pretrained)
+
+
+class Backbone(nn.Module):
+    """A network and the widths of the three maps it gives (strides 8, 16, 32)."""
+
+    def __init__(self, body: nn.Module, channels: Sequence[int]) -> None:
+        super().__init__()
+        self.body = body
+        self.channels = tuple(channels)
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Normalised pictures (B,3,H,W) to maps (B,C,H/s,W/s), finest first."""
+        maps = self.body(images)
+        return tuple(maps.values()) if isinstance(maps, dict) else tuple(maps)
+
+
+class SmallResNet(nn.Module):
+    """A residual network narrow enough to train on a CPU: a stem, then one basic block per stride."""
+
+    def __init__(self, widths: Sequence[int], norm: Norm) -> None:
+        super().__init__()
+        self.stem = _conv(3, widths[0], 2, norm)
+        pairs = zip(widths[:-1], widths[1:], strict=True)
+        self.blocks = nn.ModuleList(_Block(narrow, wide, norm) for narrow, wide in pairs)
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        x, maps = torch.relu(self.stem(images)), []
+        for block in self.blocks:
+            x = block(x)
+            maps.append(x)
+        return maps[1:]
+
+
+class _Block(nn.Module):
+    """Two 3x3 convolutions that halve the resolution, around a shortcut."""
+
+    def __init__(self, narrow: int, wide: int, norm: Norm) -> None:
+        super().__init__()
+        self.down = _conv(narrow, wide, 2, norm)
+        self.refine = _conv(wide, wide, 1, norm)
+        self.refine2 = _conv(wide, wide, 1, norm)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.down(x))
+        return torch.relu(x + self.refine2(torch.relu(self.refine(x))))
+
+
+def _conv(narrow: int, wide: int, stride: int, norm: Norm) -> nn.Sequential:
+    layer = nn.Conv2d(narrow, wide, 3, stride, 1, bias=False)
+    return nn.Sequential(layer, group_norm(wide) if norm == "group" else nn.BatchNorm2d(wide))
+
+
+def group_norm(channels: int) -> nn.GroupNorm:
+    """The most groups, up to 32, of at least four channels each."""
+    groups = next(n for n in (32, 16, 8, 4, 2, 1) if channels % n == 0 and (channels // n >= 4 or n == 1))
+    return nn.GroupNorm(groups, channels)
+
+
+def _resnet(name: str, norm: Norm, pretrained: bool) -> Backbone:
+    from torchvision.models import get_model
+    from torchvision.models._utils import IntermediateLayerGetter
+
+    with _fetching(name):
+        layer = group_norm if norm == "group" else nn.BatchNorm2d
+        net = get_model(name, weights="IMAGENET1K_V1" if pretrained else None, norm_layer=layer)
+    width = net.fc.in_features
+    body = IntermediateLayerGetter(net, {f"layer{n}": f"c{n + 1}" for n in (2, 3, 4)})
+    return Backbone(body, (width // 4, width // 2, width))
+
+
+def _timm(name: str, norm: Norm, pretrained: bool) -> Backbone:
+    import timm
+
+    if norm == "group":
+        raise UserError(f"--norm group is for our own and torchvision's backbones; use --norm batch with {name}")
+    if not timm.is_model(name):
+        close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see `ladle models --timm PATTERN`"
+        raise UserError(f"no backbone is called {name!r}: expected tiny, small, r18, r34, r50, r101 or a timm model ({close})")
+    with _fetching(name):
+        net = timm.create_model(name, features_only=True, pretrained=pretrained)
+    by_stride = {info["reduction"]: index for index, info in enumerate(net.feature_info.get_dicts())}
+    missing = [stride for stride in (8, 16, 32) if stride not in by_stride]
+    if missing:
+        raise UserError(f"backbone {name} has no map of stride {missing[0]}: choose one with maps of stride 8, 16 and 32")
+    with _fetching(name):
+        wanted = tuple(by_stride[stride] for stride in (8, 16, 32))
+        net = timm.create_model(name, features_only=True, pretrained=pretrained, out_indices=wanted)
+    return Backbone(net, net.feature_info.channels())
+
+
+class _fetching:  # noqa: N801 - reads as a verb: `with _fetching(name)`
+    """Turn a failed download into one sentence."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, (OSError, RuntimeError)) and not isinstance(error, UserError):
+            raise UserError(
+                f"the pretrained weights of {self.name} could not be fetched ({error}): give --backbone-weights FILE, "
+                "or leave out --pretrained to start from random weights"
+            ) from error
+
+
+def _load(net: Backbone, file: Path) -> None:
+    """Load every weight of the body; what only the classifier needs may be left over, nothing may be missing."""
+    state = _read(file)
+    found = net.body.load_state_dict(state, strict=False)
+    own = set(net.body.state_dict())
+    wrong = [key for key in own & set(state) if net.body.state_dict()[key].shape != state[key].shape]
+    missing = [key for key in found.missing_keys if not key.endswith("num_batches_tracked")]
+    if missing or wrong:
+        raise UserError(
+            f"{file} does not fit the backbone: {len(missing)} of its {len(own)} tensors are missing "
+            f"(first: {(missing or wrong)[0]}); give weights of the same network with --backbone-weights"
+        )
+
+
+def _read(file: Path) -> dict[str, Tensor]:
+    if not file.is_file():
+        raise UserError(f"--backbone-weights {file}: there is no such file")
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            return dict(load_file(file))
+        state = torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise UserError(f"--backbone-weights {file} cannot be read as tensors: {error}") from error
+    return dict(state.get("state_dict", state.get("model", state)))

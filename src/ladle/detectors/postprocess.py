@@ -1,0 +1,97 @@
+"""From dense predictions to the objects of a picture."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ladle.boxes import clip, pairwise_iou
+from ladle.types import Detections, Output, Predictions
+
+__all__ = ["Inference"]
+
+_VOTE_SPREAD, _VOTE_LEAST = 0.025, 0.01
+
+
+@dataclass(frozen=True)
+class Inference:
+    """How a detector's predictions become detections.
+
+    Args:
+        rule: how a class probability and the quality branch make a score: ``class`` alone, their ``product`` (ATSS,
+            FCOS), or its square ``root`` (PAA).
+        threshold: least score.
+        nms: IoU above which the weaker of two boxes of one class goes.
+        candidates: best priors kept per level before suppression.
+        keep: most detections per picture.
+        voting: whether each kept box becomes the average of what it suppressed, weighted by overlap and score (PAA).
+    """
+
+    rule: Literal["class", "product", "root"] = "class"
+    threshold: float = 0.05
+    nms: float = 0.6
+    candidates: int = 1000
+    keep: int = 100
+    voting: bool = False
+
+    def find(self, output: Output, sizes: Int[Tensor, "B 2"], originals: Int[Tensor, "B 2"]) -> list[Detections]:
+        """Detections of every picture, best first, in the pixels of ``originals`` (B,2)."""
+        from torchvision.ops import batched_nms
+
+        scores = self.scores(output.predictions).masked_fill(~output.priors.valid.unsqueeze(-1), 0.0)
+        classes = scores.shape[-1]
+        image, prior, label = self._candidates(scores, output.priors.counts)
+        score = scores[image, prior, label]
+        boxes = clip(output.predictions.boxes.float(), sizes)[image, prior]
+        kept = batched_nms(boxes, score, image * classes + label, self.nms)
+        return [
+            self._picture(boxes, score, label, image == row, kept[image[kept] == row][: self.keep], stretch)
+            for row, stretch in enumerate((originals / sizes).flip(-1).repeat(1, 2))
+        ]
+
+    def scores(self, predictions: Predictions) -> Float[Tensor, "B P C"]:
+        """The score of every class at every prior, in [0, 1]."""
+        scores = predictions.scores
+        if self.rule == "class":
+            return scores
+        if predictions.quality is None:
+            raise ValueError(f"score rule {self.rule!r} needs a quality branch, which this detector has not")
+        joint = scores * predictions.quality.float().sigmoid().unsqueeze(-1)
+        return joint.sqrt() if self.rule == "root" else joint
+
+    def _candidates(self, scores: Float[Tensor, "B P C"], counts: tuple[int, ...]) -> tuple[Tensor, ...]:
+        best, keep, start = scores.amax(-1), [], 0
+        for count in counts:
+            top = best[:, start : start + count].topk(min(count, self.candidates), dim=1).indices
+            keep.append(top + start)
+            start += count
+        prior = torch.cat(keep, dim=1)
+        chosen = scores.gather(1, prior.unsqueeze(-1).expand(-1, -1, scores.shape[-1])) > self.threshold
+        image, rank, label = chosen.nonzero(as_tuple=True)
+        return image, prior[image, rank], label
+
+    def _picture(
+        self, boxes: Tensor, score: Tensor, label: Tensor, here: Bool[Tensor, " N"], kept: Tensor, stretch: Tensor
+    ) -> Detections:
+        found = boxes[kept]
+        if self.voting:
+            found = _vote(found, label[kept], boxes[here], score[here], label[here])
+        return Detections(found * stretch, score[kept], label[kept])
+
+
+def _vote(
+    kept: Float[Tensor, "K 4"],
+    kept_label: Int[Tensor, " K"],
+    boxes: Float[Tensor, "N 4"],
+    score: Float[Tensor, " N"],
+    label: Int[Tensor, " N"],
+) -> Float[Tensor, "K 4"]:
+    """Score voting (Kim & Lee 2020, section 3.4): average the boxes of a class, weighted by overlap and score."""
+    overlap = pairwise_iou(kept, boxes)
+    votes = (overlap > _VOTE_LEAST) & (kept_label[:, None] == label[None])
+    weight = torch.where(votes, (-(1 - overlap).square() / _VOTE_SPREAD).exp() * score, 0.0)
+    return weight @ boxes / weight.sum(-1, keepdim=True).clamp(min=1e-12)

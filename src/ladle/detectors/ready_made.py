@@ -1,0 +1,77 @@
+"""Ready-made detectors by name: ``<family>-<backbone>``, from ``paa-tiny`` to ``retinanet-r101``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+from ladle.detectors.atss import atss_head, atss_inference
+from ladle.detectors.backbones import RESNETS, SMALL, BackboneSpec, Norm
+from ladle.detectors.paa import paa_head, paa_inference
+from ladle.detectors.retinanet import retinanet_head, retinanet_inference
+from ladle.detectors.spec import DetectorSpec
+from ladle.errors import UserError
+
+__all__ = ["FAMILIES", "READY_MADE", "Start", "detector_spec"]
+
+FAMILIES = {
+    "retinanet": (retinanet_head, retinanet_inference),
+    "atss": (atss_head, atss_inference),
+    "paa": (paa_head, paa_inference),
+}
+"""A family's head and how its predictions are read."""
+
+READY_MADE = tuple(f"{family}-{backbone}" for family in FAMILIES for backbone in (*SMALL, *RESNETS))
+"""The names that come with settings of their own; any timm model works behind the dash as well."""
+
+
+@dataclass(frozen=True)
+class _Size:
+    width: int
+    depth: int
+    scale: float
+    extra: int
+    imgsz: int
+
+
+_SIZES = {"tiny": _Size(48, 1, 4.0, 0, 160), "small": _Size(96, 2, 4.0, 0, 160)}
+_PAPER = _Size(256, 4, 8.0, 2, 640)
+
+
+@dataclass(frozen=True)
+class Start:
+    """What the backbone starts from; ``norm`` None means frozen with given weights, batch normalisation without."""
+
+    pretrained: bool = False
+    weights: str | None = None
+    norm: Norm | None = None
+
+
+def detector_spec(
+    name: str,
+    classes: Sequence[str],
+    category_ids: Sequence[int] | None = None,
+    imgsz: int | None = None,
+    start: Start = Start(),
+) -> DetectorSpec:
+    """Look up ``<family>-<backbone>`` for a set of classes."""
+    family, _, backbone = name.partition("-")
+    if family not in FAMILIES or not backbone:
+        close = get_close_matches(name, READY_MADE, n=1)
+        hint = f"did you mean {close[0]}?" if close else "`ladle models` lists them"
+        raise UserError(f"no detector is called {name!r}: expected <family>-<backbone> such as paa-r18; {hint}")
+    size = _SIZES.get(backbone, _PAPER)
+    head, inference = FAMILIES[family]
+    norm: Norm = start.norm or ("frozen" if start.pretrained or start.weights else "batch")
+    return DetectorSpec(
+        name=name,
+        family=family,
+        classes=tuple(classes),
+        category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
+        backbone=BackboneSpec(backbone, norm, start.pretrained, start.weights),
+        head=head(size.width, size.depth, size.scale),
+        inference=inference(),
+        extra=size.extra,
+        imgsz=imgsz or size.imgsz,
+    )

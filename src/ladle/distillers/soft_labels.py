@@ -1,0 +1,67 @@
+"""Soft labels: the student imitates the teacher's scores, qualities and boxes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ladle.boxes import clip, giou
+from ladle.losses import focal_kl
+from ladle.overlaps import best_overlaps
+from ladle.types import Assignment, GroundTruth, Output, Term
+
+__all__ = ["SoftLabels"]
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Imitate the teacher with the focal KL divergence (Nguyen et al., WACV 2022; released code of CoLAD).
+
+    Classes are imitated at every valid prior; qualities and boxes only where the teacher's own box overlaps an object
+    by more than ``least``. All three are divided by the sum of these overlaps.
+
+    Args:
+        weight: of the class term: 2 beside ground truth (SoLAD), 10 without.
+        quality: of the quality term; there is none where either detector lacks the branch.
+        box: of the box term.
+        least: overlap above which a place is worth imitating: 0.5 in SoLAD, 0.1 in the release without ground truth.
+        gamma: how strongly disagreement raises the loss.
+
+    The released code divides by zero in a batch in which the teacher finds nothing; here the divisor is at least one
+    per image. It also distils in the padding of a picture; here that is left out.
+    """
+
+    weight: float = 2.0
+    quality: float = 10.0
+    box: float = 1.3
+    least: float = 0.5
+    gamma: float = 0.5
+
+    def __call__(
+        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
+    ) -> dict[str, Term]:
+        """Terms ``soft_class``, ``soft_box`` and, where both have the branch, ``soft_quality``."""
+        own, guide = student.predictions, teacher.predictions.detach()
+        valid = student.priors.valid
+        boxes, guide_boxes = _within(own.boxes, student.sizes), _within(guide.boxes, student.sizes)
+        overlap = best_overlaps(guide_boxes, valid, truth).iou
+        worth = overlap > self.least
+        merit = torch.where(worth, overlap, 0.0)
+        count, images = merit.sum(), merit.new_tensor(float(len(merit)))
+
+        apart = focal_kl(own.logits.float(), guide.logits.float(), self.gamma).sum(-1)
+        terms = {
+            "soft_class": Term(self.weight * (apart * valid).sum(), count, images),
+            "soft_box": Term(self.box * (merit * (1 - giou(boxes, guide_boxes))).sum(), count, images),
+        }
+        if own.quality is not None and guide.quality is not None:
+            apart = focal_kl(own.quality.float(), guide.quality.float(), self.gamma)
+            terms["soft_quality"] = Term(self.quality * (apart * worth).sum(), count, images)
+        return terms
+
+
+def _within(boxes: Float[Tensor, "B P 4"], sizes: Tensor | None) -> Float[Tensor, "B P 4"]:
+    return boxes.float() if sizes is None else clip(boxes.float(), sizes)
