@@ -1,0 +1,17 @@
+"""How good detections are: COCO's numbers, precision-recall curves, confusion."""
+
+from __future__ import annotations
+
+from ladle.evaluation.average_precision import Evaluation, Reference, coco_results, evaluate
+from ladle.evaluation.curves import Confusion, PrecisionRecall, confusion, precision_recall
+
+__all__ = [
+    "Confusion",
+    "Evaluation",
+    "PrecisionRecall",
+    "Reference",
+    "coco_results",
+    "confusion",
+    "evaluate",
+    "precision_recall",
+]

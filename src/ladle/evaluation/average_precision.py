@@ -1,0 +1,270 @@
+"""Average precision and recall, counted as COCO counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import ArrayLike, NDArray
+
+from ladle.errors import UserError
+from ladle.types import Detections
+
+__all__ = [
+    "COCO_THRESHOLDS",
+    "Evaluation",
+    "Reference",
+    "Tables",
+    "as_array",
+    "checked",
+    "coco_results",
+    "evaluate",
+    "tabulate",
+]
+
+COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
+"""The ten IoU thresholds that COCO averages over."""
+_AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
+_MOST = {1: 0, 10: 1, 100: 2}
+
+
+@runtime_checkable
+class Reference(Protocol):
+    """The true objects of one picture, in its own pixels; tensors and arrays are both welcome.
+
+    ``boxes`` is (n, 4) xyxy, ``labels`` (n,) counts from 0, ``crowd`` (n,) is true where the box stands for many.
+    ``id`` may be anything hashable.
+    """
+
+    @property
+    def id(self) -> Hashable: ...  # noqa: D102
+    @property
+    def height(self) -> int: ...  # noqa: D102
+    @property
+    def width(self) -> int: ...  # noqa: D102
+    @property
+    def boxes(self) -> Any: ...  # noqa: D102
+    @property
+    def labels(self) -> Any: ...  # noqa: D102
+    @property
+    def crowd(self) -> Any: ...  # noqa: D102
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """COCO's twelve numbers in [0, 1], nan where there is no such object, and the AP of every class.
+
+    ``ap`` averages over IoU .50 to .95; ``ar10`` is the recall with 10 detections a picture. Small, medium and large
+    split at box areas of 32² and 96² pixels; COCO's own leader board splits by mask area instead.
+    """
+
+    ap: float
+    ap50: float
+    ap75: float
+    ap_small: float
+    ap_medium: float
+    ap_large: float
+    ar1: float
+    ar10: float
+    ar100: float
+    ar_small: float
+    ar_medium: float
+    ar_large: float
+    per_class: dict[str, float]
+
+    def row(self, digits: int = 1) -> dict[str, float]:
+        """The six AP numbers in percent, under the names that papers print."""
+        named = {
+            "AP": self.ap,
+            "AP50": self.ap50,
+            "AP75": self.ap75,
+            "APS": self.ap_small,
+            "APM": self.ap_medium,
+            "APL": self.ap_large,
+        }
+        return {name: round(100 * value, digits) for name, value in named.items()}
+
+
+class Tables(NamedTuple):
+    """COCO's raw counts over T thresholds, R recall points, C classes, 4 areas and 3 limits; nan where undefined.
+
+    Areas are all, small, medium, large; limits 1, 10 and 100 detections a picture. ``scores`` is the confidence at
+    which each recall is reached.
+    """
+
+    precision: Float[np.ndarray, "T R C 4 3"]
+    recall: Float[np.ndarray, "T C 4 3"]
+    scores: Float[np.ndarray, "T R C 4 3"]
+
+
+def evaluate(
+    truth: Iterable[Reference], detections: Mapping[Hashable, Detections], classes: Sequence[str]
+) -> Evaluation:
+    """Score the detections of each picture, given by picture id, against its true objects.
+
+    A picture without an entry in ``detections`` counts as one in which nothing was found.
+    """
+    tables = tabulate(truth, detections, classes)
+    precision, recall = tables.precision, tables.recall
+    area, most = _AREAS, _MOST[100]
+    per_class = [_mean(precision[:, :, label, area["all"], most]) for label in range(len(classes))]
+    return Evaluation(
+        ap=_mean(precision[..., area["all"], most]),
+        ap50=_mean(precision[_threshold(0.5), ..., area["all"], most]),
+        ap75=_mean(precision[_threshold(0.75), ..., area["all"], most]),
+        ap_small=_mean(precision[..., area["small"], most]),
+        ap_medium=_mean(precision[..., area["medium"], most]),
+        ap_large=_mean(precision[..., area["large"], most]),
+        ar1=_mean(recall[..., area["all"], _MOST[1]]),
+        ar10=_mean(recall[..., area["all"], _MOST[10]]),
+        ar100=_mean(recall[..., area["all"], most]),
+        ar_small=_mean(recall[..., area["small"], most]),
+        ar_medium=_mean(recall[..., area["medium"], most]),
+        ar_large=_mean(recall[..., area["large"], most]),
+        per_class=dict(zip(classes, per_class, strict=True)),
+    )
+
+
+def tabulate(
+    truth: Iterable[Reference],
+    detections: Mapping[Hashable, Detections],
+    classes: Sequence[str],
+    thresholds: Sequence[float] = COCO_THRESHOLDS,
+) -> Tables:
+    """Match detections to objects at every IoU threshold and count, by faster-coco-eval.
+
+    At each threshold detections take objects of their own class, surest first; what falls on a crowd is left out.
+    """
+    from faster_coco_eval import COCO, COCOeval_faster
+
+    # Ids of our own, from 1: COCO's code wants small integers where a data set may use any name.
+    pictures = dict(enumerate(checked(truth, detections, classes), start=1))
+    if not pictures or not classes:
+        return _empty(len(thresholds), len(classes))
+    frame = {
+        "images": [{"id": n, "height": p.height, "width": p.width} for n, p in pictures.items()],
+        "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
+    }
+    objects = list(_objects(pictures))
+    found = list(_found(pictures, detections))
+    judge = COCOeval_faster(
+        COCO(frame | {"annotations": objects}, print_function=_quiet),
+        COCO(frame | {"annotations": found}, print_function=_quiet),
+        iouType="bbox",
+        print_function=_quiet,
+    )
+    judge.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
+    judge.evaluate()
+    judge.accumulate()
+    return Tables(*(_undefined_to_nan(judge.eval[name]) for name in Tables._fields))
+
+
+def coco_results(detections: Mapping[Hashable, Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
+    """List detections the way COCO's results files do: boxes as ``x y w h``, the data set's own category ids.
+
+    ``category_ids[label]`` is the category of each contiguous label.
+    """
+    return [
+        {"image_id": image, "category_id": category_ids[label], "bbox": box, "score": score}
+        for image, found in detections.items()
+        for box, label, score in zip(
+            _xywh(found.boxes).tolist(), found.labels.tolist(), found.scores.tolist(), strict=True
+        )
+    ]
+
+
+def checked(
+    truth: Iterable[Reference], detections: Mapping[Hashable, Detections], classes: Sequence[str]
+) -> list[Reference]:
+    """The pictures, once it is sure that their ids, their labels and their detections belong together."""
+    pictures = list(truth)
+    known = {picture.id for picture in pictures}
+    if len(known) != len(pictures):
+        raise UserError(f"{len(pictures)} pictures share {len(known)} ids: give every picture an id of its own")
+    if len(set(classes)) != len(classes):
+        raise UserError(f"class names must differ, found {list(classes)}: rename the doubles")
+    if strangers := [image for image in detections if image not in known]:
+        raise UserError(
+            f"detections of picture {strangers[0]!r} have no ground truth ({len(strangers)} such pictures): "
+            "evaluate them against the data set they were made on"
+        )
+    for picture in pictures:
+        _check_labels(picture.labels, len(classes), f"ground truth of picture {picture.id!r}")
+    for image, found in detections.items():
+        _check_labels(found.labels, len(classes), f"detections of picture {image!r}")
+        if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
+            raise UserError(f"detections of picture {image!r} hold nan or inf: the model has diverged, lower --lr")
+    return pictures
+
+
+def _check_labels(labels: Any, classes: int, owner: str) -> None:
+    values = as_array(labels)
+    if values.size and not 0 <= values.min() <= values.max() < classes:
+        raise UserError(
+            f"{owner} has labels from {values.min()} to {values.max()}, expected 0 to {classes - 1}: "
+            "evaluate with the class names the labels were made for"
+        )
+
+
+def _objects(pictures: Mapping[int, Reference]) -> Iterator[dict[str, Any]]:
+    # Ids start at 1 because COCO's matching reads id 0 as "matched to nothing".
+    number = 0
+    for image, picture in pictures.items():
+        boxes, labels, crowd = _xywh(picture.boxes).tolist(), as_array(picture.labels), as_array(picture.crowd)
+        for box, label, many in zip(boxes, labels.tolist(), crowd.tolist(), strict=True):
+            number += 1
+            yield _annotation(number, image, label, box) | {"iscrowd": int(many)}
+
+
+def _found(pictures: Mapping[int, Reference], detections: Mapping[Hashable, Detections]) -> Iterator[dict[str, Any]]:
+    number = 0
+    for image, picture in pictures.items():
+        if picture.id not in detections:
+            continue
+        found = detections[picture.id]
+        boxes = _xywh(found.boxes).tolist()
+        for box, label, score in zip(boxes, found.labels.tolist(), found.scores.tolist(), strict=True):
+            number += 1
+            yield _annotation(number, image, label, box) | {"iscrowd": 0, "score": score}
+
+
+def _annotation(number: int, image: int, label: int, box: list[float]) -> dict[str, Any]:
+    return {"id": number, "image_id": image, "category_id": label, "bbox": box, "area": box[2] * box[3]}
+
+
+def as_array(values: Any) -> NDArray[Any]:
+    """A tensor on any device, or anything like an array, as numpy."""
+    return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
+
+
+def _xywh(boxes: Any) -> Float[np.ndarray, "n 4"]:
+    corners = as_array(boxes).astype(np.float64).reshape(-1, 4)
+    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
+
+
+def _undefined_to_nan(table: ArrayLike) -> NDArray[np.float64]:
+    values = np.asarray(table, dtype=np.float64)
+    return np.where(values == -1, np.nan, values)
+
+
+def _empty(thresholds: int, classes: int) -> Tables:
+    curves = np.full((thresholds, 101, classes, len(_AREAS), len(_MOST)), np.nan)
+    return Tables(curves, curves[:, 0], curves)
+
+
+def _mean(values: NDArray[np.float64]) -> float:
+    """The mean of what is defined; nan where nothing is."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if defined.size else float("nan")
+
+
+def _threshold(iou: float) -> Int[np.ndarray, " n"]:
+    return np.flatnonzero(np.isclose(COCO_THRESHOLDS, iou))
+
+
+def _quiet(*_: object) -> None:
+    """faster-coco-eval reports its progress to a function: this one keeps it to itself."""
