@@ -1,0 +1,54 @@
+"""The training loop on Lightning Fabric.
+
+What describes a run (settings, optimizers, schedules) loads at once; what runs it needs Fabric and loads when first
+asked for.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+from ladle.engine.optimizer import SGD, AdamW, OptimizerSpec
+from ladle.engine.schedule import Cosine, OneCycle, Schedule, Step
+from ladle.engine.settings import Settings
+
+if TYPE_CHECKING:
+    from ladle.engine.loop import Evaluate, Result, fit
+    from ladle.engine.normalise import normalise
+    from ladle.engine.processes import launch
+    from ladle.engine.run import Loader, SaveStudent
+
+__all__ = [
+    "SGD",
+    "AdamW",
+    "Cosine",
+    "Evaluate",
+    "Loader",
+    "OneCycle",
+    "OptimizerSpec",
+    "Result",
+    "SaveStudent",
+    "Schedule",
+    "Settings",
+    "Step",
+    "fit",
+    "launch",
+    "normalise",
+]
+
+_LATE = {
+    "Evaluate": "loop",
+    "Loader": "run",
+    "Result": "loop",
+    "SaveStudent": "run",
+    "fit": "loop",
+    "launch": "processes",
+    "normalise": "normalise",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _LATE:
+        return getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

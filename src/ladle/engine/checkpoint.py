@@ -1,0 +1,97 @@
+"""What a run leaves on disk to be taken up again; every write is all or nothing."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from pickle import UnpicklingError
+from typing import Any
+
+import torch
+
+from ladle.errors import UserError
+
+__all__ = ["Checkpoint", "Standing", "load_checkpoint", "save_checkpoint", "write_atomically"]
+
+
+@dataclass
+class Standing:
+    """Where a run stands between two epochs.
+
+    ``epoch`` and ``step`` count what is done. ``best_epoch`` counts from 1, 0 before the first evaluation. ``rows`` is
+    results.csv, ``metrics`` the last evaluation.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    best_ap: float | None = None
+    best_epoch: int = 0
+    metrics: dict[str, float] = field(default_factory=dict)
+    rows: list[dict[str, float | int]] = field(default_factory=list)
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """All that a run needs to go on as if it had never stopped; tensors, numbers and strings only.
+
+    ``objective`` is the state of the student and of whatever else is trained; a frozen teacher is not in it. ``random``
+    has one state per rank.
+    """
+
+    standing: Standing
+    steps_per_epoch: int
+    objective: dict[str, Any]
+    optimizer: dict[str, Any]
+    ema: dict[str, Any] | None
+    random: list[dict[str, Any]]
+
+
+def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
+    """Write ``checkpoint`` as one file; a process killed at any moment leaves the old or the new one."""
+    # asdict() would copy every tensor.
+    state = vars(checkpoint) | {"standing": asdict(checkpoint.standing)}
+    write_atomically(path, lambda temporary: torch.save(state, temporary))
+
+
+def load_checkpoint(path: Path) -> Checkpoint:
+    """Read what :func:`save_checkpoint` wrote, onto the CPU and without running pickled code.
+
+    Raises :class:`UserError` where the file is missing, damaged or something else.
+    """
+    if not path.is_file():
+        raise UserError(f"{path}: no such file, so there is no run to take up; train without --resume first")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        return Checkpoint(**state | {"standing": Standing(**state["standing"])})
+    except (UnpicklingError, RuntimeError, EOFError, TypeError, KeyError) as error:
+        raise UserError(
+            f"{path}: expected the resume file of a Ladle run, found something unreadable ({type(error).__name__}); "
+            "name another run or train without --resume"
+        ) from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file in ``path``'s folder, flush it to the disk, then put it in ``path``'s place.
+
+    The temporary keeps the suffix, for writers that look at it.
+    """
+    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
+    write(temporary)
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    # The new name itself must survive a power cut; Windows cannot open folders and does without.
+    if os.name == "nt":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,32 @@
+"""The one place where losses are divided by their counts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from jaxtyping import Float
+from lightning_fabric import Fabric
+from torch import Tensor
+
+from ladle.types import Term
+
+__all__ = ["normalise"]
+
+
+def normalise(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """Divide each term by ``max(count, floor)`` over all ranks; give the loss to differentiate and each term's value.
+
+    The loss is this rank's share, scaled so that averaging gradients over ranks gives exactly the gradient of the sum
+    of global_total / max(global_count, global_floor); the values are global and detached. Where the denominator is 0
+    so is the term. Costs one all-reduce and no host synchronisation.
+    """
+    totals = torch.stack([term.total.float() for term in terms.values()])
+    counts = torch.stack([term.count.float() for term in terms.values()])
+    floors = torch.stack([term.floor.float() for term in terms.values()])
+    summed = fabric.all_reduce(torch.stack([totals, counts, floors]).detach(), reduce_op="sum")
+    denominator = summed[1].maximum(summed[2])
+    # A factor, not a division inside where(): the gradient of x / 0 would be NaN even where it is masked.
+    share = torch.where(denominator > 0, 1 / denominator, 0)
+    values = (summed[0] * share).unbind()
+    return (totals * share).sum() * fabric.world_size, dict(zip(terms, values, strict=True))

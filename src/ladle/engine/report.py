@@ -1,0 +1,74 @@
+"""How a run tells how it goes: on the terminal and in metrics.jsonl, on the first rank alone."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from types import TracebackType
+from typing import Self
+
+from ladle.engine.checkpoint import Standing
+from ladle.engine.log import Display, Journal, Row
+from ladle.engine.run import Run
+
+__all__ = ["Reporter", "phrase"]
+
+
+class Reporter:
+    """Measures the pace of a run and passes it on with the losses; ``epoch`` is the number of epochs already done."""
+
+    def __init__(self, run: Run, epoch: int) -> None:
+        first = run.fabric.is_global_zero
+        self._epochs, self._steps, self._ranks = run.settings.epochs, run.steps, run.fabric.world_size
+        self._display = Display(quiet=run.settings.quiet or not first)
+        self._journal = Journal(run.folder / "metrics.jsonl", epoch) if first else None
+        self._images, self._step, self._since = 0, 0, time.monotonic()
+
+    def __enter__(self) -> Self:
+        self._display.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._display.stop()
+
+    def start_epoch(self, standing: Standing) -> None:
+        """Start the clock, so that evaluating and saving do not count as training."""
+        self._images, self._step, self._since = 0, standing.step, time.monotonic()
+
+    def count(self, images: int) -> None:
+        """Count this rank's pictures of a step; the other ranks are taken to have as many."""
+        self._images += images * self._ranks
+
+    def step(self, standing: Standing, losses: Mapping[str, float]) -> None:
+        """Tell the losses, the pace and the time to the last step, evaluation not counted."""
+        seconds = max(time.monotonic() - self._since, 1e-9)
+        speed = self._images / seconds
+        left = timedelta(seconds=round(seconds / (standing.step - self._step) * (self._steps - standing.step)))
+        self._display.step(
+            f"epoch {standing.epoch}/{self._epochs}  step {standing.step}/{self._steps}  {phrase(losses)}"
+            f"  {speed:.1f} images/s  ETA {left}",
+            standing.step / self._steps,
+        )
+        if self._journal:
+            place = {"epoch": standing.epoch, "step": standing.step}
+            self._journal.write("step", place | dict(losses) | {"images_per_second": speed})
+        self.start_epoch(standing)
+
+    def epoch(self, row: Row) -> None:
+        """Tell the row of a finished epoch."""
+        shown = {name: value for name, value in row.items() if name not in ("epoch", "step", "seconds")}
+        self.note(f"epoch {row['epoch']}/{self._epochs}  {phrase(shown)}  {row['seconds']:.0f} s")
+        if self._journal:
+            self._journal.write("epoch", row)
+
+    def note(self, text: str) -> None:
+        """Leave a line on the terminal."""
+        self._display.say(text)
+
+
+def phrase(values: Mapping[str, float]) -> str:
+    """Names and values on one line, four digits each."""
+    return "  ".join(f"{name} {value:.4g}" for name, value in values.items())

@@ -1,0 +1,151 @@
+"""The parts of a run, and how they go to disk and come back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import ceil
+from pathlib import Path
+from typing import Protocol
+
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.wrappers import _FabricModule
+from torch import nn
+
+from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint, write_atomically
+from ladle.engine.ema import Ema
+from ladle.engine.log import write_results
+from ladle.engine.processes import gather
+from ladle.engine.randomness import random_state, restore_random_state, seed_everything
+from ladle.engine.settings import Settings
+from ladle.engine.watch import Watch
+from ladle.errors import UserError
+from ladle.types import Batch
+
+__all__ = ["Loader", "Run", "SaveStudent", "prepare", "save", "take_up"]
+
+SaveStudent = Callable[[nn.Module, Path], None]
+"""Writes a student's weights to a path."""
+
+
+class Loader(Protocol):
+    """Batches of one rank, equally many on each; their order is a function of the epoch and the global seeds."""
+
+    def __len__(self) -> int:
+        """The number of batches in an epoch."""
+
+    def __iter__(self) -> Iterator[Batch]:
+        """One epoch of batches."""
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order of the epoch (from 0) that is about to start."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from step to step.
+
+    ``module`` is ``objective`` as the strategy wrapped it: call that one, so that gradients meet.
+    """
+
+    fabric: Fabric
+    objective: nn.Module
+    module: _FabricModule
+    optimizer: torch.optim.Optimizer
+    ema: Ema | None
+    settings: Settings
+    steps_per_epoch: int
+    watch: Watch
+    folder: Path
+
+    @property
+    def student(self) -> nn.Module:
+        """The network as it is trained."""
+        return self.objective.get_submodule("student")
+
+    @property
+    def network(self) -> nn.Module:
+        """The network that is evaluated and saved: the student or its running average."""
+        return self.ema.module if self.ema else self.student
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps from the first epoch to the last."""
+        return self.steps_per_epoch * self.settings.epochs
+
+
+def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Settings, folder: Path) -> Run:
+    """Seed, move ``objective`` to its device, and build what trains it."""
+    lengths = gather(fabric, len(loader))
+    if min(lengths) == 0:
+        raise UserError("an epoch has no batch: there are fewer training pictures than one --batch; make it smaller")
+    if len(set(lengths)) > 1:
+        raise ValueError(f"every rank needs the same number of batches, but they have {lengths}")
+    (folder / "weights").mkdir(parents=True, exist_ok=True)
+    seed_everything(settings.seed + fabric.global_rank)
+    module = fabric.setup(objective)
+    average = None if settings.ema is None else Ema(objective.get_submodule("student"), settings.ema, settings.ema_tau)
+    return Run(
+        fabric=fabric,
+        objective=objective,
+        module=module,
+        optimizer=settings.optimizer.build(objective),
+        ema=average,
+        settings=settings,
+        steps_per_epoch=ceil(len(loader) / settings.accumulate),
+        watch=Watch(fabric, folder),
+        folder=folder,
+    )
+
+
+def save(run: Run, standing: Standing, best: bool, save_student: SaveStudent) -> None:
+    """Write the weights, results.csv and, last of all, the resume file that makes the epoch count as done."""
+    states = gather(run.fabric, random_state(run.fabric.device))
+    if run.fabric.is_global_zero:
+        for name in ("best", "last") if best else ("last",):
+            path = run.folder / "weights" / f"{name}.safetensors"
+            write_atomically(path, lambda temporary: save_student(run.network, temporary))
+        write_results(run.folder / "results.csv", standing.rows)
+        checkpoint = Checkpoint(
+            standing=standing,
+            steps_per_epoch=run.steps_per_epoch,
+            objective=run.objective.state_dict(),
+            optimizer=run.optimizer.state_dict(),
+            ema=run.ema.state_dict() if run.ema else None,
+            random=states,
+        )
+        save_checkpoint(checkpoint, run.folder / "resume.pt")
+    run.fabric.barrier()
+
+
+def take_up(run: Run) -> Standing:
+    """Put back what :func:`save` kept and say where the run stands.
+
+    A rank that the file knows nothing of, because there were fewer, keeps its fresh seed.
+    """
+    path = run.folder / "resume.pt"
+    checkpoint = load_checkpoint(path)
+    if checkpoint.steps_per_epoch != run.steps_per_epoch:
+        raise UserError(
+            f"{path}: expected {run.steps_per_epoch} steps an epoch, found {checkpoint.steps_per_epoch}; "
+            "resume with the --data, --batch and --device it was started with"
+        )
+    if (checkpoint.ema is None) != (run.ema is None):
+        raise UserError(
+            f"{path}: expected a run {'with' if run.ema else 'without'} a running average, found one "
+            f"{'without' if run.ema else 'with'}; resume with the --ema it was started with"
+        )
+    try:
+        run.objective.load_state_dict(checkpoint.objective)
+        run.optimizer.load_state_dict(checkpoint.optimizer)
+        if run.ema and checkpoint.ema:
+            run.ema.load_state_dict(checkpoint.ema)
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise UserError(
+            f"{path}: expected the state of this student and optimizer, found another's; resume with the flags it was "
+            "started with"
+        ) from error
+    if run.fabric.global_rank < len(checkpoint.random):
+        restore_random_state(checkpoint.random[run.fabric.global_rank], run.fabric.device)
+    return checkpoint.standing
