@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ladle.data.drawing import LOOKALIKES, OUTLINES, Points, background, paint, photograph, place
-from ladle.data.transforms import Sample
+from ladle.data.samples import Sample
 from ladle.errors import UserError
 
 __all__ = ["CLASSES", "Difficulty", "Scenes", "split_scenes", "write_coco"]

@@ -1,25 +1,196 @@
-"""Views of a picture for training: pure functions from a sample and a generator to a sample."""
+"""Training views: changes of a sample that take all their randomness from the generator handed in.
+
+Each draws the same amount from it whatever happens, so that changing one rate leaves the other draws of a view alone.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 
-from jaxtyping import Bool, Float, Int, UInt8
-from torch import Tensor
+import torch
+from torch import Generator, Tensor
 
-__all__ = ["Sample"]
+from ladle.boxes import pairwise_coverage
+from ladle.data.samples import Sample, crop, fit, flip, recolour, resize
+from ladle.errors import UserError
+
+__all__ = [
+    "Augmentation",
+    "ColourJitter",
+    "DropSmall",
+    "RandomCrop",
+    "RandomFlip",
+    "Resize",
+    "Sample",
+    "Transform",
+    "mosaic",
+]
+
+_TRIES = 10
+
+Transform = Callable[[Sample, Generator], Sample]
+"""A change that takes all its randomness from the generator."""
 
 
 @dataclass(frozen=True)
-class Sample:
-    """One picture with its objects.
+class Resize:
+    """:func:`fit` the picture to ``imgsz``; draws nothing."""
 
-    ``image`` is RGB, ``boxes`` are xyxy in its pixels, ``original`` is the height and width of the picture on disk.
+    imgsz: int | tuple[int, int]
+
+    def __call__(self, sample: Sample, generator: Generator | None = None) -> Sample:
+        """Resize the sample."""
+        return resize(sample, *fit(sample.size, self.imgsz))
+
+
+@dataclass(frozen=True)
+class RandomFlip:
+    """Mirror left and right with probability ``rate``."""
+
+    rate: float
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """Mirror the sample, or not."""
+        return flip(sample) if _chance(self.rate, generator) else sample
+
+
+@dataclass(frozen=True)
+class ColourJitter:
+    """Scale brightness, contrast and saturation by 1 ± ``strength`` and turn the hue by up to a quarter of it."""
+
+    strength: float
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """Recolour the sample."""
+        brightness, contrast, saturation, hue = ((2 * torch.rand(4, generator=generator) - 1) * self.strength).tolist()
+        if self.strength == 0:
+            return sample
+        return recolour(sample, 1 + brightness, 1 + contrast, 1 + saturation, hue / 4)
+
+
+@dataclass(frozen=True)
+class RandomCrop:
+    """With probability ``rate`` cut out a window of ``share`` of the sides and an aspect within ``aspect``.
+
+    The aspect counts relative to the picture's own. Boxes fare as in :func:`crop`. A picture with objects never loses
+    all of them, it stays whole instead, unless ``may_empty``.
     """
 
-    image: UInt8[Tensor, "3 H W"]
-    boxes: Float[Tensor, "n 4"]
-    labels: Int[Tensor, " n"]
-    crowd: Bool[Tensor, " n"]
-    id: int | str
-    original: tuple[int, int]
+    rate: float
+    share: tuple[float, float] = (0.4, 1.0)
+    aspect: tuple[float, float] = (0.75, 1.33)
+    least_visible: float = 0.3
+    may_empty: bool = False
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """Crop the sample, or not."""
+        wanted = _chance(self.rate, generator)
+        first, second = torch.rand(2, _TRIES, generator=generator)
+        share = self.share[0] + (self.share[1] - self.share[0]) * first
+        low, high = math.log(self.aspect[0]), math.log(self.aspect[1])
+        aspect = (low + (high - low) * second).exp() * (sample.size[1] / sample.size[0])
+        windows = _windows(sample.size, aspect, share, generator)
+        chosen = 0 if self.may_empty else _first_with_object(sample, windows, self.least_visible)
+        if not wanted or chosen is None:
+            return sample
+        return crop(sample, _whole(windows[chosen]), self.least_visible)
+
+
+@dataclass(frozen=True)
+class DropSmall:
+    """Leave out boxes with a side of less than ``least`` pixels, since no prior can learn them; draws nothing."""
+
+    least: float = 1.0
+
+    def __call__(self, sample: Sample, generator: Generator | None = None) -> Sample:
+        """Drop the small boxes."""
+        kept = (sample.boxes[:, 2:] - sample.boxes[:, :2]).amin(1) >= self.least
+        return replace(sample, boxes=sample.boxes[kept], labels=sample.labels[kept], crowd=sample.crowd[kept])
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How training views differ from the pictures on disk.
+
+    ``flip``, ``crop`` and ``mosaic`` are probabilities in [0, 1], ``jitter`` is the strength of
+    :class:`ColourJitter`. With all of them 0 a view only loses boxes of less than a pixel.
+    """
+
+    flip: float = 0.5
+    jitter: float = 0.2
+    crop: float = 0.3
+    mosaic: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("flip", "jitter", "crop", "mosaic"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise UserError(f"augmentation {name} lies between 0 and 1, found {value}: give for example 0.5")
+
+    def transforms(self, imgsz: int | tuple[int, int]) -> tuple[Transform, ...]:
+        """The changes to one sample, in order; the mosaic, which needs four, comes before them."""
+        return (
+            RandomCrop(self.crop),
+            Resize(imgsz),
+            RandomFlip(self.flip),
+            ColourJitter(self.jitter),
+            DropSmall(),
+        )
+
+
+def mosaic(samples: Sequence[Sample], side: int, generator: Generator, least_visible: float = 0.3) -> Sample:
+    """Join four samples into one of ``side`` x ``side`` pixels that meet at a random point near the middle.
+
+    Each fills its corner with the largest part of that shape, cut at a random place that shows one of its objects.
+    """
+    if len(samples) != 4:
+        raise ValueError(f"a mosaic is made of 4 samples, not {len(samples)}")
+    x, y = (side * (0.3 + 0.4 * torch.rand(2, generator=generator))).round().long().clamp(1, side - 1).tolist()
+    corners = ((0, 0, x, y), (x, 0, side, y), (0, y, x, side), (x, y, side, side))
+    image = samples[0].image.new_empty(3, side, side)
+    parts = []
+    for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
+        windows = _windows(sample.size, (right - left) / (bottom - top), torch.ones(_TRIES), generator)
+        chosen = _first_with_object(sample, windows, least_visible)
+        part = resize(crop(sample, _whole(windows[chosen or 0]), least_visible), bottom - top, right - left)
+        image[:, top:bottom, left:right] = part.image
+        parts.append(replace(part, boxes=part.boxes + part.boxes.new_tensor([left, top, left, top])))
+    return Sample(
+        image=image,
+        boxes=torch.cat([part.boxes for part in parts]),
+        labels=torch.cat([part.labels for part in parts]),
+        crowd=torch.cat([part.crowd for part in parts]),
+        id=samples[0].id,
+        original=(side, side),
+    )
+
+
+def _windows(size: tuple[int, int], aspect: Tensor | float, share: Tensor, generator: Generator) -> Tensor:
+    """Windows (k,4) at random places: of all with that aspect (w / h) the largest, its sides times ``share`` (k,)."""
+    height, width = size
+    tall = torch.as_tensor(width / aspect).clamp(max=height) * share
+    high = tall.round().clamp(1, height)
+    wide = (tall * aspect).round().clamp(1, width)
+    shift = torch.rand(2, len(share), generator=generator)
+    left, top = (shift[0] * (width - wide)).round(), (shift[1] * (height - high)).round()
+    return torch.stack([left, top, left + wide, top + high], dim=1)
+
+
+def _first_with_object(sample: Sample, windows: Tensor, least_visible: float) -> int | None:
+    """The first window that keeps an object, the first of all where there is none to keep, None if all lose it."""
+    objects = sample.boxes[~sample.crowd]
+    if len(objects) == 0:
+        return 0
+    useful = (pairwise_coverage(objects, windows) >= least_visible).any(0)
+    return int(useful.int().argmax()) if useful.any() else None
+
+
+def _whole(window: Tensor) -> tuple[int, int, int, int]:
+    left, top, right, bottom = window.long().tolist()
+    return left, top, right, bottom
+
+
+def _chance(rate: float, generator: Generator) -> bool:
+    return bool(torch.rand((), generator=generator) < rate)

@@ -1,0 +1,98 @@
+"""Where samples come from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+import torch
+
+from ladle.data.catalogue import Catalogue
+from ladle.data.samples import Sample, fit, resize
+from ladle.errors import UserError
+
+__all__ = ["CatalogueSource", "Source"]
+
+_LEAST_CACHE = 32
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Pictures with objects, as they are on disk."""
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        ...
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids that the labels have in the data set's own file."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def sample(self, index: int) -> Sample:
+        """Picture ``index``, unchanged from call to call."""
+        ...
+
+
+@dataclass(frozen=True)
+class CatalogueSource:
+    """The pictures of a data set on disk.
+
+    With ``cache`` > 0 each picture is decoded once and stays in memory, shrunk until its longer side is at most
+    ``cache`` pixels. Each worker keeps its own copies.
+    """
+
+    catalogue: Catalogue
+    cache: int = 0
+    _kept: dict[int, Sample] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.cache and self.cache < _LEAST_CACHE:
+            raise UserError(
+                f"cache is the longer side of kept pictures in pixels, at least {_LEAST_CACHE}, not {self.cache}"
+            )
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return self.catalogue.classes
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The ids that the labels have in the data set's own file."""
+        return self.catalogue.category_ids
+
+    def __len__(self) -> int:
+        return len(self.catalogue.pictures)
+
+    def sample(self, index: int) -> Sample:
+        """Decode picture ``index``, or take it from memory."""
+        if not self.cache:
+            return self._decode(index)
+        if index not in self._kept:
+            sample = self._decode(index)
+            size = fit(sample.size, self.cache) if max(sample.size) > self.cache else sample.size
+            self._kept[index] = resize(sample, *size)
+        return self._kept[index]
+
+    def _decode(self, index: int) -> Sample:
+        from ladle.data.pictures import load_picture
+
+        picture = self.catalogue.pictures[index]
+        image = load_picture(picture.file, picture.upright)
+        if tuple(image.shape[1:]) != (picture.height, picture.width):
+            raise UserError(
+                f"{picture.file} is {image.shape[2]}x{image.shape[1]} pixels, but its annotations were made for "
+                f"{picture.width}x{picture.height}: put the annotated picture back, or correct its size there"
+            )
+        return Sample(
+            image=image,
+            boxes=torch.tensor(picture.boxes),
+            labels=torch.tensor(picture.labels),
+            crowd=torch.tensor(picture.crowd),
+            id=picture.id,
+            original=(picture.height, picture.width),
+        )
