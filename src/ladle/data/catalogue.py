@@ -1,0 +1,94 @@
+"""The records a data set is read into: pictures, their objects, and every defect met on the way."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int64
+
+__all__ = ["Catalogue", "Defect", "Picture"]
+
+_EXAMPLES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture of a data set and its objects, boxes ``x1 y1 x2 y2`` in pixels of the picture as displayed.
+
+    ``height`` and ``width`` are those of the file after its EXIF rotation, whatever the annotations claim. Where
+    ``upright`` is False the annotations are in the stored, unrotated frame, and so are ``height`` and ``width``: the
+    rotation must not be applied. Labels count from 0 without gaps; ``crowd`` marks regions to be ignored (COCO
+    ``iscrowd``, VOC ``difficult``). Every box is finite, inside the picture and has sides of half a pixel or more.
+    """
+
+    id: int | str
+    file: Path
+    height: int
+    width: int
+    boxes: Float32[np.ndarray, "n 4"]
+    labels: Int64[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    upright: bool = True
+
+    @property
+    def areas(self) -> Float32[np.ndarray, " n"]:
+        """Width times height of every box in square pixels; the areas an annotation file states are never used."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        areas: Float32[np.ndarray, " n"] = sides[:, 0] * sides[:, 1]
+        return areas
+
+
+@dataclass(frozen=True)
+class Defect:
+    """Something wrong with a data set: ``file`` says where (``a.jpg: annotation 7``), ``what`` says it.
+
+    A fatal defect makes its picture unusable; the others were repaired as ``what`` tells.
+    """
+
+    file: str
+    what: str
+    count: int = 1
+    fatal: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.what}"
+
+
+@dataclass(frozen=True, eq=False)
+class Catalogue:
+    """One split of a data set, read and checked.
+
+    ``category_ids[label]`` is the id that results files use for ``classes[label]``. ``notes`` are remarks that are no
+    defects, such as which split stood in for a missing one.
+    """
+
+    pictures: tuple[Picture, ...]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    defects: tuple[Defect, ...]
+    source: Path
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def summary(self) -> str:
+        """Say in a few lines what was read, what was remarked, and what was repaired or left out."""
+        boxes = sum(len(picture.boxes) for picture in self.pictures)
+        head = f"{self.source}: {len(self)} pictures, {boxes} boxes, {len(self.classes)} classes"
+        return "\n".join([head, *(f"  note: {note}" for note in self.notes), *_lines(self.defects)])
+
+
+def _lines(defects: tuple[Defect, ...]) -> list[str]:
+    kinds: dict[tuple[bool, str], list[Defect]] = defaultdict(list)
+    for defect in defects:
+        kinds[defect.fatal, defect.what].append(defect)
+    return [_line(what, fatal, kind) for (fatal, what), kind in kinds.items()]
+
+
+def _line(what: str, fatal: bool, kind: list[Defect]) -> str:
+    places = ", ".join(defect.file for defect in kind[:_EXAMPLES]) + (", …" if len(kind) > _EXAMPLES else "")
+    return f"  {'left out: ' if fatal else ''}{sum(defect.count for defect in kind)} × {what} ({places})"

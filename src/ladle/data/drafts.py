@@ -1,0 +1,58 @@
+"""What the readers of COCO, YOLO and VOC hand over: a split as its annotation files describe it, unchecked."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ladle.data.catalogue import Defect
+from ladle.errors import UserError
+
+__all__ = ["Draft", "Sheet", "read_text"]
+
+
+@dataclass
+class Draft:
+    """A picture as its annotations describe it, before anyone has opened the file.
+
+    ``corners`` are ``x1 y1 x2 y2`` as written, in pixels of the ``stated`` (height, width), or fractions of the picture
+    where ``fractions`` is True; ``records`` name each of them. ``faults`` are fatal.
+    """
+
+    id: int | str
+    name: str
+    file: Path
+    stated: tuple[int, int] | None = None
+    fractions: bool = False
+    corners: list[tuple[float, float, float, float]] = field(default_factory=list)
+    labels: list[int] = field(default_factory=list)
+    crowd: list[bool] = field(default_factory=list)
+    records: list[str] = field(default_factory=list)
+    faults: list[Defect] = field(default_factory=list)
+
+    def add(self, record: str, corners: tuple[float, float, float, float], label: int, crowd: bool = False) -> None:
+        """Append one object."""
+        self.records.append(record)
+        self.corners.append(corners)
+        self.labels.append(label)
+        self.crowd.append(crowd)
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One split as its annotation files describe it."""
+
+    drafts: list[Draft]
+    classes: tuple[str, ...]
+    category_ids: tuple[int, ...]
+    defects: list[Defect]
+    source: Path
+    notes: tuple[str, ...] = ()
+
+
+def read_text(file: Path) -> str:
+    """The text of a UTF-8 file, with or without a byte order mark; raises UserError naming it."""
+    try:
+        return file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: expected UTF-8 text, found none that can be read ({error})") from error

@@ -1,0 +1,161 @@
+"""Picture files: find them, read their size from the header, decode them to RGB.
+
+Whatever the file holds - CMYK, 16 bits, a palette, one channel, transparency, several frames - three channels of 8 bits
+come out. Transparent pixels are composited on white, 16-bit grey is divided by 257, the first frame of many is used,
+and the content decides the format, not the file's suffix. Nothing half decoded is ever returned.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PureWindowsPath
+
+import numpy as np
+import torch
+from jaxtyping import UInt8
+from PIL import ExifTags, Image, UnidentifiedImageError
+from torch import Tensor
+
+from ladle.errors import UserError
+
+__all__ = ["SUFFIXES", "Header", "load_picture", "locate", "picture_size", "read_header"]
+
+SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+"""What counts as a picture where a folder is listed; files named by an annotation may have any name."""
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation to the transposition that undoes it; any other value of the tag means nothing."""
+_LYING = frozenset({5, 6, 7, 8})
+_WHITE = (255, 255, 255, 255)
+_SIXTEEN_TO_EIGHT = 257
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a picture file says before its pixels: the stored size, and whether display turns it on its side."""
+
+    height: int
+    width: int
+    lying: bool
+
+    @property
+    def displayed(self) -> tuple[int, int]:
+        """Height and width after the EXIF rotation."""
+        return (self.width, self.height) if self.lying else (self.height, self.width)
+
+
+def load_picture(file: Path, upright: bool = True) -> UInt8[Tensor, "3 H W"]:
+    """Decode a picture to RGB bytes, turned as its EXIF tag says unless ``upright`` is False.
+
+    Raises UserError naming the file when it is missing, damaged, truncated, no picture at all, or so large that it
+    must be taken for a decompression bomb; the last before any pixel is allocated.
+    """
+    with _opened(file) as image:
+        turn = _TURNS.get(_orientation(image)) if upright else None
+        image.load()
+        pixels = _rgb(image, file)
+        upright_pixels = np.array(pixels if turn is None else pixels.transpose(turn))
+    return torch.from_numpy(upright_pixels).permute(2, 0, 1).contiguous()
+
+
+def picture_size(file: Path) -> tuple[int, int]:
+    """Height and width of a picture as displayed, from its header alone."""
+    return read_header(file).displayed
+
+
+def read_header(file: Path) -> Header:
+    """Read the header of a picture file, without decoding pixels; raises UserError naming the file."""
+    with _opened(file) as image:
+        return Header(height=image.height, width=image.width, lying=_orientation(image) in _LYING)
+
+
+def locate(root: Path, name: str) -> Path:
+    r"""Find the file that an annotation calls ``name`` inside ``root``.
+
+    Tried as written, then with ``/`` for Windows' ``\``, then in the other Unicode normal forms. Upper and lower case
+    must agree. Raises UserError for a file that is missing, and for a name that leaves ``root`` or is absolute.
+    """
+    path = PureWindowsPath(name)
+    if path.drive or path.root or ".." in path.parts or not path.parts:
+        raise UserError(f"{name}: expected a file name inside {root}, found one that leaves it: make the name relative")
+    for form in _spellings(name):
+        if _exists(root / form):
+            return root / form
+    raise UserError(f"{name}: expected a picture in {root}, found none{_hint(root, name)}")
+
+
+def _spellings(name: str) -> tuple[str, ...]:
+    posix = name.replace("\\", "/")
+    return name, posix, unicodedata.normalize("NFC", posix), unicodedata.normalize("NFD", posix)
+
+
+def _hint(root: Path, name: str) -> str:
+    path = Path(name)
+    for other in (path.with_suffix(path.suffix.swapcase()), Path(name.lower()), Path(name.upper())):
+        if _exists(root / other):
+            return f", though {other} is there: upper and lower case must agree"
+    return ""
+
+
+def _exists(file: Path) -> bool:
+    try:
+        return file.exists()
+    except (OSError, ValueError):  # a name too long, or with a null byte in it
+        return False
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Image.Image]:
+    try:
+        with Image.open(file) as image:
+            yield image
+    except UserError:
+        raise
+    except Exception as error:  # on damaged files Pillow's plugins raise whatever their parser ran into
+        raise UserError(f"{file}: expected a whole picture, found {_trouble(error)}") from error
+
+
+def _trouble(error: Exception) -> str:
+    known: tuple[tuple[type[Exception], str], ...] = (
+        (FileNotFoundError, "no file"),
+        (IsADirectoryError, "a folder"),
+        (PermissionError, "a file that may not be read"),
+        (UnidentifiedImageError, "content that is no picture"),
+        (Image.DecompressionBombError, "far more pixels than any picture has (a decompression bomb)"),
+    )
+    return next((words for kind, words in known if isinstance(error, kind)), f"a damaged one ({error})")
+
+
+def _orientation(image: Image.Image) -> int:
+    # For a PNG without EXIF in its header Pillow would decode all pixels to look for one behind them.
+    # TIFF it turns by itself.
+    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+        return 1
+    try:
+        tag = image.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # an unreadable tag block says nothing about the picture
+        return 1
+    return tag if isinstance(tag, int) else 1
+
+
+def _rgb(image: Image.Image, file: Path) -> Image.Image:
+    if image.mode.startswith("I;16"):
+        grey = np.rint(np.asarray(image, dtype=np.float32) / _SIXTEEN_TO_EIGHT)
+        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
+    if image.mode in ("I", "F"):
+        raise UserError(f"{file}: expected 8 or 16 bits a channel, found 32: save the picture with 8 bits")
+    if image.has_transparency_data:
+        layer = image.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")
+    return image.convert("RGB")
