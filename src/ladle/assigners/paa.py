@@ -67,15 +67,16 @@ class PAA:
         levels = len(priors.counts)
         group = evidence.index * levels + priors.level
         table, filled = cheapest_per_group(evidence.cost, group, evidence.candidate, objects * levels, self.topk)
-        table, filled = table.reshape(batch * objects, -1), filled.reshape(batch * objects, -1)
+        width = levels * self.topk
+        table, filled = table.reshape(batch * objects, width), filled.reshape(batch * objects, width)
 
         rows = torch.arange(batch, device=table.device).repeat_interleave(objects, output_size=batch * objects)
         cost = torch.where(filled, evidence.cost[rows.unsqueeze(-1), table], torch.inf)
         cost, order = cost.sort(dim=-1, stable=True)
         kept = self._cut(cost, cost.isfinite())
 
-        prior = table.gather(1, order).reshape(batch, -1)
-        chosen = torch.zeros_like(evidence.index).scatter_add(1, prior, kept.reshape(batch, -1).long()) > 0
+        prior = table.gather(1, order).reshape(batch, objects * width)
+        chosen = torch.zeros_like(evidence.index).scatter_add(1, prior, kept.reshape(batch, objects * width).long()) > 0
         return Assignment.hard(evidence.index, chosen, outside_crowds(priors, truth, self.crowd))
 
     def _cut(self, cost: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"]) -> Bool[Tensor, "N K"]:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from typing import Protocol, TypeVar, runtime_checkable
@@ -65,13 +64,7 @@ def full_precision(
 
     @wraps(decide)
     def method(self: S, predictions: Predictions, priors: Priors, truth: GroundTruth) -> R:
-        with _undistracted(predictions.logits.device.type):
+        with torch.no_grad(), torch.autocast(predictions.logits.device.type, enabled=False):
             return decide(self, predictions.map(Tensor.float), priors, truth)
 
     return method
-
-
-@contextmanager
-def _undistracted(device: str) -> Iterator[None]:
-    with torch.no_grad(), torch.autocast(device, enabled=False):
-        yield

@@ -1,0 +1,134 @@
+"""Every assigner and every distiller obeys the laws, and the laws catch those that do not."""
+
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ladle.assigners import ATSS, PAA, MaxIoU
+from ladle.distillers import SoftLabels
+from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS, example_scene
+from ladle.types import Assignment, Term
+
+ASSIGNERS = (MaxIoU(), MaxIoU(rescue=None), MaxIoU(rescued="prior"), ATSS(), PAA(), PAA(cut="prefix"))
+DISTILLERS = (SoftLabels(), SoftLabels(weight=10.0, least=0.1))
+
+
+UNTYPED = "it_compiles_into_one_graph"
+"""The run-time shape checks of the tests cannot be traced by a compiler, so this law is tried in a process of its own."""
+
+
+@pytest.mark.parametrize("law", [law for law in ASSIGNER_LAWS if law.__name__ != UNTYPED], ids=lambda law: law.__name__)
+@pytest.mark.parametrize("assigner", ASSIGNERS, ids=repr)
+def test_assigners_obey(assigner, law):
+    law(assigner)
+
+
+def test_assigners_compile_into_one_graph():
+    script = f"""
+from ladle.assigners import ATSS, PAA, MaxIoU
+from ladle.testing import {UNTYPED} as law
+for assigner in {ASSIGNERS!r}:
+    law(assigner)
+def waits(*scene):
+    plan = MaxIoU()(*scene)
+    return plan if plan.positive.sum().item() else plan
+try:
+    law(waits)
+except Exception:
+    print("caught")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.strip() == "caught", "the law let an assigner pass that waits for the device"
+
+
+@pytest.mark.parametrize("law", DISTILLER_LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("distiller", DISTILLERS, ids=repr)
+def test_distillers_obey(distiller, law):
+    law(distiller)
+
+
+class Outlaw:
+    """An assigner that breaks one law at a time."""
+
+    def __init__(self, crime):
+        self.crime, self.calls = crime, 0
+
+    def __call__(self, predictions, priors, truth):
+        self.calls += 1
+        return self.crime(self, MaxIoU(0.1, 0.1)(predictions, priors, truth), predictions, priors, truth)
+
+
+def forgetful(self, plan, predictions, priors, truth):
+    return replace(plan, background=plan.background * (self.calls % 2))
+
+
+def gossip(self, plan, predictions, priors, truth):
+    return replace(plan, affinity=plan.affinity.flip(0)) if len(plan.affinity) > 1 else plan
+
+
+def greedy(self, plan, predictions, priors, truth):
+    return replace(plan, background=torch.ones_like(plan.background))
+
+
+def blind_to_padding(self, plan, predictions, priors, truth):
+    everything = replace(truth, valid=torch.ones_like(truth.valid), crowd=torch.zeros_like(truth.crowd))
+    return MaxIoU(0.1, 0.1)(predictions, priors, everything)
+
+
+def landlocked(self, plan, predictions, priors, truth):
+    return replace(plan, affinity=plan.affinity * (priors.centers[..., :1] < 140))
+
+
+def vandal(self, plan, predictions, priors, truth):
+    predictions.boxes.zero_()
+    return plan
+
+
+def hoarder(self, plan, predictions, priors, truth):
+    matrix = torch.ones(len(truth.labels), priors.boxes.shape[1], truth.labels.shape[1], 14)
+    return replace(plan, background=plan.background + 0 * matrix.sum())
+
+
+def coarse(self, plan, predictions, priors, truth):
+    rough = predictions.logits @ torch.ones(predictions.logits.shape[-1], 1, dtype=predictions.logits.dtype)
+    return Assignment.hard(plan.index, plan.positive, rough[..., 0].float() > -15)
+
+
+@pytest.mark.parametrize(
+    ("crime", "law"),
+    [
+        (forgetful, "same_inputs_give_the_same_plan"),
+        (gossip, "images_do_not_talk_to_each_other"),
+        (greedy, "a_hard_plan_gives_a_prior_one_role"),
+        (blind_to_padding, "padding_changes_nothing"),
+        (blind_to_padding, "an_image_without_objects_is_all_background"),
+        (blind_to_padding, "crowds_are_neither_objects_nor_background"),
+        (landlocked, "moving_the_scene_by_a_stride_moves_the_plan"),
+        (vandal, "inputs_are_left_alone"),
+        (hoarder, "a_crowded_image_fits_in_a_gibibyte"),
+        (coarse, "half_precision_decides_nothing"),
+    ],
+)
+def test_a_law_catches_who_breaks_it(crime, law):
+    check = next(item for item in ASSIGNER_LAWS if item.__name__ == law)
+    with pytest.raises(AssertionError):
+        check(Outlaw(crime))
+
+
+def test_a_distiller_that_pulls_the_teacher_is_caught():
+    def mutual(student, teacher, truth, assignment):
+        apart = (student.predictions.logits - teacher.predictions.logits).square().sum()
+        return {"mutual": Term(apart, torch.tensor(1.0), torch.tensor(1.0))}
+
+    with pytest.raises(AssertionError, match="reaches the teacher"):
+        DISTILLER_LAWS[0](mutual)
+
+
+def test_the_example_scene_has_objects_of_many_sizes():
+    _, _, truth = example_scene(objects=50)
+    side = (truth.boxes[..., 2:] - truth.boxes[..., :2]).amax(-1)
+    assert side.max() / side.min() > 4
