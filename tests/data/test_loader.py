@@ -49,6 +49,14 @@ def assert_same_views(first, second):
         assert all(torch.equal(a, b) for a, b in zip(ours[1:], theirs[1:], strict=True))
 
 
+def complaint_of(loader):
+    try:
+        list(loader)
+    except UserError as mistake:
+        return str(mistake)
+    return ""
+
+
 @pytest.fixture
 def folder(tmp_path):
     """Three pictures of different shapes on disk."""
@@ -199,9 +207,10 @@ def test_sources_name_their_classes(folder):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_of_another_size_is_a_plain_sentence_even_from_a_worker(folder, workers):
     Image.new("RGB", (50, 70)).save(folder.pictures[1].file)
-    with pytest.raises(UserError, match=r"1\.png is 50x70 pixels, but .* 60x96") as caught:
-        list(make_loader(CatalogueSource(folder), 3, 64, workers=workers))
-    assert "Traceback" not in str(caught.value)
+    complaint = complaint_of(make_loader(CatalogueSource(folder), 3, 64, workers=workers))
+    assert complaint.startswith(f"{folder.pictures[1].file} is 50x70 pixels, but")
+    assert "60x96" in complaint
+    assert "Traceback" not in complaint
 
 
 def test_loading_is_silent_and_leaves_the_global_generator_alone():

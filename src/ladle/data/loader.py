@@ -162,7 +162,8 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         for batch in self._batches:
             if isinstance(batch, UserError):
-                raise batch
+                # A new one: what a frame both raises and holds is a cycle, and workers freed late take seconds to end.
+                raise UserError(*batch.args)
             yield batch
 
 
