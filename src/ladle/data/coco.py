@@ -142,12 +142,15 @@ def _draft(image: _Entry, root: Path, file: Path, defects: list[Defect]) -> Draf
     name = image.get("file_name")
     number = image["id"] if isinstance(image["id"], str) else _whole(image["id"])
     identity = str(image["id"]) if number is None else number
-    draft = Draft(identity, str(name) if name is not None else f"{file.name}: image {identity}", root / str(name))
+    draft = Draft(identity, name if isinstance(name, str) else f"{file.name}: image {identity}", root / str(name))
     draft.stated = _stated(image)
     if draft.stated is None:
         defects.append(Defect(draft.name, "width and height are missing in the JSON; read from the picture"))
+    if not isinstance(name, str):
+        draft.faults.append(Defect(draft.name, f"expected a file_name, found {name!r}", fatal=True))
+        return draft
     try:
-        draft.file = locate(root, name if isinstance(name, str) else "")
+        draft.file = locate(root, name)
     except UserError as error:
         draft.faults.append(Defect(draft.name, str(error).removeprefix(f"{name}: "), fatal=True))
         return draft
