@@ -15,7 +15,7 @@ from ladle.engine.settings import Settings
 
 if TYPE_CHECKING:
     from ladle.engine.loop import Evaluate, Result, fit
-    from ladle.engine.normalise import normalise
+    from ladle.engine.normalising import normalise
     from ladle.engine.processes import launch
     from ladle.engine.run import Loader, SaveStudent
 
@@ -44,7 +44,7 @@ _LATE = {
     "SaveStudent": "run",
     "fit": "loop",
     "launch": "processes",
-    "normalise": "normalise",
+    "normalise": "normalising",
 }
 
 

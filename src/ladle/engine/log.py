@@ -58,7 +58,7 @@ def write_results(path: Path, rows: Sequence[Row]) -> None:
     header = list(dict.fromkeys(name for row in rows for name in row))
 
     def write(temporary: Path) -> None:
-        with temporary.open("w", newline="") as file:
+        with temporary.open("w", newline="", encoding="utf-8") as file:
             table = csv.DictWriter(file, header, restval="", lineterminator="\n")
             table.writeheader()
             table.writerows(rows)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Protocol, TypedDict
+from typing import Protocol, TypedDict, runtime_checkable
 
 import torch
 from torch import nn
@@ -17,6 +17,7 @@ BACKBONE = "student.backbone."
 """Where an objective keeps the backbone of the network it trains."""
 
 
+@runtime_checkable
 class OptimizerSpec(Protocol):
     """Anything that builds a torch optimizer for the trainable parameters of an objective.
 

@@ -6,7 +6,6 @@ import time
 from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
 
 from ladle.engine.checkpoint import Standing
 from ladle.engine.log import Display, Journal, Row
@@ -25,7 +24,7 @@ class Reporter:
         self._journal = Journal(run.folder / "metrics.jsonl", epoch) if first else None
         self._images, self._step, self._since = 0, 0, time.monotonic()
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> Reporter:
         self._display.start()
         return self
 

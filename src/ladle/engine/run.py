@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from lightning_fabric import Fabric
@@ -29,6 +29,7 @@ SaveStudent = Callable[[nn.Module, Path], None]
 """Writes a student's weights to a path."""
 
 
+@runtime_checkable
 class Loader(Protocol):
     """Batches of one rank, equally many on each; their order is a function of the epoch and the global seeds."""
 

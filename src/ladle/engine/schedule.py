@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Protocol, Self
+from typing import Protocol, runtime_checkable
 
 __all__ = ["Cosine", "OneCycle", "Schedule", "Step"]
 
@@ -12,6 +12,7 @@ WARMUP_START = 1e-3
 """The factor at the first step of a warm-up."""
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A factor on the learning rate for every step of a run."""
 
@@ -31,7 +32,7 @@ class Step:
     warmup: int = 500
 
     @classmethod
-    def at(cls, epochs: tuple[int, ...], of: int, gamma: float = 0.1, warmup: int = 500) -> Self:
+    def at(cls, epochs: tuple[int, ...], of: int, gamma: float = 0.1, warmup: int = 500) -> Step:
         """Place the milestones after so many ``epochs`` ``of`` a run."""
         return cls(milestones=tuple(epoch / of for epoch in epochs), gamma=gamma, warmup=warmup)
 

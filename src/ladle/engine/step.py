@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ladle.engine.checkpoint import Standing
 from ladle.engine.meter import Meter
-from ladle.engine.normalise import normalise
+from ladle.engine.normalising import normalise
 from ladle.engine.run import Loader, Run
 from ladle.types import Batch
 

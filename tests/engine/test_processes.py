@@ -1,0 +1,98 @@
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from safetensors.torch import load_file
+
+from ladle.engine import fit, launch
+from ladle.errors import UserError
+
+from .toy import SETTINGS, Toy, ToyLoader, read_rows, save_student, score
+
+SAME = ("epoch", "step", "lr", "loss", "loss/box", "loss/feature", "gradient_norm", "ap")
+
+
+def train_ranks(fabric: Fabric, folder, dropout=0.0, resume=False, **loading):
+    loader = ToyLoader(images=20, rank=fabric.global_rank, ranks=fabric.world_size, **loading)
+    settings = replace(SETTINGS, log_every=2)
+    return fit(fabric, Toy(dropout, norm=False), loader, settings, folder, score, save_student, resume)
+
+
+def train_four_times(fabric: Fabric, folder):
+    """All that needs two processes in one launch, for starting them is what takes time; the last run fails."""
+    train_ranks(fabric, folder / "two", jitter=False)
+    train_ranks(fabric, folder / "whole", dropout=0.2)
+    with pytest.raises(InterruptedError):
+        train_ranks(fabric, folder / "broken", dropout=0.2, breaks_in=2)
+    train_ranks(fabric, folder / "broken", dropout=0.2, resume=True)
+    train_ranks(fabric, folder / "poisoned", jitter=False, poison=7)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """The folder of the runs of two processes, and what the last one raised."""
+    folder = tmp_path_factory.mktemp("runs")
+    with pytest.raises(UserError) as error:
+        launch(2, "cpu", train_four_times, folder)
+    return folder, str(error.value)
+
+
+def weights(folder):
+    return load_file(folder / "weights" / "last.safetensors")
+
+
+def test_two_processes_train_like_one_with_the_whole_batch(runs, tmp_path):
+    folder, _ = runs
+    one = launch(1, "cpu", train_ranks, tmp_path, jitter=False)
+    for alone, together in zip(one.rows, read_rows(folder / "two"), strict=True):
+        assert [float(together[name]) for name in SAME] == pytest.approx([alone[name] for name in SAME], rel=1e-4)
+    expected, found = weights(tmp_path), weights(folder / "two")
+    assert all(torch.allclose(found[name], expected[name], atol=1e-5) for name in expected)
+
+
+def test_every_rank_resumes_with_its_own_random_numbers(runs):
+    folder, _ = runs
+    expected, found = weights(folder / "whole"), weights(folder / "broken")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    whole, broken = (read_rows(folder / name) for name in ("whole", "broken"))
+    assert [row | {"seconds": ""} for row in broken] == [row | {"seconds": ""} for row in whole]
+
+
+def test_a_mistake_in_a_spawned_process_stays_one_sentence(runs):
+    _, sentence = runs
+    assert "bad_batch.json: expected finite losses" in sentence
+    assert "\n" not in sentence
+    assert "Traceback" not in sentence
+
+
+def test_a_bad_batch_names_the_pictures_of_every_rank(runs):
+    folder, _ = runs
+    ids = json.loads((folder / "poisoned" / "bad_batch.json").read_text())["ids"]
+    assert 7 in ids
+    assert len(ids) == 4
+
+
+@dataclass(frozen=True)
+class Sealed:
+    value: torch.Tensor
+
+
+def answer(fabric: Fabric, value: int) -> Sealed:
+    return Sealed(torch.tensor(value * fabric.world_size))
+
+
+def test_one_device_runs_in_this_process_and_may_return_anything():
+    assert launch(1, "cpu", answer, 4).value.item() == 4
+
+
+def test_no_device_is_refused():
+    with pytest.raises(UserError, match="at least one device"):
+        launch(0, "cpu", answer, 4)
+
+
+def test_a_missing_gpu_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cpu"):
+        launch(1, "cuda", answer, 4)
