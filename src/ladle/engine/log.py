@@ -10,6 +10,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from ladle.engine.checkpoint import write_atomically
 
@@ -76,8 +77,8 @@ class Display:
         self._console = console or Console(quiet=quiet)
         self._bar: Progress | None = None
         if self._console.is_terminal and not quiet:
-            columns = (BarColumn(bar_width=20), TextColumn("{task.description}", markup=False))
-            self._bar = Progress(*columns, console=self._console, transient=True)
+            text = TextColumn("{task.description}", markup=False, table_column=Column(ratio=1, no_wrap=True))
+            self._bar = Progress(BarColumn(10), text, console=self._console, transient=True, expand=True)
             self._task = self._bar.add_task("starting", total=1.0)
 
     def start(self) -> None:

@@ -47,8 +47,9 @@ class Reporter:
         speed = self._images / seconds
         left = timedelta(seconds=round(seconds / (standing.step - self._step) * (self._steps - standing.step)))
         self._display.step(
-            f"epoch {standing.epoch}/{self._epochs}  step {standing.step}/{self._steps}  {phrase(losses)}"
-            f"  {speed:.1f} images/s  ETA {left}",
+            # What matters most comes first: a narrow terminal cuts the end.
+            f"epoch {standing.epoch}/{self._epochs}  step {standing.step}/{self._steps}  ETA {left}"
+            f"  {speed:.1f} images/s  {phrase(losses)}",
             standing.step / self._steps,
         )
         if self._journal:
