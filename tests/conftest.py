@@ -2,4 +2,6 @@
 
 from jaxtyping import install_import_hook
 
-install_import_hook("ladle", "beartype.beartype")
+from tests import typechecker
+
+install_import_hook("ladle", f"{typechecker.__name__}.checked")

@@ -17,7 +17,7 @@ DISTILLERS = (SoftLabels(), SoftLabels(weight=10.0, least=0.1))
 
 
 UNTYPED = "it_compiles_into_one_graph"
-"""The run-time shape checks of the tests cannot be traced by a compiler, so this law is tried in a process of its own."""
+"""The shape checks of the tests cannot be traced by a compiler, so this law is tried in a process of its own."""
 
 
 @pytest.mark.parametrize("law", [law for law in ASSIGNER_LAWS if law.__name__ != UNTYPED], ids=lambda law: law.__name__)

@@ -36,9 +36,7 @@ def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
     return [slice(start, min(start + width, objects)) for start in range(0, objects, width)]
 
 
-def best_overlaps(
-    boxes: Float[Tensor, "#B P 4"], valid: Bool[Tensor, "#B P"], truth: GroundTruth
-) -> Overlaps:
+def best_overlaps(boxes: Float[Tensor, "#B P 4"], valid: Bool[Tensor, "#B P"], truth: GroundTruth) -> Overlaps:
     """Match every box with the object it overlaps most; on a tie the object listed first wins."""
     batch = len(truth.labels)
     best = truth.boxes.new_full((batch, boxes.shape[1]), -1.0)

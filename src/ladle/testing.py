@@ -13,6 +13,8 @@ import ctypes
 import gc
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from operator import itemgetter
 from pathlib import Path
 
 import torch
@@ -117,7 +119,7 @@ def images_do_not_talk_to_each_other(assign: AssignerUnderTest) -> None:
     said, priors, truth = example_scene()
     whole = assign(said, priors, truth)
     for row in range(len(truth.labels)):
-        alone = assign(said.map(lambda t, row=row: t[row : row + 1]), priors, truth.map(lambda t, row=row: t[row : row + 1]))
+        alone = assign(said.map(itemgetter(slice(row, row + 1))), priors, truth.map(itemgetter(slice(row, row + 1))))
         _equal(whole.background[row], alone.background[0])
         objects = truth.labels.shape[1]
         _equal(whole.dense(objects)[row], alone.dense(objects)[0])
@@ -290,16 +292,17 @@ def agreement_is_the_minimum(distil: DistillerUnderTest) -> None:
     assert all(gradient.abs().max() < 1e-4 for gradient in _gradients(agreed)), "agreement still pulls"
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
-        said = own.predictions.map(lambda t, g=generator: t + 0.3 * torch.randn(t.shape, generator=g))
-        maps = tuple(m + 0.3 * torch.randn(m.shape, generator=generator) for m in own.features)
-        apart = replace(own, predictions=said, features=maps)
+        maps = tuple(_shaken(m, generator) for m in own.features)
+        apart = replace(own, predictions=own.predictions.map(partial(_shaken, generator=generator)), features=maps)
         assert _loss(distil(apart, own, truth, plan)) > loss.detach(), "a student that disagrees pays no more"
 
 
 def terms_are_finite(distil: DistillerUnderTest) -> None:
     """Also without objects, and where the two say very different things."""
     (own, truth, plan), (guide, _, _) = example_output(0), example_output(1)
-    loud = replace(guide, priors=own.priors, predictions=replace(guide.predictions, logits=guide.predictions.logits * 40))
+    loud = replace(
+        guide, priors=own.priors, predictions=replace(guide.predictions, logits=guide.predictions.logits * 40)
+    )
     empty = replace(truth, valid=torch.zeros_like(truth.valid))
     none = Assignment.hard(plan.index, torch.zeros_like(plan.positive), torch.ones_like(plan.positive))
     for objects, assignment in ((truth, plan), (empty, none)):
@@ -363,9 +366,15 @@ def _roll(values: Tensor, priors: Priors, size: int, strides: Sequence[int], shi
     return torch.cat(moved, dim=1)
 
 
+def _shaken(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    return tensor + 0.3 * torch.randn(tensor.shape, generator=generator)
+
+
 def _with_gradient(output: Output) -> Output:
     leaf = output.predictions.map(lambda tensor: tensor.detach().clone().requires_grad_())
-    return replace(output, predictions=leaf, features=tuple(m.detach().clone().requires_grad_() for m in output.features))
+    return replace(
+        output, predictions=leaf, features=tuple(m.detach().clone().requires_grad_() for m in output.features)
+    )
 
 
 def _gradients(output: Output) -> list[Tensor]:

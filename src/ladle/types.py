@@ -230,7 +230,7 @@ class Term(NamedTuple):
     """
 
     total: Float[Tensor, ""]
-    count: Float[Tensor, ""]
+    count: Float[Tensor, ""]  # type: ignore[assignment]  # tuple.count is of no use on a loss
     floor: Float[Tensor, ""]
 
 

@@ -41,7 +41,10 @@ def test_an_object_that_touches_no_prior_claims_none():
     scene = Scene("tiny")
     alone = scene.truth()
     far = GroundTruth.pad(
-        [torch.cat([boxes[v], torch.tensor([[900.0, 900.0, 910.0, 910.0]])]) for boxes, v in zip(alone.boxes, alone.valid)],
+        [
+            torch.cat([boxes[v], torch.tensor([[900.0, 900.0, 910.0, 910.0]])])
+            for boxes, v in zip(alone.boxes, alone.valid)
+        ],
         [torch.cat([names[v], torch.tensor([0])]) for names, v in zip(alone.labels, alone.valid)],
     )
     rule, priors, says = MaxIoU(0.1, 0.1), scene.priors(), scene.predictions()

@@ -25,6 +25,8 @@ CASES = {
     "s1333_n20": (800, 1344, S5, 80, (20,) * 4, "normal"),
     "s1333_n150": (800, 1344, S5, 80, (150,) * 4, "crowd"),
 }
+
+
 def feat_sizes(H, W, strides):
     return [(-(-H // s), -(-W // s)) for s in strides]
 
@@ -54,12 +56,20 @@ def _gts(rng, H, W, n, kind):
 
 
 def _edge_gts(rng, H, W):
-    e0 = np.zeros((0, 4), np.float32)                                      # no object
-    e1 = np.array([[101.3, 77.2, 103.1, 79.0]], np.float32)                # 2 px, between points
-    e2 = np.array([[0, 0, W, H], [40, 40, 120, 140], [40, 40, 120, 140],   # whole image, duplicates
-                   [60, 60, 100, 120]], np.float32)
-    e3 = np.concatenate([_gts(rng, H, W, 24, "crowd"),
-                         np.array([[-30, -20, 25, 30], [W - 20, H - 15, W + 40, H + 30]], np.float32)])
+    e0 = np.zeros((0, 4), np.float32)  # no object
+    e1 = np.array([[101.3, 77.2, 103.1, 79.0]], np.float32)  # 2 px, between points
+    e2 = np.array(
+        [
+            [0, 0, W, H],
+            [40, 40, 120, 140],
+            [40, 40, 120, 140],  # whole image, duplicates
+            [60, 60, 100, 120],
+        ],
+        np.float32,
+    )
+    e3 = np.concatenate(
+        [_gts(rng, H, W, 24, "crowd"), np.array([[-30, -20, 25, 30], [W - 20, H - 15, W + 40, H + 30]], np.float32)]
+    )
     return [e0, e1, e2, e3]
 
 
@@ -72,8 +82,10 @@ def points_np(H, W, strides, offset=0.5):
 
 
 def anchors_np(H, W, strides, scale=8):
-    return [np.concatenate([p - scale * s / 2, p + scale * s / 2], 1).astype(np.float32)
-            for p, s in zip(points_np(H, W, strides, 0.0), strides)]
+    return [
+        np.concatenate([p - scale * s / 2, p + scale * s / 2], 1).astype(np.float32)
+        for p, s in zip(points_np(H, W, strides, 0.0), strides)
+    ]
 
 
 class Scene:
@@ -103,15 +115,24 @@ class Scene:
             lg = rng.normal(-4.5, 1.0, (A, C))
             if len(g):
                 area = (g[:, 2] - g[:, 0]) * (g[:, 3] - g[:, 1])
-                ins = np.minimum.reduce([P[:, None, 0] - g[None, :, 0], P[:, None, 1] - g[None, :, 1],
-                                         g[None, :, 2] - P[:, None, 0], g[None, :, 3] - P[:, None, 1]]) > 0
+                ins = (
+                    np.minimum.reduce(
+                        [
+                            P[:, None, 0] - g[None, :, 0],
+                            P[:, None, 1] - g[None, :, 1],
+                            g[None, :, 2] - P[:, None, 0],
+                            g[None, :, 3] - P[:, None, 1],
+                        ]
+                    )
+                    > 0
+                )
                 a = np.where(ins, area[None], np.inf)
                 t, hit = a.argmin(1), ins.any(1)
                 wh = np.stack([g[:, 2] - g[:, 0], g[:, 3] - g[:, 1]], 1)[t]
                 ctr = ((g[:, :2] + g[:, 2:]) / 2)[t]
                 off = np.abs((P - ctr) / (wh / 2 + 1e-6)).max(1)
                 lvl_bad = np.abs(np.log2(np.sqrt(wh.prod(1)) / (8 * S)))
-                q = (0.03 + 0.10 * off ** 2 + 0.04 * lvl_bad) * rng.exponential(1.0, A)
+                q = (0.03 + 0.10 * off**2 + 0.04 * lvl_bad) * rng.exponential(1.0, A)
                 noisy = g[t] + rng.normal(0, 1, (A, 4)) * q[:, None] * np.tile(wh, 2)
                 x1, x2 = np.minimum(noisy[:, 0], noisy[:, 2]), np.maximum(noisy[:, 0], noisy[:, 2])
                 y1, y2 = np.minimum(noisy[:, 1], noisy[:, 3]), np.maximum(noisy[:, 1], noisy[:, 3])
@@ -122,7 +143,6 @@ class Scene:
         self.boxes, self.logits = boxes, logits
         self.aux = rng.normal(0, 1, (self.B, A, 1)).astype(np.float32)  # iou / centerness / objectness logits
         self._rng = rng
-
 
     def priors(self):
         """The anchors as a record."""

@@ -8,9 +8,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.overlaps import object_slices, outside_crowds
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import contains, iou
+from ladle.overlaps import object_slices, outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["ATSS"]
@@ -46,9 +46,7 @@ class ATSS:
         return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
 
 
-def nearest_priors(
-    priors: Priors, truth: GroundTruth, topk: int
-) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
+def nearest_priors(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
     """The ``topk`` valid priors of every level nearest to each object's centre, and which of these entries exist."""
     batch, objects = truth.labels.shape
     middles = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2

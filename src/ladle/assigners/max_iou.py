@@ -7,8 +7,8 @@ from typing import Literal
 
 import torch
 
-from ladle.overlaps import best_overlaps, outside_crowds, rescuers
 from ladle.assigners.protocol import full_precision
+from ladle.overlaps import best_overlaps, outside_crowds, rescuers
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["MaxIoU"]

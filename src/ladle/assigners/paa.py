@@ -12,10 +12,10 @@ from torch import Tensor
 from ladle.assigners.candidates import cheapest_per_group
 from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.mixture import fit_two_gaussians
-from ladle.overlaps import outside_crowds
 from ladle.assigners.protocol import Assigner, Evidence, full_precision
 from ladle.boxes import giou
 from ladle.losses import class_focal_sum
+from ladle.overlaps import outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["PAA"]

@@ -44,7 +44,7 @@ class BackboneSpec:
         if self.weights is not None:
             _load(net, Path(self.weights))
         if self.norm == "frozen":
-            from timm.layers import freeze_batch_norm_2d
+            from timm.layers.norm_act import freeze_batch_norm_2d
 
             net.body = freeze_batch_norm_2d(net.body)
         return net
@@ -139,17 +139,18 @@ def _timm(name: str, norm: Norm, pretrained: bool) -> Backbone:
         raise UserError(f"--norm group is for our own and torchvision's backbones; use --norm batch with {name}")
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see `ladle models --timm PATTERN`"
-        raise UserError(f"no backbone is called {name!r}: expected tiny, small, r18, r34, r50, r101 or a timm model ({close})")
-    with _fetching(name):
-        net = timm.create_model(name, features_only=True, pretrained=pretrained)
-    by_stride = {info["reduction"]: index for index, info in enumerate(net.feature_info.get_dicts())}
-    missing = [stride for stride in (8, 16, 32) if stride not in by_stride]
+        raise UserError(
+            f"no backbone is called {name!r}: expected tiny, small, r18, r34, r50, r101 or a timm model ({close})"
+        )
+    maps = timm.create_model(name, features_only=True).feature_info
+    strides = [int(reduction) for reduction in maps.reduction()]  # type: ignore[union-attr, operator]
+    missing = [stride for stride in (8, 16, 32) if stride not in strides]
     if missing:
-        raise UserError(f"backbone {name} has no map of stride {missing[0]}: choose one with maps of stride 8, 16 and 32")
+        raise UserError(f"backbone {name} has no map of stride {missing[0]}: choose one with strides 8, 16 and 32")
+    wanted = tuple(strides.index(stride) for stride in (8, 16, 32))
     with _fetching(name):
-        wanted = tuple(by_stride[stride] for stride in (8, 16, 32))
         net = timm.create_model(name, features_only=True, pretrained=pretrained, out_indices=wanted)
-    return Backbone(net, net.feature_info.channels())
+    return Backbone(net, net.feature_info.channels())  # type: ignore[union-attr, operator]
 
 
 class _fetching:  # noqa: N801 - reads as a verb: `with _fetching(name)`

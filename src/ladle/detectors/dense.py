@@ -61,7 +61,7 @@ class DenseStage(nn.Module):
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
         # Every class starts at probability 0.01, so that the first steps are not spent on unlearning the background.
-        nn.init.constant_(self.class_conv.bias, -math.log(99))
+        self.class_conv.bias = nn.Parameter(torch.full((per_location * classes,), -math.log(99)))
 
     def propose(
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
@@ -82,7 +82,9 @@ class DenseStage(nn.Module):
                 quality.append(_flatten(self.quality_conv(of_box), 1))
         every = torch.cat(deltas, dim=1)
         if every.shape[1] != priors.boxes.shape[1]:
-            raise ValueError(f"a dense head predicts at its own {every.shape[1]} priors, but was asked about {priors.boxes.shape[1]}")
+            raise ValueError(
+                f"a dense head predicts at its own {every.shape[1]} priors, but was asked about {priors.boxes.shape[1]}"
+            )
         return Predictions(
             logits=torch.cat(logits, dim=1),
             boxes=decode_deltas(priors.boxes, every.float()),

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from ladle.detectors.backbones import Backbone
-from ladle.detectors.postprocess import Inference
 from ladle.detectors.dense import DenseStage
+from ladle.detectors.postprocess import Inference
 from ladle.detectors.spec import DetectorSpec
 from ladle.types import Batch, Detections, GroundTruth, Output, Priors
 
@@ -46,7 +47,7 @@ class Detector(nn.Module):
         floats = images.float() / 255 if images.dtype == torch.uint8 else images
         features = self.neck(self.backbone((floats - self.mean) / self.std))
         outputs: list[Output] = []
-        for number, stage in enumerate(self.stages):
+        for number, stage in enumerate(cast("Sequence[DenseStage]", self.stages)):
             previous = outputs[-1] if outputs else None
             own = priors[number] if priors is not None else stage.propose(features, previous, truth, sizes)
             outputs.append(Output(stage(features, own), own, features, sizes))

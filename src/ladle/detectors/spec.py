@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ladle.detectors.backbones import BackboneSpec
 from ladle.detectors.dense import DenseSpec
@@ -64,11 +64,11 @@ class DetectorSpec:
         """The spec that :meth:`to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
         values = json.loads(text)
         head = values["head"]
-        anchors = {key: tuple(v) if isinstance(v, list) else v for key, v in head["anchors"].items()}
-        rebuilt = {
+        anchors: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in head["anchors"].items()}
+        rebuilt: dict[str, Any] = {
             "backbone": BackboneSpec(**values["backbone"]),
             "head": DenseSpec(**(head | {"anchors": Anchors(**anchors)})),
             "inference": Inference(**values["inference"]),
         }
-        plain = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
         return cls(**(plain | rebuilt))

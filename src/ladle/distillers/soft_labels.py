@@ -40,9 +40,7 @@ class SoftLabels:
     least: float = 0.5
     gamma: float = 0.5
 
-    def __call__(
-        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
-    ) -> dict[str, Term]:
+    def __call__(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``soft_class``, ``soft_box`` and, where both have the branch, ``soft_quality``."""
         own, guide = student.predictions, teacher.predictions.detach()
         valid = student.priors.valid

@@ -42,8 +42,8 @@ class FrozenDetector:
         lacking = [name for name in classes if name not in detector.spec.classes]
         if lacking:
             raise UserError(
-                f"the teacher does not know {', '.join(map(repr, lacking))}: it knows {', '.join(detector.spec.classes)}; "
-                "train a teacher on the student's classes"
+                f"the teacher does not know {', '.join(map(repr, lacking))}: it knows "
+                f"{', '.join(detector.spec.classes)}; train a teacher on the student's classes"
             )
         self.detector = detector.requires_grad_(False).eval()
         self.order = torch.tensor([detector.spec.classes.index(name) for name in classes])

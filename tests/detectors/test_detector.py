@@ -1,0 +1,202 @@
+"""Detectors: their priors, their files, and what they find."""
+
+import json
+
+import pytest
+import torch
+
+from ladle.boxes import decode_deltas, encode_deltas, giou, pairwise_iou
+from ladle.detectors import (
+    READY_MADE,
+    Anchors,
+    BackboneSpec,
+    Inference,
+    Start,
+    detector_spec,
+    load_detector,
+    save_detector,
+)
+from ladle.errors import UserError
+from ladle.types import Batch, GroundTruth, Output, Predictions, Priors
+from tests.golden.scenes import Scene
+
+
+def test_anchors_stand_where_the_reference_puts_them():
+    scene = Scene("tiny")
+    own = Anchors().grid(scene.sizes, scene.strides, None, torch.device("cpu"))
+    expected = scene.priors()
+    assert torch.equal(own.boxes, expected.boxes)
+    assert torch.equal(own.stride, expected.stride)
+    assert torch.equal(own.level, expected.level)
+    assert own.counts == expected.counts
+
+
+def test_nine_anchors_have_the_published_shapes():
+    anchors = detector_spec("retinanet-r50", ("a",)).head.anchors
+    boxes = anchors.grid([(1, 1)], [8], None, torch.device("cpu")).boxes[0]
+    size = boxes[:, 2:] - boxes[:, :2]
+    areas = torch.tensor([4 * 8 * 2 ** (k / 3) for k in range(3)] * 3).square()
+    torch.testing.assert_close(size.prod(-1), areas)
+    torch.testing.assert_close(size[:, 1] / size[:, 0], torch.tensor([0.5] * 3 + [1.0] * 3 + [2.0] * 3))
+
+
+def test_priors_in_the_padding_are_not_valid():
+    priors = Anchors().grid([(4, 6)], [8], torch.tensor([[32, 48], [17, 24]]), torch.device("cpu"))
+    assert priors.valid[0].all()
+    assert priors.valid[1].view(4, 6).nonzero().amax(0).tolist() == [2, 2]
+
+
+@pytest.mark.parametrize("name", ["paa-tiny", "atss-tiny", "retinanet-tiny", "paa-small"])
+def test_a_detector_comes_back_from_its_file_unchanged(name, tmp_path):
+    detector = detector_spec(name, ("a", "b"), category_ids=(3, 90), imgsz=128).build().eval()
+    save_detector(detector, tmp_path / "d.safetensors")
+    again = load_detector(tmp_path / "d.safetensors").eval()
+    images = torch.rand(1, 3, 64, 96)
+    assert again.spec.classes == ("a", "b")
+    assert again.spec.category_ids == (3, 90)
+    assert again.spec == detector.spec
+    assert torch.equal(detector(images)[0].predictions.logits, again(images)[0].predictions.logits)
+    assert [p.name for p in tmp_path.iterdir()] == ["d.safetensors"]
+
+
+def test_bytes_and_floats_are_the_same_picture():
+    detector = detector_spec("paa-tiny", ("a",)).build().eval()
+    images = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
+    assert torch.equal(detector(images)[0].predictions.boxes, detector(images / 255)[0].predictions.boxes)
+
+
+@pytest.mark.parametrize("name", [name for name in READY_MADE if name.endswith(("r18", "small"))])
+def test_ready_made_detectors_predict_at_every_prior(name):
+    spec = detector_spec(name, ("a", "b", "c"))
+    output = spec.build().eval()(torch.rand(1, 3, 64, 64), torch.tensor([[64, 64]]))[0]
+    priors = output.priors.boxes.shape[1]
+    assert output.predictions.logits.shape == (1, priors, 3)
+    assert (output.predictions.quality is None) == name.startswith("retinanet")
+    assert len(output.priors.counts) == len(output.features) == len(spec.strides)
+
+
+def test_any_timm_model_with_three_maps_serves_as_backbone():
+    spec = detector_spec("atss-mobilenetv3_small_050", ("a",), imgsz=64)
+    assert spec.build().eval()(torch.rand(1, 3, 64, 64))[0].predictions.logits.shape[-1] == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [("pa-r18", "paa-r18"), ("paa", "<family>-<backbone>"), ("paa-resnet9000", "no backbone is called")],
+)
+def test_a_wrong_name_is_answered_with_a_hint(name, hint):
+    with pytest.raises(UserError, match=hint):
+        detector_spec(name, ("a",)).build()
+
+
+def test_group_and_frozen_normalisation_are_what_they_say(tmp_path):
+    group = detector_spec("paa-r18", ("a",), start=Start(norm="group")).build()
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in group.backbone.modules())
+    donor = BackboneSpec("r18").build()
+    torch.save(donor.body.state_dict(), tmp_path / "r18.pth")
+    frozen = detector_spec("paa-r18", ("a",), start=Start(weights=str(tmp_path / "r18.pth"))).build().train()
+    norms = [m for m in frozen.backbone.modules() if "BatchNorm" in type(m).__name__]
+    assert norms
+    assert {type(m).__name__ for m in norms} == {"FrozenBatchNorm2d"}
+    torch.testing.assert_close(frozen.backbone.body["conv1"].weight, donor.body["conv1"].weight)
+
+
+@pytest.mark.parametrize("content", ["nothing", "a text", "half the weights", "another network"])
+def test_backbone_weights_that_do_not_fit_are_refused(content, tmp_path):
+    file = tmp_path / "weights.pth"
+    state = BackboneSpec("r18").build().body.state_dict()
+    if content == "a text":
+        file.write_text("hello")
+    elif content == "half the weights":
+        torch.save(dict(list(state.items())[:40]), file)
+    elif content == "another network":
+        torch.save(BackboneSpec("tiny").build().body.state_dict(), file)
+    with pytest.raises(UserError, match="weights.pth"):
+        BackboneSpec("r18", weights=str(file)).build()
+
+
+def test_a_detector_file_that_lacks_a_tensor_is_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    detector = detector_spec("paa-tiny", ("a",)).build()
+    file = tmp_path / "d.safetensors"
+    save_detector(detector, file)
+    state = load_file(file)
+    state.pop(next(iter(state)))
+    save_file(state, file, metadata={"ladle": detector.spec.to_json()})
+    with pytest.raises(UserError, match=r"d\.safetensors: 1 tensors do not fit"):
+        load_detector(file)
+    save_file(state, file, metadata={"ladle": json.dumps({"name": "x"})})
+    with pytest.raises(UserError, match="cannot read"):
+        load_detector(file)
+    save_file(state, file)
+    with pytest.raises(UserError, match="no ladle detector"):
+        load_detector(file)
+    file.write_bytes(b"junk")
+    with pytest.raises(UserError, match="not a readable"):
+        load_detector(file)
+    with pytest.raises(UserError, match="no such file"):
+        load_detector(tmp_path / "missing.safetensors")
+
+
+def point_output(boxes, logits, quality):
+    count = len(boxes)
+    priors = Priors(
+        boxes[None], torch.full((count,), 8.0), torch.zeros(count).long(), torch.ones(1, count).bool(), (count,)
+    )
+    return Output(Predictions(logits[None], boxes[None], quality[None]), priors, ())
+
+
+SIZE = torch.tensor([[100, 100]])
+
+
+def test_suppression_is_per_class_and_boxes_return_to_the_original_picture():
+    boxes = torch.tensor([[10.0, 10, 50, 50], [11, 10, 50, 50], [10, 10, 50, 50], [60, 60, 130, 90]])
+    logits = torch.tensor([[3.0, -9], [2, -9], [-9, 1], [-9, 2]])
+    found = Inference().find(point_output(boxes, logits, torch.zeros(4)), SIZE, torch.tensor([[200, 50]]))[0]
+    assert found.labels.tolist() == [0, 1, 1]
+    torch.testing.assert_close(found.boxes[0], torch.tensor([5.0, 20, 25, 100]))
+    torch.testing.assert_close(found.boxes[1], torch.tensor([30.0, 120, 50, 180]))
+    assert (found.scores.diff() <= 0).all()
+
+
+def test_score_rules_are_the_published_ones():
+    said = Predictions(torch.tensor([[[1.0]]]), torch.zeros(1, 1, 4), torch.tensor([[-0.5]]))
+    p, q = torch.sigmoid(torch.tensor(1.0)), torch.sigmoid(torch.tensor(-0.5))
+    for rule, expected in (("class", p), ("product", p * q), ("root", (p * q).sqrt())):
+        torch.testing.assert_close(Inference(rule=rule).scores(said)[0, 0, 0], expected)
+
+
+def test_voting_averages_what_was_suppressed():
+    boxes = torch.tensor([[10.0, 10, 50, 50], [12, 10, 52, 50], [80, 80, 90, 90]])
+    logits = torch.tensor([[3.0], [3.0 - 1e-3], [0.0]])
+    found = Inference(voting=True).find(point_output(boxes, logits, torch.zeros(3)), SIZE, SIZE)[0]
+    overlap = pairwise_iou(boxes[:1], boxes[:2])[0]
+    weight = (-((1 - overlap) ** 2) / 0.025).exp() * logits[:2, 0].sigmoid()
+    torch.testing.assert_close(found.boxes[0], (weight[:, None] * boxes[:2]).sum(0) / weight.sum())
+    torch.testing.assert_close(found.boxes[1], boxes[2])
+
+
+def test_detect_finds_nothing_in_padding_and_says_so_per_picture():
+    detector = detector_spec("paa-tiny", ("a",)).build().eval()
+    with torch.no_grad():
+        detector.stages[0].class_conv.bias.fill_(2.0)
+    sizes = torch.tensor([[64, 64], [24, 40]])
+    truth = GroundTruth.pad([torch.zeros(0, 4)] * 2, [torch.zeros(0).long()] * 2)
+    found = detector.detect(Batch(torch.rand(2, 3, 64, 64), truth, sizes, sizes, ("x", "y")))
+    assert len(found) == 2
+    assert len(found[1].boxes) > 0
+    assert (found[1].boxes[:, 2] <= 40).all()
+    assert (found[1].boxes[:, 3] <= 24).all()
+
+
+def test_deltas_and_boxes_are_inverse():
+    priors = torch.tensor([[0.0, 0, 10, 20], [5, 5, 9, 8]])
+    boxes = torch.tensor([[2.0, 1, 8, 30], [4, 4, 12, 7]])
+    torch.testing.assert_close(decode_deltas(priors, encode_deltas(priors, boxes)), boxes)
+
+
+def test_giou_is_iou_less_the_empty_share_of_the_hull():
+    first, second = torch.tensor([0.0, 0, 2, 2]), torch.tensor([4.0, 0, 6, 2])
+    torch.testing.assert_close(giou(first, second), torch.tensor(-4 / 12))
+    torch.testing.assert_close(giou(first, first), torch.tensor(1.0))
