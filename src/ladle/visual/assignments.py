@@ -1,0 +1,262 @@
+"""Which priors learn which object, drawn: the picture in which two label assignments can be compared."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import ceil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from ladle.errors import UserError
+from ladle.types import Assignment, GroundTruth, Priors
+from ladle.visual.charts import new_figure, save_figure
+from ladle.visual.palette import INK, MUTED, color, ink_on
+from ladle.visual.pictures import Rectangle, free_place
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_assignment", "positives_per_object"]
+
+_IN_A_ROW = 4
+_PANEL = 4.6
+"""Longer side of a panel in inches."""
+_GAP, _TITLE, _LEGEND = 0.22, 0.62, 0.55
+"""White between panels, above each, and below all, in inches."""
+_POINT = 1 / 72
+"""A typographic point in inches."""
+_DOT = (2.2, 5.0)
+"""Least and greatest diameter of the dots of the finest level, in points; between, they nearly touch."""
+_GROWTH = 0.42
+"""Power of the stride with which dots grow: a stride 16 times as large makes a dot 3.2 times as wide."""
+_FEW = 16
+"""More objects than this get smaller numbers."""
+_LINE = 1.6
+"""Width of a box's line in points."""
+_FAINTEST = 0.15
+"""Opacity of the weakest prior of a soft plan."""
+
+
+def positives_per_object(assignment: Assignment, truth: GroundTruth) -> Float[Tensor, "B G"]:
+    """How many priors learn each object, however weakly; 0 for padding and crowds."""
+    count = truth.labels.shape[1]
+    learns = Assignment(assignment.objects, (assignment.affinity > 0).float(), assignment.background)
+    return learns.dense(count).sum(1) * truth.learnable
+
+
+def draw_assignment(
+    image: UInt8[Tensor, "3 H W"],
+    truth: GroundTruth,
+    priors: Priors,
+    plans: Mapping[str, Assignment],
+    path: Path | str,
+) -> Path:
+    """Draw, one panel a plan, every positive prior as a dot in the colour of its object.
+
+    ``truth``, ``priors`` and ``plans`` are a batch of one. The dot lies at the prior's centre and grows with the
+    stride of its level; where a prior learns several objects it takes the colour of the strongest, and soft plans fade
+    the weak ones. Grey crosses are ignored priors, the number at a box says how many priors learn it, a dashed box is
+    a crowd. Titles are the keys of ``plans``.
+    """
+    if not plans:
+        raise UserError("there is no plan to draw, expected at least one assignment: give it with its title")
+    if len(truth.labels) != 1:
+        raise UserError(f"draw_assignment draws one picture, found a batch of {len(truth.labels)}: cut one out first")
+    truth, priors = truth.to("cpu"), priors.to("cpu")
+    sheet = _sheet(image.shape[1], image.shape[2], len(plans))
+    figure = new_figure(sheet.width, sheet.height)
+    for number, (title, plan) in enumerate(plans.items()):
+        axes = figure.add_axes(sheet.panel(number))
+        _draw_picture(axes, image)
+        tally = positives_per_object(plan.to("cpu"), truth)[0]
+        _draw_boxes(axes, truth)
+        _draw_priors(axes, priors, plan.to("cpu"), sheet.points_per_pixel)
+        dots = _dots(priors, plan.to("cpu"), sheet.points_per_pixel)
+        _draw_tallies(axes, truth, tally, dots, sheet.points_per_pixel)
+        _draw_title(axes, title, tally[truth.learnable[0]])
+    ignored = any(_ignored(priors, plan.to("cpu")).any().item() for plan in plans.values())
+    _draw_legend(figure, priors, sheet.points_per_pixel, ignored, bool(truth.crowd.any()))
+    return save_figure(figure, path)
+
+
+class _Sheet(NamedTuple):
+    """Where the panels lie: sizes in inches, ``panel`` as matplotlib's fractions of the figure."""
+
+    columns: int
+    rows: int
+    panel_width: float
+    panel_height: float
+    points_per_pixel: float
+
+    @property
+    def width(self) -> float:
+        return self.columns * (self.panel_width + _GAP) + _GAP
+
+    @property
+    def height(self) -> float:
+        return self.rows * (self.panel_height + _TITLE) + _LEGEND
+
+    def panel(self, number: int) -> tuple[float, float, float, float]:
+        row, column = divmod(number, self.columns)
+        left = _GAP + column * (self.panel_width + _GAP)
+        bottom = self.height - (row + 1) * (self.panel_height + _TITLE)
+        return (
+            left / self.width,
+            bottom / self.height,
+            self.panel_width / self.width,
+            self.panel_height / self.height,
+        )
+
+
+def _sheet(height: int, width: int, panels: int) -> _Sheet:
+    scale = _PANEL / max(height, width)
+    columns = min(panels, _IN_A_ROW)
+    return _Sheet(columns, ceil(panels / columns), width * scale, height * scale, scale / _POINT)
+
+
+def _draw_picture(axes: Axes, image: UInt8[Tensor, "3 H W"]) -> None:
+    """The picture, paled so that the dots carry the colour."""
+    pale = image.float().cpu().lerp(image.float().cpu().mean(0, keepdim=True), 0.35).lerp(torch.tensor(255.0), 0.5)
+    height, width = image.shape[1:]
+    axes.imshow(pale.byte().permute(1, 2, 0).numpy(), extent=(0, width, height, 0), interpolation="bilinear")
+    axes.set(xlim=(0, width), ylim=(height, 0))
+    axes.axis("off")
+
+
+def _draw_boxes(axes: Axes, truth: GroundTruth) -> None:
+    for index, box in enumerate(truth.boxes[0].tolist()):
+        if truth.learnable[0, index]:
+            _draw_box(axes, box, color(index), _LINE, "solid")
+        elif truth.valid[0, index]:
+            _draw_box(axes, box, MUTED, 1.1, (0, (4, 3)))
+
+
+def _draw_box(axes: Axes, box: Sequence[float], shade: str, width: float, style: Any) -> None:
+    from matplotlib.patches import Rectangle as Patch
+
+    x1, y1, x2, y2 = box
+    axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, linewidth=width, linestyle=style))
+
+
+def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel: float) -> None:
+    from matplotlib.colors import to_rgba_array
+
+    x, y = priors.centers[0].numpy().T
+    ignored = _ignored(priors, plan).numpy()
+    axes.scatter(x[ignored], y[ignored], s=9, marker="x", color=MUTED, alpha=0.4, linewidths=0.6, zorder=2)
+    if not plan.positive.any():
+        return
+    strength, choice = plan.affinity[0].max(-1)
+    learner = plan.objects[0].gather(-1, choice[:, None])[:, 0]
+    # Coarse levels first: their large dots must not hide the small ones.
+    order = torch.nonzero(plan.positive[0])[:, 0].flip(0)
+    opacity = (strength / strength.max()).clamp(min=_FAINTEST)[order]
+    axes.scatter(
+        x[order],
+        y[order],
+        s=_diameter(priors.stride[order], priors, points_per_pixel).square().numpy(),
+        c=to_rgba_array([color(index) for index in learner[order].tolist()], opacity.numpy()),
+        edgecolors="white",
+        linewidths=0.6,
+        zorder=3,
+        clip_on=False,
+    )
+
+
+def _ignored(priors: Priors, plan: Assignment) -> Bool[Tensor, " P"]:
+    return priors.valid[0] & ~plan.positive[0] & (plan.background[0] == 0)
+
+
+def _diameter(stride: Float[Tensor, " n"], priors: Priors, points_per_pixel: float) -> Float[Tensor, " n"]:
+    """How wide the dot of a prior of this stride is, in points."""
+    finest = priors.stride.min()
+    return (0.85 * finest * points_per_pixel).clamp(*_DOT) * (stride / finest) ** _GROWTH
+
+
+def _dots(priors: Priors, plan: Assignment, points_per_pixel: float) -> list[Rectangle]:
+    """The squares that the dots of a plan cover."""
+    chosen = plan.positive[0]
+    half = _diameter(priors.stride[chosen], priors, points_per_pixel)[:, None] / points_per_pixel / 2
+    centers = priors.centers[0, chosen]
+    return [(x1, y1, x2, y2) for x1, y1, x2, y2 in torch.cat([centers - half, centers + half], 1).tolist()]
+
+
+def _draw_tallies(
+    axes: Axes, truth: GroundTruth, tally: Float[Tensor, " G"], dots: Sequence[Rectangle], points_per_pixel: float
+) -> None:
+    """Write the number of positives at every box, where it hides the fewest dots and no other number."""
+    bounds = (axes.get_xlim()[1], axes.get_ylim()[0])
+    size = (8.0 if int(truth.learnable.sum()) <= _FEW else 6.5) / points_per_pixel
+    edge = _LINE / 2 / points_per_pixel
+    taken = list(dots)
+    for index in torch.nonzero(truth.learnable[0])[:, 0].tolist():
+        text = f"{int(tally[index])}"
+        x1, y1, x2, y2 = truth.boxes[0, index].tolist()
+        outline = (x1 - edge, y1 - edge, x2 + edge, y2 + edge)
+        place = free_place(outline, ((0.64 * len(text) + 0.7) * size, 1.45 * size), taken, bounds)
+        # Counted several times: hiding a number is worse than hiding a dot.
+        taken += [place] * 4
+        _draw_tag(axes, place, text, color(index), size * points_per_pixel)
+
+
+def _draw_tag(axes: Axes, place: Rectangle, text: str, shade: str, size: float) -> None:
+    from matplotlib.patches import Rectangle as Patch
+
+    x1, y1, x2, y2 = place
+    axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, facecolor=shade, linewidth=0, zorder=4))
+    axes.text(
+        (x1 + x2) / 2,
+        (y1 + y2) / 2,
+        text,
+        ha="center",
+        va="center_baseline",
+        fontsize=size,
+        fontweight="bold",
+        color=ink_on(shade),
+        zorder=5,
+    )
+
+
+def _draw_title(axes: Axes, title: str, tally: Float[Tensor, " n"]) -> None:
+    axes.annotate(title, (0, 1), (0, 22), "axes fraction", "offset points", fontsize=12.5, fontweight="bold", color=INK)
+    axes.annotate(_summary(tally), (0, 1), (0, 8), "axes fraction", "offset points", fontsize=9, color=MUTED)
+
+
+def _summary(tally: Float[Tensor, " n"]) -> str:
+    """What a panel shows, in words."""
+    if not len(tally):
+        return "no objects"
+    words = f"{int(tally.sum())} positives on {len(tally)} object{'s' if len(tally) > 1 else ''}"
+    if len(tally) > 1:
+        words += f", {int(tally.min())} to {int(tally.max())} each"
+    return words
+
+
+def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, crowd: bool) -> None:
+    from matplotlib.lines import Line2D
+
+    strides = torch.tensor(sorted(set(priors.stride.tolist())))
+    entries = [
+        Line2D([], [], linestyle="", marker="o", markersize=size, color=MUTED, label=f"stride {stride:g}")
+        for size, stride in zip(_diameter(strides, priors, scale).tolist(), strides.tolist(), strict=True)
+    ]
+    if ignored:
+        entries.append(Line2D([], [], linestyle="", marker="x", markersize=4, color=MUTED, alpha=0.6, label="ignored"))
+    if crowd:
+        entries.append(Line2D([], [], linestyle=(0, (4, 3)), linewidth=1.1, color=MUTED, label="crowd"))
+    figure.legend(
+        handles=entries,
+        loc="lower center",
+        ncols=len(entries),
+        frameon=False,
+        fontsize=9,
+        labelcolor=MUTED,
+        handletextpad=0.4,
+        columnspacing=1.8,
+        borderaxespad=0.6,
+    )

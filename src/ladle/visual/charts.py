@@ -1,0 +1,239 @@
+"""Charts of a training run and of its results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from ladle.errors import UserError
+from ladle.visual.palette import FAINT, INK, MUTED, color, ink_on
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = ["draw_comparison", "draw_confusion", "draw_history", "draw_precision_recall", "new_figure", "save_figure"]
+
+_DPI = 160
+_DISTINCT = 12
+"""More curves than this cannot be told apart by colour."""
+_READABLE_CELLS = 20
+"""Up to this many classes the cells of a confusion matrix have room for a number."""
+_WIDE_RANGE = 50.0
+"""Losses whose largest value exceeds the smallest by this factor are drawn on a logarithmic axis."""
+
+
+def draw_history(
+    rows: Sequence[Mapping[str, float | int]], path: Path | str, losses: Sequence[str] | None = None
+) -> Path:
+    """Draw the losses and the AP of a run over its epochs, from the rows of its results.csv.
+
+    ``losses`` names the columns on the left; by default those that begin with "loss". On the right are all columns
+    that begin with "AP". The x axis is the column "epoch", or the rows counted from 1. A value that is missing or nan
+    in a row (an epoch without evaluation) is stepped over.
+    """
+    if not rows:
+        raise UserError("there is no row to draw in the history, expected one an epoch: train for an epoch first")
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    left = list(losses) if losses is not None else [name for name in names if name.lower().startswith("loss")]
+    right = [name for name in names if name.startswith("AP")]
+    figure = new_figure(10.5, 4.0)
+    axes = figure.subplots(1, 2)
+    figure.subplots_adjust(left=0.06, right=0.89, top=0.88, bottom=0.13, wspace=0.44)
+    for axis, title, columns in zip(axes, ("Training loss", "Average precision"), (left, right), strict=True):
+        lines = {name: _series(rows, name) for name in columns}
+        _style(axis, title, "epoch")
+        if title == "Training loss" and _spans_widely(lines):
+            axis.set_yscale("log")
+        _draw_lines(axis, {name.removeprefix("loss/"): line for name, line in lines.items() if len(line)})
+    if best := _best(rows):
+        axes[1].plot(*best, "o", color=INK, markersize=6, zorder=5, markerfacecolor="white", markeredgewidth=1.6)
+        words = f"best AP {best[1]:.4g} at epoch {best[0]:g}"
+        axes[1].text(1, 1.035, words, transform=axes[1].transAxes, ha="right", fontsize=9, color=MUTED)
+    return save_figure(figure, path)
+
+
+def draw_precision_recall(
+    recall: Float[np.ndarray, " R"], precision: Float[np.ndarray, "C R"], classes: Sequence[str], path: Path | str
+) -> Path:
+    """Draw one precision-recall curve a class and their mean; classes of nan (without objects) are left out.
+
+    More than twelve classes become a grey bundle behind the mean.
+    """
+    present = [label for label in range(len(classes)) if not np.isnan(precision[label]).any()]
+    few = len(present) <= _DISTINCT
+    figure = new_figure(6.8, 4.6)
+    axis = figure.add_axes((0.09, 0.12, 0.58, 0.78))
+    _style(axis, "Precision and recall", "recall")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
+    if present:
+        mean = precision[present].mean(axis=0)
+        axis.plot(recall, mean, color=INK, linewidth=2.6, zorder=3, label=f"mean of {len(present)}  {mean.mean():.2f}")
+    for label in sorted(present, key=lambda label: -float(precision[label].mean())):
+        name = f"{classes[label]}  {precision[label].mean():.2f}" if few else None
+        shade, width = (color(label), 1.7) if few else ("#b6bac2", 0.7)
+        axis.plot(recall, precision[label], color=shade, linewidth=width, label=name)
+    if present:
+        legend = axis.legend(loc="upper left", bbox_to_anchor=(1.03, 1.03), frameon=False, fontsize=9, labelcolor=INK)
+        legend.set_title("average precision")
+        legend.get_title().set(color=MUTED, fontsize=9)
+        legend.set_alignment("left")
+    return save_figure(figure, path)
+
+
+def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], path: Path | str) -> Path:
+    """Draw how often each class (row) was detected as which (column); background is last in both.
+
+    Shades are shares of the row; up to twenty classes the cells hold the counts as well.
+    """
+    names = [*classes, "background"]
+    if counts.shape != (len(names), len(names)):
+        raise UserError(
+            f"a confusion matrix of {len(classes)} classes has {len(names)} rows with the background, "
+            f"found shape {counts.shape}: give the classes it was counted for"
+        )
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = float(np.clip(0.48 * len(names), 3.0, 11.0))
+    size = min(9.0, 0.62 * 72 * side / len(names))
+    room = 0.0085 * size * max(map(len, names))
+    width, height = side + room + 0.9, side + 0.75 * room + 0.8
+    figure = new_figure(width, height)
+    axis = figure.add_axes(((room + 0.5) / width, 0.4 / height, side / width, side / height))
+    axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=min(1.5, 30 / len(names)))
+    axis.set(aspect="equal", xlim=(0, len(names)), ylim=(len(names), 0))
+    ticks = np.arange(len(names)) + 0.5
+    axis.set_xticks(ticks, [*classes, "missed"], rotation=45, ha="left", fontsize=size)
+    axis.set_yticks(ticks, names, fontsize=size)
+    axis.tick_params(length=0, labelcolor=INK, top=True, bottom=False, labeltop=True, labelbottom=False, pad=3)
+    axis.spines[:].set_visible(False)
+    axis.set_xlabel("detected as", color=MUTED, fontsize=9, labelpad=6)
+    axis.set_ylabel("object", color=MUTED, fontsize=9, labelpad=6)
+    if len(classes) <= _READABLE_CELLS:
+        _write_cells(axis, counts, shares)
+    return save_figure(figure, path)
+
+
+def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, quantity: str = "AP") -> Path:
+    """Draw one row a method: every run as a dot, the mean, and one standard deviation to either side.
+
+    The first method is the one to beat: its mean is carried through as a line.
+    """
+    if empty := [name for name, runs in results.items() if not len(runs)]:
+        raise UserError(f"method {empty[0]!r} has no runs, expected at least one {quantity}: leave it out")
+    if not results:
+        raise UserError("there is no method to compare, expected at least one: give a result each")
+    room = 0.25 + 0.085 * max(map(len, results))
+    width, height = room + 5.2, 0.75 + 0.44 * len(results)
+    figure = new_figure(width, height)
+    axis = figure.add_axes((room / width, 0.55 / height, 4.0 / width, 0.44 * len(results) / height))
+    _style(axis, "", quantity)
+    axis.grid(axis="y", visible=False)
+    means = {name: float(np.mean(runs)) for name, runs in results.items()}
+    axis.axvline(next(iter(means.values())), color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
+    for row, (name, runs) in enumerate(results.items()):
+        shade, spread = color(row), float(np.std(runs, ddof=1)) if len(runs) > 1 else 0.0
+        axis.plot([means[name] - spread, means[name] + spread], [row, row], color=shade, linewidth=2.2)
+        axis.plot(means[name], row, "o", color=shade, markersize=8, markeredgecolor="white", zorder=4)
+        axis.plot(runs, [row + 0.27] * len(runs), "o", color=shade, markersize=3.4, alpha=0.6, markeredgewidth=0)
+        text = f"{means[name]:.1f}" + (f" ± {spread:.1f}" if len(runs) > 1 else "")
+        axis.text(1.03, row, text, transform=axis.get_yaxis_transform(), va="center_baseline", fontsize=10, color=INK)
+    axis.set_yticks(range(len(results)), list(results), fontsize=10, color=INK)
+    axis.set_ylim(len(results) - 0.5, -0.5)
+    axis.spines["left"].set_visible(False)
+    return save_figure(figure, path)
+
+
+def new_figure(width: float, height: float) -> Figure:
+    """An empty white figure of so many inches, outside pyplot's books: it is gone when nobody holds it."""
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
+
+
+def save_figure(figure: Figure, path: Path | str) -> Path:
+    """Write a figure in the format of the file's suffix (png, pdf, svg), making its folder."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=_DPI)
+    return path
+
+
+def _style(axis: Any, title: str, x_label: str) -> None:
+    axis.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
+    axis.set_xlabel(x_label, color=MUTED, fontsize=10)
+    axis.yaxis.label.set(color=MUTED, fontsize=10)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.spines[["left", "bottom"]].set_color("#b6bac2")
+    axis.tick_params(colors=MUTED, labelsize=9, length=0, pad=6)
+    axis.grid(color=FAINT, linewidth=0.8)
+    axis.set_axisbelow(True)
+
+
+def _series(rows: Sequence[Mapping[str, float | int]], name: str) -> Float[np.ndarray, "n 2"]:
+    """The (epoch, value) pairs of one column that are numbers."""
+    pairs = [(row.get("epoch", n), row.get(name, math.nan)) for n, row in enumerate(rows, start=1)]
+    table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
+    return np.asarray(table[np.isfinite(table).all(axis=1)])
+
+
+def _spans_widely(lines: Mapping[str, Float[np.ndarray, "_n 2"]]) -> bool:
+    values = np.concatenate([np.zeros(0), *(line[:, 1] for line in lines.values())])
+    return bool(values.size and values.min() > 0 and values.max() > _WIDE_RANGE * values.min())
+
+
+def _best(rows: Sequence[Mapping[str, float | int]]) -> tuple[float, float] | None:
+    scores = _series(rows, "AP")
+    if not len(scores):
+        return None
+    epoch, value = scores[scores[:, 1].argmax()].tolist()
+    return epoch, value
+
+
+def _draw_lines(axis: Any, lines: Mapping[str, Float[np.ndarray, "_n 2"]]) -> None:
+    """Draw every line and write its name at its end, names pushed apart where lines meet."""
+    from matplotlib.ticker import MaxNLocator
+
+    if not lines:
+        axis.text(0.5, 0.5, "nothing recorded yet", transform=axis.transAxes, ha="center", color=MUTED)
+        axis.set(xticks=[], yticks=[])
+        return
+    for number, line in enumerate(lines.values()):
+        axis.plot(*line.T, color=color(number), linewidth=2, marker="o" if len(line) == 1 else None)
+    epochs = np.concatenate([line[:, 0] for line in lines.values()])
+    if epochs.min() == epochs.max():
+        axis.set_xlim(epochs.min() - 1, epochs.max() + 1)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    axis.margins(x=0.02)
+    axis.autoscale_view()
+    ends = axis.transData.transform([line[-1] for line in lines.values()])
+    heights = axis.transAxes.inverted().transform(ends)[:, 1]
+    for number, (name, height) in enumerate(zip(lines, _pushed_apart(heights, 0.062), strict=True)):
+        axis.text(1.02, height, name, transform=axis.transAxes, va="center", fontsize=9.5, color=color(number))
+
+
+def _pushed_apart(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
+    """Heights at least ``gap`` apart in the same order; what has room stays where it is."""
+    order = np.argsort(heights, kind="stable")
+    steps = gap * np.arange(len(order))
+    loose = heights[order] - steps
+    # Pushing all upwards and pushing all downwards both keep the gaps, and so does the middle of the two.
+    upwards = np.maximum.accumulate(loose)
+    downwards = np.minimum.accumulate(loose[::-1])[::-1]
+    placed = np.empty_like(heights)
+    placed[order] = (upwards + downwards) / 2 + steps
+    return placed
+
+
+def _write_cells(axis: Any, counts: Shaped[np.ndarray, "C1 C1"], shares: Float[np.ndarray, "C1 C1"]) -> None:
+    from matplotlib import colormaps
+    from matplotlib.colors import to_hex
+
+    longest = len(f"{counts.max():,}")
+    for row, column in np.argwhere(counts > 0):
+        ink = ink_on(to_hex(colormaps["Blues"](shares[row, column])))
+        text = f"{counts[row, column]:,}"
+        axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", fontsize=min(9, 36 / longest), color=ink)

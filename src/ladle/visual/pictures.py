@@ -1,0 +1,152 @@
+"""Pictures with the boxes found in them, drawn pixel by pixel so that they stay crisp."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple
+
+from jaxtyping import Float, Int, UInt8
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ladle.errors import UserError
+from ladle.types import Detections
+from ladle.visual.palette import INK, color, ink_on
+
+__all__ = ["Panel", "Rectangle", "draw_detections", "free_place", "side_by_side"]
+
+Rectangle = tuple[float, float, float, float]
+"""``x1 y1 x2 y2``."""
+
+_READABLE = 640
+"""Pictures with a longer side below this are enlarged, by a whole factor, so that their labels can be read."""
+
+
+class Panel(NamedTuple):
+    """One picture of :func:`side_by_side`: boxes in its own pixels, ``scores`` None for ground truth."""
+
+    title: str
+    image: UInt8[Tensor, "3 H W"]
+    boxes: Float[Tensor, "n 4"]
+    labels: Int[Tensor, " n"]
+    scores: Float[Tensor, " n"] | None = None
+
+
+def draw_detections(
+    image: UInt8[Tensor, "3 H W"], detections: Detections, classes: Sequence[str], path: Path | str
+) -> Path:
+    """Draw every detection with its class and score; drop the unsure ones before if they are many.
+
+    Pictures smaller than 640 pixels are enlarged by a whole factor.
+    """
+    panel = Panel("", image, detections.boxes, detections.labels, detections.scores)
+    return _save(_annotated(panel, classes), path)
+
+
+def side_by_side(panels: Sequence[Panel], classes: Sequence[str], path: Path | str) -> Path:
+    """Draw pictures next to each other, titled and equally large, say truth, student and teacher."""
+    if not panels:
+        raise UserError("side_by_side got no panels, expected at least one: give it a Panel a picture")
+    drawn = [_annotated(panel, classes) for panel in panels]
+    width, height = max(p.width for p in drawn), max(p.height for p in drawn)
+    font = _font(max(18, height // 30), bold=True)
+    gap, band = max(12, width // 40), round(font.size * 2.2)
+    sheet = Image.new("RGB", ((width + gap) * len(drawn) + gap, height + band + gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for number, (panel, picture) in enumerate(zip(panels, drawn, strict=True)):
+        left = gap + number * (width + gap)
+        pen.text((left, band / 2), panel.title, fill=INK, font=font, anchor="lm")
+        sheet.paste(picture, (left, band + (height - picture.height) // 2))
+    return _save(sheet, path)
+
+
+def free_place(
+    box: Rectangle, size: tuple[float, float], taken: Sequence[Rectangle], bounds: tuple[float, float]
+) -> Rectangle:
+    """Where a label of ``size`` (width, height) at ``box`` covers least of ``taken`` inside ``bounds`` (width, height).
+
+    Tried in turn: on the upper edge from the left, from the right, under the lower edge, inside the box, beside it.
+    """
+    (x1, y1, x2, y2), (wide, high) = box, size
+    corners = [(x1, y1 - high), (x2 - wide, y1 - high), (x1, y2), (x2 - wide, y2)]
+    corners += [(x1, y1), (x2 - wide, y1), (x1, y2 - high), (x2 - wide, y2 - high)]
+    corners += [(x2, y1), (x1 - wide, y1), (x2, y2 - high), (x1 - wide, y2 - high)]
+    inside = [(x, y) for x, y in corners if 0 <= y <= bounds[1] - high]
+    places = [_shifted_in(x, y, size, bounds) for x, y in inside or corners]
+    return min(places, key=lambda place: sum(_shared(place, other) for other in taken))
+
+
+def _shifted_in(x: float, y: float, size: tuple[float, float], bounds: tuple[float, float]) -> Rectangle:
+    left, top = (max(0.0, min(at, end - long)) for at, long, end in zip((x, y), size, bounds, strict=True))
+    return left, top, left + size[0], top + size[1]
+
+
+def _shared(first: Rectangle, second: Rectangle) -> float:
+    width = min(first[2], second[2]) - max(first[0], second[0])
+    height = min(first[3], second[3]) - max(first[1], second[1])
+    return max(width, 0.0) * max(height, 0.0)
+
+
+def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
+    """The picture with boxes and labels; the surest labels choose their place first and lie on top."""
+    picture, factor = _canvas(panel.image)
+    pen = ImageDraw.Draw(picture)
+    line = max(2, round(max(picture.size) / 400))
+    font = _font(max(13, round(max(picture.size) / 54)))
+    order = list(range(len(panel.boxes)))
+    if panel.scores is not None:
+        order = panel.scores.argsort(descending=True, stable=True).tolist()
+    boxes = [tuple(factor * side for side in box) for box in panel.boxes.tolist()]
+    shades = [color(label) for label in panel.labels.tolist()]
+    for i in reversed(order):
+        pen.rectangle(_ordered(boxes[i]), outline=shades[i], width=line)
+    bounds = (float(picture.width), float(picture.height))
+    texts = [_caption(panel, i, classes) for i in order]
+    places: list[Rectangle] = []
+    for i, text in zip(order, texts, strict=True):
+        size = (pen.textlength(text, font=font) + font.size * 0.7, font.size * 1.35)
+        places.append(free_place(boxes[i], size, places, bounds))
+    for i, text, place in reversed(list(zip(order, texts, places, strict=True))):
+        _tag(pen, place, text, shades[i], font)
+    return picture
+
+
+def _canvas(image: UInt8[Tensor, "3 H W"]) -> tuple[Image.Image, int]:
+    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    factor = ceil(_READABLE / max(picture.size)) if max(picture.size) < _READABLE else 1
+    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC), factor
+
+
+def _ordered(box: Rectangle) -> Rectangle:
+    # PIL refuses a rectangle with swapped corners; a young detector may well predict one.
+    return min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
+
+
+def _caption(panel: Panel, index: int, classes: Sequence[str]) -> str:
+    label = int(panel.labels[index])
+    if not 0 <= label < len(classes):
+        raise UserError(f"label {label} has no name among {len(classes)} classes: give the classes of this data set")
+    return classes[label] if panel.scores is None else f"{classes[label]} {float(panel.scores[index]):.2f}"
+
+
+def _tag(pen: ImageDraw.ImageDraw, place: Rectangle, text: str, shade: str, font: ImageFont.FreeTypeFont) -> None:
+    pen.rectangle(place, fill=shade)
+    middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
+    pen.text(middle, text, fill=ink_on(shade), font=font, anchor="mm")
+
+
+def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
+    # matplotlib brings a font that knows most alphabets; PIL's own knows little beyond ASCII.
+    from matplotlib import get_data_path
+
+    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
+    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / name), size)
+
+
+def _save(picture: Image.Image, path: Path | str) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path)
+    return path
