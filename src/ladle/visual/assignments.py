@@ -24,8 +24,12 @@ if TYPE_CHECKING:
 __all__ = ["draw_assignment", "positives_per_object"]
 
 _IN_A_ROW = 4
-_PANEL = 4.6
+_PANEL = 5.0
 """Longer side of a panel in inches."""
+_NARROWEST = 2.9
+"""A panel is at least this wide, in inches: its title needs the room."""
+_LEAST_WIDTH = 5.2
+"""Width of the whole, in inches, that the legend needs."""
 _GAP, _TITLE, _LEGEND = 0.22, 0.62, 0.55
 """White between panels, above each, and below all, in inches."""
 _POINT = 1 / 72
@@ -38,6 +42,8 @@ _FEW = 16
 """More objects than this get smaller numbers."""
 _LINE = 1.6
 """Width of a box's line in points."""
+_RIM = 0.12
+"""Width of a dot's white rim, in its diameters."""
 _FAINTEST = 0.15
 """Opacity of the weakest prior of a soft plan."""
 
@@ -68,18 +74,19 @@ def draw_assignment(
     if len(truth.labels) != 1:
         raise UserError(f"draw_assignment draws one picture, found a batch of {len(truth.labels)}: cut one out first")
     truth, priors = truth.to("cpu"), priors.to("cpu")
+    plans = {title: plan.to("cpu") for title, plan in plans.items()}
     sheet = _sheet(image.shape[1], image.shape[2], len(plans))
     figure = new_figure(sheet.width, sheet.height)
     for number, (title, plan) in enumerate(plans.items()):
         axes = figure.add_axes(sheet.panel(number))
         _draw_picture(axes, image)
-        tally = positives_per_object(plan.to("cpu"), truth)[0]
+        tally = positives_per_object(plan, truth)[0]
         _draw_boxes(axes, truth)
-        _draw_priors(axes, priors, plan.to("cpu"), sheet.points_per_pixel)
-        dots = _dots(priors, plan.to("cpu"), sheet.points_per_pixel)
+        _draw_priors(axes, priors, plan, sheet.points_per_pixel)
+        dots = _dots(priors, plan, sheet.points_per_pixel)
         _draw_tallies(axes, truth, tally, dots, sheet.points_per_pixel)
         _draw_title(axes, title, tally[truth.learnable[0]])
-    ignored = any(_ignored(priors, plan.to("cpu")).any().item() for plan in plans.values())
+    ignored = any(_ignored(priors, plan).any().item() for plan in plans.values())
     _draw_legend(figure, priors, sheet.points_per_pixel, ignored, bool(truth.crowd.any()))
     return save_figure(figure, path)
 
@@ -95,7 +102,7 @@ class _Sheet(NamedTuple):
 
     @property
     def width(self) -> float:
-        return self.columns * (self.panel_width + _GAP) + _GAP
+        return max(self.columns * (self.panel_width + _GAP) + _GAP, _LEAST_WIDTH)
 
     @property
     def height(self) -> float:
@@ -103,18 +110,15 @@ class _Sheet(NamedTuple):
 
     def panel(self, number: int) -> tuple[float, float, float, float]:
         row, column = divmod(number, self.columns)
-        left = _GAP + column * (self.panel_width + _GAP)
+        margin = (self.width - self.columns * (self.panel_width + _GAP) + _GAP) / 2
+        left = margin + column * (self.panel_width + _GAP)
         bottom = self.height - (row + 1) * (self.panel_height + _TITLE)
-        return (
-            left / self.width,
-            bottom / self.height,
-            self.panel_width / self.width,
-            self.panel_height / self.height,
-        )
+        wide, high = self.panel_width / self.width, self.panel_height / self.height
+        return left / self.width, bottom / self.height, wide, high
 
 
 def _sheet(height: int, width: int, panels: int) -> _Sheet:
-    scale = _PANEL / max(height, width)
+    scale = max(_PANEL / max(height, width), _NARROWEST / width)
     columns = min(panels, _IN_A_ROW)
     return _Sheet(columns, ceil(panels / columns), width * scale, height * scale, scale / _POINT)
 
@@ -144,8 +148,6 @@ def _draw_box(axes: Axes, box: Sequence[float], shade: str, width: float, style:
 
 
 def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel: float) -> None:
-    from matplotlib.colors import to_rgba_array
-
     x, y = priors.centers[0].numpy().T
     ignored = _ignored(priors, plan).numpy()
     axes.scatter(x[ignored], y[ignored], s=9, marker="x", color=MUTED, alpha=0.4, linewidths=0.6, zorder=2)
@@ -155,14 +157,15 @@ def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel:
     learner = plan.objects[0].gather(-1, choice[:, None])[:, 0]
     # Coarse levels first: their large dots must not hide the small ones.
     order = torch.nonzero(plan.positive[0])[:, 0].flip(0)
-    opacity = (strength / strength.max()).clamp(min=_FAINTEST)[order]
+    opacity = (strength / strength.max()).clamp(min=_FAINTEST)[order].tolist()
+    diameter = _diameter(priors.stride[order], priors, points_per_pixel)
     axes.scatter(
         x[order],
         y[order],
-        s=_diameter(priors.stride[order], priors, points_per_pixel).square().numpy(),
-        c=to_rgba_array([color(index) for index in learner[order].tolist()], opacity.numpy()),
-        edgecolors="white",
-        linewidths=0.6,
+        s=diameter.square().numpy(),
+        c=[(color(index), alpha) for index, alpha in zip(learner[order].tolist(), opacity, strict=True)],
+        edgecolors=[(1.0, 1.0, 1.0, alpha) for alpha in opacity],
+        linewidths=(_RIM * diameter).clamp(max=0.6).tolist(),
         zorder=3,
         clip_on=False,
     )
@@ -241,8 +244,9 @@ def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, cr
     from matplotlib.lines import Line2D
 
     strides = torch.tensor(sorted(set(priors.stride.tolist())))
-    entries = [
-        Line2D([], [], linestyle="", marker="o", markersize=size, color=MUTED, label=f"stride {stride:g}")
+    entries = [Line2D([], [], linestyle="", label="stride")]
+    entries += [
+        Line2D([], [], linestyle="", marker="o", markersize=size, color=MUTED, label=f"{stride:g}")
         for size, stride in zip(_diameter(strides, priors, scale).tolist(), strides.tolist(), strict=True)
     ]
     if ignored:
@@ -256,7 +260,8 @@ def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, cr
         frameon=False,
         fontsize=9,
         labelcolor=MUTED,
+        handlelength=1.6,
         handletextpad=0.4,
-        columnspacing=1.8,
+        columnspacing=1.3,
         borderaxespad=0.6,
     )
