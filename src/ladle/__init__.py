@@ -1,1 +1,59 @@
-"""Ladle: distil label assignment, and everything else a strong detector can teach a small one."""
+"""Ladle: distil label assignment, and everything else a strong detector can teach a small one.
+
+The verbs of the command line are functions of the same name here: :func:`train`, :func:`distill`, :func:`val`,
+:func:`predict`, :func:`check`, :func:`models`, :func:`demo`. What they are made of lives in the packages
+``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
+``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine`` and ``ladle.visual``; the records that travel
+between them are in ``ladle.types``.
+
+Nothing is imported before it is used.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ladle.detectors import Detector, load_detector, save_detector
+    from ladle.errors import UserError
+    from ladle.objectives import Lesson, Supervised
+    from ladle.recipes import Run, check, demo, distill, models, predict, train, val
+    from ladle.teachers import FrozenDetector
+
+__all__ = [
+    "Detector",
+    "FrozenDetector",
+    "Lesson",
+    "Run",
+    "Supervised",
+    "UserError",
+    "check",
+    "demo",
+    "distill",
+    "load_detector",
+    "models",
+    "predict",
+    "save_detector",
+    "train",
+    "val",
+]
+
+_HOME = {
+    "ladle.detectors": ("Detector", "load_detector", "save_detector"),
+    "ladle.errors": ("UserError",),
+    "ladle.objectives": ("Lesson", "Supervised"),
+    "ladle.recipes": ("Run", "check", "demo", "distill", "models", "predict", "train", "val"),
+    "ladle.teachers": ("FrozenDetector",),
+}
+
+
+def __getattr__(name: str) -> object:
+    for module, names in _HOME.items():
+        if name in names:
+            return getattr(import_module(module), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

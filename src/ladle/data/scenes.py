@@ -42,13 +42,13 @@ class Difficulty:
     against another one, ``herd_rate`` pictures with a cluster of 8 to 20 small objects of one class.
     """
 
-    smallest: float = 0.045
-    largest: float = 0.58
-    skew: float = 1.5
-    most_objects: int = 14
-    most_lookalikes: int = 5
-    clutter: int = 16
-    contrast: tuple[float, float] = (0.16, 0.7)
+    smallest: float = 0.07
+    largest: float = 0.72
+    skew: float = 1.3
+    most_objects: int = 12
+    most_lookalikes: int = 4
+    clutter: int = 12
+    contrast: tuple[float, float] = (0.25, 0.8)
     hidden: float = 0.6
     huddle_rate: float = 0.3
     herd_rate: float = 0.12

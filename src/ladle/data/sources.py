@@ -11,7 +11,7 @@ from ladle.data.catalogue import Catalogue
 from ladle.data.samples import Sample, fit, resize
 from ladle.errors import UserError
 
-__all__ = ["CatalogueSource", "Source"]
+__all__ = ["CatalogueSource", "Remembered", "Source"]
 
 _LEAST_CACHE = 32
 
@@ -96,3 +96,30 @@ class CatalogueSource:
             id=picture.id,
             original=(picture.height, picture.width),
         )
+
+
+@dataclass(frozen=True)
+class Remembered:
+    """A source whose samples are made once and kept in memory; each worker keeps its own."""
+
+    source: Source
+    _kept: dict[int, Sample] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return self.source.classes
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The data set's own ids of the labels."""
+        return self.source.category_ids
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def sample(self, index: int) -> Sample:
+        """Sample ``index``, made at its first use."""
+        if index not in self._kept:
+            self._kept[index] = self.source.sample(index)
+        return self._kept[index]

@@ -55,7 +55,7 @@ class SoftLabels:
             "soft_class": Term(self.weight * (apart * valid).sum(), count, images),
             "soft_box": Term(self.box * (merit * (1 - giou(boxes, guide_boxes))).sum(), count, images),
         }
-        if own.quality is not None and guide.quality is not None:
+        if self.quality and own.quality is not None and guide.quality is not None:
             apart = focal_kl(own.quality.float(), guide.quality.float(), self.gamma)
             terms["soft_quality"] = Term(self.quality * (apart * worth).sum(), count, images)
         return terms

@@ -1,0 +1,11 @@
+"""Whole jobs as plain functions: what the command line offers, under the same names."""
+
+from ladle.recipes.check import check
+from ladle.recipes.demo import demo
+from ladle.recipes.models import models
+from ladle.recipes.options import Run
+from ladle.recipes.predict import predict
+from ladle.recipes.train import distill, train
+from ladle.recipes.val import val
+
+__all__ = ["Run", "check", "demo", "distill", "models", "predict", "train", "val"]

@@ -1,0 +1,77 @@
+"""A training job as plain values: written beside the run, read back to resume it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ladle.errors import UserError
+from ladle.recipes.methods import Method
+from ladle.recipes.options import Run
+
+__all__ = ["Job", "file_hash", "new_folder"]
+
+_CONFIG = "config.yaml"
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything that decides how a run goes. The teacher is referenced by its path and its SHA-256."""
+
+    verb: Literal["train", "distill"]
+    data: str
+    student: str
+    folder: str
+    run: Run = field(default_factory=Run)
+    method: Method = "plain"
+    teacher: str | None = None
+    teacher_sha256: str | None = None
+    allow_weak_teacher: bool = False
+
+    def write(self) -> None:
+        """Write the job as ``config.yaml`` into its folder."""
+        folder = Path(self.folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        values = {key: value for key, value in asdict(self).items() if key != "folder"}
+        (folder / _CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+    @classmethod
+    def read(cls, folder: str, verb: Literal["train", "distill"]) -> Job:
+        """The job of a run folder; its teacher must still be the file it was."""
+        file = Path(folder) / _CONFIG
+        if not file.is_file():
+            raise UserError(f"--resume {folder}: expected a run folder with a {_CONFIG}, found none")
+        try:
+            values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+            job = cls(**(values | {"folder": folder, "run": Run(**values["run"])}))
+        except (yaml.YAMLError, TypeError, KeyError) as error:
+            raise UserError(f"{file} is no job of this version ({error}); start the run anew") from error
+        if job.verb != verb:
+            raise UserError(f"--resume {folder}: this is a run of `ladle {job.verb}`, resume it with that")
+        if job.teacher is not None and file_hash(Path(job.teacher)) != job.teacher_sha256:
+            raise UserError(f"--resume {folder}: the teacher {job.teacher} is not the file this run began with")
+        return job
+
+
+def file_hash(file: Path) -> str:
+    """SHA-256 of a file."""
+    if not file.is_file():
+        raise UserError(f"--teacher {file}: there is no such file; expected weights saved by ladle (.safetensors)")
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+def new_folder(run: Run, verb: str, student: str) -> str:
+    """A folder for a new run: the name asked for, which must be free, or the detector's name, numbered."""
+    base = Path(run.project) / verb
+    if run.name is not None:
+        folder = base / run.name
+        if (folder / _CONFIG).exists():
+            raise UserError(f"{folder} already holds a run: go on with --resume {folder}, or take another --name")
+        return str(folder)
+    taken = {path.name for path in base.iterdir()} if base.is_dir() else set()
+    names = [student, *(f"{student}-{number}" for number in range(2, len(taken) + 3))]
+    return str(base / next(name for name in names if name not in taken))

@@ -1,0 +1,41 @@
+"""What is made sure of before the first step with a teacher."""
+
+from __future__ import annotations
+
+import math
+
+from ladle.data.sources import Source
+from ladle.detectors import Detector, DetectorSpec, load_detector
+from ladle.errors import UserError
+from ladle.recipes.scoring import Examiner
+from ladle.teachers import FrozenDetector, differences
+
+__all__ = ["check_strength", "hire"]
+
+LEAST_AP = 0.01
+"""Below this AP a teacher has nothing to teach."""
+_LOOK_AT = 64
+
+
+def hire(file: str, student: DetectorSpec) -> FrozenDetector:
+    """Load a teacher, every weight of it, and make sure that it speaks of the student's classes and priors."""
+    detector = load_detector(file)
+    found = differences(student, detector.spec)
+    if found:
+        raise UserError(
+            f"--teacher {file} ({detector.spec.name}) and the student {student.name} do not line up: {'; '.join(found)}; "
+            "take a student and a teacher of the same kind of backbone (tiny and small, or any of the larger ones)"
+        )
+    return FrozenDetector(detector, student.classes)
+
+
+def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch: int, allow_weak: bool) -> float:
+    """The teacher's AP on a few validation pictures, seen as the student will see them."""
+    examiner = Examiner(val, imgsz, batch, limit=_LOOK_AT)
+    ap = examiner(teacher).evaluation.ap
+    if not math.isnan(ap) and ap < LEAST_AP and not allow_weak:
+        raise UserError(
+            f"--teacher {file} reaches {100 * ap:.1f} AP on {len(examiner.source)} validation pictures, expected at least "
+            f"{100 * LEAST_AP:.0f}: train it on this data first, or insist with --allow-weak-teacher"
+        )
+    return ap

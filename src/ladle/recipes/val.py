@@ -1,0 +1,67 @@
+"""How good a detector is on a data set."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import torch
+
+from ladle.detectors import load_detector
+from ladle.errors import UserError
+from ladle.evaluation import Evaluation, coco_results
+from ladle.recipes.console import say, table
+from ladle.recipes.options import Run
+from ladle.recipes.scoring import Examiner
+from ladle.recipes.sources import open_source
+
+__all__ = ["val"]
+
+
+def val(
+    data: str,
+    model: str,
+    split: str = "val",
+    imgsz: int | None = None,
+    batch: int = 16,
+    workers: int = 0,
+    device: str = "auto",
+    out: str | None = None,
+) -> Evaluation:
+    """Score a trained detector: COCO's twelve numbers, the AP of every class, and plots.
+
+    Args:
+        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes``.
+        model: weights saved by ladle.
+        split: which part of the data.
+        imgsz: long side of the pictures; by default what the detector was trained at.
+        batch: pictures at once.
+        workers: processes that load pictures.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``.
+    """
+    detector = load_detector(model)
+    spec = detector.spec
+    source = open_source(data, split, Run(), imgsz or spec.imgsz)
+    if not set(source.classes) & set(spec.classes):
+        raise UserError(
+            f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
+            "no class has the same name"
+        )
+    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    examiner = Examiner(source, imgsz or spec.imgsz, batch, workers)
+    score = examiner(detector.to(where))
+
+    folder = Path(out) if out is not None else Path("runs") / "val" / Path(model).resolve().parent.parent.name
+    examiner.draw(score, folder)
+    results = coco_results(score.detections, source.category_ids)
+    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+
+    numbers = score.evaluation
+    recall = {"AR1": numbers.ar1, "AR10": numbers.ar10, "AR100": numbers.ar100}
+    recall |= {"ARS": numbers.ar_small, "ARM": numbers.ar_medium, "ARL": numbers.ar_large}
+    title = f"{spec.name} on {data}, {split} ({len(source)} pictures)"
+    say(table(title, [numbers.row() | {name: 100 * value for name, value in recall.items()}]))
+    say(table("", [{"class": name, "AP": 100 * ap} for name, ap in numbers.per_class.items()]))
+    say(f"plots and results.json are in {folder}")
+    return numbers
