@@ -134,7 +134,7 @@ def _one_sentence(message: str, parser: ArgumentParser) -> str:
     sentence = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(message.split()))
     sentence = re.sub(r"<class '(\w+)'>", r"\1", sentence)
     for word in sentence.replace("=", " ").split():
-        if word.startswith("--") and word not in flags:
+        if word.startswith("--") and word.rstrip(':') not in flags:
             close = get_close_matches(word, flags, n=1)
             hint = f"did you mean {close[0]}?" if close else f"`{parser.prog} --help` lists the flags"
             return f"there is no flag {word}; {hint}"
