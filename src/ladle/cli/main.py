@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import re
 import sys
+from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from itertools import zip_longest
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ladle.errors import UserError
 
@@ -35,6 +35,9 @@ _RUNS = ("train", "distill")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
 _BARE = {"predict": "source", "check": "data"}
 """The argument that a verb takes without its flag."""
+_ALONE = ("help", "print_config")
+"""The flags that take no value."""
+_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -52,6 +55,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _run(words[0], words[1:])
     except UserError as error:
         print(f"ladle {words[0]}: {error}", file=sys.stderr)  # noqa: T201
+        return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"ladle {words[0]}: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
         return 2
     except KeyboardInterrupt:
         return 130
@@ -73,11 +81,12 @@ def _run(verb: str, words: list[str]) -> int:
     from ladle import recipes
 
     recipe: Callable[..., Any] = getattr(recipes, verb)
-    parser = _parser(verb, recipe)
+    parser, hints = _parser(verb, recipe), _hints(verb, recipe)
+    switches = {name for name, hint in hints.items() if hint is bool}
     try:
-        values = parser.parse_args(_spelled(verb, words, _switches(recipe, verb)))
+        values = parser.parse_args(_spelled(verb, words, switches))
     except ArgumentError as error:
-        raise UserError(_one_sentence(str(error), parser)) from None
+        raise UserError(_one_sentence(str(error), parser, hints)) from None
     given = dict(vars(parser.instantiate_classes(values)))
     del given["config"]
     if verb in _RUNS:
@@ -100,27 +109,32 @@ def _parser(verb: str, recipe: Callable[..., Any]) -> ArgumentParser:
     return parser
 
 
-def _spelled(verb: str, words: Sequence[str], switches: set[str]) -> list[str]:
-    """Every accepted spelling brought to one: ``key=value``, dashes in names, switches without a value."""
-    bare = _BARE.get(verb)
-    if bare is not None and words and not words[0].startswith("-") and not _is_assignment(words[0]):
-        words = [f"--{bare}", *words]
-    spelled = []
-    for word, following in zip_longest(words, words[1:], fillvalue="--"):
-        flag, equals, value = (f"--{word}" if _is_assignment(word) else word).partition("=")
-        if flag.startswith("--"):
-            flag = "--" + flag[2:].replace("-", "_")
-            if flag[2:] in switches and not equals and following.startswith("-"):
-                equals, value = "=", "true"
-        spelled.append(flag + equals + value)
-    return spelled
-
-
-def _switches(recipe: Callable[..., Any], verb: str) -> set[str]:
+def _hints(verb: str, recipe: Callable[..., Any]) -> dict[str, Any]:
     from ladle.recipes import Run
 
-    hints = get_type_hints(recipe) | (get_type_hints(Run) if verb in _RUNS else {})
-    return {name for name, hint in hints.items() if hint is bool}
+    return get_type_hints(recipe) | (get_type_hints(Run) if verb in _RUNS else {})
+
+
+def _spelled(verb: str, words: Sequence[str], switches: set[str]) -> list[str]:
+    """Every accepted spelling as ``--name=value``: ``name=value``, dashes in names, switches, a bare argument."""
+    bare, rest, spelled = _BARE.get(verb), deque(words), []
+    while rest:
+        word = rest.popleft()
+        if _is_assignment(word):
+            word = f"--{word}"
+        elif bare is not None and not word.startswith("-"):
+            word, bare = f"--{bare}={word}", None
+        if not word.startswith("--"):
+            spelled.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        if not equals and name in switches:
+            equals, value = "=", rest.popleft() if rest and rest[0] in ("true", "false") else "true"
+        elif not equals and name not in _ALONE and rest and not rest[0].startswith("--"):
+            equals, value = "=", rest.popleft()
+        spelled.append(f"--{name}{equals}{value}")
+    return spelled
 
 
 def _is_assignment(word: str) -> bool:
@@ -128,14 +142,27 @@ def _is_assignment(word: str) -> bool:
     return bool(equals) and key.isidentifier()
 
 
-def _one_sentence(message: str, parser: ArgumentParser) -> str:
+def _one_sentence(message: str, parser: ArgumentParser, hints: dict[str, Any]) -> str:
     """What was wrong with the flags, with the flag that was probably meant."""
-    flags = [flag for action in parser._actions for flag in action.option_strings if flag.startswith("--")]
-    sentence = re.sub(r'Parser key "(\w+)":', r"--\1:", " ".join(message.split()))
-    sentence = re.sub(r"<class '(\w+)'>", r"\1", sentence)
-    for word in sentence.replace("=", " ").split():
-        if word.startswith("--") and word.rstrip(':') not in flags:
-            close = get_close_matches(word, flags, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"`{parser.prog} --help` lists the flags"
-            return f"there is no flag {word}; {hint}"
-    return f"{sentence} (`{parser.prog} --help` explains the flags)"
+    message = " ".join(message.split())
+    wrong = re.search(r'Parser key "(\w+)":.*(?:Got|Given) value: (.*)', message)
+    if wrong is not None and wrong[1] in hints:
+        return f"--{wrong[1]} takes {_kind(hints[wrong[1]])}, found {wrong[2]}"
+    missing = re.search(r"arguments are required: (.*)", message)
+    if missing is not None:
+        return f"give {' and '.join('--' + name for name in missing[1].split(', '))} (`{parser.prog} --help`)"
+    unknown = re.search(r"unrecognized arguments:.* ?--([\w.]+)|Option '([\w.]+)' is not accepted", message)
+    if unknown is not None:
+        name = unknown[1] or unknown[2]
+        close = get_close_matches(name, hints, n=1)
+        hint = f"did you mean --{close[0]}?" if close else f"`{parser.prog} --help` lists the flags"
+        return f"there is no flag --{name}; {hint}"
+    return f"{message} (`{parser.prog} --help` explains the flags)"
+
+
+def _kind(hint: Any) -> str:
+    """A type in words."""
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(map(str, get_args(hint)))
+    kinds = [_kind(part) for part in get_args(hint) if part is not type(None)]
+    return " or ".join(kinds) or _WORDS.get(hint, str(hint))

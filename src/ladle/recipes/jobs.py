@@ -48,7 +48,7 @@ class Job:
         try:
             values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
             job = cls(**(values | {"folder": folder, "run": Run(**values["run"])}))
-        except (yaml.YAMLError, TypeError, KeyError) as error:
+        except (yaml.YAMLError, TypeError, KeyError, ValueError) as error:
             raise UserError(f"{file} is no job of this version ({error}); start the run anew") from error
         if job.verb != verb:
             raise UserError(f"--resume {folder}: this is a run of `ladle {job.verb}`, resume it with that")

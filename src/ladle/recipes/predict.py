@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 
 from ladle.data import load_picture
-from ladle.data.loader import collate
+from ladle.data.loader import make_loader
 from ladle.data.pictures import SUFFIXES
 from ladle.data.samples import Sample
-from ladle.data.transforms import Resize
-from ladle.detectors import Detector, load_detector
+from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.evaluation import coco_results
 from ladle.recipes.console import say
+from ladle.recipes.devices import Device, find_device
 from ladle.types import Detections
 from ladle.visual import draw_detections
 
@@ -30,7 +30,7 @@ def predict(
     score: float = 0.3,
     imgsz: int | None = None,
     batch: int = 8,
-    device: str = "auto",
+    device: Device = "auto",
     out: str = "runs/predict",
 ) -> dict[Path, Detections]:
     """Draw what a detector finds and write it as COCO results.
@@ -47,18 +47,18 @@ def predict(
     """
     files = list(_pictures(source))
     detector = load_detector(model).eval()
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    where = find_device(device)
     detector.to(where)
-    side = imgsz or detector.spec.imgsz
+    loader = make_loader(_Unlabelled(files), batch, detector.spec.imgsz if imgsz is None else imgsz)
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
-    found: dict[Path, Detections] = {}
-    for start in range(0, len(files), batch):
-        found |= _find(detector, files[start : start + batch], side, where)
+    seen = (one.to("cpu") for pictures in loader for one in detector.detect(pictures.to(where)))
+    found = dict(zip(files, seen, strict=True))
     for file, name in zip(files, _names(files), strict=True):
-        confident = found[file].map(lambda values, keep=found[file].scores >= score: values[keep])
-        draw_detections(load_picture(file), confident, detector.spec.classes, folder / f"{name}.png")
+        draw_detections(
+            load_picture(file), _confident(found[file], score), detector.spec.classes, folder / f"{name}.png"
+        )
 
     numbered = dict(enumerate(files, start=1))
     results = coco_results({n: found[file] for n, file in numbered.items()}, detector.spec.category_ids)
@@ -70,15 +70,22 @@ def predict(
     return found
 
 
-def _find(detector: Detector, files: list[Path], side: int, device: str) -> dict[Path, Detections]:
-    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
-    samples = []
-    for file in files:
-        image = load_picture(file)
-        sample = Sample(image, *nothing, id=str(file), original=(image.shape[1], image.shape[2]))
-        samples.append(Resize(side)(sample, torch.Generator()))
-    batch = collate(samples).to(device)
-    return {file: one.to("cpu") for file, one in zip(files, detector.detect(batch), strict=True)}
+class _Unlabelled:
+    """Pictures of which nothing is known, as a source."""
+
+    classes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] = ()
+
+    def __init__(self, files: list[Path]) -> None:
+        self.files = files
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def sample(self, index: int) -> Sample:
+        image = load_picture(self.files[index])
+        nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
+        return Sample(image, *nothing, id=index, original=(image.shape[1], image.shape[2]))
 
 
 def _pictures(source: str) -> Iterator[Path]:
@@ -92,6 +99,11 @@ def _pictures(source: str) -> Iterator[Path]:
     if not files:
         raise UserError(f"{source}: expected a picture, a folder of pictures or a pattern, found no picture there")
     yield from files
+
+
+def _confident(found: Detections, score: float) -> Detections:
+    sure = found.scores >= score
+    return found.map(lambda values: values[sure])
 
 
 def _names(files: list[Path]) -> list[str]:

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import torch
-
 from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.evaluation import Evaluation, coco_results
 from ladle.recipes.console import say, table
+from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Run
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
@@ -25,7 +24,7 @@ def val(
     imgsz: int | None = None,
     batch: int = 16,
     workers: int = 0,
-    device: str = "auto",
+    device: Device = "auto",
     out: str | None = None,
 ) -> Evaluation:
     """Score a trained detector: COCO's twelve numbers, the AP of every class, and plots.
@@ -42,15 +41,15 @@ def val(
     """
     detector = load_detector(model)
     spec = detector.spec
-    source = open_source(data, split, Run(), imgsz or spec.imgsz)
+    side = spec.imgsz if imgsz is None else imgsz
+    source = open_source(data, split, Run(), side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
             f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
             "no class has the same name"
         )
-    where = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
-    examiner = Examiner(source, imgsz or spec.imgsz, batch, workers)
-    score = examiner(detector.to(where))
+    examiner = Examiner(source, side, batch, workers)
+    score = examiner(detector.to(find_device(device)))
 
     folder = Path(out) if out is not None else Path("runs") / "val" / Path(model).resolve().parent.parent.name
     examiner.draw(score, folder)

@@ -1,0 +1,23 @@
+"""Where a detector runs."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+
+from ladle.errors import UserError
+
+__all__ = ["Device", "find_device"]
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def find_device(device: Device) -> str:
+    """The device asked for, which must be there; ``auto`` takes a GPU where there is one."""
+    available = torch.cuda.is_available()
+    if device == "cuda" and not available:
+        raise UserError("--device cuda: torch finds no CUDA device; use --device cpu, or install a CUDA build of torch")
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    return device
