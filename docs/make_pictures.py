@@ -1,0 +1,120 @@
+"""Draw the pictures of the documentation into ``docs/pictures``.
+
+    python docs/make_pictures.py [WEIGHTS]
+
+The judge is the teacher of the built-in scenes that comes with the package, or the detector in WEIGHTS. The scenes are
+validation scenes: no teacher has trained on them.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from PIL import Image
+
+from ladle.assigners import ATSS, PAA, Assigner, MaxIoU
+from ladle.boxes import clip
+from ladle.data.loader import collate
+from ladle.data.scenes import CLASSES, split_scenes
+from ladle.detectors import Detector, detector_spec, load_detector
+from ladle.distillers import SoftLabels
+from ladle.overlaps import best_overlaps
+from ladle.recipes.demo import teacher_file
+from ladle.types import Assignment, Batch, Output, Priors
+from ladle.visual import draw_assignment
+
+FOLDER = Path(__file__).parent / "pictures"
+STUDENT = "paa-tiny"
+HOLLOW, CROWDED, HIDDEN = 25, 34, 12
+"""Validation scenes: a ring that is empty in the middle, a crowd, objects behind one another."""
+WIDTH, GRAIN = 1100, 10
+"""Of the pictures in pixels, and of their colours."""
+
+Judge = Callable[[Batch], Output]
+
+
+def main(weights: Path) -> None:
+    """Draw every picture, with the detector in ``weights`` as the judge."""
+    torch.manual_seed(0)
+    student, teacher = _judge(detector_spec(STUDENT, CLASSES).build()), _judge(load_detector(weights))
+    _draw_judges(student, teacher)
+    _draw_assigners(_scene(HIDDEN), teacher(_scene(HIDDEN)))
+    _draw_soft_labels(_scene(HIDDEN), teacher(_scene(HIDDEN)))
+
+
+def _draw_judges(student: Judge, teacher: Judge) -> None:
+    batch = _scene(HOLLOW)
+    judges = {"an untrained student judges": student(batch), "its teacher judges": teacher(batch)}
+    _draw(
+        "assignment",
+        batch,
+        student(batch).priors,
+        {title: _assign(PAA(), batch, output) for title, output in judges.items()},
+    )
+    batch = _scene(CROWDED)
+    plans = {
+        "nobody judges: the whole pool": _assign(PAA().pool, batch, student(batch)),
+        "an untrained student judges": _assign(PAA(), batch, student(batch)),
+        "its teacher judges: LAD": _assign(PAA(), batch, teacher(batch)),
+    }
+    _draw("lad", batch, student(batch).priors, plans)
+
+
+def _draw_assigners(batch: Batch, output: Output) -> None:
+    rules: dict[str, dict[str, Assigner]] = {
+        "max_iou": {
+            "MaxIoU()": MaxIoU(),
+            "MaxIoU(rescue=None)": MaxIoU(rescue=None),
+            "MaxIoU(0.1, 0.1)": MaxIoU(0.1, 0.1),
+        },
+        "atss": {"ATSS()": ATSS(), "ATSS(topk=4)": ATSS(topk=4)},
+        "paa": {"PAA().pool": PAA().pool, "PAA()": PAA(), "PAA(topk=3)": PAA(topk=3)},
+    }
+    for name, assigners in rules.items():
+        _draw(name, batch, output.priors, {title: _assign(rule, batch, output) for title, rule in assigners.items()})
+
+
+def _draw_soft_labels(batch: Batch, output: Output) -> None:
+    """The places at which :class:`SoftLabels` imitates boxes and qualities, as strongly as it does there."""
+    found = best_overlaps(clip(output.predictions.boxes, batch.sizes), output.priors.valid, batch.truth)
+    plans = {}
+    for least in (SoftLabels().least, 0.1):
+        strength = torch.where(found.iou > least, found.iou, 0.0)
+        plan = Assignment(found.index.unsqueeze(-1), strength.unsqueeze(-1), torch.ones_like(strength))
+        plans[f"SoftLabels(least={least})"] = plan
+    _draw("soft_labels", batch, output.priors, plans)
+
+
+def _judge(detector: Detector) -> Judge:
+    detector.eval()
+
+    @torch.no_grad()
+    def say(batch: Batch) -> Output:
+        return detector(batch.images, batch.sizes)[0]
+
+    return say
+
+
+def _scene(number: int) -> Batch:
+    _, scenes = split_scenes(0, number + 1)
+    return collate([scenes.sample(number)])
+
+
+def _assign(rule: Assigner, batch: Batch, output: Output) -> Assignment:
+    return rule(output.predictions, output.priors, batch.truth)
+
+
+def _draw(name: str, batch: Batch, priors: Priors, plans: dict[str, Assignment]) -> None:
+    file = FOLDER / f"{name}.png"
+    draw_assignment(batch.images[0], batch.truth, priors, plans, file)
+    drawn = Image.open(file).convert("RGB")
+    small = drawn.resize((WIDTH, round(drawn.height * WIDTH / drawn.width)), Image.Resampling.LANCZOS)
+    # Without the lowest bits of the scenes' noise a picture takes a fraction of the space.
+    small.point(lambda value: min(255, round(value / GRAIN) * GRAIN)).save(file, optimize=True)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else teacher_file())
