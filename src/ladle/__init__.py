@@ -3,8 +3,8 @@
 The verbs of the command line are functions of the same name here: :func:`train`, :func:`distill`, :func:`val`,
 :func:`predict`, :func:`check`, :func:`models`, :func:`demo`. What they are made of lives in the packages
 ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
-``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine`` and ``ladle.visual``; the records that travel
-between them are in ``ladle.types``.
+``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine`` and ``ladle.visual``; the records that
+travel between them are in ``ladle.types``.
 
 Nothing is imported before it is used.
 """

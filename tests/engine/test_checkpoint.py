@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint, write_atomically
+from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
 from ladle.errors import UserError
+from ladle.files import write_atomically
 
 from .toy import Toy
 

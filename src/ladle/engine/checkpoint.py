@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from pickle import UnpicklingError
@@ -12,8 +10,9 @@ from typing import Any
 import torch
 
 from ladle.errors import UserError
+from ladle.files import write_atomically
 
-__all__ = ["Checkpoint", "Standing", "load_checkpoint", "save_checkpoint", "write_atomically"]
+__all__ = ["Checkpoint", "Standing", "load_checkpoint", "save_checkpoint"]
 
 
 @dataclass
@@ -71,27 +70,3 @@ def load_checkpoint(path: Path) -> Checkpoint:
             f"{path}: expected the resume file of a Ladle run, found something unreadable ({type(error).__name__}); "
             "name another run or train without --resume"
         ) from error
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file in ``path``'s folder, flush it to the disk, then put it in ``path``'s place.
-
-    The temporary keeps the suffix, for writers that look at it.
-    """
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    write(temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    _sync_folder(path.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    # The new name itself must survive a power cut; Windows cannot open folders and does without.
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

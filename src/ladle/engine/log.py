@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from ladle.engine.checkpoint import write_atomically
+from ladle.files import write_atomically
 
 __all__ = ["Display", "Journal", "Row", "write_results"]
 

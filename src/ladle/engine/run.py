@@ -13,7 +13,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from torch import nn
 
-from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint, write_atomically
+from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
 from ladle.engine.ema import Ema
 from ladle.engine.log import write_results
 from ladle.engine.processes import gather
@@ -21,6 +21,7 @@ from ladle.engine.randomness import random_state, restore_random_state, seed_eve
 from ladle.engine.settings import Settings
 from ladle.engine.watch import Watch
 from ladle.errors import UserError
+from ladle.files import write_atomically
 from ladle.types import Batch
 
 __all__ = ["Loader", "Run", "SaveStudent", "prepare", "save", "take_up"]

@@ -13,9 +13,9 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from ladle.engine.checkpoint import write_atomically
 from ladle.engine.processes import gather
 from ladle.errors import UserError
+from ladle.files import write_atomically
 
 __all__ = ["Watch"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -39,8 +39,7 @@ def demo(out: str = "runs/demo", epochs: int = BUDGET.epochs, seed: int = 0) -> 
         epochs: budget of every student.
         seed: of the first weights and the order of the pictures.
     """
-    with as_file(files("ladle") / "assets" / "scenes_teacher.safetensors") as teacher:
-        return _compare(Path(out), teacher, replace(BUDGET, epochs=epochs, seed=seed))
+    return _compare(_free(Path(out)), teacher_file(), replace(BUDGET, epochs=epochs, seed=seed))
 
 
 def teacher_file() -> Path:
@@ -49,7 +48,6 @@ def teacher_file() -> Path:
 
 
 def _compare(out: Path, teacher: Path, budget: Run) -> dict[str, Trained]:
-    out = _free(out)
     say(f"Teaching {STUDENT} three ways on the built-in scenes: {budget.epochs} epochs each.")
     trained: dict[str, Trained] = {}
     for way, title in _WAYS.items():
@@ -82,7 +80,11 @@ def _draw(out: Path, teacher: Detector, trained: dict[str, Trained]) -> list[Pat
     students = {title: load_detector(one.weights).eval() for title, one in trained.items()}
     torch.manual_seed(0)
     beginner = detector_spec(STUDENT, CLASSES).build().eval()
-    judges = {"untrained student judges": beginner, "trained student judges": students["plain"], "teacher judges": teacher.eval()}
+    judges = {
+        "untrained student judges": beginner,
+        "trained student judges": students["plain"],
+        "teacher judges": teacher.eval(),
+    }
     return [
         *(_predictions(scenes, number, students, out / f"predictions-{number}.png") for number in _PICTURES),
         *(_assignments(scenes, number, judges, out / f"assignment-{number}.png") for number in _PICTURES),

@@ -28,9 +28,7 @@ _HOME = {
     "retinanet": Lesson(
         MaxIoU(0.5, 0.4), DenseCriterion(box="l1", box_weight=1.0, share="count", quality=None, floor="image")
     ),
-    "atss": Lesson(
-        ATSS(), DenseCriterion(box_weight=2.0, quality="centerness", quality_weight=1.0, floor="image")
-    ),
+    "atss": Lesson(ATSS(), DenseCriterion(box_weight=2.0, quality="centerness", quality_weight=1.0, floor="image")),
     "paa": Lesson(PAA(), DenseCriterion()),
 }
 

@@ -23,8 +23,9 @@ def hire(file: str, student: DetectorSpec) -> FrozenDetector:
     found = differences(student, detector.spec)
     if found:
         raise UserError(
-            f"--teacher {file} ({detector.spec.name}) and the student {student.name} do not line up: {'; '.join(found)}; "
-            "take a student and a teacher of the same kind of backbone (tiny and small, or any of the larger ones)"
+            f"--teacher {file} ({detector.spec.name}) and the student {student.name} do not line up: "
+            f"{'; '.join(found)}; take a student and a teacher of the same kind of backbone (tiny and small, or any of "
+            "the larger ones)"
         )
     return FrozenDetector(detector, student.classes)
 
@@ -35,7 +36,7 @@ def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch:
     ap = examiner(teacher).evaluation.ap
     if not math.isnan(ap) and ap < LEAST_AP and not allow_weak:
         raise UserError(
-            f"--teacher {file} reaches {100 * ap:.1f} AP on {len(examiner.source)} validation pictures, expected at least "
-            f"{100 * LEAST_AP:.0f}: train it on this data first, or insist with --allow-weak-teacher"
+            f"--teacher {file} reaches {100 * ap:.1f} AP on {len(examiner.source)} validation pictures, expected at "
+            f"least {100 * LEAST_AP:.0f}: train it on this data first, or insist with --allow-weak-teacher"
         )
     return ap

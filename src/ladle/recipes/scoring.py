@@ -40,7 +40,8 @@ class _Truth(NamedTuple):
 class Examiner:
     """Asks detectors about the pictures of one split, always the same way.
 
-    Classes are matched by name: what a detector knows beyond the data set's classes does not count. ``limit`` looks at that many pictures only, spread over the split.
+    Classes are matched by name: what a detector knows beyond the data set's classes does not count. ``limit`` looks at
+    that many pictures only, spread over the split.
     """
 
     def __init__(self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None) -> None:
