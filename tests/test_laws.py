@@ -89,7 +89,7 @@ def vandal(self, plan, predictions, priors, truth):
 
 
 def hoarder(self, plan, predictions, priors, truth):
-    matrix = torch.ones(len(truth.labels), priors.boxes.shape[1], truth.labels.shape[1], 14)
+    matrix = torch.ones(len(truth.labels), priors.boxes.shape[1], truth.labels.shape[1], 20)
     return replace(plan, background=plan.background + 0 * matrix.sum())
 
 

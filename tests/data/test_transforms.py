@@ -187,7 +187,7 @@ def test_recolouring_does_what_its_words_say():
     assert recolour(sample, 1.2, 1.0, 1.0, 0.0).image.float().mean().item() == pytest.approx(1.2 * mean, abs=0.6)
     flatter = recolour(sample, 1.0, 0.5, 1.0, 0.0).image.float()
     assert flatter.std().item() == pytest.approx(spread / 2, abs=0.6)
-    assert flatter.mean().item() == pytest.approx(mean, abs=0.6)
+    assert flatter.mean().item() == pytest.approx(mean, abs=1.1)  # torchvision cuts fractions of a byte off
     grey = recolour(sample, 1.0, 1.0, 0.0, 0.0).image.int()
     assert (grey.amax(0) - grey.amin(0)).max() <= 1
     turned = recolour(sample, 1.0, 1.0, 1.0, 1 / 3).image

@@ -1,9 +1,12 @@
-"""One picture with its objects, and what can be done to it: pure functions from sample to sample."""
+"""One picture with its objects, and what can be done to it: pure functions from sample to sample.
+
+Pixels and boxes are moved together by torchvision's v2 transforms, as tv_tensors.
+"""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
@@ -12,8 +15,6 @@ from torch import Tensor
 from ladle.boxes import clip, pairwise_coverage
 
 __all__ = ["Sample", "crop", "fit", "flip", "recolour", "resize"]
-
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -51,21 +52,21 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
     """Stretch the picture to ``height`` x ``width``, smoothly also when it shrinks."""
     from torchvision.transforms.v2 import functional
 
-    old_height, old_width = sample.size
-    if (height, width) == (old_height, old_width):
+    if (height, width) == sample.size:
         return sample
-    x, y = width / old_width, height / old_height
-    boxes = sample.boxes * sample.boxes.new_tensor([x, y, x, y])
-    image = functional.resize(sample.image, [height, width], antialias=True)
-    return replace(sample, image=image, boxes=clip(boxes, torch.tensor([height, width])))
+    image, boxes = _as_tv_tensors(sample)
+    size = [height, width]
+    stretched = functional.resize(boxes, size)
+    return replace(sample, image=_plain(functional.resize(image, size, antialias=True)), boxes=_inside(stretched, size))
 
 
 def flip(sample: Sample) -> Sample:
     """Mirror left and right."""
-    left, top, right, bottom = sample.boxes.unbind(1)
-    width = sample.image.shape[2]
-    boxes = torch.stack([width - right, top, width - left, bottom], dim=1)
-    return replace(sample, image=sample.image.flip(2), boxes=boxes)
+    from torchvision.transforms.v2 import functional
+
+    image, boxes = _as_tv_tensors(sample)
+    mirrored, moved = functional.horizontal_flip(image), functional.horizontal_flip(boxes)
+    return replace(sample, image=_plain(mirrored), boxes=_plain(moved))
 
 
 def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float = 0.3) -> Sample:
@@ -74,15 +75,19 @@ def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float
     An object of which less than ``least_visible`` of its box remains is dropped. A crowd region stays while anything
     of it does, since what it hides must not become background.
     """
+    from torchvision.transforms.v2 import functional
+
     left, top, right, bottom = window
     height, width = bottom - top, right - left
     shares = pairwise_coverage(sample.boxes, sample.boxes.new_tensor([window])).squeeze(1)
     kept = torch.where(sample.crowd, shares > 0, shares >= least_visible)
-    boxes = sample.boxes[kept] - sample.boxes.new_tensor([left, top, left, top])
+    image, boxes = _as_tv_tensors(sample)
+    # Cut after choosing, by the same call for both, so that pixels and boxes cannot part.
+    cut, moved = (functional.crop(part, top, left, height, width) for part in (image, boxes))
     down, across = (disk / whole for disk, whole in zip(sample.original, sample.size, strict=True))
     return Sample(
-        image=sample.image[:, top:bottom, left:right],
-        boxes=clip(boxes, torch.tensor([height, width])),
+        image=_plain(cut),
+        boxes=_inside(moved, [height, width])[kept],
         labels=sample.labels[kept],
         crowd=sample.crowd[kept],
         id=sample.id,
@@ -91,23 +96,26 @@ def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float
 
 
 def recolour(sample: Sample, brightness: float, contrast: float, saturation: float, hue: float) -> Sample:
-    """Scale brightness, contrast and saturation (1 changes nothing) and turn the hue (in turns, 0 changes nothing).
+    """Scale brightness, contrast and saturation (1 changes nothing) and turn the hue (in turns, 0 changes nothing)."""
+    from torchvision.transforms.v2 import functional
 
-    All four are one affine map of RGB; the hue turns about the grey axis.
-    """
-    luma = torch.tensor(_LUMA, dtype=torch.float64)
-    saturate = torch.lerp(luma.expand(3, 3), torch.eye(3, dtype=torch.float64), saturation)
-    linear = brightness * contrast * _hue_turn(hue) @ saturate
-    # Whole-number sums: the mean, and so every byte, is the same for any number of threads.
-    mean = luma @ (sample.image.sum((1, 2), dtype=torch.int64).double() / sample.image[0].numel())
-    offset = brightness * (1 - contrast) * float(mean) + 0.5
-    red, green, blue = linear.float()[:, :, None, None].unbind(1)
-    r, g, b = sample.image.float()
-    return replace(sample, image=(red * r + green * g + blue * b + offset).clamp(0, 255).to(torch.uint8))
+    image = functional.adjust_brightness(sample.image, brightness)
+    image = functional.adjust_contrast(image, contrast)
+    image = functional.adjust_saturation(image, saturation)
+    return replace(sample, image=functional.adjust_hue(image, hue))
 
 
-def _hue_turn(turns: float) -> Tensor:
-    """The rotation (3,3) of RGB about the grey axis."""
-    cos, sin = math.cos(2 * math.pi * turns), math.sin(2 * math.pi * turns) / math.sqrt(3)
-    same, next_, last = (1 + 2 * cos) / 3, (1 - cos) / 3 - sin, (1 - cos) / 3 + sin
-    return torch.tensor([[same, next_, last], [last, same, next_], [next_, last, same]], dtype=torch.float64)
+def _as_tv_tensors(sample: Sample) -> tuple[Any, Any]:
+    from torchvision.tv_tensors import BoundingBoxes, Image
+
+    boxes = BoundingBoxes(sample.boxes, format="XYXY", canvas_size=sample.size)
+    return Image(sample.image), boxes
+
+
+def _plain(tv_tensor: Any) -> Tensor:
+    tensor: Tensor = tv_tensor.as_subclass(Tensor)
+    return tensor
+
+
+def _inside(boxes: Any, size: list[int]) -> Tensor:
+    return clip(_plain(boxes), torch.tensor(size))
