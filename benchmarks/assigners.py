@@ -42,7 +42,7 @@ def scene(size, strides, objects):
 
 
 def torchvision_matcher(said, priors, truth):
-    """torchvision's RetinaNet assignment, picture by picture."""
+    """RetinaNet's assignment in torchvision, picture by picture."""
     matcher = Matcher(0.5, 0.4, allow_low_quality_matches=True)
     return [matcher(box_iou(boxes, priors.boxes[0])) for boxes in truth.boxes]
 
