@@ -14,6 +14,10 @@ from ladle.engine.run import Run
 __all__ = ["Reporter", "phrase"]
 
 
+_UNSAID = ("epoch", "step", "seconds", "ar", "ap_")
+"""Beginnings of what an epoch's line leaves to results.csv: the recalls, and the AP of each size."""
+
+
 class Reporter:
     """Measures the pace of a run and passes it on with the losses; ``epoch`` is the number of epochs already done."""
 
@@ -59,7 +63,7 @@ class Reporter:
 
     def epoch(self, row: Row) -> None:
         """Tell the row of a finished epoch."""
-        shown = {name: value for name, value in row.items() if name not in ("epoch", "step", "seconds")}
+        shown = {name: value for name, value in row.items() if not name.startswith(_UNSAID)}
         self.note(f"epoch {row['epoch']}/{self._epochs}  {phrase(shown)}  {row['seconds']:.0f} s")
         if self._journal:
             self._journal.write("epoch", row)
