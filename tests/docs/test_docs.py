@@ -1,0 +1,265 @@
+"""The documentation is true: its code runs, its links lead somewhere, its tables are those of the code."""
+
+import ast
+import inspect
+import os
+import re
+import subprocess
+import sys
+from dataclasses import MISSING, fields
+from pathlib import Path
+from urllib.parse import unquote
+
+import pytest
+from PIL import Image
+
+from ladle import assigners, distillers, recipes, types
+from ladle.assigners import Assigner
+from ladle.cli.main import VERBS
+from ladle.recipes.methods import METHODS
+from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+SOURCE = ROOT / "src" / "ladle"
+PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+PARTS = {
+    "assigners/max_iou.md": assigners.MaxIoU,
+    "assigners/atss.md": assigners.ATSS,
+    "assigners/paa.md": assigners.PAA,
+    "distillers/soft_labels.md": distillers.SoftLabels,
+}
+"""The pages that describe one dataclass."""
+HEADINGS = [
+    "What it does",
+    "Formula",
+    "Picture",
+    "Fields and defaults",
+    "Agreement with the reference",
+    "Cost",
+    "When to use it",
+    "Source",
+]
+
+
+def name_of(path):
+    return path.relative_to(ROOT).as_posix()
+
+
+def text_of(page):
+    return (DOCS / page).read_text(encoding="utf-8")
+
+
+def without_code(text):
+    return re.sub(r"```.*?```|`[^`\n]*`", "", text, flags=re.DOTALL)
+
+
+def blocks(text, language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def rows(text):
+    """The cells of every row of every table in a text, heads and rules included."""
+    return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in text.splitlines() if line[:1] == "|"]
+
+
+def section(text, heading):
+    return re.split(r"^## ", text.split(f"\n## {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
+
+
+# ------------------------------------------------------------------------------------------------- pages and pictures
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_link_leads_somewhere(page):
+    text = without_code(page.read_text(encoding="utf-8"))
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if target.startswith("https://"):
+            continue
+        place, _, anchor = target.partition("#")
+        file = (page.parent / unquote(place)).resolve() if place else page
+        assert file.exists(), f"{name_of(page)} points to {target}, which is not there"
+        assert file.is_relative_to(ROOT), f"{name_of(page)} points to {target}, outside the repository"
+        assert not anchor or anchor in anchors(file), f"{name_of(page)} points to {target}, which has no such heading"
+
+
+def anchors(file):
+    heads = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+@pytest.mark.parametrize("page", sorted(DOCS.rglob("*.md")), ids=name_of)
+def test_every_page_can_be_reached_from_the_readme(page):
+    seen, todo = set(), [ROOT / "README.md"]
+    while todo:
+        file = todo.pop()
+        if file in seen or not file.is_file() or file.suffix != ".md":
+            continue
+        seen.add(file)
+        links = re.findall(r"\]\(([^)#\s]+)", without_code(file.read_text(encoding="utf-8")))
+        todo += [(file.parent / link).resolve() for link in links if "://" not in link]
+    assert page in seen
+
+
+def test_every_picture_is_used_and_small():
+    shown = {file.name for page in PAGES for file in map(Path, re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text()))}
+    drawn = sorted((DOCS / "pictures").glob("*.png"))
+    for picture in drawn:
+        assert picture.stat().st_size < 150_000, f"{picture.name} is too large for a page"
+        assert picture.name in shown, f"{picture.name} is on no page"
+        with Image.open(picture) as image:
+            assert image.width >= 600
+
+
+def test_nothing_in_the_documentation_names_a_machine():
+    for page in PAGES:
+        assert not re.search(r"(?<![\w.])/(home|root|work|tmp|Users)/", page.read_text(encoding="utf-8")), name_of(page)
+
+
+# -------------------------------------------------------------------------------------------- assigners and distillers
+
+
+def test_every_public_assigner_and_distiller_has_a_page():
+    offered = [getattr(package, name) for package in (assigners, distillers) for name in package.__all__]
+    parts = {part for part in offered if hasattr(part, "__dataclass_fields__") and callable(part)}
+    described = set(PARTS.values())
+    assert {part for part in parts if "__call__" in vars(part)} == described
+    assert all(isinstance(part(), Assigner) for part in described)
+
+
+@pytest.mark.parametrize("page", [*PARTS, "distillers/lad.md"])
+def test_pages_of_parts_have_the_same_headings(page):
+    assert re.findall(r"^## (.*)$", text_of(page), flags=re.MULTILINE) == HEADINGS
+
+
+@pytest.mark.parametrize(("page", "part"), PARTS.items(), ids=PARTS)
+def test_the_table_of_fields_is_that_of_the_class(page, part):
+    written = {row[0].strip("`"): row[1].strip("`") for row in rows(section(text_of(page), "Fields and defaults"))[2:]}
+    assert written == {field.name: spelled(field) for field in fields(part)}
+
+
+def spelled(field):
+    value = field.default if field.default is not MISSING else field.default_factory()
+    return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+@pytest.mark.parametrize("page", ["distillers/index.md", "cli.md", "tutorial.md"])
+def test_every_method_is_explained(page):
+    for method in METHODS:
+        assert method == "plain" or f"`{method}`" in text_of(page)
+
+
+# ---------------------------------------------------------------------------------------------------- the command line
+
+
+def described_flags(verb):
+    """Flag to default, as the tables under a verb's heading say."""
+    return {
+        row[0].strip("`").split()[0]: row[1] for row in rows(section(text_of("cli.md"), verb)) if row[0][:3] == "`--"
+    }
+
+
+def parameters(verb):
+    given = inspect.signature(getattr(recipes, verb)).parameters
+    return {name: one.default for name, one in given.items() if name != "run"}
+
+
+def assert_flags(described, expected):
+    assert {name.removeprefix("--").replace("-", "_") for name in described} == set(expected)
+    for flag, cell in described.items():
+        default = expected[flag.removeprefix("--").replace("-", "_")]
+        if default is inspect.Parameter.empty:
+            assert cell == "required", f"{flag} has no default"
+        elif default is None:
+            assert "`" not in cell or cell.startswith("by "), f"{flag} has no fixed default, {cell} is said"
+        else:
+            shown = str(default).lower() if isinstance(default, bool) else str(default)
+            assert cell == f"`{shown}`", f"{flag} is {shown} by default, {cell} is said"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_flag_of_a_verb_is_described_with_its_default(verb):
+    assert_flags(described_flags(verb), parameters(verb))
+
+
+def test_every_flag_of_a_run_is_described_with_its_default():
+    assert_flags(described_flags("Flags of a run"), {field.name: field.default for field in fields(recipes.Run)})
+
+
+# --------------------------------------------------------------------------------------------------------- the design
+
+
+def test_the_records_are_those_of_the_code():
+    written = {row[0].strip("`"): row[1] for row in rows(section(text_of("design.md"), "The records"))[2:]}
+    records = [getattr(types, name) for name in types.__all__ if name != "Record"]
+    for record in records:
+        names = record._fields if hasattr(record, "_fields") else [field.name for field in fields(record)]
+        assert re.findall(r"`(\w+)`", written[record.__name__]) == list(names)
+    assert set(written) == {record.__name__ for record in records}
+
+
+def test_quoted_code_is_the_code():
+    source = squeezed(SOURCE.joinpath("objectives/supervised.py").read_text(encoding="utf-8"))
+    (step,) = blocks(section(text_of("design.md"), "One training step"), "python")
+    assert squeezed(step) in source
+    (idea,) = blocks(section((ROOT / "README.md").read_text(encoding="utf-8"), "The idea"), "python")
+    for line in idea.strip().splitlines():
+        assert squeezed(line.partition("  #")[0]) in source
+
+
+def squeezed(code):
+    return " ".join(code.split())
+
+
+def test_packages_import_what_the_design_lets_them():
+    table = rows(section(text_of("design.md"), "Folders"))[2:]
+    allowed = {name: set(re.findall(r"`(\w+)`", row[1])) for row in table for name in re.findall(r"`(\w+)`", row[0])}
+    allowed["recipes"] = set(allowed) - {"cli"}
+    packages = {path.stem for path in SOURCE.iterdir() if (path / "__init__.py").is_file() or path.suffix == ".py"}
+    assert set(allowed) == packages - {"__init__"}
+    for file in SOURCE.rglob("*.py"):
+        package = file.relative_to(SOURCE).with_suffix("").parts[0]
+        if package != "__init__":
+            assert imported(file) - {package} <= allowed[package], name_of(file)
+
+
+def imported(file):
+    """The packages of Ladle that a module imports, wherever in it."""
+    tree = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    names = [node.module for node in tree if isinstance(node, ast.ImportFrom) and (node.module or "")[:6] == "ladle."]
+    return {name.split(".")[1] for name in names}
+
+
+def test_the_laws_are_counted_and_listed():
+    words = {4: "four", 13: "thirteen"}
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"{words[len(ASSIGNER_LAWS)]} laws for assigners and {words[len(DISTILLER_LAWS)]} for distillers" in readme
+    listed = section((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), "The laws")
+    assert listed.count("·") >= len(ASSIGNER_LAWS) - 1 + len(DISTILLER_LAWS) - 1
+
+
+# ------------------------------------------------------------------------------------------------------- the tutorial
+
+
+def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
+    text = text_of("tutorial.md")
+    order = re.findall(r"^```(bash|python)\n", text, flags=re.MULTILINE)
+    assert order == sorted(order), "the commands come before the code, so that the code can share one process"
+    run("set -e\n" + "\n".join(blocks(text, "bash")), ["bash", "-s"], tmp_path)
+    said = run("\n".join(blocks(text, "python")), [sys.executable, "-"], tmp_path)
+    assert said.count("obeys:") == len(ASSIGNER_LAWS)
+    for file in ("runs/train/teacher/resume.pt", "runs/val/student/results.json", "runs/predict/results.json"):
+        assert (tmp_path / file).is_file()
+    for name in re.findall(r"^\| `([\w./]+)` \|", section(text, "Train a teacher"), flags=re.MULTILINE):
+        assert (tmp_path / "runs/train/teacher" / name).exists()
+    assert (tmp_path / "assignment.png").is_file()
+
+
+def run(script, command, folder):
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    done = subprocess.run(
+        command, input=script, cwd=folder, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    return done.stdout
