@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from jaxtyping import Float, Int
@@ -46,19 +47,12 @@ class Anchors:
         ``sizes`` (B,2) are the heights and widths that the pictures fill; locations beyond are not valid. Without it
         everything is.
         """
-        levels = [self._level(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
-        boxes = torch.cat(levels)
-        counts = tuple(len(level) for level in levels)
-        of_level = torch.arange(len(counts), device=device)
-        repeats = torch.tensor(counts, device=device)
-        level = of_level.repeat_interleave(repeats, output_size=len(boxes))
-        stride = torch.tensor(strides, dtype=torch.float32, device=device)[level]
-        valid = torch.ones(1, len(boxes), dtype=torch.bool, device=device)
-        if sizes is not None:
-            corner = ((boxes[:, :2] + boxes[:, 2:]) / 2 / stride[:, None]).floor()
-            cells = torch.ceil(sizes.flip(-1)[:, None] / stride[None, :, None])
-            valid = (corner < cells).all(-1)
-        return Priors(boxes[None], stride, level, valid, counts)
+        grid = _lay(self, tuple(shapes), tuple(strides), device)
+        if sizes is None:
+            return grid
+        cell = (grid.centers / grid.stride[:, None] - self.offset).round()
+        filled = torch.ceil(sizes.flip(-1)[:, None] / grid.stride[None, :, None])
+        return replace(grid, valid=(cell < filled).all(-1))
 
     def _level(self, height: int, width: int, stride: int, device: torch.device) -> Float[Tensor, "N 4"]:
         scales = torch.tensor(self.scales, device=device)
@@ -71,3 +65,17 @@ class Anchors:
         y, x = torch.meshgrid(y, x, indexing="ij")
         center = torch.stack([x, y, x, y], dim=-1).reshape(-1, 1, 4)
         return (center + shape).reshape(-1, 4)
+
+
+@lru_cache(maxsize=64)
+def _lay(
+    anchors: Anchors, shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...], device: torch.device
+) -> Priors:
+    """The grid without padding, kept for the few shapes that training sees: making it anew waits for the device."""
+    with torch.inference_mode(mode=False):
+        levels = [anchors._level(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
+        counts = tuple(len(level) for level in levels)
+        level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
+        stride = torch.tensor(strides, dtype=torch.float32, device=device)[level]
+        valid = torch.ones(1, len(level), dtype=torch.bool, device=device)
+        return Priors(torch.cat(levels)[None], stride, level, valid, counts)

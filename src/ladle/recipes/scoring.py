@@ -46,7 +46,8 @@ class Examiner:
 
     def __init__(self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None) -> None:
         count = len(source)
-        every = range(count) if limit is None or limit >= count else range(0, count, -(-count // limit))
+        looks = count if limit is None else min(limit, count)
+        every = [look * count // looks for look in range(looks)]
         self.source = source if len(every) == count else _Part(source, every)
         self.truth = _references(source, every)
         self.loader = make_loader(self.source, batch, imgsz, workers=workers)
@@ -82,7 +83,7 @@ def _relabelled(found: Detections, spoken: Sequence[str], classes: Sequence[str]
 class _Part:
     """Some of the samples of a source."""
 
-    def __init__(self, source: Source, indices: range) -> None:
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.source, self.indices = source, indices
         self.classes, self.category_ids = source.classes, source.category_ids
 
@@ -93,7 +94,7 @@ class _Part:
         return self.source.sample(self.indices[index])
 
 
-def _references(source: Source, indices: range) -> list[Reference]:
+def _references(source: Source, indices: Sequence[int]) -> list[Reference]:
     if isinstance(source, CatalogueSource):
         return [source.catalogue.pictures[index] for index in indices]
     samples = (source.sample(index) for index in indices)
