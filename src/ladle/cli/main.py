@@ -87,7 +87,7 @@ def _run(verb: str, words: list[str]) -> int:
         values = parser.parse_args(_spelled(verb, words, switches))
     except ArgumentError as error:
         raise UserError(_one_sentence(str(error), parser, hints)) from None
-    given = dict(vars(parser.instantiate_classes(values)))
+    given = dict(vars(parser.instantiate(values)))
     del given["config"]
     if verb in _RUNS:
         own = {field.name for field in fields(recipes.Run)}
