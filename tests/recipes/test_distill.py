@@ -1,0 +1,141 @@
+"""A teacher teaches and is left alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from ladle.cli.main import main
+from ladle.detectors import load_detector
+from ladle.engine import loop
+from ladle.errors import UserError
+from ladle.recipes import distill, preflight, train
+from ladle.recipes.jobs import Job, file_hash
+from tests.recipes.test_train import stop_after
+from tests.recipes.tiny import FLAGS, RUN, same_weights
+
+METHODS = ("lad", "solad", "soft", "soft-only")
+
+
+@pytest.fixture(scope="module")
+def taught(data, teacher, tmp_path_factory):
+    """One run of every method, and the plain one, by name."""
+    project = tmp_path_factory.mktemp("taught")
+    before = Path(teacher).read_bytes()
+    runs = {m: distill(data, "paa-tiny", teacher, m, replace(RUN, project=str(project)), True) for m in METHODS}
+    assert Path(teacher).read_bytes() == before, "a run changed its teacher's file"
+    return runs | {"plain": train(data, "paa-tiny", replace(RUN, project=str(project)))}
+
+
+def test_every_method_teaches_something_of_its_own(taught):
+    files = [run.weights for run in taught.values()]
+    pairs = [(one, other) for at, one in enumerate(files) for other in files[at + 1 :]]
+    assert [pair for pair in pairs if same_weights(*pair)] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_saved_student_holds_nothing_of_its_teacher(taught, method):
+    run = taught[method]
+    tensors = load_file(run.weights)
+    assert set(tensors) == set(load_detector(run.weights).state_dict()) == set(load_file(taught["plain"].weights))
+    resume = torch.load(run.folder / "resume.pt", weights_only=True)
+    assert [name for name in resume["objective"] if not name.startswith("student.")] == []
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_teacher_is_referenced_by_path_and_content(taught, teacher, method):
+    job = Job.read(str(taught[method].folder), "distill")
+    assert (job.method, job.teacher, job.teacher_sha256) == (method, teacher, file_hash(Path(teacher)))
+
+
+@pytest.mark.parametrize("method", ["lad", "solad"])
+def test_the_command_line_distils_the_same_weights(taught, data, teacher, tmp_path, method):
+    flags = f"--student paa-tiny --method {method} {FLAGS} --allow-weak-teacher".split()
+    assert main(["distill", "--data", data, "--teacher", teacher, f"--project={tmp_path}", *flags]) == 0
+    assert same_weights(
+        tmp_path / "distill" / f"paa-tiny-{method}" / "weights" / "best.safetensors", taught[method].weights
+    )
+
+
+def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, monkeypatch):
+    def start(name):
+        run = replace(RUN, epochs=2, name=name, project=str(tmp_path))
+        return distill(data, "paa-tiny", teacher, "solad", run, allow_weak_teacher=True)
+
+    whole = start("whole")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            start("cut")
+    cut = distill(resume=str(tmp_path / "distill" / "cut"))
+    for name in ("last", "best"):
+        file = f"weights/{name}.safetensors"
+        assert same_weights(cut.folder / file, whole.folder / file)
+
+
+def test_a_run_whose_teacher_has_changed_is_not_resumed(data, teacher, tmp_path):
+    own = tmp_path / "teacher.safetensors"
+    own.write_bytes(Path(teacher).read_bytes())
+    run = distill(data, "paa-tiny", str(own), "lad", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+    own.write_bytes(Path(run.weights).read_bytes())
+    with pytest.raises(UserError, match="not the file this run began with"):
+        distill(resume=str(run.folder))
+    own.unlink()
+    with pytest.raises(UserError, match=r"teacher\.safetensors"):
+        distill(resume=str(run.folder))
+
+
+def test_a_teacher_of_another_family_gives_soft_labels_and_what_is_skipped_is_said(data, teacher, tmp_path, capsys):
+    run = replace(RUN, project=str(tmp_path), quiet=False)
+    taught = distill(data, "atss-tiny", teacher, "soft", run, allow_weak_teacher=True)
+    assert taught.weights.is_file()
+    printed = capsys.readouterr().out
+    assert "skipped   the quality branch" in printed
+    assert "teacher   paa-tiny" in printed
+
+
+def test_a_weak_teacher_is_refused_before_anything_is_written(data, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(preflight, "LEAST_AP", 1.0)
+    with pytest.raises(UserError, match="--allow-weak-teacher"):
+        distill(data, "paa-tiny", teacher, "lad", replace(RUN, project=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("student", "method", "named"),
+    [
+        ("paa-tiny", "plain", "soft, soft-only, lad, solad"),
+        ("atss-tiny", "lad", "ATSS"),
+        ("retinanet-tiny", "soft", "priors"),
+        ("paa-r18", "lad", "strides"),
+    ],
+)
+def test_what_does_not_fit_is_refused_before_anything_is_written(data, teacher, tmp_path, student, method, named):
+    with pytest.raises(UserError, match=named):
+        distill(data, student, teacher, method, replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_distilling_without_a_teacher_is_refused(data, tmp_path):
+    with pytest.raises(UserError, match="--teacher"):
+        distill(data, "paa-tiny", run=replace(RUN, project=str(tmp_path)))
+    with pytest.raises(UserError, match=r"nowhere\.safetensors"):
+        distill(data, "paa-tiny", str(tmp_path / "nowhere.safetensors"), run=replace(RUN, project=str(tmp_path)))
+
+
+def test_a_student_starts_from_the_weights_it_would_have_had_without_a_teacher(data, teacher, tmp_path, monkeypatch):
+    started = []
+    prepare = loop.prepare
+
+    def watched(fabric, objective, *rest):
+        started.append({name: value.clone() for name, value in objective.student.state_dict().items()})
+        return prepare(fabric, objective, *rest)
+
+    monkeypatch.setattr(loop, "prepare", watched)
+    run = replace(RUN, project=str(tmp_path))
+    train(data, "paa-tiny", run)
+    distill(data, "paa-tiny", teacher, "solad", run, allow_weak_teacher=True)
+    plain, taught = started
+    assert all(torch.equal(plain[name], taught[name]) for name in plain)

@@ -1,0 +1,83 @@
+"""Each method is the published one."""
+
+import pytest
+
+from ladle.assigners import ATSS, PAA, MaxIoU
+from ladle.criteria import DenseCriterion
+from ladle.detectors.ready_made import FAMILIES
+from ladle.distillers import SoftLabels
+from ladle.errors import UserError
+from ladle.recipes.methods import METHODS, plan_of
+
+SOLAD = SoftLabels(weight=2.0, quality=10.0, box=1.3, least=0.5, gamma=0.5)
+"""Nguyen et al. 2022, released configuration of SoLAD."""
+
+
+def test_plain_training_is_that_of_the_students_own_paper():
+    assert plan_of("plain", "paa").lesson.criterion == DenseCriterion(
+        box="giou", box_weight=1.3, share="quality", quality="iou", quality_weight=0.5
+    )
+    assert plan_of("plain", "paa").lesson.assign == PAA()
+    assert plan_of("plain", "atss").lesson.assign == ATSS()
+    assert plan_of("plain", "retinanet").lesson.assign == MaxIoU(0.5, 0.4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_plain_training_needs_no_teacher(family):
+    plan = plan_of("plain", family)
+    assert (plan.judge, plan.lesson.distillers, plan.skipped) == ("student", (), ())
+
+
+def test_lad_changes_the_judge_and_shares_the_box_loss_equally():
+    plain, lad = plan_of("plain", "paa"), plan_of("lad", "paa", "paa")
+    assert lad.judge == "teacher"
+    assert lad.lesson.assign == plain.lesson.assign
+    assert lad.lesson.criterion == DenseCriterion(share="count")
+    assert lad.lesson.distillers == ()
+
+
+def test_solad_is_lad_with_soft_labels():
+    lad, solad = plan_of("lad", "paa", "paa"), plan_of("solad", "paa", "paa")
+    assert solad.lesson.criterion == lad.lesson.criterion
+    assert solad.judge == "teacher"
+    assert solad.lesson.distillers == (SOLAD,)
+
+
+def test_soft_labels_stand_beside_plain_training():
+    plain, soft = plan_of("plain", "paa"), plan_of("soft", "paa", "paa")
+    assert soft.judge == "student"
+    assert soft.lesson.criterion == plain.lesson.criterion
+    assert soft.lesson.distillers == (SOLAD,)
+
+
+def test_soft_labels_alone_know_no_ground_truth_and_weigh_more():
+    plan = plan_of("soft-only", "paa", "paa")
+    assert plan.lesson.criterion is None
+    assert plan.lesson.distillers == (SoftLabels(weight=10.0, quality=10.0, box=1.3, least=0.1, gamma=0.5),)
+
+
+@pytest.mark.parametrize("method", ["soft", "soft-only", "solad"])
+def test_qualities_of_another_family_are_skipped_and_that_is_said(method):
+    plan = plan_of(method, "paa", "atss")
+    assert plan.lesson.distillers[0].quality == 0
+    assert len(plan.skipped) == 1
+    assert "quality" in plan.skipped[0]
+    assert "atss" in plan.skipped[0]
+    assert plan_of(method, "paa", "paa").skipped == ()
+
+
+def test_lad_skips_nothing_since_it_imitates_nothing():
+    assert plan_of("lad", "paa", "atss").skipped == ()
+
+
+@pytest.mark.parametrize("family", ["atss", "retinanet"])
+@pytest.mark.parametrize("method", ["lad", "solad"])
+def test_an_assigner_that_looks_at_no_predictions_cannot_have_a_teacher_judge(method, family):
+    with pytest.raises(UserError, match="looks at no predictions") as caught:
+        plan_of(method, family, family)
+    assert type(plan_of("plain", family).lesson.assign).__name__ in str(caught.value)
+
+
+def test_every_method_is_described():
+    assert all(METHODS[method] for method in METHODS)
+    assert {plan_of(method, "paa", "paa").judge for method in METHODS} == {"student", "teacher"}

@@ -1,0 +1,106 @@
+"""Pictures in, drawn pictures and COCO results out."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ladle.data import picture_size
+from ladle.errors import UserError
+from ladle.recipes import models, predict
+
+HOW = {"batch": 3, "device": "cpu"}
+
+
+def picture(path, height=48, width=96, seed=0):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def album(tmp_path):
+    """Pictures of several sizes and kinds, two of one name, and a file that is none."""
+    folder = tmp_path / "album"
+    picture(folder / "a.png", 40, 120)
+    picture(folder / "b.jpg", 120, 40, seed=1)
+    picture(folder / "deep" / "a.png", 64, 64, seed=2)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_is_searched_to_its_bottom_and_every_picture_is_drawn_once(album, teacher, tmp_path):
+    out = tmp_path / "out"
+    found = predict(str(album), teacher, out=str(out), **HOW)
+    assert list(found) == [album / "a.png", album / "b.jpg", album / "deep" / "a.png"]
+    assert {path.name for path in out.glob("*.png")} == {"a.png", "b.png", "a-2.png"}
+
+
+def test_results_are_those_found_in_the_pixels_of_the_files(album, teacher, tmp_path):
+    found = predict(str(album), teacher, score=0.0, out=str(tmp_path / "out"), **HOW)
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert [Path(image["file_name"]) for image in images] == list(found)
+    assert sum(len(one.boxes) for one in found.values()) == len(results) > 0
+    sides = {image["id"]: picture_size(Path(image["file_name"])) for image in images}
+    for row in results:
+        x, y, width, height = row["bbox"]
+        assert x >= 0
+        assert y >= 0
+        assert x + width <= sides[row["image_id"]][1] + 1e-3
+        assert y + height <= sides[row["image_id"]][0] + 1e-3
+
+
+def test_a_picture_is_seen_the_same_alone_and_among_others(album, teacher, tmp_path):
+    together = predict(str(album), teacher, out=str(tmp_path), batch=1, device="cpu")
+    alone = predict(str(album / "b.jpg"), teacher, out=str(tmp_path), batch=1, device="cpu")
+    assert torch.equal(together[album / "b.jpg"].boxes, alone[album / "b.jpg"].boxes)
+
+
+def test_a_pattern_chooses(album, teacher, tmp_path):
+    assert list(predict(f"{album}/*.png", teacher, out=str(tmp_path / "out"), **HOW)) == [album / "a.png"]
+    assert len(predict(f"{album}/**/*.png", teacher, out=str(tmp_path / "out"), **HOW)) == 2
+
+
+@pytest.mark.parametrize("source", ["nowhere", "*.png", ""])
+def test_a_source_without_a_picture_is_refused_by_name(source, teacher, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="found no picture") as caught:
+        predict(source, teacher, out=str(tmp_path / "out"), **HOW)
+    assert source in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_file_that_is_no_picture_is_refused_by_name(album, teacher, tmp_path):
+    with pytest.raises(UserError, match=r"notes\.txt"):
+        predict(str(album / "notes.txt"), teacher, out=str(tmp_path / "out"), **HOW)
+
+
+@pytest.mark.parametrize("wrong", [{"imgsz": 0}, {"imgsz": -3}, {"batch": 0}])
+def test_sizes_that_make_no_sense_are_refused_before_anything_is_written(album, teacher, tmp_path, wrong):
+    with pytest.raises(UserError, match="give"):
+        predict(str(album), teacher, out=str(tmp_path / "out"), **wrong)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_device_that_is_not_there_is_refused(album, teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match="--device cpu"):
+        predict(str(album), teacher, device="cuda", out=str(tmp_path / "out"))
+
+
+def test_every_listed_detector_can_be_described(capsys):
+    names = models()
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in names)
+    assert {"paa-tiny", "paa-r18", "retinanet-r50"} <= set(names)
+
+
+def test_timm_backbones_are_found_by_pattern(capsys):
+    assert "mobilenetv3_small_100" in models("mobilenetv3_small*")
+    assert models("no_such_net*") == []
+    assert "no timm model" in capsys.readouterr().out

@@ -1,0 +1,97 @@
+"""A teacher that cannot teach is found before the first step."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ladle.data.scenes import CLASSES, Scenes
+from ladle.detectors import detector_spec, save_detector
+from ladle.errors import UserError
+from ladle.recipes import preflight
+from ladle.recipes.preflight import check_strength, hire
+
+STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
+
+
+@pytest.fixture
+def saved(tmp_path):
+    def save(spec):
+        torch.manual_seed(0)
+        save_detector(spec.build(), tmp_path / "teacher.safetensors")
+        return str(tmp_path / "teacher.safetensors")
+
+    return save
+
+
+def test_a_teacher_keeps_every_one_of_its_weights(saved):
+    torch.manual_seed(0)
+    expected = STUDENT.build().state_dict()
+    found = hire(saved(STUDENT), STUDENT).detector.state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_teacher_may_know_more_classes_in_another_order(saved):
+    many = detector_spec("paa-small", ("unicorn", *reversed(CLASSES)), imgsz=96)
+    assert hire(saved(many), STUDENT).order.tolist() == [6, 5, 4, 3, 2, 1]
+
+
+def test_a_teacher_that_lacks_a_class_is_refused_by_its_name(saved):
+    few = detector_spec("paa-tiny", [name for name in CLASSES if name != "crescent"])
+    with pytest.raises(UserError, match="crescent"):
+        hire(saved(few), STUDENT)
+
+
+@pytest.mark.parametrize(
+    ("name", "named"), [("retinanet-tiny", "priors"), ("paa-r18", "strides")], ids=["anchors", "strides"]
+)
+def test_a_teacher_with_other_priors_is_refused(saved, name, named):
+    file = saved(detector_spec(name, CLASSES))
+    with pytest.raises(UserError, match=named) as caught:
+        hire(file, STUDENT)
+    assert file in str(caught.value)
+
+
+def test_an_incomplete_teacher_is_refused(saved, tmp_path):
+    from safetensors import safe_open
+    from safetensors.torch import load_file, save_file
+
+    file = saved(STUDENT)
+    with safe_open(file, "pt") as stream:
+        header = stream.metadata()
+    tensors = load_file(file)
+    lost = sorted(tensors)[3]
+    del tensors[lost]
+    save_file(tensors, file, header)
+    with pytest.raises(UserError, match=lost):
+        hire(file, STUDENT)
+
+
+@pytest.fixture
+def beginner():
+    torch.manual_seed(0)
+    return STUDENT.build()
+
+
+def test_a_weak_teacher_is_refused_with_the_way_to_insist(beginner):
+    with pytest.raises(UserError, match="--allow-weak-teacher"):
+        check_strength("some.safetensors", beginner, Scenes(16, size=64), 64, 8, allow_weak=False)
+    assert check_strength("some.safetensors", beginner, Scenes(16, size=64), 64, 8, allow_weak=True) < 0.01
+
+
+def test_a_teacher_above_the_bar_passes(beginner, monkeypatch):
+    monkeypatch.setattr(preflight, "LEAST_AP", 0.0)
+    assert check_strength("some.safetensors", beginner, Scenes(4, size=64), 64, 4, allow_weak=False) >= 0
+
+
+class Empty(Scenes):
+    """Scenes from which every object was taken."""
+
+    def sample(self, index):
+        scene = super().sample(index)
+        return replace(scene, boxes=scene.boxes[:0], labels=scene.labels[:0], crowd=scene.crowd[:0])
+
+
+def test_pictures_without_objects_say_nothing_against_a_teacher(beginner):
+    ap = check_strength("some.safetensors", beginner, Empty(4, size=64), 64, 4, allow_weak=False)
+    assert ap != ap

@@ -1,0 +1,184 @@
+"""A run leaves everything behind, is repeatable, and goes on where it was stopped."""
+
+import csv
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+from safetensors.torch import load_file
+
+from ladle.cli.main import main
+from ladle.detectors import load_detector
+from ladle.engine import loop
+from ladle.errors import UserError
+from ladle.recipes import Run, train, val
+from ladle.recipes.jobs import Job
+from tests.recipes.tiny import FLAGS, RUN, same_weights
+
+
+@pytest.fixture(scope="module")
+def run(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("runs")
+    return train(data, "paa-tiny", replace(RUN, epochs=2, name="one", project=str(folder)))
+
+
+def test_a_run_leaves_its_files(run):
+    files = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
+    assert {
+        "config.yaml",
+        "metrics.jsonl",
+        "results.csv",
+        "resume.pt",
+        "plots/history.png",
+        "plots/precision_recall.png",
+        "plots/confusion.png",
+        "weights/best.safetensors",
+        "weights/last.safetensors",
+    } == files
+    assert run.folder.parts[-2:] == ("train", "one")
+    assert run.weights == run.folder / "weights" / "best.safetensors"
+    assert run.seconds > 0
+
+
+def test_results_hold_one_row_an_epoch(run):
+    rows = list(csv.DictReader((run.folder / "results.csv").read_text().splitlines()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert max(float(row["ap"]) for row in rows) == pytest.approx(run.evaluation.ap, rel=1e-3)
+    assert all(json.loads(line) for line in (run.folder / "metrics.jsonl").read_text().splitlines())
+
+
+def test_the_config_is_the_job(run, data):
+    job = Job.read(str(run.folder), "train")
+    assert (job.data, job.student, job.method, job.teacher) == (data, "paa-tiny", "plain", None)
+    assert job.run == replace(RUN, epochs=2, name="one", project=str(run.folder.parents[1]))
+
+
+def test_the_saved_detector_is_the_one_that_was_scored(run, data, tmp_path):
+    again = val(data, str(run.weights), batch=4, out=str(tmp_path), device="cpu")
+    assert again.ap == run.evaluation.ap
+    spec = load_detector(run.weights).spec
+    assert (spec.name, spec.imgsz) == ("paa-tiny", 64)
+
+
+def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
+    again = train(data, "paa-tiny", replace(RUN, epochs=2, project=str(tmp_path)))
+    assert same_weights(again.weights, run.weights)
+
+
+def test_another_seed_gives_other_weights(run, data, tmp_path):
+    other = train(data, "paa-tiny", replace(RUN, epochs=2, seed=1, project=str(tmp_path)))
+    assert not same_weights(other.weights, run.weights)
+
+
+def test_the_command_line_trains_the_same_weights(run, data, tmp_path):
+    assert (
+        main(["train", "--data", data, "--model", "paa-tiny", *FLAGS.split(), f"project={tmp_path}", "epochs=2"]) == 0
+    )
+    assert same_weights(tmp_path / "train" / "paa-tiny" / "weights" / "best.safetensors", run.weights)
+
+
+def test_runs_without_a_name_are_numbered(data, tmp_path):
+    runs = [train(data, "paa-tiny", replace(RUN, project=str(tmp_path))) for _ in range(2)]
+    assert [run.folder.name for run in runs] == ["paa-tiny", "paa-tiny-2"]
+
+
+def stop_after(monkeypatch, epoch):
+    """As if the user pressed Ctrl-C right after an epoch was saved."""
+    keep = loop.save
+
+    def save(run, standing, best, save_student):
+        keep(run, standing, best, save_student)
+        if standing.epoch == epoch:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save", save)
+
+
+def test_a_stopped_run_goes_on_bit_for_bit(run, data, tmp_path, monkeypatch):
+    flags = ["--data", data, "--model", "paa-tiny", *FLAGS.split(), "--epochs=2", "--name=cut", f"--project={tmp_path}"]
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        assert main(["train", *flags]) == 130
+    cut = tmp_path / "train" / "cut"
+    assert not same_weights(cut / "weights" / "last.safetensors", run.folder / "weights" / "last.safetensors")
+    assert main(["train", "--resume", str(cut)]) == 0
+    for name in ("last", "best"):
+        assert same_weights(cut / "weights" / f"{name}.safetensors", run.folder / "weights" / f"{name}.safetensors")
+    assert len((cut / "results.csv").read_text().splitlines()) == 3
+
+
+def test_a_finished_run_that_is_resumed_stays_as_it_is(run):
+    before = {path: path.read_bytes() for path in run.folder.rglob("*.safetensors")}
+    again = train(resume=str(run.folder))
+    assert again.evaluation.ap == run.evaluation.ap
+    assert {path: path.read_bytes() for path in before} == before
+
+
+def test_a_name_that_is_taken_is_refused_with_both_ways_out(run, data):
+    with pytest.raises(UserError, match=r"--resume .*--name"):
+        train(data, "paa-tiny", replace(RUN, name="one", project=str(run.folder.parents[1])))
+
+
+def test_a_run_is_resumed_by_its_own_verb(run, tmp_path):
+    with pytest.raises(UserError, match="ladle train"):
+        Job.read(str(run.folder), "distill")
+    with pytest.raises(UserError, match="expected a run folder"):
+        train(resume=str(tmp_path))
+
+
+@pytest.mark.parametrize("text", ["", "[1, 2]", "verb: train", "{", "run: 3", "\x07"])
+def test_a_config_that_is_none_is_refused_by_name(tmp_path, text):
+    (tmp_path / "config.yaml").write_text(text)
+    with pytest.raises(UserError, match=r"config\.yaml"):
+        Job.read(str(tmp_path), "train")
+
+
+def test_a_config_of_another_version_is_refused(run, tmp_path):
+    values = yaml.safe_load((run.folder / "config.yaml").read_text())
+    values["run"]["gears"] = 5
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
+    with pytest.raises(UserError, match="gears"):
+        Job.read(str(tmp_path), "train")
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"imgsz": 10}, "--imgsz"),
+        ({"imgsz": -64}, "--imgsz"),
+        ({"batch": 0}, "--batch"),
+        ({"epochs": 0}, "--epochs"),
+        ({"workers": -1}, "--workers"),
+        ({"flip": 3.0}, "flip"),
+        ({"pretrained": True}, "--pretrained"),
+        ({"backbone_weights": "nowhere.pth"}, "nowhere.pth"),
+        ({"ema": 2.0}, "--ema"),
+        ({"devices": 0}, "--device"),
+    ],
+    ids=lambda value: str(value) if isinstance(value, dict) else "",
+)
+def test_settings_that_make_no_sense_are_refused(data, tmp_path, changed, named):
+    with pytest.raises(UserError, match=named):
+        train(data, "paa-tiny", replace(RUN, project=str(tmp_path), **changed))
+
+
+def test_nothing_to_train_on_is_refused(tmp_path):
+    with pytest.raises(UserError, match="--data"):
+        train()
+    with pytest.raises(UserError, match="nowhere"):
+        train(str(tmp_path / "nowhere"), "paa-tiny", Run(project=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_detector_is_refused_with_a_hint(data, tmp_path):
+    with pytest.raises(UserError, match="did you mean paa-tiny"):
+        train(data, "paatiny", Run(project=str(tmp_path)))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_weights_on_disk_are_the_students_alone(run):
+    tensors = load_file(run.weights)
+    assert set(tensors) == set(load_detector(run.weights).state_dict())
+    assert Path(run.weights).stat().st_size < 5e6

@@ -1,0 +1,124 @@
+"""A detector is scored on every picture once, by the names of its classes."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ladle.data.scenes import CLASSES, Scenes
+from ladle.detectors import detector_spec, save_detector
+from ladle.errors import UserError
+from ladle.recipes import val
+from ladle.recipes.options import Run
+from ladle.recipes.scoring import Examiner
+from ladle.recipes.sources import open_source
+from ladle.types import Detections
+
+SCENES = Scenes(10, size=64)
+
+
+def truth(scene, classes):
+    """What is there, in another order of classes."""
+    real = ~scene.crowd
+    labels = [classes.index(CLASSES[label]) for label in scene.labels[real]]
+    return Detections(scene.boxes[real], torch.ones(len(labels)), torch.tensor(labels))
+
+
+def oracle(classes=CLASSES, find=truth):
+    """A detector that finds what ``find`` says, and keeps in ``asked`` which pictures it saw."""
+    detector = detector_spec("paa-tiny", classes).build()
+    detector.asked = []
+
+    def detect(batch):
+        assert not detector.training
+        detector.asked += batch.ids
+        return [find(SCENES.sample(name), classes) for name in batch.ids]
+
+    detector.detect = detect
+    return detector
+
+
+def test_every_picture_is_looked_at_once():
+    detector = oracle()
+    score = Examiner(SCENES, 64, 4)(detector)
+    assert detector.asked == list(range(10))
+    assert set(score.detections) == set(range(10))
+    assert score.evaluation.ap == pytest.approx(1.0)
+    assert detector.training
+
+
+@pytest.mark.parametrize("classes", [CLASSES[::-1], ("unicorn", *CLASSES, "gnu")], ids=["other order", "more classes"])
+def test_classes_are_matched_by_name(classes):
+    assert Examiner(SCENES, 64, 4)(oracle(classes)).evaluation.ap == pytest.approx(1.0)
+
+
+def unicorns(scene, classes):
+    found = truth(scene, classes)
+    return Detections(found.boxes, found.scores, torch.full_like(found.labels, classes.index("unicorn")))
+
+
+def test_finds_of_unknown_classes_do_not_count():
+    score = Examiner(SCENES, 64, 4)(oracle(("unicorn", *CLASSES), unicorns))
+    assert all(len(found.boxes) == 0 for found in score.detections.values())
+    assert score.evaluation.ap == 0
+
+
+@pytest.mark.parametrize(("limit", "looks"), [(3, [0, 3, 6]), (9, [*range(9)]), (10, [*range(10)]), (64, [*range(10)])])
+def test_a_limit_is_kept_and_spread_over_the_pictures(limit, looks):
+    detector = oracle()
+    score = Examiner(SCENES, 64, 4, limit=limit)(detector)
+    assert detector.asked == looks
+    assert score.evaluation.ap == pytest.approx(1.0)
+
+
+def test_val_writes_plots_and_results_and_gives_the_numbers(data, teacher, tmp_path):
+    numbers = val(data, teacher, batch=3, out=str(tmp_path / "out"), device="cpu")
+    assert 0 <= numbers.ap <= 1
+    assert set(numbers.per_class) == set(CLASSES)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "precision_recall.png",
+        "confusion.png",
+        "results.json",
+    }
+    results = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert {row["image_id"] for row in results} <= {0, 1, 2, 3}
+    assert {row["category_id"] for row in results} <= set(range(1, len(CLASSES) + 1))
+
+
+def test_val_does_not_depend_on_the_batch(data, teacher, tmp_path):
+    one, four = (val(data, teacher, batch=batch, out=str(tmp_path), device="cpu") for batch in (1, 4))
+    assert one.ap == pytest.approx(four.ap, abs=1e-3)
+
+
+def test_val_refuses_data_of_which_the_detector_knows_nothing(data, tmp_path):
+    file = tmp_path / "stranger.safetensors"
+    save_detector(detector_spec("paa-tiny", ("gnu", "unicorn")).build(), file)
+    with pytest.raises(UserError, match="gnu, unicorn"):
+        val(data, str(file), out=str(tmp_path))
+
+
+def test_val_leaves_the_weights_alone(data, teacher, tmp_path):
+    before = Path(teacher).read_bytes()
+    val(data, teacher, out=str(tmp_path), device="cpu")
+    assert Path(teacher).read_bytes() == before
+
+
+@pytest.mark.parametrize("wrong", [{"imgsz": 0}, {"imgsz": -64}, {"batch": 0}, {"workers": -1}, {"split": "test"}])
+def test_val_refuses_sizes_that_make_no_sense(data, teacher, tmp_path, wrong):
+    with pytest.raises(UserError):
+        val(data, teacher, out=str(tmp_path), **wrong)
+
+
+@pytest.mark.parametrize("data", ["scenes:", "scenes", "scenes:5"])
+def test_the_built_in_scenes_need_no_folder(data):
+    expected = 5 if data == "scenes:5" else 800
+    assert len(open_source(data, "train", Run(), 64)) == expected
+    assert len(open_source(data, "val", Run(), 64)) == 300
+    first = [open_source(data, split, Run(), 64).sample(0).image for split in ("train", "val")]
+    assert not torch.equal(*first)
+
+
+def test_a_number_of_scenes_must_be_a_number():
+    with pytest.raises(UserError, match="scenes:N"):
+        open_source("scenes:many", "train", Run(), 64)

@@ -1,0 +1,31 @@
+"""A data set, a budget and a teacher so small that a run takes a second."""
+
+from dataclasses import replace
+
+import torch
+from safetensors.torch import load_file
+
+from ladle.data.scenes import write_coco
+from ladle.recipes import Run, train
+
+RUN = Run(epochs=1, batch=4, imgsz=64, device="cpu", quiet=True)
+FLAGS = "--epochs 1 --batch 4 --imgsz 64 --device cpu --quiet"
+"""The same on the command line."""
+
+
+def make_data(folder):
+    """Eight drawn pictures of 64 pixels to train on, four to validate, in COCO's form."""
+    write_coco(folder, train=8, val=4, size=64)
+    return str(folder)
+
+
+def make_teacher(data, folder, model="paa-tiny"):
+    """The weights of one epoch: next to no AP, yet a whole detector."""
+    run = replace(RUN, name=model, project=str(folder), seed=5)
+    return str(train(data, model, run).weights)
+
+
+def same_weights(first, second):
+    """Whether two files hold the same tensors, bit for bit."""
+    one, other = load_file(first), load_file(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
