@@ -1,0 +1,302 @@
+"""What a person types, what they read, and what is left on the disk."""
+
+import json
+import shutil
+from dataclasses import fields
+from inspect import signature
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ladle.cli.main import VERBS, main
+from ladle.data.scenes import CLASSES
+from ladle.detectors import detector_spec, save_detector
+from ladle.recipes import Run, distill, preflight
+from tests.recipes.tiny import FLAGS, make_data, make_teacher
+
+TINY = "--imgsz 64 --batch 4 --epochs 1 --device cpu"
+TEACHER = "teacher.safetensors"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    """A folder with a data set and a teacher; every run of this file goes below it."""
+    folder = tmp_path_factory.mktemp("place")
+    make_data(folder / "data")
+    shutil.copy(make_teacher(str(folder / "data"), folder / "school"), folder / TEACHER)
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def here(place, monkeypatch):
+    monkeypatch.chdir(place)
+
+
+@pytest.fixture
+def ladle(capsys):
+    """Run a line of the command line and return what was printed; it must succeed."""
+
+    def run(line):
+        code = main(line.split())
+        printed = capsys.readouterr()
+        assert code == 0, printed.err
+        assert printed.err == ""
+        return printed.out
+
+    return run
+
+
+@pytest.fixture
+def refused(capsys):
+    """Run a line that must fail with exit code 2 and one sentence, and return the sentence."""
+
+    def run(line):
+        assert main(line.split()) == 2
+        printed = capsys.readouterr()
+        sentence = printed.err.strip()
+        assert sentence.startswith(f"ladle {line.split()[0]}: ")
+        assert "\n" not in sentence
+        assert "Traceback" not in printed.err + printed.out
+        return sentence
+
+    return run
+
+
+@pytest.mark.parametrize("line", ["", "-h", "--help"])
+def test_help_names_every_verb(ladle, line):
+    printed = ladle(line)
+    assert all(f"  {verb} " in printed and meaning in printed for verb, meaning in VERBS.items())
+
+
+def test_the_version_is_told(ladle):
+    assert ladle("--version").startswith("ladle 0.")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_explains_its_flags(verb, capsys):
+    with pytest.raises(SystemExit) as done:
+        main([verb, "--help"])
+    assert done.value.code == 0
+    printed = capsys.readouterr().out
+    assert VERBS[verb] in printed
+    assert "--config" in printed
+
+
+def test_every_flag_of_a_run_is_described(capsys):
+    with pytest.raises(SystemExit):
+        main(["distill", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    for flag in (*signature(distill).parameters, *(field.name for field in fields(Run))):
+        assert flag == "run" or f" --{flag} {flag.upper()} " in printed or f" --{flag} {{" in printed
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("trian", "did you mean `ladle train`?"),
+        ("sing", "expected one of demo, train"),
+        ("train --epoch_s 3", "did you mean --epochs?"),
+        ("train --epoch-s=3", "did you mean --epochs?"),
+        ("train epoch_s=3", "did you mean --epochs?"),
+        ("train --weigth-decay 0.1", "did you mean --weight_decay?"),
+        ("train --zzz 3", "`ladle train --help` lists the flags"),
+        ("train --epochs many", "--epochs takes a whole number, found many"),
+        ("train --epochs=1.5", "--epochs takes a whole number, found 1.5"),
+        ("train --imgsz large", "--imgsz takes a whole number, found large"),
+        ("train --lr fast", "--lr takes a number, found fast"),
+        ("train --pretrained=maybe", "--pretrained takes true or false, found maybe"),
+        ("train --device tpu", "--device takes one of auto, cpu, cuda, found tpu"),
+        ("train --optimizer lion", "--optimizer takes one of sgd, adamw, found lion"),
+        ("distill --method osmosis", "found osmosis"),
+        ("val --model x --data y --device tpu", "--device takes one of auto, cpu, cuda, found tpu"),
+        ("train --epochs", "--epochs"),
+        ("train data", "unrecognized arguments: data"),
+        ("predict", "give --source and --model"),
+        ("val --data data", "give --model"),
+        ("check", "give --data"),
+        ("train --config nowhere.yaml", "nowhere.yaml"),
+    ],
+)
+def test_a_slip_of_the_keyboard_is_answered_with_the_way_out(refused, line, said):
+    assert said in refused(line)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [("epoch_s: 3", "did you mean --epochs?"), ("epochs: many", "--epochs takes a whole number"), ("- 3", "config")],
+)
+def test_a_slip_in_a_config_is_answered_like_one_in_a_flag(refused, text, said):
+    Path("slip.yaml").write_text(text)
+    assert said in refused("train --config slip.yaml")
+
+
+def configured(name):
+    return yaml.safe_load(Path(f"runs/train/{name}/config.yaml").read_text())
+
+
+def test_training_leaves_a_run_and_says_what_it_does(ladle):
+    printed = ladle(f"train --data data --model paa-tiny {TINY} --name files")
+    files = {path.relative_to("runs/train/files").as_posix() for path in Path("runs/train/files").rglob("*.*")}
+    assert files >= {"config.yaml", "metrics.jsonl", "results.csv", "resume.pt"}
+    assert files >= {f"weights/{name}.safetensors" for name in ("best", "last")}
+    assert files >= {f"plots/{name}.png" for name in ("history", "precision_recall", "confusion")}
+    assert "8 pictures to train on, 4 to validate, 6 classes" in printed
+    assert "paa-tiny at 64 px" in printed
+    assert "AP50" in printed
+
+
+def test_a_quiet_run_prints_nothing(ladle):
+    assert ladle(f"train --data data --model paa-tiny {FLAGS} --name quiet") == ""
+
+
+def test_every_spelling_means_the_same(ladle):
+    ladle("train data=data model=paa-tiny imgsz=64 batch=4 epochs=1 device=cpu quiet=true weight_decay=0.1 name=one")
+    ladle(f"train --quiet --data=data --model paa-tiny {TINY} --weight-decay 0.1 --name two")
+    ladle(f"train --weight_decay 1e-1 --data data --model paa-tiny {TINY} --quiet true name=three")
+    one, two, three = (configured(name) for name in ("one", "two", "three"))
+    for other in (two, three):
+        other["run"]["name"] = "one"
+        assert other == one
+    assert one["run"]["weight_decay"] == 0.1
+    assert one["run"]["quiet"] is True
+
+
+def test_flags_win_over_the_config_and_the_config_over_the_defaults(ladle):
+    values = {"data": "data", "model": "paa-tiny", "imgsz": 64, "batch": 2, "epochs": 9, "device": "cpu", "seed": 3}
+    Path("run.yaml").write_text(yaml.safe_dump(values | {"quiet": True}))
+    ladle("train --config run.yaml --epochs 1 --name layered")
+    run = configured("layered")["run"]
+    assert (run["epochs"], run["batch"], run["seed"], run["schedule"]) == (1, 2, 3, "cosine")
+
+
+def test_a_value_may_hold_an_equals_sign_and_a_number_may_be_negative(refused):
+    assert "seed=1: expected a data set" in refused("train --data seed=1")
+    assert "-64" in refused(f"train --data data --model paa-tiny {TINY} --imgsz -64 --quiet")
+
+
+def test_val_scores_what_was_trained(ladle):
+    printed = ladle(f"val --data data --model {TEACHER} --device cpu --out scores")
+    assert "AP75" in printed
+    assert all(name in printed for name in CLASSES)
+    assert isinstance(json.loads(Path("scores/results.json").read_text()), list)
+
+
+@pytest.mark.parametrize(
+    ("line", "count"),
+    [
+        (f"predict data/val/000001.png --model {TEACHER}", 1),
+        (f"predict data/val --model {TEACHER}", 4),
+        (f"predict --model {TEACHER} data/train", 8),
+        (f"predict data/val/00000[12].png --model {TEACHER}", 2),
+        (f"predict source=data/val model={TEACHER} score=0.9", 4),
+    ],
+)
+def test_predict_draws_a_picture_a_folder_and_a_pattern(ladle, tmp_path, line, count):
+    assert f"in {count} pictures" in ladle(f"{line} --device cpu --out {tmp_path}")
+    assert len(list(tmp_path.glob("*.png"))) == count
+
+
+def test_predict_without_a_picture_is_refused(refused):
+    assert "found no picture" in refused(f"predict nowhere --model {TEACHER}")
+
+
+def test_a_good_data_set_passes_the_check(ladle):
+    printed = ladle("check data")
+    assert "no fatal defects" in printed
+    assert "8 pictures" in printed
+
+
+def test_a_broken_data_set_fails_the_check(capsys, tmp_path):
+    shutil.copytree("data", tmp_path / "broken")
+    (tmp_path / "broken" / "train" / "000003.png").unlink()
+    assert main(["check", str(tmp_path / "broken")]) == 2
+    printed = capsys.readouterr()
+    assert "FATAL" in printed.out
+    assert "000003.png" in printed.out
+    assert "Traceback" not in printed.err
+
+
+def test_the_detectors_are_listed(ladle):
+    assert "paa-tiny" in ladle("models")
+    assert "mobilenetv3_small_100" in ladle("models --timm mobilenetv3_small*")
+
+
+@pytest.mark.parametrize("method", ["lad", "solad", "soft", "soft-only"])
+def test_a_student_is_distilled(ladle, method):
+    line = f"distill --data data --student paa-tiny --teacher {TEACHER} --method {method} --allow-weak-teacher {TINY}"
+    printed = ladle(line)
+    folder = Path("runs/distill") / f"paa-tiny-{method}"
+    assert (folder / "weights" / "best.safetensors").is_file()
+    assert f"method    {method}: " in printed
+    assert f"({TEACHER})" in printed
+    assert yaml.safe_load((folder / "config.yaml").read_text())["method"] == method
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("train", "--data"),
+        ("train --data nowhere", "nowhere"),
+        ("train --data data --model paa-tinny", "tinny"),
+        (f"train --data data --model paa-tiny {TINY} --imgsz 10", "--imgsz"),
+        (f"train --data data --model paa-tiny {TINY} --pretrained", "tiny has no published weights"),
+        ("train --resume data", "--resume data: expected a run folder"),
+        ("train --resume nowhere", "--resume nowhere"),
+        ("distill --data data --student paa-tiny", "--teacher"),
+        ("distill --data data --student paa-tiny --teacher nowhere.safetensors", "nowhere.safetensors"),
+        ("distill --data data --student paa-tiny --teacher data", "--teacher data"),
+        (f"distill --data data --student retinanet-tiny --method soft --teacher {TEACHER}", "priors"),
+        (f"distill --data data --student paa-r18 --method soft --teacher {TEACHER}", "strides"),
+        (f"distill --data data --student atss-tiny --method lad --teacher {TEACHER} --allow-weak-teacher", "ATSS"),
+        (f"distill --data data --student paa-tiny --method plain --teacher {TEACHER}", "lad, solad"),
+        (f"val --data nowhere --model {TEACHER}", "nowhere"),
+        (f"val --data data --split test --model {TEACHER}", "test"),
+        ("val --data data --model nowhere.safetensors", "nowhere.safetensors"),
+        ("check nowhere", "nowhere"),
+    ],
+)
+def test_a_mistake_is_answered_with_one_sentence(refused, line, said):
+    assert said in refused(line)
+
+
+def test_a_teacher_that_is_no_detector_is_refused(refused):
+    Path("letter.safetensors").write_text("dear student")
+    assert "letter.safetensors" in refused("distill --data data --student paa-tiny --teacher letter.safetensors")
+
+
+def test_a_teacher_that_lacks_a_class_is_refused_by_the_classs_name(refused):
+    few = [name for name in CLASSES if name != "crescent"]
+    save_detector(detector_spec("paa-tiny", few).build(), Path("few.safetensors"))
+    assert "crescent" in refused("distill --data data --student paa-tiny --teacher few.safetensors")
+
+
+def test_a_weak_teacher_is_refused_with_the_flag_that_insists(refused, monkeypatch):
+    monkeypatch.setattr(preflight, "LEAST_AP", 1.0)
+    said = refused(f"distill --data data --student paa-tiny --teacher {TEACHER} {TINY}")
+    assert "--allow-weak-teacher" in said
+    assert TEACHER in said
+
+
+def test_a_name_that_is_taken_is_refused_and_the_run_can_be_resumed(ladle, refused):
+    line = f"train --data data --model paa-tiny {FLAGS} --name taken"
+    ladle(line)
+    before = Path("runs/train/taken/weights/last.safetensors").read_bytes()
+    assert "--resume runs/train/taken" in refused(line)
+    assert "ladle train" in refused("distill --resume runs/train/taken")
+    assert ladle("train --resume runs/train/taken") == ""
+    assert Path("runs/train/taken/weights/last.safetensors").read_bytes() == before
+
+
+def test_a_run_whose_teacher_changed_is_not_resumed(ladle, refused):
+    shutil.copy(TEACHER, "other.safetensors")
+    ladle(
+        f"distill --data data --student paa-tiny --teacher other.safetensors {FLAGS} --allow-weak-teacher --name moved"
+    )
+    save_detector(detector_spec("paa-tiny", CLASSES).build(), Path("other.safetensors"))
+    assert "not the file this run began with" in refused("distill --resume runs/distill/moved")
+
+
+def test_a_place_that_cannot_be_written_is_named(refused):
+    Path("file").write_text("in the way")
+    assert "file" in refused(f"train --data data --model paa-tiny {FLAGS} --project file")

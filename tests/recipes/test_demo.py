@@ -1,0 +1,52 @@
+"""The demo's teacher is fit to teach its student, and the demo ends in pictures."""
+
+import pytest
+
+from ladle.data.scenes import CLASSES, split_scenes
+from ladle.detectors import detector_spec, load_detector
+from ladle.recipes import demo, sources
+from ladle.recipes.demo import STUDENT, _free, teacher_file
+from ladle.recipes.preflight import hire
+from ladle.recipes.scoring import Examiner
+
+
+def test_the_packaged_teacher_lines_up_with_the_student_and_is_small():
+    teacher = hire(str(teacher_file()), detector_spec(STUDENT, CLASSES))
+    assert teacher.detector.spec.classes == CLASSES
+    assert teacher_file().stat().st_size < 10e6
+
+
+def test_the_packaged_teacher_finds_what_is_there():
+    _, scenes = split_scenes(0, 24)
+    assert Examiner(scenes, 160, 8)(load_detector(teacher_file())).evaluation.ap > 0.2
+
+
+@pytest.fixture
+def few_scenes(monkeypatch):
+    monkeypatch.setattr(sources, "_TRAIN_SCENES", 16)
+    monkeypatch.setattr(sources, "_VAL_SCENES", 16)
+
+
+@pytest.mark.usefixtures("few_scenes")
+def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
+    out = tmp_path / "demo"
+    trained = demo(out=str(out), epochs=1)
+    assert list(trained) == ["plain", "LAD", "SoLAD"]
+    assert [one.folder.relative_to(out).as_posix() for one in trained.values()] == [
+        "train/plain",
+        "distill/lad",
+        "distill/solad",
+    ]
+    drawn = sorted(path.name for path in out.glob("*.png"))
+    assert drawn == sorted(f"{kind}-{n}.png" for kind in ("assignment", "predictions") for n in (3, 8, 12, 21))
+    printed = capsys.readouterr().out
+    assert all(f"wrote {out / name}" in printed for name in drawn)
+    assert "SoLAD" in printed
+
+
+def test_a_demo_never_writes_into_an_earlier_one(tmp_path):
+    assert _free(tmp_path / "demo") == tmp_path / "demo"
+    (tmp_path / "demo").mkdir()
+    assert _free(tmp_path / "demo") == tmp_path / "demo-2"
+    (tmp_path / "demo-2").mkdir()
+    assert _free(tmp_path / "demo") == tmp_path / "demo-3"
