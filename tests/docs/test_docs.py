@@ -6,7 +6,8 @@ import os
 import re
 import subprocess
 import sys
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, is_dataclass
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -14,22 +15,23 @@ import pytest
 from PIL import Image
 
 from ladle import assigners, distillers, recipes, types
-from ladle.assigners import Assigner
 from ladle.cli.main import VERBS
-from ladle.recipes.methods import METHODS
+from ladle.criteria import DenseCriterion
+from ladle.objectives import Lesson
+from ladle.recipes.methods import METHODS, plan_of
 from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "ladle"
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
+OFFERED = [getattr(package, name) for package in (assigners, distillers) for name in package.__all__]
 PARTS = {
-    "assigners/max_iou.md": assigners.MaxIoU,
-    "assigners/atss.md": assigners.ATSS,
-    "assigners/paa.md": assigners.PAA,
-    "distillers/soft_labels.md": distillers.SoftLabels,
+    "/".join(part.__module__.split(".")[1:]) + ".md": part
+    for part in OFFERED
+    if is_dataclass(part) and "__call__" in vars(part)
 }
-"""The pages that describe one dataclass."""
+"""Every assigner and distiller by its page, which is called as its module."""
 HEADINGS = [
     "What it does",
     "Formula",
@@ -120,11 +122,10 @@ def test_nothing_in_the_documentation_names_a_machine():
 
 
 def test_every_public_assigner_and_distiller_has_a_page():
-    offered = [getattr(package, name) for package in (assigners, distillers) for name in package.__all__]
-    parts = {part for part in offered if hasattr(part, "__dataclass_fields__") and callable(part)}
-    described = set(PARTS.values())
-    assert {part for part in parts if "__call__" in vars(part)} == described
-    assert all(isinstance(part(), Assigner) for part in described)
+    assert len(PARTS) >= 4
+    for page in PARTS:
+        assert (DOCS / page).is_file(), f"docs/{page} is missing"
+        assert f"({Path(page).name})" in text_of(f"{Path(page).parent}/index.md"), f"{page} is not in its index"
 
 
 @pytest.mark.parametrize("page", [*PARTS, "distillers/lad.md"])
@@ -141,6 +142,13 @@ def test_the_table_of_fields_is_that_of_the_class(page, part):
 def spelled(field):
     value = field.default if field.default is not MISSING else field.default_factory()
     return f'"{value}"' if isinstance(value, str) else repr(value)
+
+
+def test_lad_and_solad_are_built_as_their_page_says():
+    words = vars(assigners) | vars(distillers) | {"Lesson": Lesson, "DenseCriterion": DenseCriterion}
+    for method, judge, lesson in rows(section(text_of("distillers/lad.md"), "Fields and defaults"))[2:]:
+        plan = plan_of(method.strip("`"), "paa", "paa")
+        assert (plan.judge, plan.lesson) == (judge.strip("`"), eval(lesson.strip("`"), words))
 
 
 @pytest.mark.parametrize("page", ["distillers/index.md", "cli.md", "tutorial.md"])
@@ -184,6 +192,26 @@ def test_every_flag_of_a_verb_is_described_with_its_default(verb):
 
 def test_every_flag_of_a_run_is_described_with_its_default():
     assert_flags(described_flags("Flags of a run"), {field.name: field.default for field in fields(recipes.Run)})
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_command_that_is_shown_exists(page):
+    for verb, words in re.findall(
+        r"(?:^|`)ladle ([a-z]+)([^`\n]*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+    ):
+        assert verb in VERBS, f"{name_of(page)} shows `ladle {verb}`"
+        known = set(parameters(verb)) | {"help", "config"}
+        known |= {field.name for field in fields(recipes.Run)} if verb in ("train", "distill") else set()
+        for flag in re.findall(r"--([\w-]+)", words):
+            assert flag.replace("-", "_") in known, f"{name_of(page)} shows `ladle {verb} --{flag}`"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_name_that_is_imported_exists(page):
+    for block in blocks(page.read_text(encoding="utf-8"), "python"):
+        for module, names in re.findall(r"^from (ladle[\w.]*) import (.+)$", block, flags=re.MULTILINE):
+            for name in names.split(", "):
+                assert hasattr(import_module(module), name), f"{name_of(page)} imports {name} from {module}"
 
 
 # --------------------------------------------------------------------------------------------------------- the design
