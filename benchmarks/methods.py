@@ -45,7 +45,7 @@ def score(arguments, words):
     """Run one command and score the weights it leaves at the end of its budget."""
     print("$ " + shlex.join(words), flush=True)
     start = time.monotonic()
-    subprocess.run([sys.executable, "-m", "ladle.cli.main", *words[1:]], check=True)
+    subprocess.run([sys.executable, "-m", "ladle", *words[1:]], check=True)
     seconds = time.monotonic() - start
     folder = arguments.out / words[1] / words[words.index("--name") + 1]
     detector = load_detector(folder / "weights" / "last.safetensors")

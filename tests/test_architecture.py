@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "engine": {"types", "errors", "files"},
     "recipes": TAUGHT | BESIDE | {"engine"},
     "cli": {"errors", "recipes"},
+    "__main__": {"cli"},
     "__init__": {"errors", "detectors", "objectives", "recipes", "teachers"},
 }
 """What each part needs besides itself."""

@@ -109,6 +109,7 @@ def test_every_flag_of_a_run_is_described(capsys):
         ("train --device tpu", "--device takes one of auto, cpu, cuda, found tpu"),
         ("train --optimizer lion", "--optimizer takes one of sgd, adamw, found lion"),
         ("distill --method osmosis", "found osmosis"),
+        ("distill --method plain", "one of soft, soft-only, lad, solad, found plain"),
         ("val --model x --data y --device tpu", "--device takes one of auto, cpu, cuda, found tpu"),
         ("train --epochs", "--epochs"),
         ("train data", "unrecognized arguments: data"),
@@ -156,18 +157,24 @@ def test_every_spelling_means_the_same(ladle):
     ladle(f"train --weight_decay 1e-1 --data data --model paa-tiny {TINY} --quiet true name=three")
     one, two, three = (configured(name) for name in ("one", "two", "three"))
     for other in (two, three):
-        other["run"]["name"] = "one"
+        other["name"] = "one"
         assert other == one
-    assert one["run"]["weight_decay"] == 0.1
-    assert one["run"]["quiet"] is True
+    assert one["weight_decay"] == 0.1
+    assert one["quiet"] is True
 
 
 def test_flags_win_over_the_config_and_the_config_over_the_defaults(ladle):
     values = {"data": "data", "model": "paa-tiny", "imgsz": 64, "batch": 2, "epochs": 9, "device": "cpu", "seed": 3}
     Path("run.yaml").write_text(yaml.safe_dump(values | {"quiet": True}))
     ladle("train --config run.yaml --epochs 1 --name layered")
-    run = configured("layered")["run"]
+    run = configured("layered")
     assert (run["epochs"], run["batch"], run["seed"], run["schedule"]) == (1, 2, 3, "cosine")
+
+
+def test_the_config_of_a_run_starts_another_like_it(ladle):
+    ladle(f"train --data data --model paa-tiny {TINY} --quiet --name first")
+    ladle("train --config runs/train/first/config.yaml --name again")
+    assert configured("again") == configured("first") | {"name": "again"}
 
 
 def test_a_value_may_hold_an_equals_sign_and_a_number_may_be_negative(refused):

@@ -106,7 +106,6 @@ def test_a_weak_teacher_is_refused_before_anything_is_written(data, teacher, tmp
 @pytest.mark.parametrize(
     ("student", "method", "named"),
     [
-        ("paa-tiny", "plain", "soft, soft-only, lad, solad"),
         ("atss-tiny", "lad", "ATSS"),
         ("retinanet-tiny", "soft", "priors"),
         ("paa-r18", "lad", "strides"),

@@ -137,7 +137,7 @@ def test_a_config_that_is_none_is_refused_by_name(tmp_path, text):
 
 def test_a_config_of_another_version_is_refused(run, tmp_path):
     values = yaml.safe_load((run.folder / "config.yaml").read_text())
-    values["run"]["gears"] = 5
+    values["gears"] = 5
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(values))
     with pytest.raises(UserError, match="gears"):
         Job.read(str(tmp_path), "train")
@@ -156,12 +156,32 @@ def test_a_config_of_another_version_is_refused(run, tmp_path):
         ({"backbone_weights": "nowhere.pth"}, "nowhere.pth"),
         ({"ema": 2.0}, "--ema"),
         ({"devices": 0}, "--device"),
+        ({"lr": 0.0}, "--lr"),
+        ({"lr": -1.0}, "--lr"),
+        ({"weight_decay": -0.1}, "--weight-decay"),
+        ({"warmup": -1}, "--warmup"),
+        ({"multiscale": 2.0}, "--multiscale"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
 def test_settings_that_make_no_sense_are_refused(data, tmp_path, changed, named):
     with pytest.raises(UserError, match=named):
         train(data, "paa-tiny", replace(RUN, project=str(tmp_path), **changed))
+    assert list(tmp_path.iterdir()) == [], "a refused run leaves nothing behind that bars its corrected form"
+
+
+def test_a_run_stopped_in_its_first_epoch_begins_again(data, tmp_path, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr("ladle.objectives.Supervised.forward", stop)
+        with pytest.raises(KeyboardInterrupt):
+            train(data, "paa-tiny", replace(RUN, project=str(tmp_path), name="stopped"))
+    folder = tmp_path / "train" / "stopped"
+    assert (folder / "config.yaml").exists()
+    assert not (folder / "resume.pt").exists()
+    assert train(resume=str(folder)).weights.exists()
 
 
 def test_nothing_to_train_on_is_refused(tmp_path):

@@ -166,7 +166,3 @@ def _kind(hint: Any) -> str:
         return "one of " + ", ".join(map(str, get_args(hint)))
     kinds = [_kind(part) for part in get_args(hint) if part is not type(None)]
     return " or ".join(kinds) or _WORDS.get(hint, str(hint))
-
-
-if __name__ == "__main__":
-    sys.exit(main())

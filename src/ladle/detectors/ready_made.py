@@ -73,5 +73,5 @@ def detector_spec(
         head=head(size.width, size.depth, size.scale),
         inference=inference(),
         extra=size.extra,
-        imgsz=imgsz or size.imgsz,
+        imgsz=size.imgsz if imgsz is None else imgsz,
     )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field
+import json
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,12 +16,18 @@ from ladle.recipes.options import Run
 
 __all__ = ["Job", "file_hash", "new_folder"]
 
-_CONFIG = "config.yaml"
+_CONFIG, _TEACHER = "config.yaml", "teacher.json"
+_STUDENT = {"train": "model", "distill": "student"}
+"""What each verb calls the detector that learns."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides how a run goes. The teacher is referenced by its path and its SHA-256."""
+    """Everything that decides how a run goes.
+
+    In its folder ``config.yaml`` holds the flags, so that ``--config`` can start another run like it, and
+    ``teacher.json`` says which teacher that was: its path and its SHA-256.
+    """
 
     verb: Literal["train", "distill"]
     data: str
@@ -33,11 +40,16 @@ class Job:
     allow_weak_teacher: bool = False
 
     def write(self) -> None:
-        """Write the job as ``config.yaml`` into its folder."""
+        """Write the job into its folder."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        values = {key: value for key, value in asdict(self).items() if key != "folder"}
-        (folder / _CONFIG).write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+        flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student}
+        if self.verb == "distill":
+            flags |= {"method": self.method, "teacher": self.teacher, "allow_weak_teacher": self.allow_weak_teacher}
+            whose = {"file": self.teacher, "sha256": self.teacher_sha256}
+            (folder / _TEACHER).write_text(json.dumps(whose, ensure_ascii=False), encoding="utf-8")
+        text = yaml.safe_dump(flags | asdict(self.run), sort_keys=False, allow_unicode=True)
+        (folder / _CONFIG).write_text(text, encoding="utf-8")
 
     @classmethod
     def read(cls, folder: str, verb: Literal["train", "distill"]) -> Job:
@@ -46,9 +58,15 @@ class Job:
         if not file.is_file():
             raise UserError(f"--resume {folder}: expected a run folder with a {_CONFIG}, found none")
         try:
-            values: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-            job = cls(**(values | {"folder": folder, "run": Run(**values["run"])}))
-        except (yaml.YAMLError, TypeError, KeyError, ValueError) as error:
+            flags: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+            began: Literal["train", "distill"] = "train" if _STUDENT["train"] in flags else "distill"
+            student = flags.pop(_STUDENT[began])
+            teacher = json.loads((Path(folder) / _TEACHER).read_text(encoding="utf-8")) if began == "distill" else {}
+            run = Run(**{field.name: flags.pop(field.name) for field in fields(Run)})
+            job = cls(
+                verb=began, student=student, folder=folder, run=run, teacher_sha256=teacher.get("sha256"), **flags
+            )
+        except (yaml.YAMLError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
             raise UserError(f"{file} is no job of this version ({error}); start the run anew") from error
         if job.verb != verb:
             raise UserError(f"--resume {folder}: this is a run of `ladle {job.verb}`, resume it with that")

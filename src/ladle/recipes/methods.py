@@ -11,9 +11,11 @@ from ladle.distillers import SoftLabels
 from ladle.errors import UserError
 from ladle.objectives import Lesson
 
-__all__ = ["METHODS", "Method", "Plan", "plan_of"]
+__all__ = ["METHODS", "Distilled", "Method", "Plan", "plan_of"]
 
 Method = Literal["plain", "soft", "soft-only", "lad", "solad"]
+Distilled = Literal["soft", "soft-only", "lad", "solad"]
+"""The methods that need a teacher."""
 
 METHODS: dict[Method, str] = {
     "plain": "ground truth, assigned by the student",

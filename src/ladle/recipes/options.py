@@ -9,8 +9,12 @@ from ladle.data.transforms import Augmentation
 from ladle.detectors import Start
 from ladle.detectors.backbones import Norm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
+from ladle.errors import UserError
 
 __all__ = ["Run"]
+
+_LEAST_SIDE = 32
+"""Pictures of fewer pixels leave nothing to see at stride 32."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ class Run:
         cache: keep decoded pictures in memory.
         on_defect: what to do about defects of the data: ``repair`` them, ``skip`` the picture, or ``raise``.
         seed: of the first weights, the order and the views of the pictures.
-        patience: stop after so many evaluations without a better AP.
+        patience: stop after so many epochs without a better AP.
         eval_every: epochs between evaluations.
         log_every: steps between lines of ``metrics.jsonl``.
         name: the run's folder below ``project/<verb>``; by default the detector's name, numbered.
@@ -87,6 +91,17 @@ class Run:
     project: str = "runs"
     quiet: bool = False
 
+    def __post_init__(self) -> None:
+        """Refuse what makes no sense; what the training loop is told is checked there too."""
+        _at_least(1, batch=self.batch, devices=self.devices)
+        _at_least(0, workers=self.workers, warmup=self.warmup, weight_decay=self.weight_decay, clip=self.clip)
+        _at_least(_LEAST_SIDE, imgsz=self.imgsz)
+        if self.lr is not None and not self.lr > 0:
+            raise UserError(f"--lr {self.lr}: a learning rate is above 0; leave it out for the optimizer's own")
+        if not 0 <= self.multiscale < 1:
+            raise UserError(f"--multiscale {self.multiscale}: expected a share of --imgsz in [0, 1), such as 0.3")
+        self.settings()
+
     @property
     def start(self) -> Start:
         """What the backbone starts from."""
@@ -125,10 +140,11 @@ class Run:
         given = self.pretrained or self.backbone_weights is not None
         if (self.optimizer or ("sgd" if given else "adamw")) == "adamw":
             decay = 0.05 if self.weight_decay is None else self.weight_decay
-            return AdamW(self.lr or 0.003, decay, backbone_lr=self.backbone_lr)
+            return AdamW(0.003 if self.lr is None else self.lr, decay, backbone_lr=self.backbone_lr)
         per_step = self.batch * self.devices * self.accumulate
         decay = 1e-4 if self.weight_decay is None else self.weight_decay
-        return SGD(self.lr or 0.01 * per_step / 16, weight_decay=decay, backbone_lr=self.backbone_lr)
+        lr = 0.01 * per_step / 16 if self.lr is None else self.lr
+        return SGD(lr, weight_decay=decay, backbone_lr=self.backbone_lr)
 
     def _schedule(self) -> Schedule:
         if self.schedule == "cosine":
@@ -136,3 +152,9 @@ class Run:
         if self.schedule == "step":
             return Step(warmup=self.warmup)
         return OneCycle()
+
+
+def _at_least(least: int, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise UserError(f"--{name.replace('_', '-')} {value}: expected {least} or more")

@@ -27,7 +27,10 @@ def hire(file: str, student: DetectorSpec) -> FrozenDetector:
             f"{'; '.join(found)}; take a student and a teacher of the same kind of backbone (tiny and small, or any of "
             "the larger ones)"
         )
-    return FrozenDetector(detector, student.classes)
+    try:
+        return FrozenDetector(detector, student.classes)
+    except UserError as error:
+        raise UserError(f"--teacher {file}: {error}") from None
 
 
 def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch: int, allow_weak: bool) -> float:

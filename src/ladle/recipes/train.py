@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 from ladle.errors import UserError
 from ladle.recipes.jobs import Job, file_hash, new_folder
-from ladle.recipes.methods import METHODS, Method
+from ladle.recipes.methods import Distilled
 from ladle.recipes.options import Run
 from ladle.recipes.training import Trained, carry_out
 
@@ -31,7 +32,7 @@ def distill(
     data: str | None = None,
     student: str = "paa-r18",
     teacher: str | None = None,
-    method: Method = "lad",
+    method: Distilled = "lad",
     run: Run = Run(),
     allow_weak_teacher: bool = False,
     resume: str | None = None,
@@ -52,8 +53,8 @@ def distill(
         return carry_out(Job.read(resume, "distill"), resume=True)
     if teacher is None:
         raise UserError("distilling needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
-    if method not in METHODS or method == "plain":
-        known = ", ".join(name for name in METHODS if name != "plain")
+    if method not in get_args(Distilled):
+        known = ", ".join(get_args(Distilled))
         raise UserError(f"no method is called {method!r}: take --method {known}")
     job = Job(
         verb="distill",

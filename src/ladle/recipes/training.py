@@ -14,10 +14,10 @@ from torch import nn
 from ladle.data.loader import Loader, make_loader
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
-from ladle.engine import Result, fit, launch
 from ladle.evaluation import Evaluation
 from ladle.objectives import Supervised
 from ladle.recipes.console import say, table
+from ladle.recipes.devices import find_device
 from ladle.recipes.jobs import Job
 from ladle.recipes.methods import METHODS, plan_of
 from ladle.recipes.options import Run
@@ -28,6 +28,8 @@ from ladle.visual import draw_history
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
+
+    from ladle.engine import Result
 
 __all__ = ["Trained", "carry_out"]
 
@@ -43,7 +45,7 @@ class Trained:
 
 
 class _Prepared(NamedTuple):
-    """A job with its pictures opened and its student described."""
+    """A job with its pictures opened, its student described, and both tried: what is wrong with them shows here."""
 
     job: Job
     spec: DetectorSpec
@@ -57,16 +59,20 @@ class _Prepared(NamedTuple):
 
 def carry_out(job: Job, resume: bool = False) -> Trained:
     """Do a job from its first check to its last picture; with ``resume`` after the last epoch it finished."""
+    from ladle.engine import launch
+
     ready = _prepare(job)
     for line in (*_about(ready), *_about_teacher(ready)):
         say(line, job.run.quiet)
+    # A run that was stopped in its first epoch has nothing to go on from: it begins again.
+    resume = resume and (Path(job.folder) / "resume.pt").exists()
     job.write()
 
     result: Result = launch(job.run.devices, job.run.device, _work, ready, resume)
     folder = Path(job.folder)
     weights = folder / "weights" / "best.safetensors"
     examiner = ready.examiner()
-    score = examiner(load_detector(weights).to(_device(job.run)))
+    score = examiner(load_detector(weights).to(find_device(job.run.device)))
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     examiner.draw(score, folder / "plots")
     say(table(f"{folder}, epoch {result.best_epoch} of {job.run.epochs}", [score.evaluation.row()]), job.run.quiet)
@@ -77,11 +83,16 @@ def _prepare(job: Job) -> _Prepared:
     described = detector_spec(job.student, (), imgsz=job.run.imgsz)
     pictures, val = (open_source(job.data, split, job.run, described.imgsz) for split in ("train", "val"))
     spec = detector_spec(job.student, pictures.classes, pictures.category_ids, described.imgsz, job.run.start)
-    return _Prepared(job, spec, pictures, val)
+    spec.build()
+    ready = _Prepared(job, spec, pictures, val)
+    _loader(ready, rank=0, world=job.run.devices)
+    return ready
 
 
 def _work(fabric: Fabric, ready: _Prepared, resume: bool) -> Result:
     """The part that runs on every device."""
+    from ladle.engine import fit
+
     run = ready.job.run
     torch.manual_seed(run.seed)
     objective = _objective(ready.job, ready.spec.build())
@@ -152,7 +163,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     job, spec = ready.job, ready.spec
     if job.teacher is None:
         return []
-    teacher = hire(job.teacher, spec).to(_device(job.run)).detector
+    teacher = hire(job.teacher, spec).to(find_device(job.run.device)).detector
     plan = plan_of(job.method, spec.family, teacher.spec.family)
     ap = check_strength(job.teacher, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
     strength = "unknown AP: the validation pictures hold no object" if math.isnan(ap) else f"{100 * ap:.1f} AP"
@@ -165,12 +176,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
 def _workers(run: Run) -> int:
     if run.workers is not None:
         return run.workers
-    return 8 if _device(run) != "cpu" else 0
-
-
-def _device(run: Run) -> str:
-    available = "cuda" if torch.cuda.is_available() else "cpu"
-    return available if run.device == "auto" else run.device
+    return 8 if find_device(run.device) != "cpu" else 0
 
 
 def _in_percent(row: dict[str, float | int]) -> dict[str, float | int]:
