@@ -1,4 +1,4 @@
-"""Soft labels against the published golden scene."""
+"""Soft labels against numbers of an independent implementation on a scene of sines and cosines."""
 
 import math
 
@@ -37,7 +37,7 @@ def scene():
         (SoftLabels(weight=2, least=0.5), 27.66823, (15.31616, 1.82967, 0.12572)),
     ],
 )
-def test_agrees_with_the_published_scene(distiller, count, expected):
+def test_agrees_with_an_independent_implementation(distiller, count, expected):
     terms = distiller(*scene())
     assert float(terms["soft_class"].count) == pytest.approx(count, rel=1e-5)
     for name, value in zip(("soft_class", "soft_quality", "soft_box"), expected):

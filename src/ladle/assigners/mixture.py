@@ -1,4 +1,4 @@
-"""A mixture of two Gaussians on a line, fitted to many samples sets at once.
+"""A mixture of two Gaussians on a line, fitted to many sets of samples at once.
 
 The same expectation-maximisation as scikit-learn's ``GaussianMixture(2, "full")`` with its defaults, started as PAA
 starts it; float64 throughout, because the float32 'diag' formula E[x^2] - E[x]^2 fails on tight clusters.
@@ -27,45 +27,46 @@ class Mixture(NamedTuple):
 
 
 class _Parameters(NamedTuple):
-    weight: Float[Tensor, "N 1 2"]
-    mean: Float[Tensor, "N 1 2"]
-    variance: Float[Tensor, "N 1 2"]
+    """Of the two components, low one first: component-major, so that a row's samples lie side by side."""
+
+    weight: Float[Tensor, "2 N 1"]
+    mean: Float[Tensor, "2 N 1"]
+    variance: Float[Tensor, "2 N 1"]
 
 
 def fit_two_gaussians(samples: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"]) -> Mixture:
     """Fit each row on its own; ``samples`` ascend along a row, the ``valid`` ones stand first and are finite."""
-    x = torch.where(valid, samples.double(), 0.0).unsqueeze(-1)
-    count = valid.sum(-1)
-    last = x.gather(1, (count - 1).clamp(min=0).view(-1, 1, 1))
-    ends = torch.cat([x[:, :1], last], dim=-1)
+    x = torch.where(valid, samples.double(), 0.0)
+    counted, count = valid.double(), valid.sum(-1)
+    ends = torch.stack([x[:, :1], x.gather(1, (count - 1).clamp(min=0).unsqueeze(-1))])
     state = _Parameters(torch.full_like(ends, 0.5), ends, torch.ones_like(ends))
-    previous = torch.full_like(x[:, 0, 0], -torch.inf)
+    previous = torch.full_like(x[:, 0], -torch.inf)
     running = count >= 2
     for _ in range(LONGEST):
         if _surely_done(running):
             break
         density = _log_density(x, state)
-        total = density.logsumexp(-1)
-        mean_total = (total * valid).sum(-1) / count.clamp(min=1)
-        step = _maximise(x, (density - total.unsqueeze(-1)).exp() * valid.unsqueeze(-1))
-        move = running.view(-1, 1, 1)
+        total = torch.logaddexp(density[0], density[1])
+        mean_total = (total * counted).sum(-1) / count.clamp(min=1)
+        step = _maximise(x, (density - total).exp_() * counted)
+        move = running.unsqueeze(-1)
         state = _Parameters(*(torch.where(move, new, old) for new, old in zip(step, state, strict=True)))
         running = running & ((mean_total - previous).abs() >= TOLERANCE)
         previous = mean_total
-    density = _log_density(x, state)
-    return Mixture(valid & (density[..., 0] >= density[..., 1]), density.logsumexp(-1))
+    low, high = _log_density(x, state)
+    return Mixture(valid & (low >= high), torch.logaddexp(low, high))
 
 
-def _log_density(x: Tensor, state: _Parameters) -> Float[Tensor, "N K 2"]:
-    spread = math.log(2 * math.pi) + state.variance.log() + (x - state.mean).square() / state.variance
-    return state.weight.log() - spread / 2
+def _log_density(x: Tensor, state: _Parameters) -> Float[Tensor, "2 N K"]:
+    constant = state.weight.log() - (2 * math.pi * state.variance).log() / 2
+    return constant - (x - state.mean).square() / (2 * state.variance)
 
 
-def _maximise(x: Tensor, share: Float[Tensor, "N K 2"]) -> _Parameters:
-    mass = share.sum(1, keepdim=True) + _TINY
-    mean = (share * x).sum(1, keepdim=True) / mass
-    variance = (share * (x - mean).square()).sum(1, keepdim=True) / mass + RIDGE
-    return _Parameters(mass / mass.sum(-1, keepdim=True), mean, variance)
+def _maximise(x: Tensor, share: Float[Tensor, "2 N K"]) -> _Parameters:
+    mass = share.sum(-1, keepdim=True) + _TINY
+    mean = (share * x).sum(-1, keepdim=True) / mass
+    variance = (share * (x - mean).square()).sum(-1, keepdim=True) / mass + RIDGE
+    return _Parameters(mass / mass.sum(0, keepdim=True), mean, variance)
 
 
 def _surely_done(running: Tensor) -> bool:
