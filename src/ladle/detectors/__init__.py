@@ -2,11 +2,10 @@
 
 from ladle.detectors.backbones import BackboneSpec
 from ladle.detectors.dense import DenseSpec, DenseStage
-from ladle.detectors.detector import Detector
+from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
 from ladle.detectors.ready_made import READY_MADE, Start, detector_spec
-from ladle.detectors.spec import DetectorSpec
 from ladle.detectors.weights import load_detector, read_spec, save_detector
 
 __all__ = [

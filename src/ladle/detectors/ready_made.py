@@ -8,9 +8,9 @@ from difflib import get_close_matches
 
 from ladle.detectors.atss import atss_head, atss_inference
 from ladle.detectors.backbones import RESNETS, SMALL, BackboneSpec, Norm
+from ladle.detectors.detector import DetectorSpec
 from ladle.detectors.paa import paa_head, paa_inference
 from ladle.detectors.retinanet import retinanet_head, retinanet_inference
-from ladle.detectors.spec import DetectorSpec
 from ladle.errors import UserError
 
 __all__ = ["FAMILIES", "READY_MADE", "Start", "detector_spec"]

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import torch
 
-from ladle.detectors.detector import Detector
-from ladle.detectors.spec import DetectorSpec
+from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.errors import UserError
 from ladle.files import write_atomically
 
