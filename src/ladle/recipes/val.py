@@ -59,8 +59,8 @@ def val(
     numbers = score.evaluation
     recall = {"AR1": numbers.ar1, "AR10": numbers.ar10, "AR100": numbers.ar100}
     recall |= {"ARS": numbers.ar_small, "ARM": numbers.ar_medium, "ARL": numbers.ar_large}
-    title = f"{spec.name} on {data}, {split} ({len(source)} pictures)"
-    say(table(title, [numbers.row() | {name: 100 * value for name, value in recall.items()}]))
+    say(table(f"{spec.name} on {data}, {split} ({len(source)} pictures)", [numbers.row()]))
+    say(table("", [{name: 100 * value for name, value in recall.items()}]))
     say(table("", [{"class": name, "AP": 100 * ap} for name, ap in numbers.per_class.items()]))
     say(f"plots and results.json are in {folder}")
     return numbers
