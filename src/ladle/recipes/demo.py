@@ -24,6 +24,8 @@ STUDENT = "paa-tiny"
 BUDGET = Run(epochs=16, lr=0.004, jitter=0.0, crop=0.0, eval_every=16, quiet=True)
 """What every student of the demo gets; scored once, at the end, so that no epoch is chosen by its score."""
 _WAYS = {"plain": "plain", "lad": "LAD", "solad": "SoLAD"}
+_SURE = 0.5
+"""Least score of a detection that is drawn; the square root of two probabilities, hence so high."""
 _PICTURES = (3, 8, 21, 26)
 """Validation scenes that are drawn: they hold few and many objects, small and large ones, and a crowd."""
 
@@ -96,7 +98,7 @@ def _predictions(scenes: Scenes, number: int, students: dict[str, Detector], pat
     panels = [Panel("truth", scene.image, scene.boxes, scene.labels)]
     for title, student in students.items():
         found = student.detect(_alone(scenes, number))[0]
-        sure = found.scores >= 0.4
+        sure = found.scores >= _SURE
         panels.append(Panel(title, scene.image, found.boxes[sure], found.labels[sure], found.scores[sure]))
     return side_by_side(panels, CLASSES, path)
 
