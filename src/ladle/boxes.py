@@ -31,7 +31,8 @@ SHIFT_STD, STRETCH_STD = 0.1, 0.2
 """Scales of the regression targets of anchor-based heads: (dx, dy) and (log dw, log dh)."""
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 """A predicted side is at most 62.5 times its anchor's: keeps exp() finite."""
-_EPS = 1e-6
+IOU_FLOOR = 1e-6
+"""Least denominator of an overlap, in square pixels, and least side of a box that is encoded."""
 
 
 def area(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
@@ -64,27 +65,27 @@ def pairwise_iou(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4
     """Intersection over union of every pair, (..., p, 4) and (..., g, 4) -> (..., p, g)."""
     shared = pairwise_intersection(first, second)
     union = area(first).unsqueeze(-1) + area(second).unsqueeze(-2) - shared
-    return shared / union.clamp(min=_EPS)
+    return shared / union.clamp(min=IOU_FLOOR)
 
 
 def pairwise_coverage(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4"]) -> Tensor:
     """The share of each first box that lies in each second one ("IoF"), (..., p, 4) and (..., g, 4) -> (..., p, g)."""
-    return pairwise_intersection(first, second) / area(first).unsqueeze(-1).clamp(min=_EPS)
+    return pairwise_intersection(first, second) / area(first).unsqueeze(-1).clamp(min=IOU_FLOOR)
 
 
 def iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
     """Intersection over union, box by box."""
     shared = _intersection(first, second)
-    return shared / (area(first) + area(second) - shared).clamp(min=_EPS)
+    return shared / (area(first) + area(second) - shared).clamp(min=IOU_FLOOR)
 
 
 def giou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
     """Generalised IoU, box by box: IoU less the share of the common hull that neither covers (Rezatofighi 2019)."""
     shared = _intersection(first, second)
-    union = (area(first) + area(second) - shared).clamp(min=_EPS)
+    union = (area(first) + area(second) - shared).clamp(min=IOU_FLOOR)
     low = first[..., :2].minimum(second[..., :2])
     high = first[..., 2:].maximum(second[..., 2:])
-    hull = (high - low).clamp(min=0).prod(-1).clamp(min=_EPS)
+    hull = (high - low).clamp(min=0).prod(-1).clamp(min=IOU_FLOOR)
     return shared / union - (hull - union) / hull
 
 
@@ -117,7 +118,7 @@ def decode_deltas(priors: Float[Tensor, "*#b 4"], deltas: Float[Tensor, "*#b 4"]
 
 def encode_deltas(priors: Float[Tensor, "*#b 4"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
     """The deltas that :func:`decode_deltas` turns into ``boxes``; sides are floored at 1e-6 pixels."""
-    size = (priors[..., 2:] - priors[..., :2]).clamp(min=_EPS)
+    size = (priors[..., 2:] - priors[..., :2]).clamp(min=IOU_FLOOR)
     shift = (centers(boxes) - centers(priors)) / size
-    stretch = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=_EPS) / size).log()
+    stretch = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=IOU_FLOOR) / size).log()
     return torch.cat([shift / SHIFT_STD, stretch / STRETCH_STD], dim=-1)

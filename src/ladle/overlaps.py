@@ -9,20 +9,20 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.boxes import pairwise_coverage, pairwise_iou
+from ladle.boxes import IOU_FLOOR, pairwise_coverage
 from ladle.types import GroundTruth, Priors, Record
 
 __all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "rescuers"]
 
-CHUNK = 1 << 22
-"""Largest number of prior-object pairs held at once: 16 MiB a matrix in float32."""
+CHUNK = 1 << 20
+"""Largest number of prior-object pairs held at once: 4 MiB a matrix in float32, which stays in a processor's cache."""
 
 
 @dataclass(frozen=True)
 class Overlaps(Record):
     """The best IoU of every prior and the object that gives it, and the best IoU of every object.
 
-    Pairs with an invalid prior, a padded object or a crowd count as -1.
+    Pairs with an invalid prior, a padded object or a crowd count as 0.
     """
 
     iou: Float[Tensor, "B P"]
@@ -38,15 +38,14 @@ def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
 
 def best_overlaps(boxes: Float[Tensor, "#B P 4"], valid: Bool[Tensor, "#B P"], truth: GroundTruth) -> Overlaps:
     """Match every box with the object it overlaps most; on a tie the object listed first wins."""
-    batch = len(truth.labels)
-    best = truth.boxes.new_full((batch, boxes.shape[1]), -1.0)
+    best = truth.boxes.new_zeros(len(truth.labels), boxes.shape[1])
     index = torch.zeros_like(best, dtype=torch.long)
-    peaks = [truth.boxes.new_zeros(batch, 0)]
+    peaks = [truth.boxes.new_zeros(len(best), 0)]
     for part, overlap in _overlaps(boxes, valid, truth):
-        value, here = overlap.max(-1)
+        value, here = overlap.max(1)
         better = value > best
         best, index = torch.where(better, value, best), torch.where(better, here + part.start, index)
-        peaks.append(overlap.amax(1))
+        peaks.append(overlap.amax(2))
     return Overlaps(best, index, torch.cat(peaks, dim=1))
 
 
@@ -58,16 +57,13 @@ def rescuers(
     Only objects whose ``peak`` is at least ``least`` and above 0 rescue: an object that touches no prior would
     otherwise claim every prior it does not touch.
     """
-    entitled = (peak >= least) & (peak > 0)
-    rescued = torch.zeros(len(truth.labels), priors.boxes.shape[1], dtype=torch.bool, device=peak.device)
-    index = torch.zeros_like(rescued, dtype=torch.long)
+    entitled = torch.where((peak >= least) & (peak > 0), peak, torch.inf).unsqueeze(-1)
+    last = torch.zeros(len(peak), priors.boxes.shape[1], dtype=torch.int32, device=peak.device)
     for part, overlap in _overlaps(priors.boxes, priors.valid, truth):
-        match = (overlap == peak[:, None, part]) & entitled[:, None, part]
-        last = match.flip(-1).int().argmax(-1)
-        here = match.any(-1)
-        index = torch.where(here, part.stop - 1 - last, index)
-        rescued = rescued | here
-    return rescued, index
+        number = torch.arange(part.start + 1, part.stop + 1, dtype=torch.int32, device=peak.device)
+        here = torch.where(overlap == entitled[:, part], number.unsqueeze(-1), 0).amax(1)
+        last = last.maximum(here.int())
+    return last > 0, (last - 1).clamp(min=0).long()
 
 
 def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Tensor, "B P"]:
@@ -83,11 +79,21 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
     return free
 
 
-def _overlaps(boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Iterator[tuple[slice, Float[Tensor, "B P g"]]]:
+def _overlaps(boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Iterator[tuple[slice, Float[Tensor, "B g P"]]]:
+    """IoU of every object of a slice with every box; object-major, coordinate by coordinate, so that it streams.
+
+    The same expression as :func:`ladle.boxes.pairwise_iou`, bit for bit. What does not count gets an empty box.
+    """
     batch, objects = truth.labels.shape
+    x1, y1, x2, y2 = torch.where(valid.unsqueeze(-1), boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(2)
+    own = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
+    counted = torch.where(truth.learnable.unsqueeze(-1), truth.boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(-1)
     for part in object_slices(batch, boxes.shape[1], objects):
-        counted = valid.unsqueeze(-1) & truth.learnable[:, None, part]
-        yield part, torch.where(counted, pairwise_iou(boxes, truth.boxes[:, part]), -1.0)
+        left, top, right, bottom = counted[:, :, part]
+        width = (right.minimum(x2) - left.maximum(x1)).clamp_(min=0)
+        shared = (bottom.minimum(y2) - top.maximum(y1)).clamp_(min=0).mul_(width)
+        theirs = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
+        yield part, shared / (own + theirs).sub_(shared).clamp_(min=IOU_FLOOR)
 
 
 def _surely_empty(mask: Tensor) -> bool:
