@@ -17,6 +17,9 @@ __all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "resc
 CHUNK = 1 << 20
 """Largest number of prior-object pairs held at once: 4 MiB a matrix in float32, which stays in a processor's cache."""
 
+_FEWEST = 8
+"""Objects taken at once however many priors there are: one by one would be a loop over objects."""
+
 
 @dataclass(frozen=True)
 class Overlaps(Record):
@@ -31,8 +34,8 @@ class Overlaps(Record):
 
 
 def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
-    """Cut the objects so that one slice's pairs with all priors fit :data:`CHUNK`; static, hence compilable."""
-    width = max(1, CHUNK // max(batch * priors, 1))
+    """Cut the objects so that one slice's pairs with all priors fit :data:`CHUNK` if they can; static, hence compilable."""
+    width = max(_FEWEST, CHUNK // max(batch * priors, 1))
     return [slice(start, min(start + width, objects)) for start in range(0, objects, width)]
 
 
