@@ -34,7 +34,7 @@ class Overlaps(Record):
 
 
 def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
-    """Cut the objects so that one slice's pairs with all priors fit :data:`CHUNK` if they can; static, hence compilable."""
+    """Cut the objects so that the pairs of a slice with all priors fit :data:`CHUNK`; static, hence compilable."""
     width = max(_FEWEST, CHUNK // max(batch * priors, 1))
     return [slice(start, min(start + width, objects)) for start in range(0, objects, width)]
 
