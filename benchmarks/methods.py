@@ -5,8 +5,8 @@
 
 Every line is one call of `ladle train` or `ladle distill`, which is printed; every method of a seed starts from the
 same weights and sees the same pictures in the same order. Scored are the weights after the last epoch: no epoch is
-chosen by the pictures it is scored on. Prints a Markdown table of means and standard errors, and writes all numbers to
-OUT/numbers.json after each run, so that an interrupted table goes on where it stopped.
+chosen by the pictures it is scored on. Prints a Markdown table of means and standard errors, draws OUT/comparison.png,
+and writes all numbers to OUT/numbers.json after each run, so that an interrupted table goes on where it stopped.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from ladle.recipes.demo import BUDGET, STUDENT, teacher_file
 from ladle.recipes.options import Run
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
+from ladle.visual import draw_comparison
 
 COLUMNS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 
@@ -103,6 +104,8 @@ def main():
             file.write_text(json.dumps(rows, indent=1))
             print(rows[-1], flush=True)
     print(table(rows, methods))
+    by_method = {method: [row["AP"] for row in rows if row["method"] == method] for method in methods}
+    print(f"wrote {draw_comparison(by_method, arguments.out / 'comparison.png')}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,6 @@ __all__ = [
     "pairwise_coverage",
     "pairwise_intersection",
     "pairwise_iou",
-    "side_distances",
 ]
 
 SHIFT_STD, STRETCH_STD = 0.1, 0.2
@@ -94,12 +93,6 @@ def _intersection(first: Tensor, second: Tensor) -> Tensor:
     high = first[..., 2:].minimum(second[..., 2:])
     width, height = (high - low).clamp(min=0).unbind(-1)
     return width * height
-
-
-def side_distances(points: Float[Tensor, "*#b p 2"], boxes: Float[Tensor, "*#b g 4"]) -> Tensor:
-    """Distance from every point to the left, top, right and bottom side of every box; negative outside."""
-    points, boxes = points.unsqueeze(-2), boxes.unsqueeze(-3)
-    return torch.cat(torch.broadcast_tensors(points - boxes[..., :2], boxes[..., 2:] - points), dim=-1)
 
 
 def contains(boxes: Float[Tensor, "*#b 4"], points: Float[Tensor, "*#b 2"], margin: float = 0.0) -> Tensor:

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Priors, Term
 
-__all__ = ["ASSIGNER_LAWS", "DISTILLER_LAWS", "example_output", "example_scene"]
+__all__ = ["ASSIGNER_LAWS", "DISTILLER_LAWS", "example_output", "example_scene", "grid_priors"]
 
 AssignerUnderTest = Callable[[Predictions, Priors, GroundTruth], Assignment]
 DistillerUnderTest = Callable[[Output, Output, GroundTruth, Assignment], dict[str, Term]]
