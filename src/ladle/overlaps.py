@@ -12,7 +12,7 @@ from torch import Tensor
 from ladle.boxes import IOU_FLOOR, pairwise_coverage
 from ladle.types import GroundTruth, Priors, Record
 
-__all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "rescuers"]
+__all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "rescuers", "surely_none"]
 
 CHUNK = 1 << 20
 """Largest number of prior-object pairs held at once: 4 MiB a matrix in float32, which stays in a processor's cache."""
@@ -74,7 +74,7 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
     batch, objects = truth.labels.shape
     free = priors.valid.expand(batch, -1)
     crowd = truth.crowd & truth.valid
-    if _surely_empty(crowd):
+    if surely_none(crowd):
         return free
     for part in object_slices(batch, priors.boxes.shape[1], objects):
         covered = pairwise_coverage(priors.boxes, truth.boxes[:, part]) > share
@@ -99,6 +99,6 @@ def _overlaps(boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Iterator[tupl
         yield part, shared / (own + theirs).sub_(shared).clamp_(min=IOU_FLOOR)
 
 
-def _surely_empty(mask: Tensor) -> bool:
+def surely_none(mask: Bool[Tensor, "*b"]) -> bool:
     """Whether nothing is marked, asked only where looking is free: on the CPU, outside a compiled graph."""
     return mask.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(mask.any())

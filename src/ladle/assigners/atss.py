@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.assigners.protocol import full_precision
-from ladle.boxes import contains, iou
+from ladle.boxes import centers, contains, iou
 from ladle.overlaps import object_slices, outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -40,7 +40,7 @@ class ATSS:
         near, found = nearest_priors(priors, truth, self.topk)
         boxes = _gather(priors.boxes, near)
         overlap = iou(boxes, truth.boxes.unsqueeze(2))
-        inside = contains(truth.boxes.unsqueeze(2), (boxes[..., :2] + boxes[..., 2:]) / 2, self.margin)
+        inside = contains(truth.boxes.unsqueeze(2), centers(boxes), self.margin)
         chosen = found & inside & (overlap >= _mean_plus_spread(overlap, found))
         positive, index = _most_overlapped(near, overlap, chosen, priors.boxes.shape[1])
         return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
@@ -49,7 +49,7 @@ class ATSS:
 def nearest_priors(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
     """The ``topk`` valid priors of every level nearest to each object's centre, and which of these entries exist."""
     batch, objects = truth.labels.shape
-    middles = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
+    middles = centers(truth.boxes)
     keeps, exists = [], []
     for part in object_slices(batch, max(priors.counts), objects):
         levels, start = [], 0

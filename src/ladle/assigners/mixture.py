@@ -13,6 +13,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ladle.overlaps import surely_none
+
 __all__ = ["Mixture", "fit_two_gaussians"]
 
 TOLERANCE, LONGEST, RIDGE = 1e-3, 100, 1e-6
@@ -43,7 +45,7 @@ def fit_two_gaussians(samples: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"])
     previous = torch.full_like(x[:, 0], -torch.inf)
     running = count >= 2
     for _ in range(LONGEST):
-        if _surely_done(running):
+        if surely_none(running):
             break
         density = _log_density(x, state)
         total = torch.logaddexp(density[0], density[1])
@@ -67,8 +69,3 @@ def _maximise(x: Tensor, share: Float[Tensor, "2 N K"]) -> _Parameters:
     mean = (share * x).sum(-1, keepdim=True) / mass
     variance = (share * (x - mean).square()).sum(-1, keepdim=True) / mass + RIDGE
     return _Parameters(mass / mass.sum(0, keepdim=True), mean, variance)
-
-
-def _surely_done(running: Tensor) -> bool:
-    """Whether every row has converged, asked only where looking is free: on the CPU, outside a compiled graph."""
-    return running.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(running.any())
