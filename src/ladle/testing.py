@@ -20,7 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ladle.types import Assignment, GroundTruth, Output, Predictions, Priors, Term
+from ladle.types import Assignment, Grid, GroundTruth, Output, Predictions, Priors, Term
 
 __all__ = ["ASSIGNER_LAWS", "DISTILLER_LAWS", "example_output", "example_scene", "grid_priors"]
 
@@ -33,17 +33,18 @@ _GIB = 1 << 30
 
 def grid_priors(height: int, width: int, strides: Sequence[int] = (8, 16, 32), side: float = 8.0) -> Priors:
     """One square anchor of ``side`` strides at every location of every level."""
-    boxes, counts = [], []
+    boxes, counts, grids = [], [], []
     for stride in strides:
         y, x = torch.meshgrid(torch.arange(0, height, stride), torch.arange(0, width, stride), indexing="ij")
         center = torch.stack([x, y, x, y], dim=-1).reshape(-1, 4).float()
         half = side * stride / 2
         boxes.append(center + torch.tensor([-half, -half, half, half]))
         counts.append(len(center))
+        grids.append(Grid(len(range(0, height, stride)), len(range(0, width, stride)), float(stride), 0.0))
     level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts))
     every = torch.cat(boxes)
     valid = torch.ones(1, len(every), dtype=torch.bool)
-    return Priors(every[None], torch.tensor(strides).float()[level], level, valid, tuple(counts))
+    return Priors(every[None], torch.tensor(strides).float()[level], level, valid, tuple(counts), tuple(grids))
 
 
 def example_scene(

@@ -21,6 +21,7 @@ __all__ = [
     "Assignment",
     "Batch",
     "Detections",
+    "Grid",
     "GroundTruth",
     "Output",
     "Predictions",
@@ -54,7 +55,7 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
         return change(value)
     if isinstance(value, Record):
         return value.map(change)
-    if isinstance(value, tuple):
+    if type(value) is tuple:
         return tuple(_map(item, change) for item in value)
     return value
 
@@ -105,12 +106,24 @@ class GroundTruth(Record):
         return self.boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), self.labels.gather(1, index)
 
 
+class Grid(NamedTuple):
+    """How the priors of a level stand: ``each`` of them centred at ``((column + offset), (row + offset)) * stride``."""
+
+    height: int
+    width: int
+    stride: float
+    offset: float
+    each: int = 1
+
+
 @dataclass(frozen=True)
 class Priors(Record):
     """The places at which a detector predicts, level by level (finest first), row by row inside a level.
 
     ``valid`` is False where a prior lies in the padding of its image; such priors are left out of every loss.
     ``counts`` says how many priors each level has: it is static, so that per-level work needs no device round trip.
+    ``grids`` says where they stand if every level is a regular grid whose valid priors fill a rectangle at its top
+    left; assigners then look up the priors near an object instead of searching all. None where priors stand freely.
     """
 
     boxes: Float[Tensor, "#B P 4"]
@@ -118,6 +131,7 @@ class Priors(Record):
     level: Int[Tensor, " P"]
     valid: Bool[Tensor, "#B P"]
     counts: tuple[int, ...]
+    grids: tuple[Grid, ...] | None = None
 
     @property
     def centers(self) -> Float[Tensor, "#B P 2"]:
@@ -130,13 +144,15 @@ class Predictions(Record):
     """What a detector says at its priors.
 
     ``boxes`` are decoded. ``quality`` are logits of the localisation quality (IoU or centerness branch), ``edges`` the
-    logits of box-edge distributions; None where the detector has no such branch.
+    logits of box-edge distributions; None where the detector has no such branch. ``center_prior`` is what AutoAssign
+    learns about each class: the middle x, y and the spread x, y of its priors around an object's centre, in strides.
     """
 
     logits: Float[Tensor, "B P C"]
     boxes: Float[Tensor, "B P 4"]
     quality: Float[Tensor, "B P"] | None = None
     edges: Float[Tensor, "B P 4 K"] | None = None
+    center_prior: Float[Tensor, "B C 4"] | None = None
 
     @property
     def scores(self) -> Float[Tensor, "B P C"]:
@@ -151,11 +167,14 @@ class Assignment(Record):
     Prior p learns object ``objects[b,p,m]`` with strength ``affinity[b,p,m]`` and counts as background with weight
     ``background[b,p]``. Where both are zero the prior is ignored. Hard assigners have M = 1; where their affinity is
     zero ``objects`` is 0 and means nothing.
+
+    For the class of an object it learns a prior is no background at all, unless ``doubt`` says how much so (AutoAssign).
     """
 
     objects: Int[Tensor, "B P M"]
     affinity: Float[Tensor, "B P M"]
     background: Float[Tensor, "B P"]
+    doubt: Float[Tensor, "B P M"] | None = None
 
     @classmethod
     def hard(

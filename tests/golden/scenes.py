@@ -4,13 +4,14 @@ Pure numpy (PCG64), so they do not depend on the torch version. The random draws
 files hold what public implementations answered on exactly these numbers. Anchors sit at (i*s, j*s) with side 8*s.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from ladle.boxes import decode_deltas
-from ladle.types import GroundTruth, Predictions, Priors
+from ladle.types import Grid, GroundTruth, Predictions, Priors
 
 FOLDER = Path(__file__).parent
 S3 = (8, 16, 32)
@@ -152,6 +153,23 @@ class Scene:
             level=torch.arange(len(self.num_lvl)).repeat_interleave(torch.tensor(self.num_lvl)),
             valid=torch.ones(1, self.A, dtype=torch.bool),
             counts=tuple(self.num_lvl),
+            grids=tuple(Grid(h, w, float(s), 0.0) for (h, w), s in zip(self.sizes, self.strides)),
+        )
+
+    def point_priors(self, side=1.0):
+        """The points, centre (i + .5) * s, as squares of ``side`` strides."""
+        half = torch.from_numpy(self.S)[:, None] * side / 2
+        points = torch.from_numpy(self.P)
+        return replace(
+            self.priors(),
+            boxes=torch.cat([points - half, points + half], 1)[None],
+            grids=tuple(Grid(h, w, float(s), 0.5) for (h, w), s in zip(self.sizes, self.strides)),
+        )
+
+    def raw_predictions(self):
+        """What the scene's detector says, its boxes taken as they are."""
+        return Predictions(
+            torch.from_numpy(self.logits), torch.from_numpy(self.boxes), torch.from_numpy(self.aux)[..., 0]
         )
 
     def truth(self):

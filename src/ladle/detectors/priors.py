@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ladle.types import Priors
+from ladle.types import Grid, Priors
 
 __all__ = ["Anchors"]
 
@@ -76,6 +76,10 @@ def _lay(
         levels = [anchors._level(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
         counts = tuple(len(level) for level in levels)
         level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
-        stride = torch.tensor(strides, dtype=torch.float32, device=device)[level]
+        strides_of = torch.tensor(strides, dtype=torch.float32, device=device)[level]
         valid = torch.ones(1, len(level), dtype=torch.bool, device=device)
-        return Priors(torch.cat(levels)[None], stride, level, valid, counts)
+        grids = tuple(
+            Grid(*shape, float(stride), anchors.offset, anchors.per_location)
+            for shape, stride in zip(shapes, strides, strict=True)
+        )
+        return Priors(torch.cat(levels)[None], strides_of, level, valid, counts, grids)
