@@ -12,7 +12,7 @@ from torch import Tensor
 from ladle.boxes import IOU_FLOOR, pairwise_coverage
 from ladle.types import GroundTruth, Priors, Record
 
-__all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "rescuers", "surely_none"]
+__all__ = ["Overlaps", "best_overlaps", "may_look", "object_slices", "outside_crowds", "rescuers", "surely_none"]
 
 CHUNK = 1 << 20
 """Largest number of prior-object pairs held at once: 4 MiB a matrix in float32, which stays in a processor's cache."""
@@ -99,6 +99,11 @@ def _overlaps(boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Iterator[tupl
         yield part, shared / (own + theirs).sub_(shared).clamp_(min=IOU_FLOOR)
 
 
+def may_look(tensor: Tensor) -> bool:
+    """Whether reading what a tensor holds is free: on the CPU, outside a compiled graph; a GPU's queue would stop."""
+    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
 def surely_none(mask: Bool[Tensor, "*b"]) -> bool:
-    """Whether nothing is marked, asked only where looking is free: on the CPU, outside a compiled graph."""
-    return mask.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(mask.any())
+    """Whether nothing is marked, asked only where looking is free."""
+    return may_look(mask) and not bool(mask.any())

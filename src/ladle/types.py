@@ -168,7 +168,8 @@ class Assignment(Record):
     ``background[b,p]``. Where both are zero the prior is ignored. Hard assigners have M = 1; where their affinity is
     zero ``objects`` is 0 and means nothing.
 
-    For the class of an object it learns a prior is no background at all, unless ``doubt`` says how much so (AutoAssign).
+    For the class of an object it learns a prior is no background at all; ``doubt``, if given, says how much it is
+    nevertheless (AutoAssign).
     """
 
     objects: Int[Tensor, "B P M"]

@@ -1,0 +1,137 @@
+"""The pairs that are looked up on a grid are those that a search would find."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ladle import pairs as module
+from ladle.boxes import centers, contains
+from ladle.detectors.priors import Anchors
+from ladle.pairs import Pairs, compact, leading, pairs_inside, settle
+
+SIZES = ((20, 24), (10, 12), (5, 6))
+
+
+def scene(offset=0.0, ratios=(1.0,), seed=0, objects=7):
+    generator = torch.Generator().manual_seed(seed)
+    sizes = torch.tensor([[160, 192], [130, 100]])
+    priors = Anchors((4.0,), ratios, offset).grid(SIZES, (8, 16, 32), sizes, torch.device("cpu"))
+    middle = torch.rand(2, objects, 2, generator=generator) * 220 - 20
+    half = torch.rand(2, objects, 2, generator=generator) * 60
+    half[:, -1] = 300.0
+    boxes = torch.cat([middle - half, middle + half], -1)
+    boxes[:, 0] = torch.tensor([16.0, 24.0, 64.0, 64.0])
+    wanted = torch.ones(2, objects, dtype=torch.bool)
+    wanted[1, 2] = False
+    return priors, boxes, wanted
+
+
+def searched(priors, boxes, wanted, margin=0.0):
+    inside = contains(boxes[:, :, None], centers(priors.boxes)[:, None], margin) & priors.valid[:, None]
+    return [tuple(row) for row in (inside & wanted[..., None]).nonzero().tolist()]
+
+
+def found(lists):
+    every = []
+    for pairs in lists:
+        here = torch.stack([pairs.image, pairs.object, pairs.prior], 1)[pairs.real]
+        every += [tuple(row) for row in here.tolist()]
+    return every
+
+
+@pytest.mark.parametrize("offset", [0.0, 0.5])
+@pytest.mark.parametrize("ratios", [(1.0,), (0.5, 1.0, 2.0)])
+@pytest.mark.parametrize("margin", [0.0, 0.01])
+def test_a_grid_gives_the_pairs_of_a_search_in_order(offset, ratios, margin):
+    priors, boxes, wanted = scene(offset, ratios)
+    expected = searched(priors, boxes, wanted, margin)
+    assert len(expected) > 500
+    assert found(pairs_inside(priors, boxes, wanted, margin)) == expected
+
+
+@pytest.mark.parametrize("most", [None, 24])
+def test_padded_lists_hold_the_same_pairs(monkeypatch, most):
+    priors, boxes, wanted = scene(0.5)
+    expected = searched(priors, boxes, wanted)
+    monkeypatch.setattr(module, "may_look", lambda tensor: False)
+    assert sorted(found(pairs_inside(priors, boxes, wanted, most=most))) == sorted(expected)
+
+
+def test_priors_that_stand_freely_are_searched():
+    priors, boxes, wanted = scene()
+    assert found(pairs_inside(replace(priors, grids=None), boxes, wanted)) == searched(priors, boxes, wanted)
+
+
+def test_regions_may_differ_from_level_to_level():
+    priors, boxes, wanted = scene(0.5)
+    radius = torch.tensor([12.0, 24.0, 48.0]).view(1, 1, 3, 1)
+    middle = centers(boxes).unsqueeze(2)
+    regions = torch.cat([middle - radius, middle + radius], -1)
+    expected = [
+        pair
+        for level in range(3)
+        for pair in searched(priors, regions[:, :, level], wanted)
+        if priors.level[pair[2]] == level
+    ]
+    assert found(pairs_inside(priors, regions, wanted, most=4)) == sorted(expected)
+
+
+def test_long_lists_come_in_parts(monkeypatch):
+    priors, boxes, wanted = scene()
+    monkeypatch.setattr(module, "CHUNK", 400)
+    lists = list(pairs_inside(priors, boxes, wanted))
+    assert len(lists) > 2
+    assert sorted(found(lists)) == searched(priors, boxes, wanted)
+    ranges = [set(pairs.object.tolist()) for pairs in lists if len(pairs.object)]
+    assert all(not (a & b) for i, a in enumerate(ranges) for b in ranges[:i]), "an object is in two parts"
+
+
+def test_no_objects_give_no_pairs():
+    priors, boxes, wanted = scene()
+    assert found(pairs_inside(priors, boxes[:, :0], wanted[:, :0])) == []
+
+
+@pytest.mark.parametrize("k", [1, 3, 50])
+@pytest.mark.parametrize("free", [True, False])
+def test_leading_takes_the_cheapest_of_each_object(monkeypatch, k, free):
+    priors, boxes, wanted = scene()
+    if not free:
+        monkeypatch.setattr(module, "may_look", lambda tensor: False)
+    for pairs in pairs_inside(priors, boxes, wanted):
+        cost = torch.randn(len(pairs.prior), generator=torch.Generator().manual_seed(k))
+        cost[::11] = torch.inf
+        best, positions = leading(pairs, cost, k)
+        expected = set()
+        for image in range(2):
+            for number in range(boxes.shape[1]):
+                mine = pairs.real & (pairs.image == image) & (pairs.object == number) & cost.isfinite()
+                order = mine.nonzero().squeeze(1)[cost[mine].argsort()][:k]
+                expected |= {(image, number, prior) for prior in pairs.prior[order].tolist()}
+        assert set(found([best])) == expected
+        assert torch.equal(pairs.prior[positions], best.prior)
+
+
+def test_equal_costs_prefer_the_earlier_prior():
+    pairs = Pairs(*(torch.tensor(x) for x in ([0, 0, 0], [0, 0, 0], [4, 7, 9])), real=torch.ones(3, dtype=torch.bool))
+    assert leading(pairs, torch.zeros(3), 2)[0].prior.tolist() == [4, 7]
+    assert leading(pairs, torch.tensor([0.0, -0.0, -1.0]), 2)[0].prior.tolist() == [9, 4]
+
+
+def test_a_prior_wanted_twice_goes_to_more_merit_and_on_a_tie_to_the_first_object():
+    image, number, prior = [0, 0, 0, 0, 1], [0, 1, 1, 2, 0], [3, 3, 5, 5, 3]
+    real = torch.tensor([True, True, True, True, False])
+    pairs = Pairs(torch.tensor(image), torch.tensor(number), torch.tensor(prior), real)
+    taken, index = settle(pairs, torch.tensor([0.2, 0.7, 0.5, 0.5, 9.0]), 2, 8)
+    assert taken.nonzero().tolist() == [[0, 3], [0, 5]]
+    assert index[0, 3] == 1
+    assert index[0, 5] == 1
+
+
+def test_compact_moves_marked_columns_to_the_front():
+    mask = torch.tensor([[0, 1, 0, 1, 1], [0, 0, 0, 1, 0]]).bool()
+    index, exists = compact(mask)
+    assert exists.tolist() == [[True, True, True], [True, False, False]]
+    assert index[0].tolist() == [1, 3, 4]
+    assert index[1, 0] == 3
+    assert compact(mask[:, :0])[0].shape == (2, 0)
