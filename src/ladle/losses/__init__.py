@@ -1,6 +1,18 @@
 """Pure losses, unreduced: what a prediction costs, element by element."""
 
+from ladle.losses.distribution import distribution_focal, expected_bin
 from ladle.losses.focal import background_focal, class_focal_sum, object_focal, sigmoid_focal
 from ladle.losses.kl import focal_kl
+from ladle.losses.quality_focal import background_quality_focal, quality_focal
 
-__all__ = ["background_focal", "class_focal_sum", "focal_kl", "object_focal", "sigmoid_focal"]
+__all__ = [
+    "background_focal",
+    "background_quality_focal",
+    "class_focal_sum",
+    "distribution_focal",
+    "expected_bin",
+    "focal_kl",
+    "object_focal",
+    "quality_focal",
+    "sigmoid_focal",
+]

@@ -1,0 +1,25 @@
+"""Quality focal loss: focal loss against targets in [0, 1] (Li et al., "Generalized Focal Loss", NeurIPS 2020)."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ladle.losses.focal import background_focal
+
+__all__ = ["background_quality_focal", "quality_focal"]
+
+
+def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
+    """``|t - p|^beta * BCE(p, t)`` (eq. 5); any shape, gradient through the factor as in the released code.
+
+    With a task-aligned target this is the class loss of TOOD (Feng et al., ICCV 2021, eq. 5) as well.
+    """
+    apart = (targets - logits.sigmoid()).abs().pow(beta)
+    return apart * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+
+
+background_quality_focal = partial(background_focal, alpha=0.0)
+"""The loss of a logit whose target is 0: focal loss with gamma 2 and without alpha."""
