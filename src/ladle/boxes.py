@@ -18,7 +18,9 @@ __all__ = [
     "clip",
     "contains",
     "decode_deltas",
+    "decode_distances",
     "encode_deltas",
+    "encode_distances",
     "giou",
     "iou",
     "pairwise_coverage",
@@ -115,3 +117,13 @@ def encode_deltas(priors: Float[Tensor, "*#b 4"], boxes: Float[Tensor, "*#b 4"])
     shift = (centers(boxes) - centers(priors)) / size
     stretch = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=IOU_FLOOR) / size).log()
     return torch.cat([shift / SHIFT_STD, stretch / STRETCH_STD], dim=-1)
+
+
+def decode_distances(points: Float[Tensor, "*#b 2"], distances: Float[Tensor, "*#b 4"]) -> Tensor:
+    """Boxes whose left, top, right and bottom edge lie ``distances`` pixels from their point (FCOS coder)."""
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
+
+
+def encode_distances(points: Float[Tensor, "*#b 2"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
+    """The distances that :func:`decode_distances` turns into ``boxes``; negative where the point lies outside."""
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)

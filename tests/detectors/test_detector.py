@@ -71,7 +71,7 @@ def test_ready_made_detectors_predict_at_every_prior(name):
     output = spec.build().eval()(torch.rand(1, 3, 64, 64), torch.tensor([[64, 64]]))[0]
     priors = output.priors.boxes.shape[1]
     assert output.predictions.logits.shape == (1, priors, 3)
-    assert (output.predictions.quality is None) == name.startswith("retinanet")
+    assert (output.predictions.quality is None) == name.startswith(("retinanet", "gfl", "tood", "rtmdet"))
     assert len(output.priors.counts) == len(output.features) == len(spec.strides)
 
 

@@ -5,13 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ladle.boxes import decode_deltas
+from ladle.boxes import decode_deltas, decode_distances
 from ladle.detectors.backbones import group_norm
 from ladle.detectors.priors import Anchors
+from ladle.losses import expected_bin
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
 __all__ = ["DenseSpec", "DenseStage"]
@@ -25,9 +28,21 @@ class DenseSpec:
         width: channels of the towers, those of the neck.
         depth: convolutions per tower.
         anchors: the priors.
-        quality: whether a branch predicts localisation quality (PAA's IoU, ATSS's centerness).
+        quality: whether a branch of one channel judges the prior: PAA's IoU, the centerness of ATSS and FCOS, the
+            objectness of YOLOX and AutoAssign. What it comes to mean is up to the criterion.
         norm: group normalisation in the towers (RetinaNet has none).
-        level_scale: a learnt factor per level on the box deltas (ATSS, PAA).
+        level_scale: a learnt factor per level on what the box branch says.
+        box: how a box is said: as R-CNN ``deltas`` of the prior; as ``distances`` of its edges from the prior's centre
+            in strides; or as a ``distribution`` of each distance over ``bins`` (GFL).
+        bins: how many distances the distribution knows: 0, 1 ... ``bins - 1`` strides.
+        class_prior: the probability at which every class starts, so that the first steps are not spent on unlearning
+            the background (Lin et al. 2017).
+        quality_prior: the probability at which the quality branch starts (YOLOX 0.01).
+        center_prior: whether to learn per class where its priors lie around an object's centre (AutoAssign).
+
+    Distances are ``softplus(scale * x)``: like the ``relu`` of FCOS, OTA and AutoAssign but for the first stride, and
+    never without a gradient. They start as the prior's own box, which for AutoAssign's priors of 8 strides is its
+    published bias of 4.
     """
 
     width: int = 256
@@ -36,10 +51,20 @@ class DenseSpec:
     quality: bool = True
     norm: bool = True
     level_scale: bool = True
+    box: Literal["deltas", "distances", "distribution"] = "deltas"
+    bins: int = 17
+    class_prior: float = 0.01
+    quality_prior: float = 0.5
+    center_prior: bool = False
 
     def build(self, classes: int, strides: Sequence[int]) -> DenseStage:
         """Build the stage for ``classes`` and a pyramid of ``strides``."""
         return DenseStage(self, classes, strides)
+
+    @property
+    def box_width(self) -> int:
+        """Channels that say one box."""
+        return 4 * self.bins if self.box == "distribution" else 4
 
 
 class DenseStage(nn.Module):
@@ -52,16 +77,27 @@ class DenseStage(nn.Module):
         self.class_tower = _tower(spec)
         self.box_tower = _tower(spec)
         self.class_conv = nn.Conv2d(spec.width, per_location * classes, 3, padding=1)
-        self.box_conv = nn.Conv2d(spec.width, per_location * 4, 3, padding=1)
+        self.box_conv = nn.Conv2d(spec.width, per_location * spec.box_width, 3, padding=1)
         self.quality_conv = nn.Conv2d(spec.width, per_location, 3, padding=1) if spec.quality else None
         self.scales = nn.Parameter(torch.ones(len(self.strides))) if spec.level_scale else None
+        start = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(classes, 1)
+        self.center_prior = nn.Parameter(start) if spec.center_prior else None
+        self._start()
+
+    @torch.no_grad()
+    def _start(self) -> None:
         for conv in self.modules():
             if isinstance(conv, nn.Conv2d):
                 nn.init.normal_(conv.weight, std=0.01)
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
-        # Every class starts at probability 0.01, so that the first steps are not spent on unlearning the background.
-        self.class_conv.bias = nn.Parameter(torch.full((per_location * classes,), -math.log(99)))
+        _bias(self.class_conv).fill_(_logit(self.spec.class_prior))
+        if self.quality_conv is not None:
+            _bias(self.quality_conv).fill_(_logit(self.spec.quality_prior))
+        if self.spec.box == "distances":
+            half = self.spec.anchors.halves().repeat(1, 2).flatten()
+            # The inverse of softplus: by its bias alone a prior says its own box.
+            _bias(self.box_conv).copy_(half + (-(-half).expm1()).log())
 
     def propose(
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
@@ -72,24 +108,35 @@ class DenseStage(nn.Module):
 
     def forward(self, features: Sequence[Tensor], priors: Priors) -> Predictions:
         """Predict at the priors, which must be this stage's own grid."""
-        logits, deltas, quality = [], [], []
+        logits, said, quality = [], [], []
         for level, feature in enumerate(features):
             of_class, of_box = self.class_tower(feature), self.box_tower(feature)
             logits.append(_flatten(self.class_conv(of_class), self.classes))
-            delta = _flatten(self.box_conv(of_box), 4)
-            deltas.append(delta * self.scales[level] if self.scales is not None else delta)
+            rows = _flatten(self.box_conv(of_box), self.spec.box_width)
+            said.append(rows * self.scales[level] if self.scales is not None else rows)
             if self.quality_conv is not None:
                 quality.append(_flatten(self.quality_conv(of_box), 1))
-        every = torch.cat(deltas, dim=1)
+        every = torch.cat(said, dim=1)
         if every.shape[1] != priors.boxes.shape[1]:
             raise ValueError(
                 f"a dense head predicts at its own {every.shape[1]} priors, but was asked about {priors.boxes.shape[1]}"
             )
+        boxes, edges = self._decode(every.float(), priors)
         return Predictions(
             logits=torch.cat(logits, dim=1),
-            boxes=decode_deltas(priors.boxes, every.float()),
+            boxes=boxes,
             quality=torch.cat(quality, dim=1)[..., 0] if quality else None,
+            edges=edges,
+            center_prior=self.center_prior.expand(len(every), -1, -1) if self.center_prior is not None else None,
         )
+
+    def _decode(self, said: Tensor, priors: Priors) -> tuple[Tensor, Tensor | None]:
+        """Boxes (B,P,4) and, of a head that says them, the logits of their edges (B,P,4,K)."""
+        if self.spec.box == "deltas":
+            return decode_deltas(priors.boxes, said), None
+        edges = said.unflatten(-1, (4, self.spec.bins)) if self.spec.box == "distribution" else None
+        distances = F.softplus(said) if edges is None else expected_bin(edges)
+        return decode_distances(priors.centers, distances * priors.stride[:, None]), edges
 
 
 def _tower(spec: DenseSpec) -> nn.Sequential:
@@ -105,3 +152,12 @@ def _flatten(maps: Tensor, width: int) -> Tensor:
     """Maps (B, A*width, H, W) to rows (B, H*W*A, width): row by row, then the anchors of a location."""
     batch = maps.shape[0]
     return maps.permute(0, 2, 3, 1).reshape(batch, -1, width)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
+
+
+def _logit(chance: float) -> float:
+    return math.log(chance / (1 - chance))

@@ -22,8 +22,8 @@ class Inference:
     """How a detector's predictions become detections.
 
     Args:
-        rule: how a class probability and the quality branch make a score: ``class`` alone, their ``product`` (ATSS,
-            FCOS), or its square ``root`` (PAA).
+        rule: how a class probability and the quality branch make a score: ``class`` alone (RetinaNet, GFL, TOOD,
+            RTMDet), their ``product`` (ATSS, FCOS, YOLOX, AutoAssign), or its square ``root`` (PAA, OTA).
         threshold: least score.
         nms: IoU above which the weaker of two boxes of one class goes.
         candidates: best priors kept per level before suppression.

@@ -19,11 +19,13 @@ __all__ = ["Anchors"]
 class Anchors:
     """Boxes centred at ``(i + offset) * stride``, the same few at every location of a level.
 
+    A point is the centre of a square: the square lets assigners by overlap serve detectors without anchors too.
+
     Args:
         scales: sides of a square anchor in strides.
         ratios: heights over widths at equal area. At one location the ratios vary slowest, as in mmdetection.
-        offset: 0 for ATSS, PAA, GFL and RetinaNet (mmdetection), 0.5 for grids that sit in the cells' middles. A
-            teacher must use its student's.
+        offset: 0 for ATSS, PAA, GFL, RetinaNet and AutoAssign (mmdetection), 0.5 for grids that sit in the cells'
+            middles (FCOS, YOLOX). A teacher must use its student's.
     """
 
     scales: tuple[float, ...] = (8.0,)
@@ -34,6 +36,12 @@ class Anchors:
     def per_location(self) -> int:
         """How many anchors stand at one location."""
         return len(self.scales) * len(self.ratios)
+
+    def halves(self) -> Float[Tensor, "A 2"]:
+        """Half the width and half the height of every anchor of a location, in strides."""
+        scales, ratios = torch.tensor(self.scales), torch.tensor(self.ratios).sqrt()
+        widths, heights = scales[None] / ratios[:, None], scales[None] * ratios[:, None]
+        return torch.stack([widths.flatten(), heights.flatten()], dim=-1) / 2
 
     def grid(
         self,
@@ -55,11 +63,8 @@ class Anchors:
         return replace(grid, valid=(cell < filled).all(-1))
 
     def _level(self, height: int, width: int, stride: int, device: torch.device) -> Float[Tensor, "N 4"]:
-        scales = torch.tensor(self.scales, device=device)
-        ratios = torch.tensor(self.ratios, device=device).sqrt()
-        half_width = (scales[None] / ratios[:, None]).flatten() * (stride / 2)
-        half_height = (scales[None] * ratios[:, None]).flatten() * (stride / 2)
-        shape = torch.stack([-half_width, -half_height, half_width, half_height], dim=-1)
+        half = self.halves().to(device) * stride
+        shape = torch.cat([-half, half], dim=-1)
         y = (torch.arange(height, device=device) + self.offset) * stride
         x = (torch.arange(width, device=device) + self.offset) * stride
         y, x = torch.meshgrid(y, x, indexing="ij")

@@ -7,10 +7,17 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 
 from ladle.detectors.atss import atss_head, atss_inference
+from ladle.detectors.autoassign import autoassign_head, autoassign_inference
 from ladle.detectors.backbones import RESNETS, SMALL, BackboneSpec, Norm
 from ladle.detectors.detector import DetectorSpec
+from ladle.detectors.fcos import fcos_head, fcos_inference
+from ladle.detectors.gfl import gfl_head, gfl_inference
+from ladle.detectors.ota import ota_head, ota_inference
 from ladle.detectors.paa import paa_head, paa_inference
 from ladle.detectors.retinanet import retinanet_head, retinanet_inference
+from ladle.detectors.rtmdet import rtmdet_head, rtmdet_inference
+from ladle.detectors.tood import tood_head, tood_inference
+from ladle.detectors.yolox import yolox_head, yolox_inference
 from ladle.errors import UserError
 
 __all__ = ["FAMILIES", "READY_MADE", "Start", "detector_spec"]
@@ -19,6 +26,13 @@ FAMILIES = {
     "retinanet": (retinanet_head, retinanet_inference),
     "atss": (atss_head, atss_inference),
     "paa": (paa_head, paa_inference),
+    "gfl": (gfl_head, gfl_inference),
+    "fcos": (fcos_head, fcos_inference),
+    "ota": (ota_head, ota_inference),
+    "autoassign": (autoassign_head, autoassign_inference),
+    "tood": (tood_head, tood_inference),
+    "yolox": (yolox_head, yolox_inference),
+    "rtmdet": (rtmdet_head, rtmdet_inference),
 }
 """A family's head and how its predictions are read."""
 
