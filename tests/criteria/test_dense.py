@@ -98,11 +98,11 @@ def test_a_perfect_box_costs_nothing_whichever_loss():
 
 
 def test_centerness_is_one_in_the_middle_and_falls_towards_the_sides():
-    from ladle.criteria.dense import _centerness
+    from ladle.criteria.regression import centerness
 
     box = torch.tensor([[[0.0, 0.0, 20.0, 10.0]]]).expand(1, 3, 4)
     points = torch.tensor([[[10.0, 5.0], [5.0, 5.0], [20.0, 5.0]]])
-    torch.testing.assert_close(_centerness(points, box), torch.tensor([[1.0, (5 / 15) ** 0.5, 0.0]]))
+    torch.testing.assert_close(centerness(points, box), torch.tensor([[1.0, (5 / 15) ** 0.5, 0.0]]))
 
 
 def test_a_criterion_for_a_branch_that_is_not_there_is_refused():

@@ -1,5 +1,6 @@
 """Criteria: what a detector pays, given which prior learns which object."""
 
 from ladle.criteria.dense import DenseCriterion
+from ladle.criteria.published import CRITERIA
 
-__all__ = ["DenseCriterion"]
+__all__ = ["CRITERIA", "DenseCriterion"]
