@@ -7,12 +7,29 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ladle.assigners import ATSS, PAA, MaxIoU
+from ladle.assigners import ATSS, FCOS, PAA, MaxIoU, PseudoIoU
 from ladle.distillers import SoftLabels
 from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS, example_scene
 from ladle.types import Assignment, Term
 
-ASSIGNERS = (MaxIoU(), MaxIoU(rescue=None), MaxIoU(rescued="prior"), ATSS(), PAA(), PAA(cut="prefix"))
+ASSIGNERS = (
+    MaxIoU(),
+    MaxIoU(rescue=None),
+    MaxIoU(rescued="prior"),
+    MaxIoU(boxes="predictions"),
+    MaxIoU(boxes="predictions", keep_count=True),
+    ATSS(),
+    ATSS(boxes="predictions"),
+    ATSS(boxes="predictions", keep_count=True),
+    FCOS(),
+    FCOS(radius=None),
+    FCOS(boxes="predictions"),
+    PseudoIoU(),
+    PseudoIoU(boxes="predictions"),
+    PseudoIoU(boxes="predictions", keep_count=True),
+    PAA(),
+    PAA(cut="prefix"),
+)
 DISTILLERS = (SoftLabels(), SoftLabels(weight=10.0, least=0.1))
 
 
@@ -28,7 +45,7 @@ def test_assigners_obey(assigner, law):
 
 def test_assigners_compile_into_one_graph():
     script = f"""
-from ladle.assigners import ATSS, PAA, MaxIoU
+from ladle.assigners import *
 from ladle.testing import {UNTYPED} as law
 for assigner in {ASSIGNERS!r}:
     law(assigner)

@@ -79,7 +79,7 @@ def test_regions_may_differ_from_level_to_level():
 
 def test_long_lists_come_in_parts(monkeypatch):
     priors, boxes, wanted = scene()
-    monkeypatch.setattr(module, "CHUNK", 400)
+    monkeypatch.setattr(module, "LONGEST", 400)
     lists = list(pairs_inside(priors, boxes, wanted))
     assert len(lists) > 2
     assert sorted(found(lists)) == searched(priors, boxes, wanted)

@@ -8,7 +8,7 @@ the padding.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import torch
@@ -16,10 +16,13 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.boxes import contains
-from ladle.overlaps import CHUNK, may_look, object_slices
+from ladle.overlaps import may_look, object_slices
 from ladle.types import Grid, Priors, Record
 
-__all__ = ["Pairs", "compact", "leading", "pairs_inside", "settle"]
+__all__ = ["Pairs", "compact", "leading", "pairs_inside", "ranks", "settle", "settle_parts"]
+
+LONGEST = 1 << 20
+"""About how many pairs a list holds at most, some 40 MiB."""
 
 _SLACK = 1e-3
 """In cells: what rounding may cost when a coordinate becomes a cell; the exact test follows."""
@@ -38,6 +41,23 @@ class Pairs(Record):
     prior: Int[Tensor, " N"]
     real: Bool[Tensor, " N"]
     width: int | None = None
+
+    @classmethod
+    def table(cls, prior: Int[Tensor, "B G W"], real: Bool[Tensor, "B G W"], first: int = 0) -> Pairs:
+        """W priors for each of the G objects from the one numbered ``first`` on."""
+        image = torch.arange(prior.shape[0], device=prior.device).view(-1, 1, 1).expand_as(prior)
+        number = torch.arange(first, first + prior.shape[1], device=prior.device).view(1, -1, 1).expand_as(prior)
+        return cls(image.flatten(), number.flatten(), prior.flatten(), real.flatten(), prior.shape[2])
+
+    @classmethod
+    def chosen(cls, index: Int[Tensor, "B P"], mask: Bool[Tensor, "B P"]) -> Pairs:
+        """Every marked prior with the object it has in ``index``; ordered by image and prior, not by object."""
+        if may_look(mask):
+            image, prior = mask.nonzero(as_tuple=True)
+            return cls(image, index[image, prior], prior, torch.ones_like(prior, dtype=torch.bool))
+        prior = torch.arange(mask.shape[1], device=mask.device).expand_as(mask)
+        image = torch.arange(mask.shape[0], device=mask.device).unsqueeze(1).expand_as(mask)
+        return cls(image.flatten(), index.flatten(), prior.flatten(), mask.flatten())
 
     def of_prior(self, values: Tensor) -> Tensor:
         """What each pair's prior has of ``values`` (B or 1, P, ...): (N, ...)."""
@@ -109,11 +129,7 @@ def leading(pairs: Pairs, cost: Float[Tensor, " N"], k: int) -> tuple[Pairs, Int
         positions = (order + start).flatten()
         best = pairs.at(positions, width=kept.shape[1])
         return replace(best, real=best.real & kept.flatten().isfinite()), positions
-    order = _within_objects(pairs, cost)
-    home = _home(pairs).index_select(0, order)
-    spot = torch.arange(len(home), device=home.device)
-    begins = torch.cat([torch.ones_like(home[:1], dtype=torch.bool), home[1:] != home[:-1]])
-    rank = spot - torch.where(begins, spot, 0).cummax(0).values
+    order, rank = _ranked(pairs, cost)
     chosen = (rank < k) & cost.index_select(0, order).isfinite()
     if may_look(chosen):
         order = order[chosen]
@@ -121,21 +137,41 @@ def leading(pairs: Pairs, cost: Float[Tensor, " N"], k: int) -> tuple[Pairs, Int
     return replace(pairs.at(order), real=chosen), order
 
 
+def ranks(pairs: Pairs, cost: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
+    """How many pairs of the same object, in any order, are cheaper, or as cheap and earlier; padding comes last."""
+    order, rank = _ranked(pairs, torch.where(pairs.real, cost, torch.inf))
+    return torch.empty_like(rank).scatter_(0, order, rank)
+
+
 def settle(
     pairs: Pairs, merit: Float[Tensor, " N"], batch: int, priors: int
 ) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """Which priors are in a pair, and the object of the pair of most merit; on a tie the object listed first.
+    """Which priors are in a pair, and the object of the pair of most merit; on a tie the object listed first."""
+    return settle_parts([(pairs, merit)], batch, priors)
 
-    Two scatters, so that no prior-by-object matrix is built.
-    """
-    place = pairs.image * priors + pairs.prior
-    merit = torch.where(pairs.real, merit, -torch.inf)
-    best = merit.new_full((batch * priors,), -torch.inf).scatter_reduce(0, place, merit, "amax")
+
+def settle_parts(
+    parts: Iterable[tuple[Pairs, Tensor]], batch: int, priors: int
+) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
+    """The same for pairs in several lists, of ascending objects; two scatters each, and no prior-by-object matrix."""
+    best, index = None, None
     nobody = torch.iinfo(torch.long).max
-    claim = torch.where(pairs.real & (merit == best.index_select(0, place)), pairs.object, nobody)
-    index = claim.new_full((batch * priors,), nobody).scatter_reduce(0, place, claim, "amin").view(batch, priors)
-    taken = index < nobody
-    return taken, torch.where(taken, index, 0)
+    for pairs, merit in parts:
+        place = pairs.image * priors + pairs.prior
+        merit = torch.where(pairs.real, merit, -torch.inf)
+        none = merit.new_full((batch * priors,), -torch.inf)
+        value = none.scatter_reduce(0, place, merit, "amax")
+        claim = torch.where(pairs.real & (merit == value.index_select(0, place)), pairs.object, nobody)
+        claimant = torch.full_like(none, nobody, dtype=torch.long).scatter_reduce(0, place, claim, "amin")
+        if best is None or index is None:
+            best, index = value, claimant
+        else:
+            better = (value > best) | (index == nobody)
+            best, index = torch.where(better, value, best), torch.where(better, claimant, index)
+    if index is None:
+        raise ValueError("there is no list of pairs to settle")
+    taken = (index < nobody).view(batch, priors)
+    return taken, torch.where(taken, index.view(batch, priors), 0)
 
 
 def compact(mask: Bool[Tensor, "B P"]) -> tuple[Int[Tensor, "B n"], Bool[Tensor, "B n"]]:
@@ -156,18 +192,20 @@ def compact(mask: Bool[Tensor, "B P"]) -> tuple[Int[Tensor, "B n"], Bool[Tensor,
     return index, torch.arange(most, device=mask.device) < count.unsqueeze(1)
 
 
-def _home(pairs: Pairs) -> Int[Tensor, " N"]:
-    return pairs.image * (1 << 20) + pairs.object
+def _ranked(pairs: Pairs, cost: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+    """The order by object, then by cost, and the rank of each pair *in that order* within its object.
 
-
-def _within_objects(pairs: Pairs, cost: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
-    """Sort by object, then by cost, in one sort of integers: much faster on a processor than sorting floats twice.
-
-    The bits of a float order like an integer once those of negative numbers, sign apart, are turned over.
+    One sort of integers, much faster on a processor than sorting floats twice: the bits of a float order like an
+    integer once those of negative numbers, sign apart, are turned over.
     """
     bits = (cost + 0.0).view(torch.int32)
     ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    return ((_home(pairs) << 32) + ordered.long()).argsort(stable=True)
+    home = pairs.image * (1 << 20) + pairs.object
+    order = ((home << 32) + ordered.long()).argsort(stable=True)
+    home = home.index_select(0, order)
+    spot = torch.arange(len(home), device=home.device)
+    begins = torch.cat([torch.ones_like(home[:1], dtype=torch.bool), home[1:] != home[:-1]])
+    return order, spot - torch.where(begins, spot, 0).cummax(0).values
 
 
 def _rectangles(
@@ -210,7 +248,7 @@ def _windows(
         parts.append((prior.clamp(0, grid.height * grid.width * grid.each - 1) + base).flatten(2))
         reals.append(exists.flatten(2))
         base += grid.height * grid.width * grid.each
-    return _regular(torch.cat(parts, -1), torch.cat(reals, -1), slice(0, wanted.shape[1]))
+    return Pairs.table(torch.cat(parts, -1), torch.cat(reals, -1))
 
 
 def _everything(priors: Priors, wanted: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
@@ -219,13 +257,7 @@ def _everything(priors: Priors, wanted: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
     count = priors.boxes.shape[1]
     for part in object_slices(batch, count, objects):
         prior = torch.arange(count, device=wanted.device).expand(batch, part.stop - part.start, -1)
-        yield _regular(prior, wanted[:, part, None].expand_as(prior), part)
-
-
-def _regular(prior: Int[Tensor, "B g W"], real: Bool[Tensor, "B g W"], part: slice) -> Pairs:
-    image = torch.arange(len(prior), device=prior.device).view(-1, 1, 1).expand_as(prior)
-    number = torch.arange(part.start, part.stop, device=prior.device).view(1, -1, 1).expand_as(prior)
-    return Pairs(image.flatten(), number.flatten(), prior.flatten(), real.flatten(), prior.shape[2])
+        yield Pairs.table(prior, wanted[:, part, None].expand_as(prior), part.start)
 
 
 def _cells(
@@ -253,10 +285,10 @@ def _of_levels(grids: tuple[Grid, ...], name: str) -> Int[Tensor, " L"]:
 
 
 def _balanced(count: Int[Tensor, " G"]) -> Iterator[slice]:
-    """Cut the objects into ranges of about :data:`CHUNK` pairs, at least one object each."""
+    """Cut the objects into ranges of about :data:`LONGEST` pairs, at least one object each."""
     start, held = 0, 0
     for number, pairs in enumerate(count.tolist()):
-        if held and held + pairs > CHUNK:
+        if held and held + pairs > LONGEST:
             yield slice(start, number)
             start, held = number, 0
         held += pairs

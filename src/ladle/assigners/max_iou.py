@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
+from jaxtyping import Int
+from torch import Tensor
 
+from ladle.assigners.judged import count_per_object, keep_counts, or_else
 from ladle.assigners.protocol import full_precision
-from ladle.overlaps import best_overlaps, outside_crowds, rescuers
+from ladle.overlaps import Overlaps, best_overlaps, outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["MaxIoU"]
@@ -27,6 +30,10 @@ class MaxIoU:
         rescued: whom a claimed prior learns: the claiming ``"object"`` (the last one listed, mmdetection) or the object
             the ``"prior"`` itself overlaps most (torchvision).
         crowd: a prior with more than this share inside a crowd region is not background.
+        boxes: whose boxes overlap the objects: the ``priors`` themselves (the papers) or the ``predictions`` at them,
+            which lets a teacher judge. An object that would be left without a prior keeps those of the papers' rule.
+        keep_count: with ``predictions``, each object takes as many priors as by the papers' rule, and spares as many,
+            those whose predictions overlap it most, whatever the thresholds.
     """
 
     positive: float = 0.5
@@ -34,15 +41,35 @@ class MaxIoU:
     rescue: float | None = 0.0
     rescued: Literal["object", "prior"] = "object"
     crowd: float = 0.5
+    boxes: Literal["priors", "predictions"] = "priors"
+    keep_count: bool = False
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by the priors' boxes alone; the predictions are not looked at."""
-        overlaps = best_overlaps(priors.boxes, priors.valid, truth)
-        positive, index = overlaps.iou >= self.positive, overlaps.index
-        background = (overlaps.iou < self.negative) & outside_crowds(priors, truth, self.crowd)
-        if self.rescue is not None:
-            claimed, claimant = rescuers(priors, truth, overlaps.peak, self.rescue)
-            positive = positive | claimed
-            index = torch.where(claimed, claimant, index) if self.rescued == "object" else index
-        return Assignment.hard(index, positive, background)
+        """Assign by overlaps; the predictions are looked at only if their boxes are asked for."""
+        overlaps = best_overlaps(priors.boxes, priors.valid, truth, self.rescue)
+        plan = self._decide(overlaps)
+        if self.boxes == "predictions":
+            judged = best_overlaps(predictions.boxes.nan_to_num(), priors.valid, truth, self.rescue)
+            objects = truth.labels.shape[1]
+            chosen = self._as_many(judged, plan, overlaps, objects) if self.keep_count else self._decide(judged)
+            plan = or_else(chosen, plan, objects)
+        return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
+
+    def _decide(self, overlaps: Overlaps) -> Assignment:
+        claimed = overlaps.claimant > 0
+        return Assignment.hard(
+            self._learnt(overlaps), (overlaps.iou >= self.positive) | claimed, overlaps.iou < self.negative
+        )
+
+    def _learnt(self, overlaps: Overlaps) -> Int[Tensor, "B P"]:
+        if self.rescue is None or self.rescued == "prior":
+            return overlaps.index
+        return torch.where(overlaps.claimant > 0, overlaps.claimant - 1, overlaps.index)
+
+    def _as_many(self, judged: Overlaps, plan: Assignment, overlaps: Overlaps, objects: int) -> Assignment:
+        """As many positive and ignored priors an object as in ``plan``, the judge's claimed ones before all others."""
+        positives = count_per_object(plan.index, plan.positive, objects)
+        ignored = count_per_object(overlaps.index, ~plan.positive & (plan.background == 0), objects)
+        claimed = judged.claimant > 0
+        return keep_counts(self._learnt(judged), judged.iou + claimed, (judged.iou > 0) | claimed, positives, ignored)

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ladle.assigners.candidates import cheapest_per_group
 from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.mixture import fit_two_gaussians
 from ladle.assigners.protocol import Assigner, Evidence, full_precision
 from ladle.boxes import giou
 from ladle.losses import class_focal_sum
 from ladle.overlaps import outside_crowds
+from ladle.pairs import Pairs, leading, ranks
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["PAA"]
@@ -55,8 +55,12 @@ class PAA:
     def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Evidence:
         """Price every prior of the pool by the loss it would suffer (paper eq. 3; mmdetection's loss weights)."""
         pool = self.pool(predictions, priors, truth)
-        target, label = truth.at(pool.index)
-        cost = class_focal_sum(predictions.logits, label) + self.box_weight * (1 - giou(predictions.boxes, target))
+        pairs = Pairs.chosen(pool.index, pool.positive)
+        target, label = (pairs.of_prior(values) for values in truth.at(pool.index))
+        price = class_focal_sum(pairs.of_prior(predictions.logits), label)
+        price = price + self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), target))
+        cost = price.new_full((pool.index.numel(),), torch.inf)
+        cost = cost.scatter(0, pairs.image * pool.index.shape[1] + pairs.prior, price).view(pool.index.shape)
         candidate = pool.positive & cost.isfinite()
         return Evidence(pool.index, torch.where(candidate, cost, 0.0), candidate)
 
@@ -65,18 +69,23 @@ class PAA:
         """Keep the ``topk`` per level, fit the mixture per object and cut (paper fig. 3c)."""
         batch, objects = truth.labels.shape
         levels = len(priors.counts)
-        group = evidence.index * levels + priors.level
-        table, filled = cheapest_per_group(evidence.cost, group, evidence.candidate, objects * levels, self.topk)
+        by_level = Pairs.chosen(evidence.index * levels + priors.level, evidence.candidate)
+        best, _ = leading(by_level, by_level.of_prior(evidence.cost), self.topk)
+        pairs = replace(best, object=best.object // levels)
+        cost = torch.where(pairs.real, pairs.of_prior(evidence.cost), torch.inf)
+
+        # One row an object, its candidates in ascending order of cost; what is no candidate falls into a last column.
         width = levels * self.topk
-        table, filled = table.reshape(batch * objects, width), filled.reshape(batch * objects, width)
+        slot = (pairs.image * objects + pairs.object) * width + ranks(pairs, cost)
+        slot = torch.where(pairs.real, slot, batch * objects * width)
+        table = cost.new_full((batch * objects * width + 1,), torch.inf).scatter(0, slot, cost)[:-1].view(-1, width)
+        kept = self._cut(table, table.isfinite()).flatten()
+        learns = pairs.real & torch.cat([kept, kept.new_zeros(1)]).index_select(0, slot)
 
-        rows = torch.arange(batch, device=table.device).repeat_interleave(objects, output_size=batch * objects)
-        cost = torch.where(filled, evidence.cost[rows.unsqueeze(-1), table], torch.inf)
-        cost, order = cost.sort(dim=-1, stable=True)
-        kept = self._cut(cost, cost.isfinite())
-
-        prior = table.gather(1, order).reshape(batch, objects * width)
-        chosen = torch.zeros_like(evidence.index).scatter_add(1, prior, kept.reshape(batch, objects * width).long()) > 0
+        place = pairs.image * evidence.index.shape[1] + pairs.prior
+        chosen = (
+            torch.zeros_like(evidence.index).view(-1).index_add(0, place, learns.long()).view_as(evidence.index) > 0
+        )
         return Assignment.hard(evidence.index, chosen, outside_crowds(priors, truth, self.crowd))
 
     def _cut(self, cost: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"]) -> Bool[Tensor, "N K"]:

@@ -1,0 +1,117 @@
+"""FCOS: points near an object's middle, on the level that suits its size."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ladle.assigners.protocol import full_precision
+from ladle.boxes import area, centers, contains, iou
+from ladle.overlaps import outside_crowds
+from ladle.pairs import Pairs, pairs_inside, ranks, settle_parts
+from ladle.types import Assignment, GroundTruth, Predictions, Priors
+
+__all__ = ["FCOS"]
+
+
+@dataclass(frozen=True)
+class FCOS:
+    """A point learns the smallest object that suits its level and whose middle it lies near (Tian et al., ICCV 2019).
+
+    An object suits a level if the farthest of its sides, seen from the point, lies within the level's range.
+
+    Args:
+        radius: half the side of the square around an object's centre in which its points lie, in strides, cut off at
+            the object's sides ("centre sampling"); None takes the whole object.
+        ranges: farthest side that the levels, finest first, regress to, in pixels; the coarsest level has no limit.
+        closed: whether both ends belong to a range (the authors, mmdetection) or neither (torchvision).
+        crowd: a prior with more than this share inside a crowd region is not background.
+        boxes: ``priors`` decides by geometry alone (the paper). With ``predictions`` each object takes as many points
+            as by the paper's rule, but those within it, of a suitable level, whose predicted boxes overlap it most: a
+            teacher can judge. Points that several objects want go to the one overlapped most.
+    """
+
+    radius: float | None = 1.5
+    ranges: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)
+    closed: bool = True
+    crowd: float = 0.5
+    boxes: Literal["priors", "predictions"] = "priors"
+
+    @full_precision
+    def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
+        """Assign by geometry; the predictions are looked at only if their boxes are asked for."""
+        wants = self._nearest if self.boxes == "priors" else self._judged
+        batch, count = len(truth.labels), priors.boxes.shape[1]
+        positive, index = settle_parts(wants(predictions, priors, truth), batch, count)
+        return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
+
+    def _nearest(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Iterator[tuple[Pairs, Tensor]]:
+        """The pairs of the paper's rule; the smaller the object, the more it is worth."""
+        size = area(truth.boxes)
+        for pairs in self._suitable(priors, truth, self.radius):
+            yield pairs, -pairs.of_object(size)
+
+    def _judged(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Iterator[tuple[Pairs, Tensor]]:
+        """As many pairs of each object, those whose predictions overlap it most."""
+        for pairs in self._suitable(priors, truth, None):
+            middle = self._near_the_middle(pairs, priors, truth)
+            home = pairs.image * truth.labels.shape[1] + pairs.object
+            many = torch.zeros_like(truth.labels).flatten().index_add(0, home, (middle & pairs.real).long())
+            overlap = iou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)).nan_to_num(0.0)
+            learns = ranks(pairs, -overlap) < many.index_select(0, home)
+            yield replace(pairs, real=pairs.real & learns), overlap
+
+    def _suitable(self, priors: Priors, truth: GroundTruth, radius: float | None) -> Iterator[Pairs]:
+        """The pairs of an object and a point in its square whose level suits it."""
+        upper = (*self.ranges[: len(priors.counts) - 1], math.inf)
+        bounds = torch.stack([priors.stride.new_full((), bound) for bound in (-1.0, *upper)])
+        for near in pairs_inside(
+            priors, _regions(priors, truth, radius, upper), truth.learnable, most=_most(priors, radius, upper)
+        ):
+            point, box = near.of_prior(priors.centers), near.of_object(truth.boxes)
+            farthest = torch.maximum(point - box[:, :2], box[:, 2:] - point).amax(-1)
+            level = near.of_prior(priors.level.unsqueeze(0))
+            low, high = bounds.index_select(0, level), bounds.index_select(0, level + 1)
+            suits = (farthest >= low) & (farthest <= high) if self.closed else (farthest > low) & (farthest < high)
+            yield near.keep(suits)
+
+    def _near_the_middle(self, pairs: Pairs, priors: Priors, truth: GroundTruth) -> Bool[Tensor, " N"]:
+        if self.radius is None:
+            return pairs.real
+        point, stride = pairs.of_prior(priors.centers), pairs.of_prior(priors.stride.unsqueeze(0)).unsqueeze(-1)
+        middle = centers(pairs.of_object(truth.boxes))
+        return contains(torch.cat([middle - self.radius * stride, middle + self.radius * stride], dim=-1), point)
+
+
+def _regions(
+    priors: Priors, truth: GroundTruth, radius: float | None, upper: tuple[float, ...]
+) -> Float[Tensor, "B G L 4"]:
+    """Where the points of an object can lie on each level; a pixel too large where ranges bound it."""
+    low, high = truth.boxes[..., :2], truth.boxes[..., 2:]
+    middle, levels, start = centers(truth.boxes), [], 0
+    for count, bound in zip(priors.counts, upper, strict=True):
+        first, last = low.maximum(high - (bound + 1)), high.minimum(low + (bound + 1))
+        if radius is not None:
+            reach = radius * priors.stride[start]
+            first, last = first.maximum(middle - reach), last.minimum(middle + reach)
+        levels.append(torch.cat([first, last], dim=-1))
+        start += count
+    return torch.stack(levels, dim=2)
+
+
+def _most(priors: Priors, radius: float | None, upper: tuple[float, ...]) -> int | None:
+    """How many columns or rows of a level such a region has at most."""
+    if priors.grids is None:
+        return None
+    if radius is not None:
+        return math.floor(2 * radius) + 1
+    spans = [2 * bound / grid.stride + 2 for bound, grid in zip(upper, priors.grids, strict=True)]
+    return max(
+        math.ceil(min(span, max(grid.height, grid.width))) for span, grid in zip(spans, priors.grids, strict=True)
+    )

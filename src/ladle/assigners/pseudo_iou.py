@@ -1,0 +1,73 @@
+"""Pseudo-IoU: a point is as good for an object as a box of the object's size centred at it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ladle.assigners.fcos import FCOS
+from ladle.assigners.judged import count_per_object, keep_counts, or_else
+from ladle.assigners.protocol import Assigner, full_precision
+from ladle.boxes import iou
+from ladle.overlaps import outside_crowds
+from ladle.types import Assignment, GroundTruth, Predictions, Priors
+
+__all__ = ["PseudoIoU", "pseudo_iou"]
+
+
+@dataclass(frozen=True)
+class PseudoIoU:
+    """Of the points that match an object those with a high pseudo-IoU learn it (Li et al. 2021, section 3).
+
+    A point that is turned down is background, at full weight, and is not offered to another object.
+
+    Args:
+        threshold: pseudo-IoU that a point must exceed; 1 at the object's centre, 1/3 at the middle of a side and 1/7 at
+            a corner.
+        match: which points match which object: FCOS without centre sampling in the paper.
+        crowd: a prior with more than this share inside a crowd region is not background.
+        boxes: what is compared with the object: a box of its own size at the point (``priors``, the paper), or the
+            box predicted there (``predictions``), which lets a teacher judge. An object that would be left without a
+            point keeps those of the paper's rule.
+        keep_count: with ``predictions``, each object takes as many points as by the paper's rule, whatever the
+            threshold.
+    """
+
+    threshold: float = 0.4
+    match: Assigner = field(default_factory=lambda: FCOS(radius=None))
+    crowd: float = 0.5
+    boxes: Literal["priors", "predictions"] = "priors"
+    keep_count: bool = False
+
+    @full_precision
+    def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
+        """Assign by geometry; the predictions are looked at only if their boxes are asked for."""
+        matched = self.match(predictions, priors, truth)
+        target, _ = truth.at(matched.index)
+        plan = self._above(matched, pseudo_iou(priors.centers, target))
+        if self.boxes == "predictions":
+            objects = truth.labels.shape[1]
+            overlap = iou(predictions.boxes, target).nan_to_num(0.0)
+            if self.keep_count:
+                many = count_per_object(plan.index, plan.positive, objects)
+                plan = keep_counts(matched.index, overlap, matched.positive, many, torch.zeros_like(many))
+            else:
+                plan = or_else(self._above(matched, overlap), plan, objects)
+        return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
+
+    def _above(self, matched: Assignment, overlap: Float[Tensor, "B P"]) -> Assignment:
+        return Assignment.hard(matched.index, matched.positive & (overlap > self.threshold), overlap == overlap)
+
+
+def pseudo_iou(points: Float[Tensor, "#*b 2"], boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
+    """IoU of each box with a box of the same size centred at a point inside it; 0 for points outside."""
+    near, far = points - boxes[..., :2], boxes[..., 2:] - points
+    half = (boxes[..., 2:] - boxes[..., :2]) / 2
+    shared = (near.minimum(half) + far.minimum(half)).prod(-1)
+    whole = 4 * half.prod(-1)
+    inside = torch.minimum(near, far).amin(-1) > 0
+    return torch.where(inside, shared / (2 * whole - shared).clamp(min=1e-12), 0.0)

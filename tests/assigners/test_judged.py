@@ -1,0 +1,107 @@
+"""A judge's boxes stand in for the priors in the rules of overlap."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ladle.assigners import ATSS, MaxIoU
+from ladle.boxes import pairwise_iou
+from tests.golden.scenes import Scene
+
+RULES = (MaxIoU(), MaxIoU(0.1, 0.1), MaxIoU(rescue=None), MaxIoU(rescued="prior"), ATSS())
+
+
+def scene_of(case, seed=0):
+    scene = Scene(case, seed)
+    return scene.predictions(), scene.priors(), scene.truth()
+
+
+def counts(plan, objects):
+    return [[int((plan.positive[b] & (plan.index[b] == g)).sum()) for g in range(objects)] for b in range(2)]
+
+
+@pytest.mark.parametrize("keep_count", [False, True])
+@pytest.mark.parametrize("case", ["tiny", "edge"])
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_a_judge_who_predicts_the_priors_changes_nothing(rule, case, keep_count):
+    said, priors, truth = scene_of(case)
+    said = replace(said, boxes=priors.boxes.expand_as(said.boxes))
+    own = rule(said, priors, truth)
+    judged = replace(rule, boxes="predictions", keep_count=keep_count)(said, priors, truth)
+    assert torch.equal(own.dense(30), judged.dense(30))
+    assert torch.equal(own.background, judged.background)
+
+
+@pytest.mark.parametrize("rule", RULES, ids=repr)
+def test_predicted_boxes_fill_the_overlaps(rule):
+    said, priors, truth = scene_of("tiny", 3)
+    as_priors = rule(said, replace(priors, boxes=said.boxes, grids=None), truth)
+    judged = replace(rule, boxes="predictions")(said, priors, truth)
+    if isinstance(rule, MaxIoU):
+        served = (as_priors.dense(7).sum(1) > 0)[:, None].expand(-1, priors.boxes.shape[1], -1)
+        assert torch.equal(as_priors.dense(7) * served, judged.dense(7) * served)
+    assert judged.positive.any()
+    assert not torch.equal(judged.dense(7), rule(said, priors, truth).dense(7))
+
+
+def test_atss_keeps_its_candidates_and_centres():
+    said, priors, truth = scene_of("tiny", 3)
+    overlap = pairwise_iou(said.boxes, truth.boxes)
+    judged = ATSS(boxes="predictions")(said, priors, truth)
+    tried = 0
+    for row in range(2):
+        for number in range(int(truth.valid[row].sum())):
+            x1, y1, x2, y2 = truth.boxes[row, number]
+            middle = torch.stack([(x1 + x2) / 2, (y1 + y2) / 2])
+            distance = (priors.centers[0] - middle).norm(dim=1)
+            starts = torch.tensor([0, *priors.counts]).cumsum(0)
+            near = torch.cat([a + distance[a:b].argsort(stable=True)[:9] for a, b in zip(starts, starts[1:])])
+            values = overlap[row, near, number]
+            x, y = priors.centers[0, near].T
+            inside = torch.stack([x - x1, y - y1, x2 - x, y2 - y]).amin(0) > 0.01
+            wanted = near[inside & (values >= values.mean() + values.std())]
+            mine = (judged.positive[row] & (judged.index[row] == number)).nonzero()[:, 0]
+            if not len(wanted):  # the paper's rule, tried below
+                continue
+            tried += 1
+            assert set(mine.tolist()) <= set(wanted.tolist())
+            lost = set(wanted.tolist()) - set(mine.tolist())
+            assert all(judged.positive[row, p] and judged.index[row, p] != number for p in lost)
+    assert tried >= 5
+
+
+@pytest.mark.parametrize("rule", [MaxIoU(), ATSS()], ids=repr)
+def test_counts_can_be_kept(rule):
+    said, priors, truth = scene_of("tiny", 1)
+    own = counts(rule(said, priors, truth), 7)
+    free = counts(replace(rule, boxes="predictions")(said, priors, truth), 7)
+    kept = counts(replace(rule, boxes="predictions", keep_count=True)(said, priors, truth), 7)
+    off = [abs(a - b) for x, y in zip(own, kept) for a, b in zip(x, y)]
+    far = [abs(a - b) for x, y in zip(own, free) for a, b in zip(x, y)]
+    assert sum(off) < sum(far) / 2
+    assert all(bool(a) <= bool(b) for x, y in zip(own, kept) for a, b in zip(x, y)), "an object lost all its priors"
+
+
+def test_kept_counts_take_the_best_overlaps():
+    said, priors, truth = scene_of("tiny", 1)
+    plan = MaxIoU(0.2, 0.1, rescue=None, boxes="predictions", keep_count=True)(said, priors, truth)
+    best, index = pairwise_iou(said.boxes, truth.boxes).max(-1)
+    served = [(row, g) for row in range(2) for g in range(7) if (plan.positive[row] & (plan.index[row] == g)).any()]
+    assert len(served) > 5
+    for row, number in served:
+        mine = plan.positive[row] & (plan.index[row] == number)
+        rest = (index[row] == number) & ~plan.positive[row]
+        assert best[row, mine].min() >= best[row, rest].max()
+        spared = rest & (plan.background[row] == 0)
+        if spared.any():
+            assert best[row, spared].min() >= best[row, rest & ~spared].max()
+
+
+@pytest.mark.parametrize("rule", [MaxIoU(boxes="predictions"), ATSS(boxes="predictions")], ids=repr)
+def test_an_object_the_judge_misses_keeps_its_own_priors(rule):
+    said, priors, truth = scene_of("tiny")
+    nowhere = replace(said, boxes=torch.zeros_like(said.boxes))
+    plain = replace(rule, boxes="priors")(said, priors, truth)
+    judged = rule(nowhere, priors, truth)
+    assert torch.equal(judged.dense(7), plain.dense(7))
