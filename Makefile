@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
+PEERS := $(VENV)/peers
 
 .PHONY: demo test check bench docs clean
 
@@ -17,8 +18,8 @@ check: $(READY)  ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## speed, beside the installed peers, in one run
-	$(BIN)/python benchmarks/assigners.py
+bench: $(PEERS)/ready  ## speed of the assigners beside their peers, in one run; BENCH="--quick" for a first look
+	$(PEERS)/bin/python benchmarks/assigners.py $(BENCH)
 
 docs: $(READY)  ## the pictures of the documentation
 	$(BIN)/python docs/make_pictures.py
@@ -30,3 +31,9 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(READY)
+
+$(PEERS)/ready: pyproject.toml benchmarks/peers/requirements.txt
+	$(PYTHON) -m venv $(PEERS)
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable . -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps yolox==0.3.0
+	touch $(PEERS)/ready
