@@ -38,6 +38,8 @@ SLOW = 1.0
 """Seconds from which on a contender runs three times only."""
 VERY_SLOW = 40.0
 """Seconds from which on it runs once."""
+LONG = 60.0
+"""Seconds from which on a race is not repeated, however disturbed."""
 
 
 class Peer(NamedTuple):
@@ -226,14 +228,14 @@ def race(contenders: dict[str, Ready], runs: int, device: torch.device) -> dict[
 def calm_race(
     contenders: dict[str, Ready], runs: int, device: torch.device, patience: float
 ) -> tuple[dict[str, Outcome], float]:
-    """The race in which other processes took least of the machine, of up to three, and how much they took."""
+    """The race in which other processes took least of the machine, of up to three, and the share they took."""
     best: tuple[dict[str, Outcome], float] = {}, torch.inf
     for _ in range(3 if patience else 1):
         calm.wait(patience)
-        watch = calm.Watch()
+        watch, start = calm.Watch(), time.monotonic()
         outcomes = race(contenders, runs, device)
         best = min(best, (outcomes, watch.share), key=itemgetter(1))
-        if best[1] < calm.CALM:
+        if best[1] < calm.CALM or time.monotonic() - start > LONG:
             break
     return best
 
