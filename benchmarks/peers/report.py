@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from peers import calm
 from peers.case import SCENES
+from PIL import Image
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
@@ -259,12 +260,13 @@ def draw(lines: list[Line], path: Path) -> Path:
 
     names = list(dict.fromkeys(line.assigner for line in lines))
     times = [outcome.ms for line in lines for outcome in line.outcomes.values() if outcome.ms]
-    figure = new_figure(10.5, 1.3 + 0.56 * len(names))
+    figure = new_figure(9.0, 1.25 + 0.47 * len(names))
     axes = figure.subplots(2, 2, sharex=True, sharey=True)
-    figure.subplots_adjust(left=0.13, right=0.985, top=0.9, bottom=0.075, hspace=0.16, wspace=0.05)
+    figure.subplots_adjust(left=0.145, right=0.985, top=0.895, bottom=0.085, hspace=0.19, wspace=0.05)
     for axis, scene in zip(axes.flat, SCENES, strict=True):
         axis.set_xscale("log")
-        axis.set(xlim=(min(times) / 1.6, max(times) * 3), ylim=(len(names) - 0.4, -0.6))
+        axis.xaxis.set_major_formatter("{x:,g}")
+        axis.set(xlim=(min(times) / 1.6, max(times) * 4), ylim=(len(names) - 0.4, -0.6))
         axis.set_yticks(range(len(names)), names, fontsize=9.5, color=INK)
         axis.set_title(f"{SCENES[scene]} objects", loc="left", fontsize=10, fontweight="bold", color=INK, pad=5)
         axis.spines[["top", "right", "left"]].set_visible(False)
@@ -278,7 +280,11 @@ def draw(lines: list[Line], path: Path) -> Path:
     for axis in axes[1]:
         axis.set_xlabel("ms for four pictures, median", color=MUTED, fontsize=9.5)
     _draw_legend(figure, color)
-    return save_figure(figure, path)
+    save_figure(figure, path)
+    with Image.open(path) as picture:
+        small = picture.convert("RGB").quantize(64)
+    small.save(path, optimize=True)
+    return path
 
 
 def _draw_line(axis: Any, row: int, line: Line, shades: tuple[str, str], ink: str) -> None:
