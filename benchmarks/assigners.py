@@ -21,7 +21,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
 from operator import itemgetter
 from typing import Any, NamedTuple
@@ -52,7 +52,7 @@ class Peer(NamedTuple):
 class Row(NamedTuple):
     """An assigner: how to build ours from the package, what it is given, its peers, and the ratio to reach.
 
-    The first peer is the reference with which ours should agree.
+    The first peer is the reference with which ours should agree. ``waits`` marks what is solved on the host.
     """
 
     ours: Callable[[Any], Any]
@@ -60,6 +60,7 @@ class Row(NamedTuple):
     peers: dict[str, Peer]
     bar: float | None = None
     work: Callable[[Any, tuple[Any, ...]], Ready] | None = None
+    waits: bool = False
 
 
 def assigning(rule: Any, inputs: tuple[Any, ...]) -> Ready:
@@ -165,6 +166,7 @@ ROWS = {
         lambda ladle: ladle.Hungarian(),
         lambda case: case.at_queries(),
         {"mmdetection": Peer(mmdetection.hungarian), "transformers": Peer(others.transformers)},
+        waits=True,
     ),
 }
 
@@ -289,7 +291,7 @@ def own(row: Row, case: Any, build: Callable[[Any], Any] | None = None, compiled
     ready = (row.work or assigning)(rule, inputs)
 
     def work() -> Any:
-        with no_host_waits(case.device):
+        with nullcontext() if row.waits else no_host_waits(case.device):
             return ready.work()
 
     return Ready(work, ready.read)
@@ -334,7 +336,7 @@ class Crowd(Case):
         """The same for anchors and for points."""
         return self.records
 
-    at_points = at_distances = at_anchors
+    at_points = at_distances = at_queries = at_anchors
 
 
 def crowd_peaks(names: list[str], device: str) -> dict[str, tuple[Outcome, Outcome]]:

@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ladle.types import Predictions, Priors
+
 SCENES = {
     "s640_n20": "640 × 640 · 20",
     "s640_n150": "640 × 640 · 150",
@@ -82,6 +84,20 @@ class Case:
         far = self.distances()
         boxes = torch.cat([priors.centers - far[..., :2], priors.centers + far[..., 2:]], dim=-1)
         return replace(said, boxes=boxes), priors, truth
+
+    def at_queries(self) -> tuple[Any, Any, Any]:
+        """What ``queries`` say; their priors are the whole picture, on no grid."""
+        boxes, logits = self.queries()
+        height, width = self.size
+        count = boxes.shape[1]
+        priors = Priors(
+            boxes=boxes.new_tensor([0.0, 0.0, width, height]).expand(1, count, 4),
+            stride=boxes.new_ones(count),
+            level=boxes.new_zeros(count, dtype=torch.long),
+            valid=boxes.new_ones(1, count, dtype=torch.bool),
+            counts=(count,),
+        )
+        return Predictions(logits, boxes), priors, self.truth
 
     def queries(self) -> tuple[Tensor, Tensor]:
         """Boxes (B, Q, 4) inside the picture and logits (B, Q, C) of 300 queries, 900 on a large scene."""
