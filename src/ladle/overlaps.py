@@ -68,9 +68,10 @@ def best_overlaps(
         peaks.append(peak)
         if rescue is not None:
             entitled = torch.where((peak >= rescue) & (peak > 0), peak, torch.inf).unsqueeze(-1)
-            last = last.maximum((overlap - entitled).mul_(_FAR).add_(number + 1).amax(1))
+            last = last.maximum(torch.add(number + 1, overlap - entitled, alpha=_FAR).amax(1))
         # The overlap is not needed any more and is written over.
-        index = torch.where(better, -overlap.sub_(value.unsqueeze(1)).mul_(_FAR).sub_(number).amax(1), index)
+        short = overlap.sub_(value.unsqueeze(1))
+        index = torch.where(better, -torch.add(-number, short, alpha=_FAR).amax(1), index)
     return Overlaps(best, index.long(), torch.cat(peaks, dim=1), last.long())
 
 
@@ -90,18 +91,19 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
 def _overlaps(boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Iterator[tuple[slice, Float[Tensor, "B g P"]]]:
     """IoU of every object of a slice with every box; object-major, coordinate by coordinate, so that it streams.
 
-    The same expression as :func:`ladle.boxes.pairwise_iou`, bit for bit. What does not count gets an empty box.
+    The same as :func:`ladle.boxes.pairwise_iou`, bit for bit: the floor stands under a box's own area instead of each
+    union, which is never less. What does not count gets an empty box.
     """
     batch, objects = truth.labels.shape
     x1, y1, x2, y2 = torch.where(valid.unsqueeze(-1), boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(2)
-    own = (x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)
+    own = ((x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)).clamp(min=IOU_FLOOR)
     counted = torch.where(truth.learnable.unsqueeze(-1), truth.boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(-1)
     for part in object_slices(batch, boxes.shape[1], objects):
         left, top, right, bottom = counted[:, :, part]
         shared = right.minimum(x2).sub_(left.maximum(x1)).clamp_(min=0)
         shared.mul_(bottom.minimum(y2).sub_(top.maximum(y1)).clamp_(min=0))
         theirs = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
-        yield part, shared.div_((own + theirs).sub_(shared).clamp_(min=IOU_FLOOR))
+        yield part, shared.div_((own + theirs).sub_(shared))
 
 
 def may_look(tensor: Tensor) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,7 +15,7 @@ from ladle.assigners.mixture import fit_two_gaussians
 from ladle.assigners.protocol import Assigner, Evidence, full_precision
 from ladle.boxes import giou
 from ladle.losses import class_focal_sum
-from ladle.overlaps import outside_crowds
+from ladle.overlaps import may_look, outside_crowds
 from ladle.pairs import Pairs, leading, ranks
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -47,22 +48,56 @@ class PAA:
     cut: Literal["component", "prefix"] = "component"
     crowd: float = 0.5
 
+    @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Weigh, then select."""
-        return self.select(self.weigh(predictions, priors, truth), priors, truth)
+        """Weigh, then select; what cannot be among the cheapest is not priced in full."""
+        return self.select(self._weigh(predictions, priors, truth, self._promising), priors, truth)
 
     @full_precision
     def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Evidence:
         """Price every prior of the pool by the loss it would suffer (paper eq. 3; mmdetection's loss weights)."""
+        return self._weigh(predictions, priors, truth, lambda pairs, *_: pairs)
+
+    def _weigh(
+        self, predictions: Predictions, priors: Priors, truth: GroundTruth, worth: Callable[..., Pairs]
+    ) -> Evidence:
+        """Price those pairs of the pool that are ``worth`` it."""
         pool = self.pool(predictions, priors, truth)
-        pairs = Pairs.chosen(pool.index, pool.positive)
-        target, label = (pairs.of_prior(values) for values in truth.at(pool.index))
-        price = class_focal_sum(pairs.of_prior(predictions.logits), label)
-        price = price + self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), target))
-        cost = price.new_full((pool.index.numel(),), torch.inf)
-        cost = cost.scatter(0, pairs.image * pool.index.shape[1] + pairs.prior, price).view(pool.index.shape)
+        unpriced = torch.full_like(pool.background, torch.inf).flatten()
+        if not truth.labels.shape[1]:
+            return Evidence(pool.index, unpriced.view_as(pool.index), pool.positive)
+        pairs = worth(Pairs.chosen(pool.index, pool.positive), predictions, priors, truth)
+        price = self._price(pairs, predictions, truth)
+        cost = unpriced.scatter(0, pairs.image * pool.index.shape[1] + pairs.prior, price).view(pool.index.shape)
         candidate = pool.positive & cost.isfinite()
         return Evidence(pool.index, torch.where(candidate, cost, 0.0), candidate)
+
+    def _price(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
+        classes = class_focal_sum(pairs.of_prior(predictions.logits), pairs.of_object(truth.labels))
+        return classes + self._box_price(pairs, predictions, truth)
+
+    def _box_price(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
+        return self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)))
+
+    def _promising(self, pairs: Pairs, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Pairs:
+        """Leave out what ``topk`` others of its object and level undercut with certainty.
+
+        No class loss is negative, so a price is at least that of its box. The dearest of the ``topk`` priors with the
+        cheapest boxes is a ceiling that the ``topk`` cheapest stay below.
+        """
+        if not may_look(pairs.real):
+            return pairs
+        levels = len(priors.counts)
+        least = self._box_price(pairs, predictions, truth)
+        group = pairs.object * levels + priors.level.index_select(0, pairs.prior)
+        first, positions = leading(replace(pairs, object=group), least, self.topk)
+        full = self._price(pairs.at(positions), predictions, truth).nan_to_num(torch.inf)
+        home = first.image * (truth.labels.shape[1] * levels) + first.object
+        none = full.new_full((truth.labels.numel() * levels,), -torch.inf)
+        ceiling = none.scatter_reduce(0, home, full, "amax")
+        many = torch.zeros_like(none).index_add(0, home, torch.ones_like(full)) >= self.topk
+        ceiling = torch.where(many, ceiling, torch.inf)
+        return pairs.keep(least <= ceiling.index_select(0, pairs.image * (truth.labels.shape[1] * levels) + group))
 
     @torch.no_grad()
     def select(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Assignment:
