@@ -1,0 +1,270 @@
+"""The bag losses against mmdetection's AutoAssignHead, a naive dense oracle, and by their own merits."""
+
+from dataclasses import replace
+from operator import itemgetter
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from ladle.assigners import ATSS
+from ladle.assigners.auto_assign import AutoAssign
+from ladle.boxes import decode_distances, encode_distances
+from ladle.criteria.bags import BagCriterion, joint_background
+from ladle.testing import example_scene, grid_priors
+from ladle.types import Assignment, GroundTruth, Output, Predictions
+from tests.assigners.naive_auto_assign import naive_losses, naive_scene, naive_weights
+from tests.assigners.test_auto_assign import PLACES, double
+from tests.golden.scenes import Scene, golden
+
+LEAVES = ("logits", "boxes", "quality", "center_prior")
+
+
+def leaves(said):
+    return said.map(lambda tensor: tensor.detach().clone().requires_grad_())
+
+
+def pay(said, priors, truth, plan=None):
+    plan = AutoAssign()(said, priors, truth) if plan is None else plan
+    terms = BagCriterion()(Output(said, priors, ()), truth, plan)
+    return {name: term.total / torch.maximum(term.count, term.floor) for name, term in terms.items()}
+
+
+def assert_same_gradients(ours, theirs):
+    for name in LEAVES:
+        if getattr(ours, name) is not None:
+            mine, other = getattr(ours, name).grad.double(), getattr(theirs, name).grad.double()
+            torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-6 * float(other.abs().max()))
+
+
+@pytest.mark.parametrize("case", ["tiny", "edge"])
+def test_losses_and_gradients_are_those_of_the_reference(case):
+    scene, expected = Scene(case), golden(f"autoassign__{case}__mmdet_fwd_bwd")
+    priors, truth = scene.priors(), scene.truth()
+    logits, quality = torch.from_numpy(scene.logits).requires_grad_(), torch.from_numpy(scene.aux).requires_grad_()
+    distances = encode_distances(priors.centers, torch.from_numpy(scene.boxes)).clamp(min=0.1).requires_grad_()
+    mean, spread = torch.zeros(scene.C, 2, requires_grad=True), torch.ones(scene.C, 2, requires_grad=True)
+    center_prior = torch.cat([mean, spread], 1).expand(scene.B, -1, -1)
+    boxes = decode_distances(priors.centers, distances)
+    losses = pay(Predictions(logits, boxes, quality[..., 0], center_prior=center_prior), priors, truth)
+    sum(losses.values()).backward()
+
+    for ours, theirs in (("positive", "loss_pos"), ("negative", "loss_neg"), ("center", "loss_center")):
+        torch.testing.assert_close(losses[ours].detach(), expected[theirs], rtol=1e-5, atol=0)
+    leaf_of = {"cls": logits, "reg": distances, "obj": quality, "mean": mean, "sigma": spread}
+    for name, leaf in leaf_of.items():
+        theirs, ours = expected[f"grad_{name}"], leaf.grad
+        ours = ours if ours.ndim == theirs.ndim else ours.abs().sum(2)
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()))
+
+
+def test_losses_on_the_scene_of_sines_are_those_of_the_published_functions():
+    priors = grid_priors(128, 128, (8, 16, 32, 64, 128))
+    i = torch.arange(341, dtype=torch.double)
+    logits = 2 * torch.sin(0.7 * i[:, None] + 1.3 * torch.arange(3)) - 2
+    distances = priors.stride[:, None] * (1.5 + 0.5 * torch.sin(0.3 * i[:, None] + torch.arange(4)))
+    said = Predictions(
+        logits.float()[None], decode_distances(priors.centers, distances.float()), torch.sin(0.2 * i).float()[None]
+    )
+    boxes = torch.tensor([[10.0, 12.0, 60.0, 70.0], [40.0, 40.0, 120.0, 110.0], [100.0, 5.0, 118.0, 20.0]])
+    truth = GroundTruth.pad([boxes], [torch.arange(3)])
+    plan = AutoAssign()(said, priors, truth)
+    terms = BagCriterion()(Output(said, priors, ()), truth, plan)
+    assert terms["negative"].count == pytest.approx(33.6441, rel=1e-5)
+    losses = pay(said, priors, truth)
+    expected = {"positive": 1.52703, "negative": 0.11793, "center": 0.06688}
+    assert {name: float(value) for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("branches", [True, False])
+def test_losses_and_gradients_are_those_of_the_naive_formulas(seed, branches):
+    said, priors, truth = naive_scene(seed, branches=branches)
+    said, slow = leaves(said), double(said)
+    losses, expected = pay(said, priors, truth), naive_losses(slow, priors, truth)
+    sum(losses.values()).backward()
+    sum(expected.values()).backward()
+    for name, value in losses.items():
+        assert value.item() == pytest.approx(expected[name].item(), rel=1e-4)
+    assert_same_gradients(said, slow)
+
+
+def test_a_teacher_that_judges_gives_constant_weights():
+    said, priors, truth = naive_scene(0)
+    guide, _, _ = naive_scene(1)
+    plan = AutoAssign()(guide, priors, truth)
+    mine, slow = leaves(said), double(said)
+    losses = pay(mine, priors, truth, plan)
+    weights = naive_weights(double(guide), priors, truth).detach()
+    expected = naive_losses(slow, priors, truth, weights)
+    losses["positive"].backward()
+    expected["positive"].backward()
+    assert losses["positive"].item() == pytest.approx(expected["positive"].item(), rel=1e-4)
+    torch.testing.assert_close(mine.logits.grad.double(), slow.logits.grad, rtol=1e-4, atol=1e-8)
+    assert mine.center_prior.grad is None
+
+
+def test_gradients_are_differences_of_the_loss():
+    said, priors, truth = naive_scene(3)
+    mine = leaves(said)
+    plan = AutoAssign()(mine, priors, truth)
+
+    def total(at, fixed=None):
+        terms = BagCriterion()(Output(at, priors, ()), truth, fixed or AutoAssign()(at, priors, truth))
+        return sum(term.total for term in terms.values())
+
+    total(mine).backward()
+    frozen = leaves(said)
+    total(frozen, plan.detach()).backward()
+    generator = torch.Generator().manual_seed(0)
+    for name, step in (("logits", 1e-2), ("quality", 1e-2), ("center_prior", 1e-3), ("boxes", 1e-2)):
+        # The doubt follows the boxes without a gradient, so their difference is taken under a plan that stays.
+        fixed, leaf = (plan.detach(), getattr(frozen, name)) if name == "boxes" else (None, getattr(mine, name))
+        way = torch.randn(leaf.shape, generator=generator)
+        ahead, behind = (replace(said, **{name: leaf.detach() + sign * step * way}) for sign in (1, -1))
+        slope = (total(ahead, fixed) - total(behind, fixed)) / (2 * step)
+        assert (leaf.grad * way).sum().item() == pytest.approx(slope.item(), rel=1e-2, abs=5e-3)
+
+
+def test_an_object_that_holds_no_prior_costs_a_hundred_and_teaches_nothing():
+    priors = grid_priors(32, 32, (8,))
+    said = leaves(Predictions(torch.zeros(1, 16, 2), priors.boxes, torch.zeros(1, 16)))
+    truth = GroundTruth.pad([torch.tensor([[9.0, 9.0, 11.0, 11.0]])], [torch.tensor([1])])
+    losses = pay(said, priors, truth)
+    assert losses["positive"] == 25
+    assert losses["center"] == 0
+    losses["positive"].backward()
+    assert not said.logits.grad.any()
+    assert said.boxes.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("look", [True, False])
+@pytest.mark.parametrize("columns", [0, 3])
+def test_without_objects_the_terms_are_finite_and_their_graph_reaches_every_branch(columns, look, monkeypatch):
+    for place in PLACES if not look else ():
+        monkeypatch.setattr(f"ladle.{place}.may_look", lambda tensor: False)
+    said, priors, truth = naive_scene(0)
+    truth = replace(truth, valid=torch.zeros_like(truth.valid)).map(lambda tensor: tensor[:, :columns])
+    said = leaves(said)
+    losses = pay(said, priors, truth)
+    assert losses["positive"] == 0
+    assert losses["center"] == 0
+    assert losses["negative"] > 0
+    sum(losses.values()).backward()
+    for name in LEAVES:
+        assert getattr(said, name).grad.isfinite().all()
+    assert not said.boxes.grad.any()
+    assert not said.center_prior.grad.any()
+
+
+def test_priors_in_a_crowd_and_outside_the_picture_cost_nothing():
+    said, priors, truth = example_scene(batch=1, objects=2)
+    boxes = torch.cat([truth.boxes[0], torch.tensor([[96.0, 64.0, 256.0, 192.0]])])
+    crowd = GroundTruth.pad([boxes], [torch.tensor([0, 1, 0])], [torch.tensor([False, False, True])])
+    valid = priors.valid.clone()
+    valid[0, ::7] = False
+    priors, said = replace(priors, valid=valid), leaves(said)
+    plan = AutoAssign()(said, priors, crowd)
+    ignored = (plan.background == 0) & ~plan.positive
+    assert (ignored & valid).any()
+    losses = pay(said, priors, crowd, plan)
+    sum(losses.values()).backward()
+    assert not said.logits.grad[ignored].any()
+    assert not said.boxes.grad[ignored].any()
+    assert said.logits.grad[~ignored].all()
+
+
+def test_terms_add_up_over_images():
+    said, priors, truth = naive_scene(2)
+    whole = BagCriterion()(Output(said, priors, ()), truth, AutoAssign()(said, priors, truth))
+    parts = []
+    for row in range(2):
+        one = itemgetter(slice(row, row + 1))
+        mine, objects, places = said.map(one), truth.map(one), replace(priors, valid=one(priors.valid))
+        parts.append(BagCriterion()(Output(mine, places, ()), objects, AutoAssign()(mine, places, objects)))
+    for name, term in whole.items():
+        torch.testing.assert_close(term.total, parts[0][name].total + parts[1][name].total)
+        torch.testing.assert_close(term.count, parts[0][name].count + parts[1][name].count)
+
+
+def test_under_a_hard_plan_an_object_is_found_by_the_mean_of_its_priors():
+    priors = grid_priors(32, 32, (8,))
+    box = torch.tensor([4.0, 4.0, 28.0, 28.0])
+    said = Predictions(torch.randn(1, 16, 2, generator=torch.Generator().manual_seed(0)), box.expand(1, 16, 4))
+    truth = GroundTruth.pad([box[None]], [torch.tensor([1])])
+    positive = torch.zeros(1, 16, dtype=torch.bool)
+    positive[0, [5, 6]] = True
+    background = ~positive
+    background[0, 0] = False
+    plan = Assignment.hard(torch.zeros(1, 16, dtype=torch.long), positive, background)
+    terms = BagCriterion()(Output(said, priors, ()), truth, plan)
+    assert terms["positive"].total == pytest.approx(float(-0.25 * said.scores[0, [5, 6], 1].mean().log()), rel=1e-5)
+    x = said.scores[0, 1:].clone()
+    x[[4, 5], 1] = 0
+    assert terms["negative"].total == pytest.approx(float(-0.75 * (x**2 * (1 - x).log()).sum()), rel=1e-5)
+
+
+def test_any_other_assigner_may_judge():
+    said, priors, truth = example_scene()
+    said = leaves(said)
+    sum(pay(said, priors, truth, ATSS()(said, priors, truth)).values()).backward()
+    assert said.logits.grad.isfinite().all()
+    assert said.boxes.grad.any()
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_where_looking_is_not_free_losses_and_gradients_are_the_same(seed, monkeypatch):
+    said, priors, truth = naive_scene(seed)
+    mine, other = leaves(said), leaves(said)
+    first = pay(mine, priors, truth)
+    sum(first.values()).backward()
+    for place in PLACES:
+        monkeypatch.setattr(f"ladle.{place}.may_look", lambda tensor: False)
+    second = pay(other, priors, truth)
+    sum(second.values()).backward()
+    for name, value in first.items():
+        torch.testing.assert_close(value, second[name])
+    assert_same_gradients(mine, other)
+
+
+def test_half_precision_predictions_pay_in_single_precision():
+    said, priors, truth = example_scene()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = pay(leaves(said), priors, truth)
+    for name, value in pay(said, priors, truth).items():
+        assert losses[name].dtype == torch.float32
+        assert torch.equal(losses[name].detach(), value)
+
+
+@pytest.mark.parametrize("block", [1, 12, 1 << 17])
+@pytest.mark.parametrize("branch", [True, False])
+def test_joint_background_is_its_formula_whatever_the_blocks(block, branch, monkeypatch):
+    monkeypatch.setattr("ladle.criteria.bags._BLOCK", block)
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(9, 4, generator=generator, dtype=torch.double, requires_grad=True)
+    objectness = torch.randn(9, generator=generator, dtype=torch.double, requires_grad=True) if branch else None
+    counted = torch.rand(9, generator=generator, dtype=torch.double)
+    row, label = torch.tensor([0, 0, 3, 3, 8]), torch.tensor([1, 2, 3, 3, 0])
+    doubt = torch.tensor([0.0, 0.5, 0.9, 0.2, 0.7], dtype=torch.double)
+
+    def loss(logits, objectness):
+        return joint_background(logits, objectness, counted, row, label, doubt)
+
+    weight = counted.unsqueeze(-1).repeat(1, 4)
+    weight[[0, 0, 3, 8], [1, 2, 3, 0]] *= torch.tensor([0.0, 0.5, 0.2, 0.7])
+    x = weight * logits.sigmoid() * (objectness.sigmoid().unsqueeze(-1) if branch else 1.0)
+    torch.testing.assert_close(loss(logits, objectness), -(x**2 * (1 - x).log()).sum())
+    assert torch.autograd.gradcheck(loss, (logits, objectness))
+
+
+def test_joint_background_is_accurate_for_the_faintest_and_finite_for_the_surest_scores():
+    logits = torch.tensor([[-15.0, -9.0, 2.0], [40.0, 16.0, 200.0]], requires_grad=True)
+    rows = torch.zeros(0, dtype=torch.long)
+    for part in range(6):
+        one = logits.flatten()[part].view(1, 1)
+        loss = joint_background(one, None, torch.ones(1), rows, rows, torch.zeros(0))
+        x = one.sigmoid().detach().double().requires_grad_()
+        expected = x.square() * F.binary_cross_entropy(x, torch.zeros_like(x))
+        assert loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    joint_background(logits, None, torch.ones(2), rows, rows, torch.zeros(0)).backward()
+    assert logits.grad.isfinite().all()
