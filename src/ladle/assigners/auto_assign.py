@@ -21,7 +21,7 @@ _EPSILON = 1e-12
 
 @dataclass(frozen=True)
 class AutoAssign:
-    """No prior is chosen: all inside an object learn it, by weights that are themselves learnt (Zhu et al., arXiv 2007.03496).
+    """No prior is chosen: all inside an object learn it, by weights that are learnt (Zhu et al., arXiv 2007.03496).
 
     The ``affinity`` of a prior inside an object is its positive weight: ``exp(confidence / tau)`` times
     the centre prior of the object's class, normalised to sum 1 over the object. Gradients flow through it if the judge

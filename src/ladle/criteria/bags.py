@@ -28,8 +28,8 @@ _NARROW = 1e-12
 class BagCriterion:
     """What a bag of priors pays for its object, what every prior pays as background, and what centres the bags.
 
-    Zhu et al. (arXiv 2007.03496), as mmdetection weighs it. The plan's ``affinity`` says how much of an object each prior answers
-    for; gradients flow through it too where it has them.
+    Zhu et al. (arXiv 2007.03496), as mmdetection weighs it. The plan's ``affinity`` says how much of an object each
+    prior answers for; gradients flow through it too where it has them.
 
     Args:
         positive_weight: weight of the entropy of each object's confidence, the mean over objects.
@@ -46,7 +46,8 @@ class BagCriterion:
     def __call__(self, output: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``positive``, ``negative`` and ``center``, in float32. Ignored priors cost nothing.
 
-        Under a hard plan an object is found by the mean confidence of its priors, which are no background for its class.
+        Under a hard plan an object is found by the mean confidence of its priors, and these are no background for its
+        class.
         """
         with torch.autocast(output.predictions.logits.device.type, enabled=False):
             said, priors = output.predictions.map(Tensor.float), output.priors
