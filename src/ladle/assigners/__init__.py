@@ -5,10 +5,12 @@ given: hand it the teacher's, and the assignment is distilled.
 """
 
 from ladle.assigners.atss import ATSS
+from ladle.assigners.auto_assign import AutoAssign
 from ladle.assigners.fcos import FCOS
 from ladle.assigners.max_iou import MaxIoU
+from ladle.assigners.ota import OTA
 from ladle.assigners.paa import PAA
 from ladle.assigners.protocol import Assigner, Evidence, EvidenceAssigner
 from ladle.assigners.pseudo_iou import PseudoIoU
 
-__all__ = ["ATSS", "FCOS", "PAA", "Assigner", "Evidence", "EvidenceAssigner", "MaxIoU", "PseudoIoU"]
+__all__ = ["ATSS", "FCOS", "OTA", "PAA", "Assigner", "AutoAssign", "Evidence", "EvidenceAssigner", "MaxIoU", "PseudoIoU"]

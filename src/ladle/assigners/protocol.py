@@ -21,7 +21,7 @@ class Assigner(Protocol):
     """Decides which prior learns which object; pure, batched, float32 inside. Its laws stand in ``ladle.testing``."""
 
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Assignment:
-        """Return the plan for these predictions; the inputs are left alone and no gradient flows."""
+        """Return the plan for these predictions; the inputs are left alone. Gradient flows into soft plans alone."""
         ...
 
 

@@ -1,6 +1,7 @@
 """Criteria: what a detector pays, given which prior learns which object."""
 
+from ladle.criteria.bags import BagCriterion
 from ladle.criteria.dense import DenseCriterion
 from ladle.criteria.published import CRITERIA
 
-__all__ = ["CRITERIA", "DenseCriterion"]
+__all__ = ["CRITERIA", "BagCriterion", "DenseCriterion"]

@@ -49,4 +49,4 @@ CRITERIA: dict[str, DenseCriterion] = {
     "yolox": YOLOX,
     "rtmdet": RTMDET,
 }
-"""What each family pays in plain training. AutoAssign is absent: its losses belong to bags of priors."""
+"""What each family pays in plain training. AutoAssign is absent: its losses are :class:`BagCriterion`."""
