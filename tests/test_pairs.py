@@ -28,7 +28,10 @@ def scene(offset=0.0, ratios=(1.0,), seed=0, objects=7):
 
 
 def searched(priors, boxes, wanted, margin=0.0):
-    inside = contains(boxes[:, :, None], centers(priors.boxes)[:, None], margin) & priors.valid[:, None]
+    # The priors of a location share one centre but for rounding: its first one's.
+    each = priors.grids[0].each
+    middle = centers(priors.boxes)[:, ::each].repeat_interleave(each, dim=1)
+    inside = contains(boxes[:, :, None], middle[:, None], margin) & priors.valid[:, None]
     return [tuple(row) for row in (inside & wanted[..., None]).nonzero().tolist()]
 
 
@@ -85,6 +88,12 @@ def test_long_lists_come_in_parts(monkeypatch):
     assert sorted(found(lists)) == searched(priors, boxes, wanted)
     ranges = [set(pairs.object.tolist()) for pairs in lists if len(pairs.object)]
     assert all(not (a & b) for i, a in enumerate(ranges) for b in ranges[:i]), "an object is in two parts"
+
+
+def test_any_prior_may_be_invalid():
+    priors, boxes, wanted = scene()
+    priors = replace(priors, valid=torch.rand(priors.valid.shape, generator=torch.Generator().manual_seed(0)) > 0.3)
+    assert found(pairs_inside(priors, boxes, wanted)) == searched(priors, boxes, wanted)
 
 
 def test_no_objects_give_no_pairs():

@@ -10,9 +10,9 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR, pairwise_coverage
-from ladle.types import GroundTruth, Priors, Record
+from ladle.types import Grid, GroundTruth, Priors, Record
 
-__all__ = ["Overlaps", "best_overlaps", "may_look", "object_slices", "outside_crowds", "surely_none"]
+__all__ = ["Overlaps", "best_overlaps", "may_look", "object_slices", "outside_crowds", "overlap_slices", "surely_none"]
 
 CHUNK = 1 << 18
 """Largest number of prior-object pairs held at once: 1 MiB a matrix in float32, which stays in a processor's cache."""
@@ -50,9 +50,15 @@ def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
 
 
 def best_overlaps(
-    boxes: Float[Tensor, "#B P 4"], valid: Bool[Tensor, "#B P"], truth: GroundTruth, rescue: float | None = None
+    boxes: Float[Tensor, "#B P 4"],
+    valid: Bool[Tensor, "#B P"],
+    truth: GroundTruth,
+    rescue: float | None = None,
+    grids: tuple[Grid, ...] | None = None,
 ) -> Overlaps:
     """Match every box with the object it overlaps most; on a tie the object listed first wins.
+
+    ``grids`` says how the boxes stand if they are priors that know it, which saves time and changes nothing.
 
     With ``rescue``, objects whose best IoU is at least that, and above 0, claim the boxes that reach it: an object that
     touches no box would otherwise claim every box it does not touch.
@@ -60,7 +66,7 @@ def best_overlaps(
     best = truth.boxes.new_zeros(len(truth.labels), boxes.shape[1])
     index, last = torch.zeros_like(best), torch.zeros_like(best)
     peaks = [best[:, :0]]
-    for part, overlap in _overlaps(boxes, valid, truth):
+    for part, overlap in overlap_slices(boxes, valid, truth, grids):
         number = torch.arange(part.start, part.stop, dtype=best.dtype, device=best.device).unsqueeze(-1)
         value, peak = overlap.amax(1), overlap.amax(2)
         better = value > best
@@ -88,22 +94,49 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
     return free
 
 
-def _overlaps(boxes: Tensor, valid: Tensor, truth: GroundTruth) -> Iterator[tuple[slice, Float[Tensor, "B g P"]]]:
+def overlap_slices(
+    boxes: Tensor, valid: Tensor, truth: GroundTruth, grids: tuple[Grid, ...] | None = None
+) -> Iterator[tuple[slice, Float[Tensor, "B g P"]]]:
     """IoU of every object of a slice with every box; object-major, coordinate by coordinate, so that it streams.
 
     The same as :func:`ladle.boxes.pairwise_iou`, bit for bit: the floor stands under a box's own area instead of each
     union, which is never less. What does not count gets an empty box.
     """
     batch, objects = truth.labels.shape
-    x1, y1, x2, y2 = torch.where(valid.unsqueeze(-1), boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(2)
+    boxes = torch.where(valid.unsqueeze(-1), boxes, 0.0)
+    x1, y1, x2, y2 = boxes.permute(2, 0, 1).contiguous().unsqueeze(2)
     own = ((x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)).clamp(min=IOU_FLOOR)
+    lines = [(x1, y1, x2, y2)] if grids is None else _lines(boxes, grids)
     counted = torch.where(truth.learnable.unsqueeze(-1), truth.boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(-1)
     for part in object_slices(batch, boxes.shape[1], objects):
-        left, top, right, bottom = counted[:, :, part]
-        shared = right.minimum(x2).sub_(left.maximum(x1)).clamp_(min=0)
-        shared.mul_(bottom.minimum(y2).sub_(top.maximum(y1)).clamp_(min=0))
+        sides = counted[:, :, part]
+        levels = [_shared(sides, line) for line in lines]
+        shared = levels[0] if len(levels) == 1 else torch.cat(levels, dim=-1)
+        left, top, right, bottom = sides
         theirs = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
         yield part, shared.div_((own + theirs).sub_(shared))
+
+
+def _lines(boxes: Float[Tensor, "b P 4"], grids: tuple[Grid, ...]) -> list[tuple[Tensor, ...]]:
+    """The columns' left and right sides and the rows' tops and bottoms, all that a grid's boxes differ in."""
+    lines, start = [], 0
+    for grid in grids:
+        count = grid.height * grid.width * grid.each
+        cells = boxes[:, None, start : start + count].unflatten(2, (grid.height, grid.width, grid.each))
+        (x1, _, x2, _), (_, y1, _, y2) = cells[:, :, :1].unbind(-1), cells[:, :, :, :1].unbind(-1)
+        lines.append(tuple(side.contiguous() for side in (x1, y1, x2, y2)))
+        start += count
+    return lines
+
+
+def _shared(sides: Float[Tensor, "4 B g 1"], line: tuple[Tensor, ...]) -> Float[Tensor, "B g p"]:
+    """What objects and boxes have in common: widths times heights, which on a grid belong to columns and to rows."""
+    x1, y1, x2, y2 = line
+    left, top, right, bottom = sides.view(*sides.shape[:3], *[1] * (x1.ndim - 2))
+    width = right.minimum(x2).sub_(left.maximum(x1)).clamp_(min=0)
+    height = bottom.minimum(y2).sub_(top.maximum(y1)).clamp_(min=0)
+    shared: Tensor = (width * height).flatten(2)
+    return shared
 
 
 def may_look(tensor: Tensor) -> bool:

@@ -103,8 +103,11 @@ def pairs_inside(
     if regions.ndim == 3:
         regions = regions.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
     if priors.grids is not None and may_look(wanted):
-        lists = _rectangles(priors, priors.grids, regions, wanted)
-    elif priors.grids is not None and most is not None:
+        every = bool(priors.valid.all())
+        for pairs in _rectangles(priors, priors.grids, regions, wanted, margin):
+            yield pairs if every else pairs.keep(pairs.of_prior(priors.valid))
+        return
+    if priors.grids is not None and most is not None:
         lists = iter([_windows(priors.grids, regions, wanted, most)])
     else:
         lists = _everything(priors, wanted)
@@ -209,27 +212,63 @@ def _ranked(pairs: Pairs, cost: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"],
 
 
 def _rectangles(
-    priors: Priors, grids: tuple[Grid, ...], regions: Float[Tensor, "B G L 4"], wanted: Bool[Tensor, "B G"]
+    priors: Priors,
+    grids: tuple[Grid, ...],
+    regions: Float[Tensor, "B G L 4"],
+    wanted: Bool[Tensor, "B G"],
+    margin: float,
 ) -> Iterator[Pairs]:
-    """Enumerate the rectangles of cells, object slice by object slice."""
-    levels = len(grids)
-    start, extent = _cells(grids, regions, wanted)
-    each, wide, base = (_of_levels(grids, name) for name in ("each", "width", "base"))
-    count = extent.prod(-1) * each
-    for part in _balanced(count.sum((0, 2))):
-        rows = count[:, part].flatten()
-        row = torch.repeat_interleave(rows)
-        local = torch.arange(len(row)) - (rows.cumsum(0) - rows).index_select(0, row)
-        level = row % levels
-        cell, which = (local, 0) if int(each.max()) == 1 else (local // each[level], local % each[level])
-        across = extent[:, part, :, 0].flatten().index_select(0, row)
-        left, top = (start[:, part, :, axis].flatten().index_select(0, row) for axis in (0, 1))
-        down = cell // across
-        column = left + cell - down * across
-        prior = base[level] + ((top + down) * wide[level] + column) * each[level] + which
-        home, width = row // levels, part.stop - part.start
+    """Enumerate the cells inside, object slice by object slice: each row of a rectangle is a run of priors."""
+    first, extent = _inside(priors, grids, regions, wanted, margin)
+    wide, each, base = torch.tensor([(g.width, g.each, g.height * g.width * g.each) for g in grids]).unbind(-1)
+    base = base.cumsum(0) - base
+    corner = base + (first[..., 1] * wide + first[..., 0]) * each
+    for part in _balanced((extent.prod(-1) * each).sum((0, 2))):
+        heights = extent[:, part, :, 1].flatten()
+        block = torch.repeat_interleave(heights)
+        down = torch.arange(len(block)) - (heights.cumsum(0) - heights).index_select(0, block)
+        level = block % len(grids)
+        lengths = extent[:, part, :, 0].flatten().index_select(0, block) * each[level]
+        begin = corner[:, part].flatten().index_select(0, block) + down * (wide * each)[level]
+
+        run = torch.repeat_interleave(lengths)
+        spot = torch.arange(len(run))
+        prior = (begin - (lengths.cumsum(0) - lengths)).index_select(0, run).add_(spot)
+        home, width = block // len(grids), part.stop - part.start
         image = home // width
-        yield Pairs(image, home - image * width + part.start, prior, torch.ones_like(prior, dtype=torch.bool))
+        number = (home - image * width + part.start).index_select(0, run)
+        yield Pairs(image.index_select(0, run), number, prior, torch.ones_like(prior, dtype=torch.bool))
+
+
+def _inside(
+    priors: Priors,
+    grids: tuple[Grid, ...],
+    regions: Float[Tensor, "B G L 4"],
+    wanted: Bool[Tensor, "B G"],
+    margin: float,
+) -> tuple[Int[Tensor, "B G L 2"], Int[Tensor, "B G L 2"]]:
+    """First column and row inside each region, and how many columns and rows there are.
+
+    Exactly those whose centre passes the test: it is put to the columns and rows at the borders, which are found but
+    for rounding. The centre of a location is that of its first prior.
+    """
+    firsts, extents, start = [], [], 0
+    for level, grid in enumerate(grids):
+        cells = slice(start, start + grid.height * grid.width * grid.each)
+        centre = priors.centers[:, cells].unflatten(1, (grid.height, grid.width, grid.each))[..., 0, :]
+        for axis, line in enumerate((centre[:, 0, :, 0], centre[:, :, 0, 1])):
+            line = line.expand(len(wanted), -1)
+            low, high = regions[:, :, level, axis], regions[:, :, level, axis + 2]
+            begin = ((low + margin) / grid.stride - grid.offset - _SLACK).ceil().clamp(0, line.shape[1] - 1).long()
+            end = ((high - margin) / grid.stride - grid.offset + _SLACK).floor().clamp(0, line.shape[1] - 1).long()
+            begin = begin + (line.gather(1, begin) - low > margin).logical_not()
+            end = end - (high - line.gather(1, end) > margin).logical_not().long()
+            firsts.append(begin)
+            extents.append((end + 1 - begin).clamp(min=0))
+        start = cells.stop
+    shape = (len(grids), 2)
+    extent = torch.stack(extents, dim=2).unflatten(2, shape) * wanted[..., None, None]
+    return torch.stack(firsts, dim=2).unflatten(2, shape), extent * (extent.amin(-1, keepdim=True) > 0)
 
 
 def _windows(
@@ -275,13 +314,6 @@ def _cells(
         starts.append(first)
         extents.append((torch.stack(high, dim=-1).long() + 1 - first).clamp(min=0))
     return torch.stack(starts, dim=2), torch.stack(extents, dim=2) * wanted[..., None, None]
-
-
-def _of_levels(grids: tuple[Grid, ...], name: str) -> Int[Tensor, " L"]:
-    if name != "base":
-        return torch.tensor([getattr(grid, name) for grid in grids])
-    counts = torch.tensor([grid.height * grid.width * grid.each for grid in grids])
-    return counts.cumsum(0) - counts
 
 
 def _balanced(count: Int[Tensor, " G"]) -> Iterator[slice]:

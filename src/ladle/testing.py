@@ -29,6 +29,7 @@ DistillerUnderTest = Callable[[Output, Output, GroundTruth, Assignment], dict[st
 
 Scene = tuple[Predictions, Priors, GroundTruth]
 _GIB = 1 << 30
+_ROUNDING = 1e-4
 
 
 def grid_priors(height: int, width: int, strides: Sequence[int] = (8, 16, 32), side: float = 8.0) -> Priors:
@@ -181,9 +182,11 @@ def moving_the_scene_by_a_stride_moves_the_plan(assign: AssignerUnderTest) -> No
         _roll(said.boxes, priors, 256, strides, shift) + offset,
         _roll(said.quality, priors, 256, strides, shift) if said.quality is not None else None,
     )
-    plan = assign(said, priors, GroundTruth.pad([boxes], [labels])).dense(2)
+    plan = _roll(assign(said, priors, GroundTruth.pad([boxes], [labels])).dense(2), priors, 256, strides, shift)
     there = assign(moved, priors, GroundTruth.pad([boxes + offset], [labels])).dense(2)
-    _equal(_roll(plan, priors, 256, strides, shift), there)
+    _equal(plan > 0, there > 0)
+    # Strengths may differ by what moved coordinates round off.
+    assert (plan - there).abs().max() < _ROUNDING, "the strengths of a plan depend on where the scene lies"
 
 
 def crowds_are_neither_objects_nor_background(assign: AssignerUnderTest) -> None:

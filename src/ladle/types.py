@@ -107,7 +107,10 @@ class GroundTruth(Record):
 
 
 class Grid(NamedTuple):
-    """How the priors of a level stand: ``each`` of them centred at ``((column + offset), (row + offset)) * stride``."""
+    """How the priors of a level stand: ``each`` of them centred at ``((column + offset), (row + offset)) * stride``.
+
+    The ``each`` are of the same sizes at every location.
+    """
 
     height: int
     width: int

@@ -106,7 +106,7 @@ def test_a_weak_teacher_is_refused_before_anything_is_written(data, teacher, tmp
 @pytest.mark.parametrize(
     ("student", "method", "named"),
     [
-        ("atss-tiny", "lad", "ATSS"),
+        ("fcos-tiny", "lad", "priors"),
         ("retinanet-tiny", "soft", "priors"),
         ("paa-r18", "lad", "strides"),
     ],

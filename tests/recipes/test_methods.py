@@ -2,11 +2,12 @@
 
 import pytest
 
-from ladle.assigners import ATSS, PAA, MaxIoU
-from ladle.criteria import DenseCriterion
+from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, SimOTA
+from ladle.criteria import BagCriterion, DenseCriterion
 from ladle.detectors.ready_made import FAMILIES
 from ladle.distillers import SoftLabels
 from ladle.errors import UserError
+from ladle.recipes.lessons import ASSIGNERS, HOME
 from ladle.recipes.methods import METHODS, plan_of
 
 SOLAD = SoftLabels(weight=2.0, quality=10.0, box=1.3, least=0.5, gamma=0.5)
@@ -70,12 +71,60 @@ def test_lad_skips_nothing_since_it_imitates_nothing():
     assert plan_of("lad", "paa", "atss").skipped == ()
 
 
-@pytest.mark.parametrize("family", ["atss", "retinanet"])
+@pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("method", ["lad", "solad"])
-def test_an_assigner_that_looks_at_no_predictions_cannot_have_a_teacher_judge(method, family):
-    with pytest.raises(UserError, match="looks at no predictions") as caught:
-        plan_of(method, family, family)
-    assert type(plan_of("plain", family).lesson.assign).__name__ in str(caught.value)
+def test_a_teacher_can_judge_for_every_family(method, family):
+    plan = plan_of(method, family, family)
+    assert plan.judge == "teacher"
+    assert type(plan.lesson.assign) is type(plan_of("plain", family).lesson.assign)
+    if family != "paa":
+        assert plan.lesson.criterion == plan_of("plain", family).lesson.criterion
+
+
+@pytest.mark.parametrize(
+    ("family", "rule"),
+    [
+        ("retinanet", MaxIoU(boxes="predictions", keep_count=True)),
+        ("atss", ATSS(boxes="predictions", keep_count=True)),
+        ("fcos", FCOS(boxes="predictions")),
+        ("ota", OTA()),
+    ],
+)
+def test_the_teachers_boxes_stand_in_where_overlaps_decide(family, rule):
+    assert plan_of("lad", family, family).lesson.assign == rule
+
+
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+def test_every_assigner_has_a_family_it_comes_home_to_and_serves_others(assigner):
+    assert assigner in {*HOME.values(), "PseudoIoU", "Hungarian"}
+    for family in FAMILIES:
+        if family == "retinanet" and assigner in ("FCOS", "PseudoIoU"):
+            continue
+        lesson = plan_of("plain", family, assigner=assigner).lesson
+        assert type(lesson.assign).__name__ == assigner
+        assert isinstance(lesson.criterion, BagCriterion) == (assigner == "AutoAssign")
+
+
+@pytest.mark.parametrize("spelling", ["simota", "sim-ota", "SIM_OTA", "SimOTA"])
+def test_assigners_are_found_however_they_are_written(spelling):
+    assert plan_of("plain", "paa", assigner=spelling).lesson.assign == SimOTA()
+
+
+def test_another_assigner_leaves_the_losses_alone():
+    assert plan_of("plain", "fcos", assigner="PAA").lesson.criterion == plan_of("plain", "fcos").lesson.criterion
+
+
+@pytest.mark.parametrize("assigner", ["FCOS", "PseudoIoU"])
+def test_points_cannot_tell_nine_anchors_apart(assigner):
+    with pytest.raises(UserError, match="nine anchors"):
+        plan_of("plain", "retinanet", assigner=assigner)
+
+
+def test_an_assigner_that_is_none_is_refused_with_the_one_meant():
+    with pytest.raises(UserError, match="did you mean SimOTA"):
+        plan_of("plain", "paa", assigner="SimOTTA")
+    with pytest.raises(UserError, match="take one of MaxIoU, ATSS"):
+        plan_of("plain", "paa", assigner="zzz")
 
 
 def test_every_method_is_described():

@@ -6,11 +6,30 @@ given: hand it the teacher's, and the assignment is distilled.
 
 from ladle.assigners.atss import ATSS
 from ladle.assigners.auto_assign import AutoAssign
+from ladle.assigners.dynamic_soft_label import DynamicSoftLabel
 from ladle.assigners.fcos import FCOS
+from ladle.assigners.hungarian import Hungarian
 from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.ota import OTA
 from ladle.assigners.paa import PAA
 from ladle.assigners.protocol import Assigner, Evidence, EvidenceAssigner
 from ladle.assigners.pseudo_iou import PseudoIoU
+from ladle.assigners.sim_ota import SimOTA
+from ladle.assigners.task_aligned import TaskAligned
 
-__all__ = ["ATSS", "FCOS", "OTA", "PAA", "Assigner", "AutoAssign", "Evidence", "EvidenceAssigner", "MaxIoU", "PseudoIoU"]
+__all__ = [
+    "ATSS",
+    "FCOS",
+    "OTA",
+    "PAA",
+    "Assigner",
+    "AutoAssign",
+    "DynamicSoftLabel",
+    "Evidence",
+    "EvidenceAssigner",
+    "Hungarian",
+    "MaxIoU",
+    "PseudoIoU",
+    "SimOTA",
+    "TaskAligned",
+]

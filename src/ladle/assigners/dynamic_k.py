@@ -15,7 +15,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.boxes import centers
-from ladle.overlaps import _overlaps, may_look, surely_none
+from ladle.overlaps import may_look, overlap_slices, surely_none
 from ladle.pairs import LONGEST, Pairs, compact, leading, pairs_inside, ranks, settle_parts
 from ladle.types import GroundTruth, Priors
 
@@ -72,7 +72,7 @@ def dynamic_counts(
     sound = exists & said.sum(-1).isfinite()
     several = min(topk, column.shape[1])
     sums = [truth.boxes.new_zeros(len(boxes), 0)]
-    sums += [overlap.topk(several).values.sum(-1) for _, overlap in _overlaps(said, sound, truth)]
+    sums += [overlap.topk(several).values.sum(-1) for _, overlap in overlap_slices(said, sound, truth)]
     many = torch.cat(sums, dim=1).long().clamp(min=1)
     return many * (truth.learnable & candidate.any(1, keepdim=True))
 

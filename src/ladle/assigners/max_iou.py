@@ -47,7 +47,7 @@ class MaxIoU:
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by overlaps; the predictions are looked at only if their boxes are asked for."""
-        overlaps = best_overlaps(priors.boxes, priors.valid, truth, self.rescue)
+        overlaps = best_overlaps(priors.boxes, priors.valid, truth, self.rescue, priors.grids)
         plan = self._decide(overlaps)
         if self.boxes == "predictions":
             judged = best_overlaps(predictions.boxes.nan_to_num(), priors.valid, truth, self.rescue)

@@ -35,6 +35,8 @@ _RUNS = ("train", "distill")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
 _BARE = {"predict": "source", "check": "data"}
 """The argument that a verb takes without its flag."""
+_ALSO = {"train": {"student": "model"}}
+"""Other names of a verb's flags: what learns is the student elsewhere."""
 _ALONE = ("help", "print_config")
 """The flags that take no value."""
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
@@ -129,6 +131,7 @@ def _spelled(verb: str, words: Sequence[str], switches: set[str]) -> list[str]:
             continue
         name, equals, value = word[2:].partition("=")
         name = name.replace("-", "_")
+        name = _ALSO.get(verb, {}).get(name, name)
         if not equals and name in switches:
             equals, value = "=", rest.popleft() if rest and rest[0] in ("true", "false") else "true"
         elif not equals and name not in _ALONE and rest and not rest[0].startswith("--"):

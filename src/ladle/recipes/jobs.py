@@ -35,6 +35,7 @@ class Job:
     folder: str
     run: Run = field(default_factory=Run)
     method: Method = "plain"
+    assigner: str | None = None
     teacher: str | None = None
     teacher_sha256: str | None = None
     allow_weak_teacher: bool = False
@@ -43,7 +44,7 @@ class Job:
         """Write the job into its folder."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student}
+        flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student, "assigner": self.assigner}
         if self.verb == "distill":
             flags |= {"method": self.method, "teacher": self.teacher, "allow_weak_teacher": self.allow_weak_teacher}
             whose = {"file": self.teacher, "sha256": self.teacher_sha256}

@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal, NamedTuple
 
-from ladle.assigners import ATSS, PAA, EvidenceAssigner, MaxIoU
 from ladle.criteria import DenseCriterion
 from ladle.distillers import SoftLabels
-from ladle.errors import UserError
 from ladle.objectives import Lesson
+from ladle.recipes.lessons import judged_by_teacher, lesson_of
 
 __all__ = ["METHODS", "Distilled", "Method", "Plan", "plan_of"]
 
@@ -26,14 +25,6 @@ METHODS: dict[Method, str] = {
 }
 """What each method teaches."""
 
-_HOME = {
-    "retinanet": Lesson(
-        MaxIoU(0.5, 0.4), DenseCriterion(box="l1", box_weight=1.0, share="count", quality=None, floor="image")
-    ),
-    "atss": Lesson(ATSS(), DenseCriterion(box_weight=2.0, quality="centerness", quality_weight=1.0, floor="image")),
-    "paa": Lesson(PAA(), DenseCriterion()),
-}
-
 
 class Plan(NamedTuple):
     """What a student is taught, who judges, and what of the method is left out and why."""
@@ -43,15 +34,16 @@ class Plan(NamedTuple):
     skipped: tuple[str, ...] = ()
 
 
-def plan_of(method: Method, family: str, teacher_family: str | None = None) -> Plan:
-    """The published form of ``method`` for a student of ``family``.
+def plan_of(method: Method, family: str, teacher_family: str | None = None, assigner: str | None = None) -> Plan:
+    """The published form of ``method`` for a student of ``family``, or that form under another assigner.
 
-    LAD and SoLAD share the box loss equally among positives, as the reference code of LAD does, where plain PAA weighs
-    it by IoU. Soft labels alone use the weights of the released configuration without ground truth.
+    LAD and SoLAD share PAA's box loss equally among positives, as the reference code of LAD does, where plain PAA
+    weighs it by IoU; other detectors keep their losses. Soft labels alone use the weights of the released configuration
+    without ground truth.
 
-    Raises :class:`UserError` where the student's assigner looks at no predictions: a teacher could not judge.
+    Raises :class:`UserError` for an assigner that there is not, or that cannot work with this family.
     """
-    home = _HOME[family]
+    home = lesson_of(family, assigner)
     if method == "plain":
         return Plan(home, "student")
     skipped: tuple[str, ...] = ()
@@ -63,13 +55,8 @@ def plan_of(method: Method, family: str, teacher_family: str | None = None) -> P
         return Plan(replace(home, distillers=(soft,)), "student", skipped)
     if method == "soft-only":
         return Plan(Lesson(home.assign, None, (soft,)), "student", skipped)
-    if not isinstance(home.assign, EvidenceAssigner):
-        raise UserError(
-            f"--method {method}: {type(home.assign).__name__}, the assigner of {family}, looks at no predictions, so a "
-            "teacher cannot judge; distil a paa-* student, or take --method soft"
-        )
     criterion = home.criterion
-    if isinstance(criterion, DenseCriterion):
+    if family == "paa" and isinstance(criterion, DenseCriterion):
         criterion = replace(criterion, share="count")
-    lesson = Lesson(home.assign, criterion, (soft,) if method == "solad" else ())
+    lesson = Lesson(judged_by_teacher(home.assign), criterion, (soft,) if method == "solad" else ())
     return Plan(lesson, "teacher", skipped if method == "solad" else ())

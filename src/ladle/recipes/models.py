@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
+
 from ladle.detectors import READY_MADE, detector_spec
 from ladle.recipes.console import say, table
+from ladle.recipes.lessons import ASSIGNERS, HOME
 
 __all__ = ["models"]
 
 
 def models(timm: str | None = None) -> list[str]:
-    """List the ready-made detectors, or the timm backbones that match a pattern.
+    """List the ready-made detectors and the assigners, or the timm backbones that match a pattern.
 
     Args:
         timm: a pattern such as ``mobilenetv3*``; any of these serves as ``paa-NAME``.
@@ -28,9 +31,16 @@ def models(timm: str | None = None) -> list[str]:
                 "name": name,
                 "anchors": spec.head.anchors.per_location,
                 "strides": ", ".join(map(str, spec.strides)),
+                "boxes": spec.head.box,
                 "quality": "yes" if spec.head.quality else "no",
+                "assigner": HOME[spec.family],
                 "imgsz": str(spec.imgsz),
             }
         )
     say(table("Detectors (behind the dash any timm model works too)", rows))
+    meanings = [
+        {"name": name, "which prior learns which object": str(inspect.getdoc(rule)).partition("(")[0].strip()}
+        for name, rule in ASSIGNERS.items()
+    ]
+    say(table("Assigners (--assigner; by default the detector's own)", meanings))
     return list(READY_MADE)

@@ -14,7 +14,13 @@ from ladle.recipes.training import Trained, carry_out
 __all__ = ["Trained", "distill", "train"]
 
 
-def train(data: str | None = None, model: str = "paa-r18", run: Run = Run(), resume: str | None = None) -> Trained:
+def train(
+    data: str | None = None,
+    model: str = "paa-r18",
+    run: Run = Run(),
+    resume: str | None = None,
+    assigner: str | None = None,
+) -> Trained:
     """Train a detector on ground truth.
 
     Args:
@@ -22,10 +28,12 @@ def train(data: str | None = None, model: str = "paa-r18", run: Run = Run(), res
         model: which detector, see ``ladle models``.
         run: how to train.
         resume: go on with this run folder, as it was begun; everything else is ignored.
+        assigner: which prior learns which object, see ``ladle models``; by default the detector's own rule.
     """
     if resume is not None:
         return carry_out(Job.read(resume, "train"), resume=True)
-    return carry_out(Job("train", _given(data), model, new_folder(run, "train", model), run))
+    folder = new_folder(run, "train", model if assigner is None else f"{model}-{assigner}")
+    return carry_out(Job("train", _given(data), model, folder, run, assigner=assigner))
 
 
 def distill(
@@ -36,6 +44,7 @@ def distill(
     run: Run = Run(),
     allow_weak_teacher: bool = False,
     resume: str | None = None,
+    assigner: str | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -48,6 +57,7 @@ def distill(
         run: how to train.
         allow_weak_teacher: go on with a teacher that finds next to nothing.
         resume: go on with this run folder, as it was begun; everything else is ignored.
+        assigner: which prior learns which object, see ``ladle models``; by default the student's own rule.
     """
     if resume is not None:
         return carry_out(Job.read(resume, "distill"), resume=True)
@@ -60,9 +70,10 @@ def distill(
         verb="distill",
         data=_given(data),
         student=student,
-        folder=new_folder(run, "distill", f"{student}-{method}"),
+        folder=new_folder(run, "distill", "-".join([student, *([assigner] if assigner else []), method])),
         run=run,
         method=method,
+        assigner=assigner,
         teacher=teacher,
         teacher_sha256=file_hash(Path(teacher)),
         allow_weak_teacher=allow_weak_teacher,

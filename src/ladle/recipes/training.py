@@ -19,6 +19,7 @@ from ladle.objectives import Supervised
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import find_device
 from ladle.recipes.jobs import Job
+from ladle.recipes.lessons import lesson_of
 from ladle.recipes.methods import METHODS, plan_of
 from ladle.recipes.options import Run
 from ladle.recipes.preflight import check_strength, hire
@@ -84,6 +85,7 @@ def _prepare(job: Job) -> _Prepared:
     pictures, val = (open_source(job.data, split, job.run, described.imgsz) for split in ("train", "val"))
     spec = detector_spec(job.student, pictures.classes, pictures.category_ids, described.imgsz, job.run.start)
     spec.build()
+    lesson_of(spec.family, job.assigner)
     ready = _Prepared(job, spec, pictures, val)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
@@ -122,9 +124,9 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
 
 def _objective(job: Job, student: Detector) -> Supervised:
     if job.teacher is None:
-        return Supervised(student, [plan_of("plain", student.spec.family).lesson])
+        return Supervised(student, [plan_of("plain", student.spec.family, assigner=job.assigner).lesson])
     teacher = hire(job.teacher, student.spec)
-    plan = plan_of(job.method, student.spec.family, teacher.detector.spec.family)
+    plan = plan_of(job.method, student.spec.family, teacher.detector.spec.family, job.assigner)
     return Supervised(student, [plan.lesson], teacher, plan.judge)
 
 
@@ -154,6 +156,7 @@ def _about(ready: _Prepared) -> list[str]:
         *repaired,
         f"student   {spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalisation)",
         f"method    {job.method}: {METHODS[job.method]}",
+        f"assigner  {type(lesson_of(spec.family, job.assigner).assign).__name__}",
         f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}",
     ]
 
@@ -164,7 +167,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     if job.teacher is None:
         return []
     teacher = hire(job.teacher, spec).to(find_device(job.run.device)).detector
-    plan = plan_of(job.method, spec.family, teacher.spec.family)
+    plan = plan_of(job.method, spec.family, teacher.spec.family, job.assigner)
     ap = check_strength(job.teacher, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
     strength = "unknown AP: the validation pictures hold no object" if math.isnan(ap) else f"{100 * ap:.1f} AP"
     return [

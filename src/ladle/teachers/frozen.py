@@ -62,8 +62,10 @@ class FrozenDetector:
         return outputs if self._same_order else [self._reorder(output) for output in outputs]
 
     def _reorder(self, output: Output) -> Output:
-        logits = output.predictions.logits.index_select(-1, self.order)
-        return replace(output, predictions=replace(output.predictions, logits=logits))
+        said = output.predictions
+        prior = said.center_prior.index_select(1, self.order) if said.center_prior is not None else None
+        said = replace(said, logits=said.logits.index_select(-1, self.order), center_prior=prior)
+        return replace(output, predictions=said)
 
 
 def differences(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

@@ -1,0 +1,98 @@
+"""Every assigner trains every detector it makes sense for, and at home it learns eight scenes by heart."""
+
+from itertools import product
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from ladle.data.loader import collate
+from ladle.data.scenes import CLASSES, split_scenes
+from ladle.detectors import Detector, detector_spec
+from ladle.detectors.ready_made import FAMILIES
+from ladle.evaluation import evaluate
+from ladle.objectives import Supervised
+from ladle.recipes.lessons import ASSIGNERS, HOME, lesson_of
+from ladle.recipes.methods import plan_of
+from ladle.teachers import FrozenDetector
+from ladle.types import Batch, Term
+
+REFUSED = {("retinanet", "FCOS"), ("retinanet", "PseudoIoU")}
+PAIRS = [pair for pair in product(FAMILIES, ASSIGNERS) if pair not in REFUSED]
+AT_HOME = [(family, name) for family, name in HOME.items()] + [("fcos", "PseudoIoU"), ("fcos", "Hungarian")]
+
+
+def scenes(count: int) -> Batch:
+    pictures, _ = split_scenes(count, 1)
+    return collate([pictures.sample(number) for number in range(count)])
+
+
+def loss_of(terms: dict[str, Term]) -> torch.Tensor:
+    return torch.stack(
+        [term.total / torch.maximum(term.count, term.floor).clamp(min=1e-6) for term in terms.values()]
+    ).sum()
+
+
+def train(objective: nn.Module, batch: Batch, steps: int, lr: float) -> list[float]:
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=lr)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=steps + 1)
+    losses = []
+    for _ in range(steps):
+        loss = loss_of(objective(batch))
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(objective.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return losses
+
+
+def detector(family: str) -> Detector:
+    torch.manual_seed(0)
+    return detector_spec(f"{family}-tiny", CLASSES).build()
+
+
+@pytest.mark.parametrize(("family", "assigner"), PAIRS)
+def test_every_pair_trains(family, assigner):
+    student = detector(family)
+    before = [parameter.detach().clone() for parameter in student.parameters()]
+    losses = train(Supervised(student, [lesson_of(family, assigner)]), scenes(2), steps=2, lr=1e-3)
+    assert all(torch.tensor(losses).isfinite())
+    assert losses[0] > 0
+    still = [name for (name, now), old in zip(student.named_parameters(), before) if torch.equal(now, old)]
+    assert not still or (assigner != "AutoAssign" and still == ["stages.0.center_prior"]), f"{still} learnt nothing"
+
+
+@pytest.mark.parametrize(("family", "assigner"), AT_HOME)
+def test_a_teacher_can_judge_with_every_assigner(family, assigner):
+    torch.manual_seed(1)
+    teacher = FrozenDetector(detector_spec(f"{family}-tiny", CLASSES).build(), CLASSES)
+    plan = plan_of("lad", family, family, assigner)
+    student = detector(family)
+    objective = Supervised(student, [plan.lesson], teacher, plan.judge)
+    loss_of(objective(scenes(2))).backward()
+    assert any(parameter.grad.abs().sum() > 0 for parameter in student.parameters() if parameter.grad is not None)
+    assert all(parameter.grad is None for parameter in teacher.detector.parameters())
+    assert objective.monitor["positives_per_object"] > 0
+
+
+@pytest.mark.parametrize(("family", "assigner"), AT_HOME)
+def test_eight_scenes_are_learnt_by_heart(family, assigner):
+    student, batch = detector(family), scenes(8)
+    train(Supervised(student, [lesson_of(family, assigner)]), batch, steps=120, lr=5e-3)
+    student.eval()
+    found = dict(enumerate(student.detect(batch)))
+    assert evaluate(references(batch), found, CLASSES).ap50 > 0.7
+
+
+def references(batch: Batch) -> list[SimpleNamespace]:
+    pictures = []
+    for row, real in enumerate(batch.truth.valid):
+        height, width = batch.originals[row].tolist()
+        stretch = (batch.originals[row] / batch.sizes[row]).flip(0).repeat(2)
+        boxes, labels = (batch.truth.boxes[row, real] * stretch).numpy(), batch.truth.labels[row, real].numpy()
+        crowd = batch.truth.crowd[row, real].numpy()
+        pictures.append(SimpleNamespace(id=row, height=height, width=width, boxes=boxes, labels=labels, crowd=crowd))
+    return pictures
