@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
@@ -14,12 +13,15 @@ from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.mixture import fit_two_gaussians
 from ladle.assigners.protocol import Assigner, Evidence, full_precision
 from ladle.boxes import giou
-from ladle.losses import class_focal_sum
+from ladle.losses import class_focal_sum, object_focal
 from ladle.overlaps import may_look, outside_crowds
 from ladle.pairs import Pairs, leading, ranks
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["PAA"]
+
+_SLACK = 1e-5
+"""Share by which a bound is loosened, so that rounding cannot make it rule out too much."""
 
 
 @dataclass(frozen=True)
@@ -51,53 +53,53 @@ class PAA:
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Weigh, then select; what cannot be among the cheapest is not priced in full."""
-        return self.select(self._weigh(predictions, priors, truth, self._promising), priors, truth)
+        return self.select(self._weigh(predictions, priors, truth, everything=False), priors, truth)
 
     @full_precision
     def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Evidence:
         """Price every prior of the pool by the loss it would suffer (paper eq. 3; mmdetection's loss weights)."""
-        return self._weigh(predictions, priors, truth, lambda pairs, *_: pairs)
+        return self._weigh(predictions, priors, truth, everything=True)
 
-    def _weigh(
-        self, predictions: Predictions, priors: Priors, truth: GroundTruth, worth: Callable[..., Pairs]
-    ) -> Evidence:
-        """Price those pairs of the pool that are ``worth`` it."""
+    def _weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth, everything: bool) -> Evidence:
         pool = self.pool(predictions, priors, truth)
         unpriced = torch.full_like(pool.background, torch.inf).flatten()
         if not truth.labels.shape[1]:
             return Evidence(pool.index, unpriced.view_as(pool.index), pool.positive)
-        pairs = worth(Pairs.chosen(pool.index, pool.positive), predictions, priors, truth)
-        price = self._price(pairs, predictions, truth)
+        pairs = Pairs.chosen(pool.index, pool.positive)
+        boxes = self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)))
+        if everything or not may_look(boxes):
+            price = _class_price(pairs, predictions, truth) + boxes
+        else:
+            price = self._promising(pairs, boxes, predictions, priors, truth)
         cost = unpriced.scatter(0, pairs.image * pool.index.shape[1] + pairs.prior, price).view(pool.index.shape)
         candidate = pool.positive & cost.isfinite()
         return Evidence(pool.index, torch.where(candidate, cost, 0.0), candidate)
 
-    def _price(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
-        classes = class_focal_sum(pairs.of_prior(predictions.logits), pairs.of_object(truth.labels))
-        return classes + self._box_price(pairs, predictions, truth)
+    def _promising(
+        self, pairs: Pairs, boxes: Float[Tensor, " N"], predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> Float[Tensor, " N"]:
+        """Prices, but infinite for pairs that ``topk`` others of their object and level undercut with certainty.
 
-    def _box_price(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
-        return self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)))
-
-    def _promising(self, pairs: Pairs, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Pairs:
-        """Leave out what ``topk`` others of its object and level undercut with certainty.
-
-        No class loss is negative, so a price is at least that of its box. The dearest of the ``topk`` priors with the
-        cheapest boxes is a ceiling that the ``topk`` cheapest stay below.
+        No class loss is negative, so a price is at least that of the box and of the object's own class. The dearest of
+        the ``topk`` priors that are cheapest in these is a ceiling that the ``topk`` cheapest stay below.
         """
-        if not may_look(pairs.real):
-            return pairs
+        least = boxes + object_focal(_own_logit(pairs, predictions, truth))
         levels = len(priors.counts)
-        least = self._box_price(pairs, predictions, truth)
         group = pairs.object * levels + priors.level.index_select(0, pairs.prior)
-        first, positions = leading(replace(pairs, object=group), least, self.topk)
-        full = self._price(pairs.at(positions), predictions, truth).nan_to_num(torch.inf)
-        home = first.image * (truth.labels.shape[1] * levels) + first.object
+        home = pairs.image * (truth.labels.shape[1] * levels) + group
+        _, places = leading(replace(pairs, object=group), least, self.topk)
+        full = _class_price(pairs.at(places), predictions, truth) + boxes.index_select(0, places)
+        price = torch.full_like(boxes, torch.inf).scatter_(0, places, full)
+
+        here = home.index_select(0, places)
         none = full.new_full((truth.labels.numel() * levels,), -torch.inf)
-        ceiling = none.scatter_reduce(0, home, full, "amax")
-        many = torch.zeros_like(none).index_add(0, home, torch.ones_like(full)) >= self.topk
-        ceiling = torch.where(many, ceiling, torch.inf)
-        return pairs.keep(least <= ceiling.index_select(0, pairs.image * (truth.labels.shape[1] * levels) + group))
+        ceiling = none.scatter_reduce(0, here, full.nan_to_num(torch.inf), "amax")
+        few = torch.zeros_like(none).index_add_(0, here, torch.ones_like(full)) < self.topk
+        below = least <= ceiling.mul_(1 + _SLACK).masked_fill_(few, torch.inf).index_select(0, home)
+        rest = (below & (price == torch.inf)).nonzero().squeeze(1)
+        return price.index_copy_(
+            0, rest, _class_price(pairs.at(rest), predictions, truth) + boxes.index_select(0, rest)
+        )
 
     @torch.no_grad()
     def select(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -132,3 +134,14 @@ class PAA:
             return several & mixture.low & upto
         split = several & mixture.low.any(-1, keepdim=True)
         return valid & (upto | ~split)
+
+
+def _class_price(pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
+    return class_focal_sum(pairs.of_prior(predictions.logits), pairs.of_object(truth.labels))
+
+
+def _own_logit(pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
+    """What each pair's prior says of its object's class."""
+    _, priors, classes = predictions.logits.shape
+    place = (pairs.image * priors + pairs.prior) * classes + pairs.of_object(truth.labels)
+    return predictions.logits.flatten().index_select(0, place)
