@@ -10,12 +10,26 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from PIL import Image
 
-from ladle.assigners import ATSS, PAA, Assigner, MaxIoU
+from ladle.assigners import (
+    ATSS,
+    FCOS,
+    OTA,
+    PAA,
+    Assigner,
+    AutoAssign,
+    DynamicSoftLabel,
+    Hungarian,
+    MaxIoU,
+    PseudoIoU,
+    SimOTA,
+    TaskAligned,
+)
 from ladle.boxes import clip
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, split_scenes
@@ -42,6 +56,7 @@ def main(weights: Path) -> None:
     student, teacher = _judge(detector_spec(STUDENT, CLASSES).build()), _judge(load_detector(weights))
     _draw_judges(student, teacher)
     _draw_assigners(_scene(HIDDEN), teacher(_scene(HIDDEN)))
+    _draw_judged(_scene(HIDDEN), student(_scene(HIDDEN)), teacher(_scene(HIDDEN)))
     _draw_soft_labels(_scene(HIDDEN), teacher(_scene(HIDDEN)))
 
 
@@ -64,17 +79,58 @@ def _draw_judges(student: Judge, teacher: Judge) -> None:
 
 
 def _draw_assigners(batch: Batch, output: Output) -> None:
+    """The rules with other settings of theirs; where predictions count, they are the teacher's."""
+    told = "the teacher's boxes"
     rules: dict[str, dict[str, Assigner]] = {
         "max_iou": {
             "MaxIoU()": MaxIoU(),
             "MaxIoU(rescue=None)": MaxIoU(rescue=None),
-            "MaxIoU(0.1, 0.1)": MaxIoU(0.1, 0.1),
+            f"MaxIoU(), {told}, counts kept": MaxIoU(boxes="predictions", keep_count=True),
         },
-        "atss": {"ATSS()": ATSS(), "ATSS(topk=4)": ATSS(topk=4)},
+        "atss": {
+            "ATSS()": ATSS(),
+            f"ATSS(), {told}": ATSS(boxes="predictions"),
+            f"ATSS(), {told}, counts kept": ATSS(boxes="predictions", keep_count=True),
+        },
+        "fcos": {
+            "FCOS()": FCOS(),
+            "FCOS(radius=None)": FCOS(radius=None),
+            f"FCOS(), {told}": FCOS(boxes="predictions"),
+        },
+        "pseudo_iou": {f"PseudoIoU({least})": PseudoIoU(least) for least in (0.2, 0.4, 0.6)},
         "paa": {"PAA().pool": PAA().pool, "PAA()": PAA(), "PAA(topk=3)": PAA(topk=3)},
+        "sim_ota": {
+            'SimOTA(candidates="center")': SimOTA(),
+            'SimOTA(candidates="center or box")': SimOTA(radius=2.5, candidates="center or box", penalty=1e5),
+        },
+        "dynamic_soft_label": {
+            "DynamicSoftLabel()": DynamicSoftLabel(),
+            "DynamicSoftLabel(topk=5)": DynamicSoftLabel(topk=5),
+        },
     }
     for name, assigners in rules.items():
         _draw(name, batch, output.priors, {title: _assign(rule, batch, output) for title, rule in assigners.items()})
+
+
+def _draw_judged(batch: Batch, student: Output, teacher: Output) -> None:
+    """The rules that look at predictions, for two judges: one that knows nothing and one that does."""
+    rules: dict[str, Assigner] = {
+        "ota": OTA(),
+        "task_aligned": TaskAligned(),
+        "auto_assign": AutoAssign(),
+        "hungarian": Hungarian(),
+    }
+    for name, rule in rules.items():
+        judges = {"an untrained student judges": student, "the teacher judges": teacher}
+        plans = {title: _by_object(_assign(rule, batch, output), batch) for title, output in judges.items()}
+        _draw(name, batch, student.priors, plans)
+
+
+def _by_object(plan: Assignment, batch: Batch) -> Assignment:
+    """Strengths as shares of the largest of their object, so that a faint dot means the same in every box."""
+    dense = plan.dense(batch.truth.labels.shape[1])
+    largest = dense.amax(1, keepdim=True).clamp(min=1e-30)
+    return replace(plan, affinity=plan.affinity / largest.expand_as(dense).gather(2, plan.objects))
 
 
 def _draw_soft_labels(batch: Batch, output: Output) -> None:
