@@ -150,13 +150,14 @@ def _about(ready: _Prepared) -> list[str]:
         for source in (ready.pictures, ready.val)
         if isinstance(source, CatalogueSource) and source.catalogue.defects
     ]
+    judge = ", judged by the teacher" if job.method in ("lad", "solad") else ""
     sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {len(spec.classes)} classes"
     return [
         f"data      {job.data}: {sizes}",
         *repaired,
         f"student   {spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalisation)",
         f"method    {job.method}: {METHODS[job.method]}",
-        f"assigner  {type(lesson_of(spec.family, job.assigner).assign).__name__}",
+        f"assigner  {type(lesson_of(spec.family, job.assigner).assign).__name__}{judge}",
         f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}",
     ]
 
