@@ -225,7 +225,9 @@ def test_a_broken_data_set_fails_the_check(capsys, tmp_path):
 
 
 def test_the_detectors_are_listed(ladle):
-    assert "paa-tiny" in ladle("models")
+    printed = ladle("models")
+    assert "paa-tiny" in printed
+    assert all(name in printed for name in ("fcos", "rtmdet", "r101", "Hungarian", "PseudoIoU"))
     assert "mobilenetv3_small_100" in ladle("models --timm mobilenetv3_small*")
 
 
@@ -238,6 +240,22 @@ def test_a_student_is_distilled(ladle, method):
     assert f"method    {method}: " in printed
     assert f"({TEACHER})" in printed
     assert yaml.safe_load((folder / "config.yaml").read_text())["method"] == method
+
+
+@pytest.mark.parametrize(
+    ("line", "assigner"),
+    [
+        ("train --data data --model fcos-tiny --assigner PAA", "PAA"),
+        ("train --data data --student fcos-tiny --assigner task-aligned", "TaskAligned"),
+        ("train --data data --model rtmdet-tiny", "DynamicSoftLabel"),
+        (
+            f"distill --data data --student atss-tiny --teacher {TEACHER} --allow-weak-teacher",
+            "ATSS, judged by the teacher",
+        ),
+    ],
+)
+def test_the_assigner_can_be_chosen_and_is_told(ladle, line, assigner):
+    assert f"assigner  {assigner}\n" in ladle(f"{line} {TINY}")
 
 
 @pytest.mark.parametrize(
@@ -255,7 +273,10 @@ def test_a_student_is_distilled(ladle, method):
         ("distill --data data --student paa-tiny --teacher data", "--teacher data"),
         (f"distill --data data --student retinanet-tiny --method soft --teacher {TEACHER}", "priors"),
         (f"distill --data data --student paa-r18 --method soft --teacher {TEACHER}", "strides"),
-        (f"distill --data data --student atss-tiny --method lad --teacher {TEACHER} --allow-weak-teacher", "ATSS"),
+        (f"train --data data --model paa-tiny --assigner TaskAlined {TINY}", "did you mean TaskAligned?"),
+        (f"train --data data --model paa-tiny --assigner nonsense {TINY}", "take one of MaxIoU, ATSS"),
+        (f"train --data data --model retinanet-tiny --assigner FCOS {TINY}", "it chooses among points"),
+        (f"distill --data data --student paa-tiny --assigner PPA --teacher {TEACHER}", "did you mean PAA?"),
         (f"distill --data data --student paa-tiny --method plain --teacher {TEACHER}", "lad, solad"),
         (f"val --data nowhere --model {TEACHER}", "nowhere"),
         (f"val --data data --split test --model {TEACHER}", "test"),

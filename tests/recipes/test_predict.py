@@ -1,6 +1,7 @@
 """Pictures in, drawn pictures and COCO results out."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from ladle.data import picture_size
 from ladle.errors import UserError
 from ladle.recipes import models, predict
+from ladle.recipes.lessons import ASSIGNERS
 
 HOW = {"batch": 3, "device": "cpu"}
 
@@ -93,11 +95,28 @@ def test_a_device_that_is_not_there_is_refused(album, teacher, tmp_path, monkeyp
         predict(str(album), teacher, device="cuda", out=str(tmp_path / "out"))
 
 
-def test_every_listed_detector_can_be_described(capsys):
+def test_every_detector_and_assigner_is_listed(capsys):
     names = models()
-    printed = capsys.readouterr().out
-    assert all(name in printed for name in names)
+    words = capsys.readouterr().out.replace(",", " ").replace(";", " ").split()
+    assert all(set(name.split("-")) <= set(words) for name in names)
+    assert set(ASSIGNERS) <= set(words)
     assert {"paa-tiny", "paa-r18", "retinanet-r50"} <= set(names)
+
+
+def test_the_lists_fit_a_terminal_of_80_columns(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    models()
+    printed = capsys.readouterr().out
+    assert "…" not in printed
+    assert max(map(len, printed.splitlines())) <= 80
+
+
+def test_every_assigner_is_told_in_one_sentence(capsys):
+    models()
+    _, _, told = capsys.readouterr().out.partition("Assigners")
+    lines = [" ".join(line.split()) for line in told.splitlines()[4:] if line.strip()]
+    assert [line.split()[0] for line in lines] == list(ASSIGNERS)
+    assert all(re.fullmatch(r"\w+ [A-Z][^.]+\.", line) for line in lines)
 
 
 def test_timm_backbones_are_found_by_pattern(capsys):

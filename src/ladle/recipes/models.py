@@ -2,17 +2,36 @@
 
 from __future__ import annotations
 
-import inspect
+from collections.abc import Iterable
 
 from ladle.detectors import READY_MADE, detector_spec
+from ladle.detectors.backbones import RESNETS, SMALL
+from ladle.detectors.ready_made import FAMILIES
 from ladle.recipes.console import say, table
 from ladle.recipes.lessons import ASSIGNERS, HOME
 
 __all__ = ["models"]
 
+_RULES = {
+    "MaxIoU": "A prior learns the object it overlaps most and enough.",
+    "ATSS": "Each object sets its own threshold of overlap.",
+    "FCOS": "A point learns the object whose middle and size suit it.",
+    "PseudoIoU": "FCOS's points, as far as boxes centred there fit.",
+    "PAA": "Losses tell an object's good priors from its bad ones.",
+    "OTA": "Optimal transport shares the priors among all objects.",
+    "SimOTA": "Each object takes the few priors that cost it least.",
+    "TaskAligned": "Class score and box together rank an object's priors.",
+    "DynamicSoftLabel": "SimOTA with soft labels and a centre without border.",
+    "AutoAssign": "All priors inside an object learn it, by learnt weights.",
+    "Hungarian": "One prior for each object, one object for a prior.",
+}
+"""What each assigner does, short enough for a line of a terminal of 80 columns."""
+
 
 def models(timm: str | None = None) -> list[str]:
-    """List the ready-made detectors and the assigners, or the timm backbones that match a pattern.
+    """List the families of detectors and the assigners, or the timm backbones that match a pattern.
+
+    Returns the names of the ready-made detectors, or of those backbones.
 
     Args:
         timm: a pattern such as ``mobilenetv3*``; any of these serves as ``paa-NAME``.
@@ -23,24 +42,26 @@ def models(timm: str | None = None) -> list[str]:
         names: list[str] = list_models(timm)
         say("\n".join(names) or f"no timm model matches {timm!r}")
         return names
-    rows = []
-    for name in READY_MADE:
-        spec = detector_spec(name, ("object",))
-        rows.append(
-            {
-                "name": name,
-                "anchors": spec.head.anchors.per_location,
-                "strides": ", ".join(map(str, spec.strides)),
-                "boxes": spec.head.box,
-                "quality": "yes" if spec.head.quality else "no",
-                "assigner": HOME[spec.family],
-                "imgsz": str(spec.imgsz),
-            }
-        )
-    say(table("Detectors (behind the dash any timm model works too)", rows))
-    meanings = [
-        {"name": name, "which prior learns which object": str(inspect.getdoc(rule)).partition("(")[0].strip()}
-        for name, rule in ASSIGNERS.items()
-    ]
-    say(table("Assigners (--assigner; by default the detector's own)", meanings))
+    say(table("Detectors: <family>-<backbone>, such as paa-tiny or fcos-r50", [_row(family) for family in FAMILIES]))
+    say(f"Backbones: {_listed(SMALL)} train on a CPU, at 160 pixels; {_listed(RESNETS)}")
+    say("take 640 pixels; so does any timm model with maps of stride 8, 16 and 32.\n")
+    rules = [{"name": name, "which prior learns which object": _RULES[name]} for name in ASSIGNERS]
+    say(table("Assigners (--assigner; by default the detector's own)", rules))
     return list(READY_MADE)
+
+
+def _row(family: str) -> dict[str, object]:
+    """What all detectors of a family have in common."""
+    head = detector_spec(f"{family}-r18", ("object",)).head
+    return {
+        "family": family,
+        "anchors": head.anchors.per_location,
+        "boxes said as": head.box,
+        "quality branch": "yes" if head.quality else "no",
+        "assigner": HOME[family],
+    }
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} and {last}"
