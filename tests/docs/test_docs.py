@@ -14,10 +14,11 @@ from urllib.parse import unquote
 import pytest
 from PIL import Image
 
-from ladle import assigners, distillers, recipes, types
+from ladle import assigners, criteria, distillers, recipes, types
 from ladle.cli.main import VERBS
-from ladle.criteria import DenseCriterion
+from ladle.detectors import detector_spec
 from ladle.objectives import Lesson
+from ladle.recipes.lessons import ASSIGNERS, HOME
 from ladle.recipes.methods import METHODS, plan_of
 from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS
 
@@ -145,9 +146,10 @@ def spelled(field):
 
 
 def test_lad_and_solad_are_built_as_their_page_says():
-    words = vars(assigners) | vars(distillers) | {"Lesson": Lesson, "DenseCriterion": DenseCriterion}
-    for method, judge, lesson in rows(section(text_of("distillers/lad.md"), "Fields and defaults"))[2:]:
-        plan = plan_of(method.strip("`"), "paa", "paa")
+    words = vars(assigners) | vars(distillers) | vars(criteria) | {"Lesson": Lesson}
+    for student, method, judge, lesson in rows(section(text_of("distillers/lad.md"), "Fields and defaults"))[2:]:
+        family = student.strip("`").partition("-")[0]
+        plan = plan_of(method.strip("`"), family, family)
         assert (plan.judge, plan.lesson) == (judge.strip("`"), eval(lesson.strip("`"), words))
 
 
@@ -155,6 +157,35 @@ def test_lad_and_solad_are_built_as_their_page_says():
 def test_every_method_is_explained(page):
     for method in METHODS:
         assert method == "plain" or f"`{method}`" in text_of(page)
+
+
+def test_the_families_are_those_of_the_code():
+    """Each with its assigner, its kind of boxes and its branch, and with the teachers that have its priors."""
+    table = [row for row in rows(section(text_of("cli.md"), "models")) if row[0].strip("`") in HOME]
+    assert [row[0].strip("`") for row in table] == list(HOME)
+    heads = {family: detector_spec(f"{family}-tiny", ("object",)).head for family in HOME}
+    for name, priors, boxes, quality, assigner, _ in table:
+        head = heads[name.strip("`")]
+        assert re.findall(r"\[(\w+)\]", assigner) == [HOME[name.strip("`")]]
+        assert boxes.startswith(head.box)
+        assert (quality != "none") == head.quality
+        assert priors.startswith({1: "one", 9: "nine"}[head.anchors.per_location])
+    written = [
+        re.findall(r"`(\w+)`", row[0]) for row in rows(section(text_of("distillers/index.md"), "Which teachers"))[2:]
+    ]
+    assert sorted(family for families in written for family in families) == sorted(HOME)
+    for families in written:
+        for family in HOME:
+            assert (heads[family].anchors == heads[families[0]].anchors) == (family in families)
+
+
+def test_the_homes_of_assigners_are_those_of_the_code():
+    table = rows(text_of("assigners/index.md"))[2:]
+    assert {re.findall(r"\[(\w+)\]", row[0])[0] for row in table} == set(ASSIGNERS)
+    for row in table:
+        name = re.findall(r"\[(\w+)\]", row[0])[0]
+        homes = {family for family, home in HOME.items() if home == name}
+        assert set(re.findall(r"`(\w+)-\*`", row[3])) == homes
 
 
 # ---------------------------------------------------------------------------------------------------- the command line
