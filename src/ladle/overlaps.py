@@ -74,10 +74,9 @@ def best_overlaps(
         peaks.append(peak)
         if rescue is not None:
             entitled = torch.where((peak >= rescue) & (peak > 0), peak, torch.inf).unsqueeze(-1)
-            last = last.maximum(torch.add(number + 1, overlap - entitled, alpha=_FAR).amax(1))
+            last = last.maximum((overlap - entitled).mul_(_FAR).add_(number + 1).amax(1))
         # The overlap is not needed any more and is written over.
-        short = overlap.sub_(value.unsqueeze(1))
-        index = torch.where(better, -torch.add(-number, short, alpha=_FAR).amax(1), index)
+        index = torch.where(better, -overlap.sub_(value.unsqueeze(1)).mul_(_FAR).sub_(number).amax(1), index)
     return Overlaps(best, index.long(), torch.cat(peaks, dim=1), last.long())
 
 
@@ -110,8 +109,7 @@ def overlap_slices(
     counted = torch.where(truth.learnable.unsqueeze(-1), truth.boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(-1)
     for part in object_slices(batch, boxes.shape[1], objects):
         sides = counted[:, :, part]
-        levels = [_shared(sides, line) for line in lines]
-        shared = levels[0] if len(levels) == 1 else torch.cat(levels, dim=-1)
+        shared = torch.cat([_shared(sides, line) for line in lines], dim=-1)
         left, top, right, bottom = sides
         theirs = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
         yield part, shared.div_((own + theirs).sub_(shared))

@@ -45,7 +45,7 @@ def pairs_overlapping(
         shared = (bottom.minimum(y2) - top.maximum(y1)).clamp_(min=0).mul_(width).minimum(largest)
         needed = (smallest + (right - left) * (bottom - top)).mul_(share[:, part])
         found.append((shared > needed).nonzero() + torch.tensor([0, part.start, 0]))
-    for piece in torch.cat(found).split(CHUNK // _BLOCK):
+    for piece in torch.cat(found).split(CHUNK // (4 * _BLOCK)):
         image, number, block = piece.t().unsqueeze(-1).expand(-1, -1, _BLOCK).flatten(1)
         prior = block * _BLOCK + torch.arange(_BLOCK).repeat(len(piece))
         exists = prior < boxes.shape[1]
