@@ -43,10 +43,10 @@ class Ready(NamedTuple):
 
 
 class Case:
-    """One scene on one device."""
+    """One scene on one device; other seeds draw other objects and predictions of the same kind."""
 
-    def __init__(self, name: str, device: str = "cpu") -> None:
-        self.scene = _scenes().Scene(name)
+    def __init__(self, name: str, device: str = "cpu", seed: int = 0) -> None:
+        self.scene = _scenes().Scene(name, seed)
         self.device = torch.device(device)
         scene = self.scene
         self.size, self.strides, self.classes = (scene.H, scene.W), scene.strides, scene.C
