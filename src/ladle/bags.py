@@ -7,6 +7,7 @@ the student. Gradients flow through every answer.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
 
 import torch
 from jaxtyping import Float
@@ -35,11 +36,7 @@ def bag_pairs(priors: Priors, truth: GroundTruth) -> Pairs:
     if not objects:
         nothing = torch.zeros(batch, 0, 0, dtype=torch.long, device=truth.labels.device)
         return Pairs.table(nothing, nothing > 0)
-    lists = list(pairs_inside(priors, truth.boxes, truth.learnable))
-    image, number, prior, real = (
-        torch.cat([getattr(part, name) for part in lists]) for name in ("image", "object", "prior", "real")
-    )
-    return Pairs(image, number, prior, real)
+    return replace(reduce(Pairs.join, pairs_inside(priors, truth.boxes, truth.learnable)), width=None)
 
 
 def confidence(said: Predictions, truth: GroundTruth, pairs: Pairs, box_weight: float) -> Float[Tensor, " N"]:
@@ -48,12 +45,10 @@ def confidence(said: Predictions, truth: GroundTruth, pairs: Pairs, box_weight: 
     ``sigmoid(class) * sigmoid(objectness) * exp(-box_weight * (1 - GIoU))``; the objectness of a detector without a
     quality branch is 1.
     """
-    row = pairs.image * said.logits.shape[1] + pairs.prior
-    place = row * said.logits.shape[2] + pairs.of_object(truth.labels)
-    found = said.logits.flatten().index_select(0, place).sigmoid()
+    found = pairs.of_label(said.logits, truth.labels).sigmoid()
     if said.quality is not None:
-        found = found * said.quality.flatten().index_select(0, row).sigmoid()
-    overlap = giou(said.boxes.flatten(0, 1).index_select(0, row), pairs.of_object(truth.boxes))
+        found = found * pairs.of_prior(said.quality).sigmoid()
+    overlap = giou(pairs.of_prior(said.boxes), pairs.of_object(truth.boxes))
     return found * (box_weight * (overlap - 1)).exp()
 
 

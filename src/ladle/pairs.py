@@ -69,6 +69,12 @@ class Pairs(Record):
         """What each pair's object has of ``values`` (B, G, ...): (N, ...)."""
         return values.flatten(0, 1).index_select(0, self.image * values.shape[1] + self.object)
 
+    def of_label(self, logits: Float[Tensor, "B P C"], labels: Int[Tensor, "B G"]) -> Float[Tensor, " N"]:
+        """What each pair's prior says of its object's class; of class 0 where the pair is padding."""
+        _, priors, classes = logits.shape
+        label = torch.where(self.real, self.of_object(labels), 0)
+        return logits.flatten().index_select(0, (self.image * priors + self.prior) * classes + label)
+
     def at(self, positions: Int[Tensor, " M"], width: int | None = None) -> Pairs:
         """The pairs at these positions of the list."""
         picked = self.map(lambda tensor: tensor.index_select(0, positions))

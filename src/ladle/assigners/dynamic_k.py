@@ -19,7 +19,7 @@ from ladle.overlaps import may_look, overlap_slices, surely_none
 from ladle.pairs import LONGEST, Pairs, compact, leading, pairs_inside, ranks, settle_parts
 from ladle.types import GroundTruth, Priors
 
-__all__ = ["Price", "cheapest", "dynamic_counts", "inside_any", "logit_of_label", "squares", "sum_over_classes"]
+__all__ = ["Price", "cheapest", "dynamic_counts", "inside_any", "squares", "sum_over_classes"]
 
 Price = Callable[[Pairs], Float[Tensor, " N"]]
 """What pairs cost."""
@@ -92,13 +92,6 @@ def sum_over_classes(
         parts = places.split(max(_TABLE // max(classes, 1), 1))
     sums = torch.cat([price(rows.index_select(0, part), part).sum(-1) for part in parts])
     return torch.zeros(batch * count, device=logits.device).scatter(0, places, sums).view(batch, count)
-
-
-def logit_of_label(pairs: Pairs, logits: Float[Tensor, "B P C"], truth: GroundTruth) -> Float[Tensor, " N"]:
-    """What each pair's prior says of its object's class; of class 0 if that is no object to learn."""
-    label = pairs.of_object(torch.where(truth.learnable, truth.labels, 0))
-    place = pairs.image * logits.shape[1] + pairs.prior
-    return logits.flatten().index_select(0, place * logits.shape[2] + label)
 
 
 def cheapest(

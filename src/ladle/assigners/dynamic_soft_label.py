@@ -13,7 +13,6 @@ from ladle.assigners.dynamic_k import (
     cheapest,
     dynamic_counts,
     inside_any,
-    logit_of_label,
     squares,
     sum_over_classes,
 )
@@ -85,7 +84,7 @@ class DynamicSoftLabel:
         """What each pair costs: the sum over classes is that of a prior that is background, but for one class."""
         box = pairs.of_object(truth.boxes)
         overlap = iou(pairs.of_prior(said.boxes), box)
-        logit = logit_of_label(pairs, said.logits, truth)
+        logit = pairs.of_label(said.logits, truth.labels)
         present = (softplus(logit) - logit * overlap) * (overlap - logit.sigmoid()).square()
         classes = pairs.of_prior(nothing) - _absent(logit) + present
         apart = (pairs.of_prior(priors.centers) - centers(box)).square().sum(-1).sqrt()

@@ -109,10 +109,7 @@ class OTA:
 
     def _class_cost(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
         """What focal loss costs more with the object's class as target than with none; other classes cancel."""
-        classes = predictions.logits.shape[2]
-        label = torch.where(pairs.real, pairs.of_object(truth.labels), 0)
-        spot = (pairs.image * predictions.logits.shape[1] + pairs.prior) * classes + label
-        logit = predictions.logits.flatten().index_select(0, spot)
+        logit = pairs.of_label(predictions.logits, truth.labels)
         score, miss = logit.sigmoid(), softplus(logit)
         return 0.25 * (1 - score).square() * (miss - logit) - 0.75 * score.square() * miss
 

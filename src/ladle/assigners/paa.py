@@ -83,7 +83,7 @@ class PAA:
         No class loss is negative, so a price is at least that of the box and of the object's own class. The dearest of
         the ``topk`` priors that are cheapest in these is a ceiling that the ``topk`` cheapest stay below.
         """
-        least = boxes + object_focal(_own_logit(pairs, predictions, truth))
+        least = boxes + object_focal(pairs.of_label(predictions.logits, truth.labels))
         levels = len(priors.counts)
         group = pairs.object * levels + priors.level.index_select(0, pairs.prior)
         home = pairs.image * (truth.labels.shape[1] * levels) + group
@@ -138,10 +138,3 @@ class PAA:
 
 def _class_price(pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
     return class_focal_sum(pairs.of_prior(predictions.logits), pairs.of_object(truth.labels))
-
-
-def _own_logit(pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
-    """What each pair's prior says of its object's class."""
-    _, priors, classes = predictions.logits.shape
-    place = (pairs.image * priors + pairs.prior) * classes + pairs.of_object(truth.labels)
-    return predictions.logits.flatten().index_select(0, place)

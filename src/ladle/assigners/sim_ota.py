@@ -14,7 +14,6 @@ from ladle.assigners.dynamic_k import (
     cheapest,
     dynamic_counts,
     inside_any,
-    logit_of_label,
     squares,
     sum_over_classes,
 )
@@ -102,7 +101,7 @@ class SimOTA:
         """What each pair costs: the sum over classes is that of a prior that is background, but for one class."""
         overlap = iou(pairs.of_prior(said.boxes), pairs.of_object(truth.boxes))
         quality = None if said.quality is None else pairs.of_prior(said.quality)
-        score = _score(logit_of_label(pairs, said.logits, truth), quality)
+        score = _score(pairs.of_label(said.logits, truth.labels), quality)
         classes = pairs.of_prior(nothing) - _log(score) + _log(1 - score)
         home = (pairs.image * region.shape[1] + pairs.object) * region.shape[2] + pairs.of_prior(priors.level[None])
         far = ~contains(region.flatten(0, 2).index_select(0, home), pairs.of_prior(priors.centers))

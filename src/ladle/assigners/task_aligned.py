@@ -144,9 +144,7 @@ class TaskAligned:
 
     def _alignment(self, pairs: Pairs, overlap: Tensor, said: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
         """How well score and box of each pair agree; 0 where that is not a number."""
-        _, priors, classes = said.logits.shape
-        label = pairs.of_object(torch.where(truth.learnable, truth.labels, 0))
-        logit = said.logits.flatten().index_select(0, (pairs.image * priors + pairs.prior) * classes + label)
+        logit = pairs.of_label(said.logits, truth.labels)
         # In float64, rounded once: powers in float32 depend on where in a list a number stands.
         worth = (logit.double().sigmoid().pow(self.alpha) * overlap.double().pow(self.beta)).float()
         return torch.where(worth > 0, worth, 0.0)
