@@ -15,11 +15,11 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.boxes import contains
+from ladle.boxes import centers, contains
 from ladle.overlaps import may_look, object_slices
-from ladle.types import Grid, Priors, Record
+from ladle.types import Grid, GroundTruth, Priors, Record
 
-__all__ = ["Pairs", "compact", "leading", "pairs_inside", "ranks", "settle", "settle_parts"]
+__all__ = ["Pairs", "compact", "leading", "pairs_inside", "ranks", "settle", "settle_parts", "squares"]
 
 LONGEST = 1 << 20
 """About how many pairs a list holds at most, some 40 MiB."""
@@ -123,6 +123,14 @@ def pairs_inside(
         region = regions.reshape(-1, 4).index_select(0, home * regions.shape[2] + level)
         inside = contains(region, pairs.of_prior(priors.centers), margin)
         yield pairs.keep(inside & pairs.of_prior(priors.valid))
+
+
+def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, "B G L 4"]:
+    """The square about each object's centre that reaches ``radius`` strides of each level to every side."""
+    starts = [sum(priors.counts[:level]) for level in range(len(priors.counts))]
+    reach = (radius * torch.stack([priors.stride[start] for start in starts])).unsqueeze(-1)
+    middle = centers(truth.boxes).unsqueeze(2)
+    return torch.cat([middle - reach, middle + reach], dim=-1)
 
 
 def leading(pairs: Pairs, cost: Float[Tensor, " N"], k: int) -> tuple[Pairs, Int[Tensor, " M"]]:

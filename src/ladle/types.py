@@ -191,6 +191,11 @@ class Assignment(Record):
             background=(background & ~positive).float(),
         )
 
+    @classmethod
+    def empty(cls, background: Bool[Tensor, "B P"]) -> Assignment:
+        """Build the plan in which no prior learns an object."""
+        return cls.hard(torch.zeros_like(background, dtype=torch.long), torch.zeros_like(background), background)
+
     @property
     def positive(self) -> Bool[Tensor, "B P"]:
         """The priors that learn at least one object."""

@@ -8,7 +8,7 @@ import torch
 from ladle.assigners import dynamic_k
 from ladle.assigners.sim_ota import SimOTA
 from ladle.detectors.priors import Anchors
-from ladle.pairs import Pairs
+from ladle.pairs import Pairs, squares
 from ladle.testing import example_scene
 from ladle.types import GroundTruth, Predictions
 from tests.assigners.naive_dynamic_k import naive_sim_ota
@@ -63,7 +63,7 @@ def hand_sized():
 
 def test_candidates_counts_and_choice_of_the_hand_sized_scene():
     said, priors, truth = hand_sized()
-    candidate = dynamic_k.inside_any(priors, dynamic_k.squares(priors, truth, 1.5), truth.learnable)
+    candidate = dynamic_k.inside_any(priors, squares(priors, truth, 1.5), truth.learnable)
     assert candidate.sum() == 65
     assert dynamic_k.dynamic_counts(said.boxes, candidate, truth, 10).tolist() == [[4, 4, 3]]
     plan = SimOTA()(said, priors, truth).dense(3)[0]

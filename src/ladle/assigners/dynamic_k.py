@@ -19,21 +19,13 @@ from ladle.overlaps import may_look, overlap_slices, surely_none
 from ladle.pairs import LONGEST, Pairs, compact, leading, pairs_inside, ranks, settle_parts
 from ladle.types import GroundTruth, Priors
 
-__all__ = ["Price", "cheapest", "dynamic_counts", "inside_any", "squares", "sum_over_classes"]
+__all__ = ["Price", "cheapest", "dynamic_counts", "inside_any", "sum_over_classes"]
 
 Price = Callable[[Pairs], Float[Tensor, " N"]]
 """What pairs cost."""
 
 _TABLE = 1 << 17
 """How many numbers of a table of priors by classes are worked on at once, so that they stay in a processor's cache."""
-
-
-def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, "B G L 4"]:
-    """The square about each object's centre that reaches ``radius`` strides of each level to every side."""
-    starts = [sum(priors.counts[:level]) for level in range(len(priors.counts))]
-    reach = (radius * torch.stack([priors.stride[start] for start in starts])).unsqueeze(-1)
-    middle = centers(truth.boxes).unsqueeze(2)
-    return torch.cat([middle - reach, middle + reach], dim=-1)
 
 
 def inside_any(priors: Priors, regions: Float[Tensor, "B G L 4"], wanted: Bool[Tensor, "B G"]) -> Bool[Tensor, "B P"]:

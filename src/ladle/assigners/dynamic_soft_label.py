@@ -13,14 +13,13 @@ from ladle.assigners.dynamic_k import (
     cheapest,
     dynamic_counts,
     inside_any,
-    squares,
     sum_over_classes,
 )
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers, iou
 from ladle.losses.focal import softplus
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, pairs_inside
+from ladle.pairs import Pairs, pairs_inside, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["DynamicSoftLabel"]
@@ -65,7 +64,7 @@ class DynamicSoftLabel:
         """Assign by what is predicted, scores and boxes alike, inside the objects."""
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
-            return Assignment.hard(torch.zeros_like(free, dtype=torch.long), torch.zeros_like(free), free)
+            return Assignment.empty(free)
         box = truth.boxes.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
         candidate = inside_any(priors, box, truth.learnable)
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import area, centers, contains, iou
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, pairs_inside, ranks, settle_parts
+from ladle.pairs import Pairs, pairs_inside, ranks, settle_parts, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["FCOS"]
@@ -93,16 +93,13 @@ def _regions(
     priors: Priors, truth: GroundTruth, radius: float | None, upper: tuple[float, ...]
 ) -> Float[Tensor, "B G L 4"]:
     """Where the points of an object can lie on each level; a pixel too large where ranges bound it."""
-    low, high = truth.boxes[..., :2], truth.boxes[..., 2:]
-    middle, levels, start = centers(truth.boxes), [], 0
-    for count, bound in zip(priors.counts, upper, strict=True):
-        first, last = low.maximum(high - (bound + 1)), high.minimum(low + (bound + 1))
-        if radius is not None:
-            reach = radius * priors.stride[start]
-            first, last = first.maximum(middle - reach), last.minimum(middle + reach)
-        levels.append(torch.cat([first, last], dim=-1))
-        start += count
-    return torch.stack(levels, dim=2)
+    bound = torch.stack([priors.stride.new_full((), side + 1) for side in upper]).unsqueeze(-1)
+    low, high = truth.boxes[..., None, :2], truth.boxes[..., None, 2:]
+    first, last = low.maximum(high - bound), high.minimum(low + bound)
+    if radius is not None:
+        square = squares(priors, truth, radius)
+        first, last = first.maximum(square[..., :2]), last.minimum(square[..., 2:])
+    return torch.cat([first, last], dim=-1)
 
 
 def _most(priors: Priors, radius: float | None, upper: tuple[float, ...]) -> int | None:

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from ladle.assigners.protocol import full_precision
 from ladle.assigners.sinkhorn import Market, Shipment, sinkhorn
-from ladle.boxes import centers, iou
+from ladle.boxes import iou
 from ladle.losses.focal import softplus
 from ladle.overlaps import may_look, outside_crowds
-from ladle.pairs import Pairs, pairs_inside, settle
+from ladle.pairs import Pairs, pairs_inside, settle, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["OTA"]
@@ -60,8 +60,7 @@ class OTA:
         market, place = self.market(predictions, priors, truth)
         free = outside_crowds(priors, truth, self.crowd)
         if not len(market.cost):
-            nobody = torch.zeros_like(free, dtype=torch.long)
-            return Assignment.hard(nobody, nobody > 0, free)
+            return Assignment.empty(free)
         batch, count = free.shape
         plan = sinkhorn(market, place // count, self.epsilon, self.iterations)
         positive, index = _shipped_most(market, plan, place, batch * count)
@@ -92,15 +91,10 @@ class OTA:
 
     def _candidates(self, priors: Priors, truth: GroundTruth) -> Pairs:
         """The priors inside an object and its centre square, ordered by image and object."""
-        low, high = truth.boxes[..., :2], truth.boxes[..., 2:]
-        middle, levels, start = centers(truth.boxes), [], 0
-        for count in priors.counts:
-            reach = self.radius * priors.stride[start]
-            first, last = (middle - reach).maximum(low + _MARGIN), (middle + reach).minimum(high - _MARGIN)
-            levels.append(torch.cat([first, last], dim=-1))
-            start += count
+        square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)
+        first, last = square[..., :2].maximum(box[..., :2] + _MARGIN), square[..., 2:].minimum(box[..., 2:] - _MARGIN)
         most = math.floor(2 * self.radius) + 1
-        lists = list(pairs_inside(priors, torch.stack(levels, dim=2), truth.learnable, most=most))
+        lists = list(pairs_inside(priors, torch.cat([first, last], dim=-1), truth.learnable, most=most))
         if len(lists) <= 1:
             return lists[0] if lists else Pairs.table(truth.labels.unsqueeze(-1), truth.valid.unsqueeze(-1))
         joined = reduce(Pairs.join, lists)

@@ -14,13 +14,12 @@ from ladle.assigners.dynamic_k import (
     cheapest,
     dynamic_counts,
     inside_any,
-    squares,
     sum_over_classes,
 )
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import contains, iou
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, pairs_inside
+from ladle.pairs import Pairs, pairs_inside, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["SimOTA"]
@@ -73,7 +72,7 @@ class SimOTA:
         """Assign by what is predicted, scores and boxes alike, about the centres of the objects."""
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
-            return Assignment.hard(torch.zeros_like(free, dtype=torch.long), torch.zeros_like(free), free)
+            return Assignment.empty(free)
         square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)
         candidate = inside_any(priors, square, truth.learnable)
         if self.candidates == "center or box":

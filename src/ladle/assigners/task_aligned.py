@@ -80,7 +80,7 @@ class TaskAligned:
         batch, count = predictions.boxes.shape[:2]
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
-            return Assignment.hard(torch.zeros_like(free, dtype=torch.long), torch.zeros_like(free), free)
+            return Assignment.empty(free)
         claims = self._claims(predictions, priors, truth)
         positive, index = settle(claims.pairs, claims.overlap, batch, count)
         if self.conflict == "all":
