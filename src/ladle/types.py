@@ -26,6 +26,7 @@ __all__ = [
     "Output",
     "Predictions",
     "Priors",
+    "Pyramid",
     "Record",
     "Term",
 ]
@@ -117,6 +118,13 @@ class Grid(NamedTuple):
     stride: float
     offset: float
     each: int = 1
+
+
+class Pyramid(NamedTuple):
+    """What a detector's feature maps are like, finest first: how many channels, and how many pixels a cell spans."""
+
+    channels: tuple[int, ...]
+    strides: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -226,12 +234,14 @@ class Output(Record):
     """What one stage of a detector hands on: its predictions, the priors they were made at, and its features.
 
     ``sizes`` is the height and width that each picture fills of the padded input; None where nothing is padded.
+    ``towers`` are, level by level, the maps inside the head's class tower and box tower, where somebody asked for them.
     """
 
     predictions: Predictions
     priors: Priors
     features: tuple[Float[Tensor, "B _C _H _W"], ...]
     sizes: Int[Tensor, "B 2"] | None = None
+    towers: tuple[tuple[Float[Tensor, "B _C _H _W"], Float[Tensor, "B _C _H _W"]], ...] | None = None
 
 
 @dataclass(frozen=True)

@@ -95,7 +95,7 @@ def test_autoassign_starts_at_the_published_numbers():
     torch.testing.assert_close(stage.box_conv.bias, torch.full((4,), 4.0), rtol=0, atol=0.02)
     torch.testing.assert_close(stage.class_conv.bias.sigmoid(), torch.full((3,), 0.02))
     maps = [torch.zeros(2, 256, 4, 4)] * 5
-    said = stage.eval()(maps, stage.propose(maps, None, None, None))
+    said, _ = stage.eval()(maps, stage.propose(maps, None, None, None))
     assert said.center_prior.shape == (2, 3, 4)
     assert torch.equal(said.center_prior[1], torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(3, -1))
 

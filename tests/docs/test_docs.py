@@ -149,7 +149,8 @@ def test_lad_and_solad_are_built_as_their_page_says():
     words = vars(assigners) | vars(distillers) | vars(criteria) | {"Lesson": Lesson}
     for student, method, judge, lesson in rows(section(text_of("distillers/lad.md"), "Fields and defaults"))[2:]:
         family = student.strip("`").partition("-")[0]
-        plan = plan_of(method.strip("`"), family, family)
+        spec = detector_spec(f"{family}-tiny", ("object",))
+        plan = plan_of(method.strip("`"), spec, spec)
         assert (plan.judge, plan.lesson) == (judge.strip("`"), eval(lesson.strip("`"), words))
 
 

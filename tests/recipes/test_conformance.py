@@ -69,8 +69,8 @@ def test_every_pair_trains(family, assigner):
 def test_a_teacher_can_judge_with_every_assigner(family, assigner):
     torch.manual_seed(1)
     teacher = FrozenDetector(detector_spec(f"{family}-tiny", CLASSES).build(), CLASSES)
-    plan = plan_of("lad", family, family, assigner)
     student = detector(family)
+    plan = plan_of("lad", student.spec, teacher.detector.spec, assigner)
     objective = Supervised(student, [plan.lesson], teacher, plan.judge)
     loss_of(objective(scenes(2))).backward()
     assert any(parameter.grad.abs().sum() > 0 for parameter in student.parameters() if parameter.grad is not None)

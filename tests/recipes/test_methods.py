@@ -4,11 +4,21 @@ import pytest
 
 from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, SimOTA
 from ladle.criteria import BagCriterion, DenseCriterion
+from ladle.detectors import detector_spec
 from ladle.detectors.ready_made import FAMILIES
 from ladle.distillers import SoftLabels
 from ladle.errors import UserError
 from ladle.recipes.lessons import ASSIGNERS, HOME
-from ladle.recipes.methods import METHODS, plan_of
+from ladle.recipes import methods
+from ladle.recipes.methods import METHODS
+
+def spec(family):
+    return None if family is None else detector_spec(f"{family}-tiny", ("a", "b"))
+
+
+def plan_of(method, student, teacher=None, assigner=None):
+    return methods.plan_of(method, spec(student), spec(teacher), assigner)
+
 
 SOLAD = SoftLabels(weight=2.0, quality=10.0, box=1.3, least=0.5, gamma=0.5)
 """Nguyen et al. 2022, released configuration of SoLAD."""

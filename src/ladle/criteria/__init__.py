@@ -2,6 +2,6 @@
 
 from ladle.criteria.bags import BagCriterion
 from ladle.criteria.dense import DenseCriterion
-from ladle.criteria.published import CRITERIA
+from ladle.criteria.published import CRITERIA, with_edges
 
-__all__ = ["CRITERIA", "BagCriterion", "DenseCriterion"]
+__all__ = ["CRITERIA", "BagCriterion", "DenseCriterion", "with_edges"]

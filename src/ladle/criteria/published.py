@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ladle.criteria.dense import DenseCriterion
 
-__all__ = ["ATSS", "CRITERIA", "FCOS", "GFL", "OTA", "PAA", "RETINANET", "RTMDET", "TOOD", "YOLOX"]
+__all__ = ["ATSS", "CRITERIA", "FCOS", "GFL", "OTA", "PAA", "RETINANET", "RTMDET", "TOOD", "YOLOX", "with_edges"]
 
 RETINANET = DenseCriterion(box="l1", box_weight=1.0, share="count", quality=None, floor="image")
 """Focal loss and L1 on deltas, each by the number of positives (Lin et al. 2017; mmdetection)."""
@@ -50,3 +52,12 @@ CRITERIA: dict[str, DenseCriterion] = {
     "rtmdet": RTMDET,
 }
 """What each family pays in plain training. AutoAssign is absent: its losses are :class:`BagCriterion`."""
+
+
+def with_edges(criterion: DenseCriterion) -> DenseCriterion:
+    """The same losses for a head that says its boxes as distributions: with GFL's loss on them.
+
+    An L1 loss on deltas becomes 2 x GIoU (both as in the generalised heads of Zheng et al., CVPR 2022).
+    """
+    edges = replace(criterion, edges_weight=criterion.edges_weight or GFL.edges_weight)
+    return replace(edges, box="giou", box_weight=GFL.box_weight) if criterion.box == "l1" else edges

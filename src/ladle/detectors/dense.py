@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ladle.boxes import decode_deltas, decode_distances
 from ladle.detectors.backbones import group_norm
+from ladle.detectors.objectness import ConditionalObjectness, ImplicitObjectness, Objectness
 from ladle.detectors.priors import Anchors
 from ladle.losses import expected_bin
 from ladle.types import GroundTruth, Output, Predictions, Priors
@@ -39,6 +40,8 @@ class DenseSpec:
             the background (Lin et al. 2017).
         quality_prior: the probability at which the quality branch starts (YOLOX 0.01).
         center_prior: whether to learn per class where its priors lie around an object's centre (AutoAssign).
+        objectness: whether class scores listen to an objectness that nobody teaches: ``conditional`` on the
+            neighbourhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
 
     Distances are ``softplus(scale * x)``: like the ``relu`` of FCOS, OTA and AutoAssign but for the first stride, and
     never without a gradient. They start as the prior's own box, which for AutoAssign's priors of 8 strides is its
@@ -56,6 +59,7 @@ class DenseSpec:
     class_prior: float = 0.01
     quality_prior: float = 0.5
     center_prior: bool = False
+    objectness: Literal["conditional", "implicit"] | None = None
 
     def build(self, classes: int, strides: Sequence[int]) -> DenseStage:
         """Build the stage for ``classes`` and a pyramid of ``strides``."""
@@ -67,8 +71,16 @@ class DenseSpec:
         return 4 * self.bins if self.box == "distribution" else 4
 
 
+Towers = tuple[tuple[Tensor, Tensor], ...]
+"""The maps inside the class tower and the box tower, level by level."""
+
+
 class DenseStage(nn.Module):
-    """One pass over the pyramid: ``propose`` lays the priors, calling it predicts at them."""
+    """One pass over the pyramid: ``propose`` lays the priors, calling it predicts at them.
+
+    Calling it is :meth:`climb` all the way up the towers, then :meth:`finish`. To stop on the way and go on from maps of
+    another network is how CrossKD has a teacher's head judge its student's features.
+    """
 
     def __init__(self, spec: DenseSpec, classes: int, strides: Sequence[int]) -> None:
         super().__init__()
@@ -79,6 +91,7 @@ class DenseStage(nn.Module):
         self.class_conv = nn.Conv2d(spec.width, per_location * classes, 3, padding=1)
         self.box_conv = nn.Conv2d(spec.width, per_location * spec.box_width, 3, padding=1)
         self.quality_conv = nn.Conv2d(spec.width, per_location, 3, padding=1) if spec.quality else None
+        self.objectness = _objectness(spec)
         self.scales = nn.Parameter(torch.ones(len(self.strides))) if spec.level_scale else None
         start = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(classes, 1)
         self.center_prior = nn.Parameter(start) if spec.center_prior else None
@@ -92,6 +105,8 @@ class DenseStage(nn.Module):
                 if conv.bias is not None:
                     nn.init.zeros_(conv.bias)
         _bias(self.class_conv).fill_(_logit(self.spec.class_prior))
+        if self.objectness is not None:
+            self.objectness.start()
         if self.quality_conv is not None:
             _bias(self.quality_conv).fill_(_logit(self.spec.quality_prior))
         if self.spec.box == "distances":
@@ -106,12 +121,33 @@ class DenseStage(nn.Module):
         shapes = [(int(f.shape[-2]), int(f.shape[-1])) for f in features]
         return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
 
-    def forward(self, features: Sequence[Tensor], priors: Priors) -> Predictions:
-        """Predict at the priors, which must be this stage's own grid."""
+    def forward(
+        self, features: Sequence[Tensor], priors: Priors, inside: int | None = None
+    ) -> tuple[Predictions, Towers | None]:
+        """Predict at the priors, which must be this stage's own grid.
+
+        With ``inside`` also hand out what the towers hold after so many convolutions.
+        """
+        if inside is None:
+            return self.finish(self.climb(features, self.spec.depth), self.spec.depth, priors), None
+        towers = self.climb(features, inside)
+        return self.finish(towers, inside, priors), towers
+
+    def climb(self, features: Sequence[Tensor], depth: int) -> Towers:
+        """Both towers' maps after ``depth`` convolutions, normalised but not yet rectified."""
+        steps = self._steps(depth)
+        return tuple((self.class_tower[:steps](f), self.box_tower[:steps](f)) for f in features)
+
+    def finish(self, towers: Towers, depth: int, priors: Priors) -> Predictions:
+        """Go on from the towers' maps after ``depth`` convolutions to the predictions at ``priors``."""
         logits, said, quality = [], [], []
-        for level, feature in enumerate(features):
-            of_class, of_box = self.class_tower(feature), self.box_tower(feature)
-            logits.append(_flatten(self.class_conv(of_class), self.classes))
+        steps = self._steps(depth)
+        for level, (of_class, of_box) in enumerate(towers):
+            of_class, of_box = self.class_tower[steps:](of_class), self.box_tower[steps:](of_box)
+            scores = self.class_conv(of_class)
+            logits.append(
+                _flatten(scores if self.objectness is None else self.objectness(scores, of_box), self.classes)
+            )
             rows = _flatten(self.box_conv(of_box), self.spec.box_width)
             said.append(rows * self.scales[level] if self.scales is not None else rows)
             if self.quality_conv is not None:
@@ -130,6 +166,12 @@ class DenseStage(nn.Module):
             center_prior=self.center_prior.expand(len(every), -1, -1) if self.center_prior is not None else None,
         )
 
+    def _steps(self, depth: int) -> int:
+        """How many layers of a tower come before the rectifier of convolution ``depth``."""
+        if not 0 <= depth <= self.spec.depth:
+            raise ValueError(f"this head's towers have {self.spec.depth} convolutions, so none ends after {depth}")
+        return max(0, depth * (3 if self.spec.norm else 2) - 1)
+
     def _decode(self, said: Tensor, priors: Priors) -> tuple[Tensor, Tensor | None]:
         """Boxes (B,P,4) and, of a head that says them, the logits of their edges (B,P,4,K)."""
         if self.spec.box == "deltas":
@@ -146,6 +188,12 @@ def _tower(spec: DenseSpec) -> nn.Sequential:
         layers += [group_norm(spec.width)] if spec.norm else []
         layers.append(nn.ReLU())
     return nn.Sequential(*layers)
+
+
+def _objectness(spec: DenseSpec) -> Objectness | None:
+    if spec.objectness is None:
+        return None
+    return (ConditionalObjectness if spec.objectness == "conditional" else ImplicitObjectness)(spec.width)
 
 
 def _flatten(maps: Tensor, width: int) -> Tensor:

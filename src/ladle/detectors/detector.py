@@ -14,7 +14,7 @@ from ladle.detectors.backbones import Backbone, BackboneSpec
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
-from ladle.types import Batch, Detections, GroundTruth, Output, Priors
+from ladle.types import Batch, Detections, GroundTruth, Output, Priors, Pyramid
 
 __all__ = ["Detector", "DetectorSpec", "Neck"]
 
@@ -97,20 +97,33 @@ class Detector(nn.Module):
         sizes: Tensor | None = None,
         truth: GroundTruth | None = None,
         priors: Sequence[Priors] | None = None,
+        inside: int | None = None,
     ) -> list[Output]:
         """Look at pictures (B,3,H,W), bytes or floats in [0,1].
 
         ``sizes`` (B,2) says how much of each picture is not padding. Passing one ``priors`` per stage asks what this
-        detector says *there*, instead of at the places it would propose itself.
+        detector says *there*, instead of at the places it would propose itself. ``inside`` also asks for what the
+        towers of the heads hold after so many convolutions.
         """
-        floats = images.float() / 255 if images.dtype == torch.uint8 else images
-        features = self.neck(self.backbone((floats - self.mean) / self.std))
+        features = self.look(images)
         outputs: list[Output] = []
         for number, stage in enumerate(cast("Sequence[DenseStage]", self.stages)):
             previous = outputs[-1] if outputs else None
             own = priors[number] if priors is not None else stage.propose(features, previous, truth, sizes)
-            outputs.append(Output(stage(features, own), own, features, sizes))
+            said, towers = stage(features, own, inside)
+            outputs.append(Output(said, own, features, sizes, towers))
         return outputs
+
+    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps of pictures (B,3,H,W), bytes or floats in [0,1], finest first."""
+        floats = images.float() / 255 if images.dtype == torch.uint8 else images
+        maps: tuple[Tensor, ...] = self.neck(self.backbone((floats - self.mean) / self.std))
+        return maps
+
+    @property
+    def pyramid(self) -> Pyramid:
+        """What the feature maps are like."""
+        return Pyramid((self.spec.head.width,) * len(self.spec.strides), self.spec.strides)
 
     @torch.no_grad()
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:

@@ -1,14 +1,19 @@
-"""Ready-made detectors by name: ``<family>-<backbone>``, from ``paa-tiny`` to ``retinanet-r101``."""
+"""Ready-made detectors by name: ``<family>-<backbone>``, from ``paa-tiny`` to ``retinanet-r101``.
+
+A family may be given another head: ``atss+dist-r50`` says its boxes as distributions, ``paa+cop-r101`` scores by COP.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from typing import Any
 
 from ladle.detectors.atss import atss_head, atss_inference
 from ladle.detectors.autoassign import autoassign_head, autoassign_inference
 from ladle.detectors.backbones import RESNETS, SMALL, BackboneSpec, Norm
+from ladle.detectors.dense import DenseSpec
 from ladle.detectors.detector import DetectorSpec
 from ladle.detectors.fcos import fcos_head, fcos_inference
 from ladle.detectors.gfl import gfl_head, gfl_inference
@@ -20,7 +25,7 @@ from ladle.detectors.tood import tood_head, tood_inference
 from ladle.detectors.yolox import yolox_head, yolox_inference
 from ladle.errors import UserError
 
-__all__ = ["FAMILIES", "READY_MADE", "Start", "detector_spec"]
+__all__ = ["FAMILIES", "HEADS", "READY_MADE", "Start", "detector_spec"]
 
 FAMILIES = {
     "retinanet": (retinanet_head, retinanet_inference),
@@ -35,6 +40,13 @@ FAMILIES = {
     "rtmdet": (rtmdet_head, rtmdet_inference),
 }
 """A family's head and how its predictions are read."""
+
+HEADS: dict[str, dict[str, Any]] = {
+    "dist": {"box": "distribution"},
+    "cop": {"objectness": "conditional"},
+    "io": {"objectness": "implicit"},
+}
+"""What may be put behind a family with a plus: fields of its head."""
 
 READY_MADE = tuple(f"{family}-{backbone}" for family in FAMILIES for backbone in (*SMALL, *RESNETS))
 """The names that come with settings of their own; any timm model works behind the dash as well."""
@@ -69,8 +81,9 @@ def detector_spec(
     imgsz: int | None = None,
     start: Start = Start(),
 ) -> DetectorSpec:
-    """Look up ``<family>-<backbone>`` for a set of classes."""
-    family, _, backbone = name.partition("-")
+    """Look up ``<family>-<backbone>``, or ``<family>+<head>-<backbone>``, for a set of classes."""
+    kind, _, backbone = name.partition("-")
+    family, *heads = kind.split("+")
     if family not in FAMILIES or not backbone:
         close = get_close_matches(name, READY_MADE, n=1)
         hint = f"did you mean {close[0]}?" if close else "`ladle models` lists them"
@@ -84,8 +97,22 @@ def detector_spec(
         classes=tuple(classes),
         category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
         backbone=BackboneSpec(backbone, norm, start.pretrained, start.weights),
-        head=head(size.width, size.depth, size.scale),
+        head=_with(head(size.width, size.depth, size.scale), heads, name),
         inference=inference(),
         extra=size.extra,
         imgsz=size.imgsz if imgsz is None else imgsz,
     )
+
+
+def _with(head: DenseSpec, options: Sequence[str], name: str) -> DenseSpec:
+    """The head with what was put behind its family."""
+    for option in options:
+        if option not in HEADS:
+            raise UserError(f"{name}: no head is called {option!r}; expected one of {', '.join(HEADS)}")
+        if "objectness" in HEADS[option] and head.anchors.per_location > 1:
+            raise UserError(
+                f"{name}: {option} makes one score of a location and its neighbours, but this family has "
+                f"{head.anchors.per_location} anchors at each; take another, such as paa+{option}"
+            )
+        head = replace(head, **HEADS[option])
+    return head

@@ -19,7 +19,7 @@ from ladle.assigners import (
     SimOTA,
     TaskAligned,
 )
-from ladle.criteria import CRITERIA, BagCriterion
+from ladle.criteria import CRITERIA, BagCriterion, with_edges
 from ladle.errors import UserError
 from ladle.objectives import Lesson
 
@@ -61,8 +61,10 @@ _POINTS = ("FCOS", "PseudoIoU")
 """The assigners that choose among points: several anchors at one point are all the same to them."""
 
 
-def lesson_of(family: str, assigner: str | None = None) -> Lesson:
+def lesson_of(family: str, assigner: str | None = None, edges: bool = False) -> Lesson:
     """The published lesson of a family, or the same losses under another assigner.
+
+    With ``edges``, for a head that says its boxes as distributions, the distributions are taught too.
 
     AutoAssign weighs bags of priors and brings its own losses, in which the quality branch is an implicit objectness.
     Under another assigner a detector of that family learns classes, boxes and IoU as OTA's does.
@@ -78,7 +80,8 @@ def lesson_of(family: str, assigner: str | None = None) -> Lesson:
     rule = ASSIGNERS[name]
     if name == "AutoAssign":
         return Lesson(rule, BagCriterion())
-    return Lesson(rule, CRITERIA.get(family, CRITERIA["ota"]))
+    criterion = CRITERIA.get(family, CRITERIA["ota"])
+    return Lesson(rule, with_edges(criterion) if edges else criterion)
 
 
 def _spelled(assigner: str) -> str:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Literal, NamedTuple
 
 from ladle.criteria import DenseCriterion
+from ladle.detectors import DetectorSpec
 from ladle.distillers import SoftLabels
 from ladle.objectives import Lesson
 from ladle.recipes.lessons import judged_by_teacher, lesson_of
@@ -34,29 +35,32 @@ class Plan(NamedTuple):
     skipped: tuple[str, ...] = ()
 
 
-def plan_of(method: Method, family: str, teacher_family: str | None = None, assigner: str | None = None) -> Plan:
-    """The published form of ``method`` for a student of ``family``, or that form under another assigner.
+def plan_of(
+    method: Method, student: DetectorSpec, teacher: DetectorSpec | None = None, assigner: str | None = None
+) -> Plan:
+    """The published form of ``method`` for a student, or that form under another assigner.
 
     LAD and SoLAD share PAA's box loss equally among positives, as the reference code of LAD does, where plain PAA
     weighs it by IoU; other detectors keep their losses. Soft labels alone use the weights of the released configuration
     without ground truth.
 
-    Raises :class:`UserError` for an assigner that there is not, or that cannot work with this family.
+    Raises :class:`UserError` for an assigner that there is not, or that cannot work with this student.
     """
-    home = lesson_of(family, assigner)
+    home = lesson_of(student.family, assigner, edges=student.head.box == "distribution")
     if method == "plain":
         return Plan(home, "student")
     skipped: tuple[str, ...] = ()
     soft = SoftLabels(weight=10.0, least=0.1) if method == "soft-only" else SoftLabels()
-    if family != teacher_family:
+    if teacher is None or student.family != teacher.family:
+        said = f"{teacher.family if teacher else 'the teacher'} and {student.family}"
         soft = replace(soft, quality=0.0)
-        skipped = (f"the quality branch: {teacher_family} and {family} mean different things by it",)
+        skipped = (f"the quality branch: {said} mean different things by it",)
     if method == "soft":
         return Plan(replace(home, distillers=(soft,)), "student", skipped)
     if method == "soft-only":
         return Plan(Lesson(home.assign, None, (soft,)), "student", skipped)
     criterion = home.criterion
-    if family == "paa" and isinstance(criterion, DenseCriterion):
+    if student.family == "paa" and isinstance(criterion, DenseCriterion):
         criterion = replace(criterion, share="count")
     lesson = Lesson(judged_by_teacher(home.assign), criterion, (soft,) if method == "solad" else ())
     return Plan(lesson, "teacher", skipped if method == "solad" else ())

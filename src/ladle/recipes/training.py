@@ -124,9 +124,9 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
 
 def _objective(job: Job, student: Detector) -> Supervised:
     if job.teacher is None:
-        return Supervised(student, [plan_of("plain", student.spec.family, assigner=job.assigner).lesson])
+        return Supervised(student, [plan_of("plain", student.spec, assigner=job.assigner).lesson])
     teacher = hire(job.teacher, student.spec)
-    plan = plan_of(job.method, student.spec.family, teacher.detector.spec.family, job.assigner)
+    plan = plan_of(job.method, student.spec, teacher.detector.spec, job.assigner)
     return Supervised(student, [plan.lesson], teacher, plan.judge)
 
 
@@ -168,7 +168,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     if job.teacher is None:
         return []
     teacher = hire(job.teacher, spec).to(find_device(job.run.device)).detector
-    plan = plan_of(job.method, spec.family, teacher.spec.family, job.assigner)
+    plan = plan_of(job.method, spec, teacher.spec, job.assigner)
     ap = check_strength(job.teacher, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
     strength = "unknown AP: the validation pictures hold no object" if math.isnan(ap) else f"{100 * ap:.1f} AP"
     return [
