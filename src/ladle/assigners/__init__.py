@@ -15,6 +15,7 @@ from ladle.assigners.paa import PAA
 from ladle.assigners.protocol import Assigner, Evidence, EvidenceAssigner
 from ladle.assigners.pseudo_iou import PseudoIoU
 from ladle.assigners.sim_ota import SimOTA
+from ladle.assigners.surer import Surer, Verdict
 from ladle.assigners.task_aligned import TaskAligned
 
 __all__ = [
@@ -31,5 +32,7 @@ __all__ = [
     "MaxIoU",
     "PseudoIoU",
     "SimOTA",
+    "Surer",
     "TaskAligned",
+    "Verdict",
 ]

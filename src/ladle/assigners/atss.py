@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.assigners.nearest import nearest_priors
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers, contains, iou
+from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, settle
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -48,12 +48,12 @@ class ATSS:
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by overlaps; the predictions are looked at only if their boxes are asked for."""
         near, found = nearest_priors(priors, truth, self.topk)
-        boxes, objects = _gather(priors.boxes, near), truth.boxes.unsqueeze(2)
+        boxes, objects = boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2)
         eligible = found & contains(objects, centers(boxes), self.margin)
         overlap = iou(boxes, objects)
-        chosen = eligible & (overlap >= _mean_plus_spread(overlap, found))
+        chosen = eligible & (overlap >= mean_plus_spread(overlap, found))
         if self.boxes == "predictions":
-            overlap = iou(_gather(predictions.boxes, near), objects).nan_to_num(0.0)
+            overlap = iou(boxes_at(predictions.boxes, near), objects).nan_to_num(0.0)
             chosen = self._judged(overlap, found, eligible, chosen)
         batch, count = len(truth.labels), priors.boxes.shape[1]
         positive, index = settle(Pairs.table(near, chosen), overlap.flatten(), batch, count)
@@ -65,19 +65,5 @@ class ATSS:
             order = torch.where(eligible, overlap, -1.0).argsort(dim=-1, descending=True, stable=True)
             rank = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1]).to(order).expand_as(order))
             return eligible & (rank < plain.sum(-1, keepdim=True))
-        chosen = eligible & (overlap > 0) & (overlap >= _mean_plus_spread(overlap, found))
+        chosen = eligible & (overlap > 0) & (overlap >= mean_plus_spread(overlap, found))
         return torch.where(chosen.any(-1, keepdim=True), chosen, plain)
-
-
-def _gather(boxes: Float[Tensor, "#B P 4"], index: Int[Tensor, "B G K"]) -> Float[Tensor, "B G K 4"]:
-    if len(boxes) == 1:
-        return boxes[0].index_select(0, index.flatten()).view(*index.shape, 4)
-    first = torch.arange(len(boxes), device=index.device).view(-1, 1, 1) * boxes.shape[1]
-    return boxes.flatten(0, 1).index_select(0, (index + first).flatten()).view(*index.shape, 4)
-
-
-def _mean_plus_spread(overlap: Tensor, found: Tensor) -> Float[Tensor, "B G 1"]:
-    count = found.sum(-1, keepdim=True)
-    mean = (overlap * found).sum(-1, keepdim=True) / count.clamp(min=1)
-    variance = ((overlap - mean).square() * found).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
-    return mean + variance.sqrt()

@@ -114,6 +114,16 @@ class DenseStage(nn.Module):
             # The inverse of softplus: by its bias alone a prior says its own box.
             _bias(self.box_conv).copy_(half + (-(-half).expm1()).log())
 
+    @property
+    def depth(self) -> int:
+        """The convolutions of a tower."""
+        return self.spec.depth
+
+    @property
+    def width(self) -> int:
+        """The channels of a tower."""
+        return self.spec.width
+
     def propose(
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
     ) -> Priors:
@@ -138,7 +148,7 @@ class DenseStage(nn.Module):
         steps = self._steps(depth)
         return tuple((self.class_tower[:steps](f), self.box_tower[:steps](f)) for f in features)
 
-    def finish(self, towers: Towers, depth: int, priors: Priors) -> Predictions:
+    def finish(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
         """Go on from the towers' maps after ``depth`` convolutions to the predictions at ``priors``."""
         logits, said, quality = [], [], []
         steps = self._steps(depth)

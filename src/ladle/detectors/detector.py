@@ -47,6 +47,11 @@ class DetectorSpec:
         """Strides of the pyramid's levels."""
         return STRIDES[: 3 + self.extra]
 
+    @property
+    def pyramid(self) -> Pyramid:
+        """What the feature maps are like."""
+        return Pyramid((self.head.width,) * len(self.strides), self.strides)
+
     def build(self) -> Detector:
         """Build the detector, its backbone started as the spec says and the rest at random."""
         backbone = self.backbone.build()
@@ -123,7 +128,12 @@ class Detector(nn.Module):
     @property
     def pyramid(self) -> Pyramid:
         """What the feature maps are like."""
-        return Pyramid((self.spec.head.width,) * len(self.spec.strides), self.spec.strides)
+        return self.spec.pyramid
+
+    @property
+    def head(self) -> DenseStage:
+        """The head of the last stage."""
+        return cast("DenseStage", self.stages[-1])
 
     @torch.no_grad()
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:

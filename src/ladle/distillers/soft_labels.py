@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ladle.boxes import clip, giou
+from ladle.distillers.protocol import Outline, Voice
 from ladle.losses import focal_kl
 from ladle.overlaps import best_overlaps
 from ladle.types import Assignment, GroundTruth, Output, Term
@@ -28,7 +29,10 @@ class SoftLabels:
         quality: of the quality term; there is none where either detector lacks the branch.
         box: of the box term.
         least: overlap above which a place is worth imitating: 0.5 in SoLAD, 0.1 in the release without ground truth.
-        gamma: how strongly disagreement raises the loss.
+        gamma: how strongly disagreement raises the loss: 0 makes it the plain KL divergence.
+        temperature: that softens the class scores of both (Hinton et al. 2015); the loss is multiplied by its square.
+
+    A term whose weight is 0 is left out.
 
     The released code divides by zero in a batch in which the teacher finds nothing; here the divisor is at least one
     per image. It also distils in the padding of a picture; here that is left out.
@@ -39,6 +43,22 @@ class SoftLabels:
     box: float = 1.3
     least: float = 0.5
     gamma: float = 0.5
+    temperature: float = 1.0
+
+    def outline(self, student: Voice, teacher: Voice) -> Outline:
+        """What is taught, and what is left out."""
+        where = f"where the teacher's box overlaps an object by more than {self.least}"
+        teaches = {
+            "soft_class": (self.weight, f"{student.classes} class scores at every prior"),
+            "soft_box": (self.box, f"boxes {where}"),
+            "soft_quality": (self.quality, f"the quality branch {where}"),
+        }
+        skips: tuple[str, ...] = ()
+        lacking = [name for name, one in (("student", student), ("teacher", teacher)) if not one.quality]
+        if self.quality and lacking:
+            del teaches["soft_quality"]
+            skips = (f"soft_quality: the {lacking[0]} has no quality branch",)
+        return Outline({name: what for name, (weight, what) in teaches.items() if weight}, skips)
 
     def __call__(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``soft_class``, ``soft_box`` and, where both have the branch, ``soft_quality``."""
@@ -50,11 +70,13 @@ class SoftLabels:
         merit = torch.where(worth, overlap, 0.0)
         count, images = merit.sum(), merit.new_tensor(float(len(merit)))
 
-        apart = focal_kl(own.logits.float(), guide.logits.float(), self.gamma).sum(-1)
-        terms = {
-            "soft_class": Term(self.weight * (apart * valid).sum(), count, images),
-            "soft_box": Term(self.box * (merit * (1 - giou(boxes, guide_boxes))).sum(), count, images),
-        }
+        terms: dict[str, Term] = {}
+        if self.weight:
+            logits, guides = own.logits.float() / self.temperature, guide.logits.float() / self.temperature
+            apart = self.temperature**2 * focal_kl(logits, guides, self.gamma).sum(-1)
+            terms["soft_class"] = Term(self.weight * (apart * valid).sum(), count, images)
+        if self.box:
+            terms["soft_box"] = Term(self.box * (merit * (1 - giou(boxes, guide_boxes))).sum(), count, images)
         if self.quality and own.quality is not None and guide.quality is not None:
             apart = focal_kl(own.quality.float(), guide.quality.float(), self.gamma)
             terms["soft_quality"] = Term(self.quality * (apart * worth).sum(), count, images)

@@ -19,14 +19,14 @@ __all__ = ["Checkpoint", "Standing", "load_checkpoint", "save_checkpoint"]
 class Standing:
     """Where a run stands between two epochs.
 
-    ``epoch`` and ``step`` count what is done. ``best_epoch`` counts from 1, 0 before the first evaluation. ``rows`` is
-    results.csv, ``metrics`` the last evaluation.
+    ``epoch`` and ``step`` count what is done. ``best_ap`` and ``best_epoch``, from 1, are those of each student, empty
+    before the first evaluation. ``rows`` is results.csv, ``metrics`` the last evaluation.
     """
 
     epoch: int = 0
     step: int = 0
-    best_ap: float | None = None
-    best_epoch: int = 0
+    best_ap: dict[str, float] = field(default_factory=dict)
+    best_epoch: dict[str, int] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     rows: list[dict[str, float | int]] = field(default_factory=list)
     seconds: float = 0.0

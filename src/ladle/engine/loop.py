@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from math import isnan
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +15,7 @@ from torch import nn
 from ladle.engine.checkpoint import Standing
 from ladle.engine.meter import Meter
 from ladle.engine.report import Reporter
-from ladle.engine.run import Loader, Run, SaveStudent, prepare, save, take_up
+from ladle.engine.run import Loader, Run, SaveStudent, prefix, prepare, save, take_up
 from ladle.engine.settings import Settings
 from ladle.engine.step import learning_rate, take_step, windows
 
@@ -26,10 +26,10 @@ Evaluate = Callable[[nn.Module], Mapping[str, float]]
 
 
 class Result(NamedTuple):
-    """How a run ended: the best AP and its epoch (None and 0 without evaluation), the last metrics, results.csv."""
+    """How a run ended: each student's best AP and its epoch (none without evaluation), last metrics, results.csv."""
 
-    best_ap: float | None
-    best_epoch: int
+    best_ap: dict[str, float]
+    best_epoch: dict[str, int]
     metrics: dict[str, float]
     rows: list[dict[str, float | int]]
     seconds: float
@@ -48,12 +48,14 @@ def fit(
     """Train ``objective.student`` and leave its weights, its logs and a resume file in ``folder``.
 
     ``objective(batch)`` gives named :class:`~ladle.types.Term`; scalars in its attribute ``monitor``, if it has one,
-    are logged and never trained on. What it holds besides the student is trained along but not saved as weights.
+    are logged and never trained on. What it holds besides the student is trained along but not saved as weights. An
+    objective may have several ``students`` by name: each is evaluated and saved under its name. One that has a method
+    ``at`` is told the epoch before every step, and terms that its attribute ``given`` names must not stay 0.
     ``evaluate`` and ``save_student`` run on rank 0 alone. With ``resume`` the run goes on after the last epoch that
     ``folder/resume.pt`` knows, on the CPU bit for bit as if it had never stopped.
 
-    Raises :class:`UserError` where the losses stop being finite, where the resume file does not fit, and where the
-    loader is empty.
+    Raises :class:`UserError` where the losses stop being finite or are not heard, where the resume file does not fit,
+    and where the loader is empty.
     """
     run = prepare(fabric, objective, loader, settings, folder)
     standing = take_up(run) if resume else Standing()
@@ -62,12 +64,12 @@ def fit(
             started = time.monotonic()
             means = _train_epoch(run, standing, loader, reporter)
             metrics = _evaluate(run, standing, evaluate)
-            best = _judge(standing, metrics)
+            better = _judge(standing, metrics, run.students)
             _close_epoch(standing, time.monotonic() - started, means | metrics)
             reporter.epoch(standing.rows[-1])
-            save(run, standing, best, save_student)
+            save(run, standing, better, save_student)
         if standing.epoch < settings.epochs:
-            reporter.note(f"stopped early: no AP above that of epoch {standing.best_epoch}")
+            reporter.note(f"stopped early: no AP above that of epoch {max(standing.best_epoch.values())}")
     return Result(standing.best_ap, standing.best_epoch, standing.metrics, standing.rows, standing.seconds)
 
 
@@ -82,8 +84,10 @@ def _train_epoch(run: Run, standing: Standing, loader: Loader, reporter: Reporte
         reporter.count(sum(len(batch.ids) for batch in window))
         if standing.step % run.settings.log_every == 0:
             run.watch.look()
+            run.silence.listen()
             reporter.step(standing, {"lr": learning_rate(run)} | meter.read())
     run.watch.look()
+    run.silence.listen()
     meter.read()
     return {"lr": learning_rate(run)} | meter.means()
 
@@ -95,22 +99,26 @@ def _evaluate(run: Run, standing: Standing, evaluate: Evaluate | None) -> dict[s
     metrics: dict[str, float] = {}
     if run.fabric.is_global_zero:
         with torch.no_grad():
-            metrics = {name: float(value) for name, value in evaluate(run.network.eval()).items()}
+            for student, network in run.networks.items():
+                scores = evaluate(network.eval())
+                metrics |= {prefix(student, "/") + name: float(value) for name, value in scores.items()}
     metrics = run.fabric.broadcast(metrics)
-    if "ap" not in metrics:
+    if not all(prefix(student, "/") + "ap" in metrics for student in run.students):
         raise ValueError(f'evaluate must give the average precision as "ap", but gave {sorted(metrics)}')
     return metrics
 
 
-def _judge(standing: Standing, metrics: Mapping[str, float]) -> bool:
-    """Keep the metrics in ``standing`` and say whether this AP is the best so far; the earlier of equals stays."""
+def _judge(standing: Standing, metrics: Mapping[str, float], students: Iterable[str]) -> list[str]:
+    """Keep the metrics in ``standing`` and say whose AP is the best so far; the earlier of equals stays."""
     if not metrics:
-        return False
+        return []
     standing.metrics = dict(metrics)
-    ap, best = metrics["ap"], standing.best_ap
-    better = best is None or ap > best or (isnan(best) and not isnan(ap))
-    if better:
-        standing.best_ap, standing.best_epoch = ap, standing.epoch
+    better = []
+    for student in students:
+        ap, best = metrics[prefix(student, "/") + "ap"], standing.best_ap.get(student)
+        if best is None or ap > best or (isnan(best) and not isnan(ap)):
+            standing.best_ap[student], standing.best_epoch[student] = ap, standing.epoch
+            better.append(student)
     return better
 
 
@@ -120,5 +128,6 @@ def _close_epoch(standing: Standing, seconds: float, values: Mapping[str, float]
 
 
 def _is_stuck(standing: Standing, patience: int | None) -> bool:
-    judged = patience is not None and standing.best_epoch > 0
-    return judged and standing.epoch - standing.best_epoch >= (patience or 0)
+    if patience is None or not standing.best_epoch:
+        return False
+    return standing.epoch - max(standing.best_epoch.values()) >= patience

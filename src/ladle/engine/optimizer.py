@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Protocol, TypedDict, runtime_checkable
@@ -13,8 +14,8 @@ from ladle.errors import UserError
 
 __all__ = ["SGD", "AdamW", "OptimizerSpec", "ParameterGroup", "parameter_groups"]
 
-BACKBONE = "student.backbone."
-"""Where an objective keeps the backbone of the network it trains."""
+BACKBONE = re.compile(r"(student|students\.\w+)\.backbone\.")
+"""Where an objective keeps the backbones of the networks it trains."""
 
 
 @runtime_checkable
@@ -92,7 +93,7 @@ def parameter_groups(
     for name, parameter in module.named_parameters():
         if not parameter.requires_grad:
             continue
-        backbone = name.startswith(BACKBONE)
+        backbone = BACKBONE.match(name) is not None
         decays = decay_vectors or not (parameter.ndim <= 1 or name.endswith(".bias"))
         rate, decay = lr * (backbone_lr if backbone else 1.0), weight_decay if decays else 0.0
         empty = ParameterGroup(params=[], lr=rate, initial_lr=rate, weight_decay=decay)

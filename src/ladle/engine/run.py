@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 from math import ceil
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -19,15 +20,19 @@ from ladle.engine.log import write_results
 from ladle.engine.processes import gather
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
 from ladle.engine.settings import Settings
+from ladle.engine.silence import Silence
 from ladle.engine.watch import Watch
 from ladle.errors import UserError
 from ladle.files import write_atomically
 from ladle.types import Batch
 
-__all__ = ["Loader", "Run", "SaveStudent", "prepare", "save", "take_up"]
+__all__ = ["Loader", "Run", "SaveStudent", "prefix", "prepare", "save", "students_of", "take_up"]
 
 SaveStudent = Callable[[nn.Module, Path], None]
 """Writes a student's weights to a path."""
+
+ONLY = "student"
+"""What the one student of an objective is called."""
 
 
 @runtime_checkable
@@ -55,26 +60,38 @@ class Run:
     objective: nn.Module
     module: _FabricModule
     optimizer: torch.optim.Optimizer
-    ema: Ema | None
+    ema: dict[str, Ema] | None
     settings: Settings
     steps_per_epoch: int
     watch: Watch
+    silence: Silence
     folder: Path
 
     @property
-    def student(self) -> nn.Module:
-        """The network as it is trained."""
-        return self.objective.get_submodule("student")
+    def students(self) -> dict[str, nn.Module]:
+        """The networks as they are trained."""
+        return students_of(self.objective)
 
     @property
-    def network(self) -> nn.Module:
-        """The network that is evaluated and saved: the student or its running average."""
-        return self.ema.module if self.ema else self.student
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks that are evaluated and saved: the students or their running averages."""
+        return {name: average.module for name, average in self.ema.items()} if self.ema else self.students
 
     @property
     def steps(self) -> int:
         """The number of optimizer steps from the first epoch to the last."""
         return self.steps_per_epoch * self.settings.epochs
+
+
+def students_of(objective: nn.Module) -> dict[str, nn.Module]:
+    """The networks of an objective that are evaluated and saved: its ``student``, or its ``students`` by name."""
+    several = getattr(objective, "students", None)
+    return dict(several.items()) if several is not None else {ONLY: objective.get_submodule(ONLY)}
+
+
+def prefix(student: str, joint: str) -> str:
+    """What stands before the names of a student's metrics and files: nothing where it is the only one."""
+    return "" if student == ONLY else student + joint
 
 
 def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Settings, folder: Path) -> Run:
@@ -87,34 +104,41 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     seed_everything(settings.seed + fabric.global_rank)
     module = fabric.setup(objective)
-    average = None if settings.ema is None else Ema(objective.get_submodule("student"), settings.ema, settings.ema_tau)
+    averages = None
+    if settings.ema is not None:
+        averages = {name: Ema(one, settings.ema, settings.ema_tau) for name, one in students_of(objective).items()}
     return Run(
         fabric=fabric,
         objective=objective,
         module=module,
         optimizer=settings.optimizer.build(objective),
-        ema=average,
+        ema=averages,
         settings=settings,
         steps_per_epoch=ceil(len(loader) / settings.accumulate),
         watch=Watch(fabric, folder),
+        silence=Silence(fabric),
         folder=folder,
     )
 
 
-def save(run: Run, standing: Standing, best: bool, save_student: SaveStudent) -> None:
-    """Write the weights, results.csv and, last of all, the resume file that makes the epoch count as done."""
+def save(run: Run, standing: Standing, better: Collection[str], save_student: SaveStudent) -> None:
+    """Write the weights, results.csv and, last of all, the resume file that makes the epoch count as done.
+
+    ``better`` names the students that are as good as never before.
+    """
     states = gather(run.fabric, random_state(run.fabric.device))
     if run.fabric.is_global_zero:
-        for name in ("best", "last") if best else ("last",):
-            path = run.folder / "weights" / f"{name}.safetensors"
-            write_atomically(path, lambda temporary: save_student(run.network, temporary))
+        for student, network in run.networks.items():
+            for name in ("best", "last") if student in better else ("last",):
+                path = run.folder / "weights" / f"{prefix(student, '-')}{name}.safetensors"
+                write_atomically(path, partial(save_student, network))
         write_results(run.folder / "results.csv", standing.rows)
         checkpoint = Checkpoint(
             standing=standing,
             steps_per_epoch=run.steps_per_epoch,
             objective=run.objective.state_dict(),
             optimizer=run.optimizer.state_dict(),
-            ema=run.ema.state_dict() if run.ema else None,
+            ema={name: average.state_dict() for name, average in run.ema.items()} if run.ema else None,
             random=states,
         )
         save_checkpoint(checkpoint, run.folder / "resume.pt")
@@ -141,8 +165,8 @@ def take_up(run: Run) -> Standing:
     try:
         run.objective.load_state_dict(checkpoint.objective)
         run.optimizer.load_state_dict(checkpoint.optimizer)
-        if run.ema and checkpoint.ema:
-            run.ema.load_state_dict(checkpoint.ema)
+        for name, average in (run.ema or {}).items():
+            average.load_state_dict((checkpoint.ema or {})[name])
     except (RuntimeError, ValueError, KeyError) as error:
         raise UserError(
             f"{path}: expected the state of this student and optimizer, found another's; resume with the flags it was "

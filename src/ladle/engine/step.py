@@ -28,6 +28,7 @@ def windows(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
 def take_step(run: Run, standing: Standing, window: Sequence[Batch], meter: Meter) -> None:
     """Learn from a window of batches with one step of the optimizer, and count it in ``standing``."""
     standing.step += 1
+    _tell_the_time(run.objective, standing.step / run.steps_per_epoch)
     for number, batch in enumerate(window, start=1):
         _backward(run, standing, batch, len(window), last=number == len(window), meter=meter)
     norm = _gradient_norm(run)
@@ -38,8 +39,8 @@ def take_step(run: Run, standing: Standing, window: Sequence[Batch], meter: Mete
         group["lr"] = group["initial_lr"] * factor
     run.optimizer.step()
     run.optimizer.zero_grad()
-    if run.ema:
-        run.ema.update(run.student)
+    for name, average in (run.ema or {}).items():
+        average.update(run.students[name])
 
 
 def learning_rate(run: Run) -> float:
@@ -56,9 +57,17 @@ def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool
             terms = run.module(batch)
         loss, losses = normalise(terms, fabric)
         run.watch.note(standing.epoch, standing.step, ids, losses)
+        run.silence.note(losses, getattr(run.objective, "given", ()), batch.truth)
         fabric.backward(loss / share)
     total = {"loss": torch.stack(list(losses.values())).sum()}
     meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | _monitor(run.objective))
+
+
+def _tell_the_time(objective: nn.Module, epoch: float) -> None:
+    """Some of what an objective teaches comes and goes; the epoch counts the step about to be taken as done."""
+    at = getattr(objective, "at", None)
+    if at is not None:
+        at(epoch)
 
 
 def _monitor(objective: nn.Module) -> dict[str, Float[Tensor, ""]]:

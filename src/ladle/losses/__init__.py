@@ -1,8 +1,8 @@
 """Pure losses, unreduced: what a prediction costs, element by element."""
 
-from ladle.losses.distribution import distribution_focal, expected_bin
+from ladle.losses.distribution import distribution_focal, expected_bin, rebinned
 from ladle.losses.focal import background_focal, class_focal_sum, object_focal, sigmoid_focal
-from ladle.losses.kl import focal_kl
+from ladle.losses.kl import focal_kl, softened_kl
 from ladle.losses.quality_focal import background_quality_focal, quality_focal
 
 __all__ = [
@@ -14,5 +14,7 @@ __all__ = [
     "focal_kl",
     "object_focal",
     "quality_focal",
+    "rebinned",
     "sigmoid_focal",
+    "softened_kl",
 ]

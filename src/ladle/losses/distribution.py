@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["distribution_focal", "expected_bin"]
+__all__ = ["distribution_focal", "expected_bin", "rebinned"]
 
 
 def expected_bin(logits: Float[Tensor, "*b K"]) -> Float[Tensor, "*b"]:
@@ -27,3 +28,11 @@ def distribution_focal(logits: Float[Tensor, "*b K"], target: Float[Tensor, "*b"
     near = log_chances.gather(-1, pair)
     upper = target - below
     return -((1 - upper) * near[..., 0] + upper * near[..., 1])
+
+
+def rebinned(chances: Float[Tensor, "*b K"], bins: int) -> Float[Tensor, "*b bins"]:
+    """A distribution over bins 0 ... K-1 said in ``bins`` of them: the last one takes what lies beyond it."""
+    known = chances.shape[-1]
+    if known <= bins:
+        return F.pad(chances, (0, bins - known))
+    return torch.cat([chances[..., : bins - 1], chances[..., bins - 1 :].sum(-1, keepdim=True)], dim=-1)

@@ -1,6 +1,7 @@
 """What is minimised in a training step."""
 
-from ladle.objectives.lesson import Criterion, Lesson
+from ladle.objectives.colearning import CoLearning
+from ladle.objectives.lesson import Criterion, Lesson, Timed
 from ladle.objectives.supervised import Supervised
 
-__all__ = ["Criterion", "Lesson", "Supervised"]
+__all__ = ["CoLearning", "Criterion", "Lesson", "Supervised", "Timed"]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
 from ladle.assigners import Assigner
-from ladle.distillers import Distiller
+from ladle.distillers import Distiller, DistillerSpec
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Criterion", "Lesson"]
+__all__ = ["Criterion", "Lesson", "Timed"]
 
 
 @runtime_checkable
@@ -22,12 +22,36 @@ class Criterion(Protocol):
 
 
 @dataclass(frozen=True)
+class Timed:
+    """A distiller with a weight on all of its terms and a time at which it works.
+
+    Args:
+        distil: what is taught.
+        weight: of all its terms together, on top of their own.
+        warmup: epochs over which the weight rises from 0.
+        until: the epoch after which it ends; never by default. A teacher that nobody asks any more is not run.
+    """
+
+    distil: Distiller | DistillerSpec
+    weight: float = 1.0
+    warmup: float = 0.0
+    until: float | None = None
+
+    def strength(self, epoch: float) -> float:
+        """The weight once ``epoch`` epochs are done, a fraction within an epoch."""
+        if self.until is not None and epoch > self.until:
+            return 0.0
+        return self.weight * min(1.0, epoch / self.warmup if self.warmup else 1.0)
+
+
+@dataclass(frozen=True)
 class Lesson:
     """Which prior learns which object, what that costs, and what else the teacher teaches.
 
-    Without a ``criterion`` the objects serve the distillers alone: learning from the teacher without ground truth.
+    Without a ``criterion`` the objects serve the distillers alone: learning from the teacher without ground truth. A
+    distiller works all the time, or when its :class:`Timed` says.
     """
 
     assign: Assigner
     criterion: Criterion | None
-    distillers: tuple[Distiller, ...] = ()
+    distillers: tuple[Distiller | DistillerSpec | Timed, ...] = ()

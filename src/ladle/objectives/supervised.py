@@ -1,18 +1,19 @@
-"""One training step: plain training, soft labels, label-assignment distillation."""
+"""One training step: plain training, every kind of distillation, label-assignment distillation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 
 from ladle.objectives.lesson import Lesson
+from ladle.objectives.teaching import Teaching, joined, kept_in_graph
 from ladle.teachers import Teacher
-from ladle.types import Assignment, Batch, GroundTruth, Term
+from ladle.types import Assignment, Batch, GroundTruth, Output, Term
 
-__all__ = ["Supervised"]
+__all__ = ["Supervised", "positives_per_object"]
 
 
 class Supervised(nn.Module):
@@ -20,9 +21,10 @@ class Supervised(nn.Module):
 
     ``judge="teacher"`` *is* label-assignment distillation (LAD, Nguyen et al. 2022): the assigner is handed the
     teacher's predictions, nothing else changes. Adding :class:`~ladle.distillers.SoftLabels` gives SoLAD; soft labels
-    with ``judge="student"`` are the classic kind.
+    with ``judge="student"`` are the classic kind. Distillers add up.
 
-    The teacher is no part of this module: it is absent from parameters, state dict and data-parallel wrappers.
+    The teacher is no part of this module: it is absent from parameters, state dict and data-parallel wrappers. What
+    distillers train of their own is a part of it, and none of the student.
     """
 
     def __init__(
@@ -41,26 +43,53 @@ class Supervised(nn.Module):
         self.lessons = tuple(lessons)
         self.teacher = teacher
         self.judge = judge
+        self.teachings = nn.ModuleList(Teaching(lesson, student, teacher) for lesson in lessons)
         self.monitor: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         """The terms of one batch; ``monitor`` then holds how many positives an object has on average."""
-        student = self.student(batch.images, batch.sizes, batch.truth)
-        teacher = student
-        if self.teacher is not None:
-            teacher = self.teacher(batch.images, batch.sizes, [output.priors for output in student])
+        student = self.student(batch.images, batch.sizes, batch.truth, **self._deep(0))
+        teacher = self._asked(batch, student)
         judges = teacher if self.judge == "teacher" else student
         terms: dict[str, Term] = {}
-        for lesson, own, judge, guide in zip(self.lessons, student, judges, teacher, strict=True):
+        for lesson, teaching, own, judge, guide in zip(
+            self.lessons, self.teachings, student, judges, teacher, strict=True
+        ):
             assignment = lesson.assign(judge.predictions, own.priors, batch.truth)
             if lesson.criterion is not None:
                 terms |= lesson.criterion(own, batch.truth, assignment)
-            for distil in lesson.distillers:
-                terms |= distil(own, guide, batch.truth, assignment)
-            self.monitor = {"positives_per_object": _positives_per_object(assignment, batch.truth)}
-        return terms
+            terms = joined(terms, teaching(own, guide, batch.truth, assignment))
+            self.monitor = {"positives_per_object": positives_per_object(assignment, batch.truth)}
+        return kept_in_graph(terms, self._teachings)
+
+    def at(self, epoch: float) -> None:
+        """Say how many epochs are done, a fraction within an epoch: some distillers come and go."""
+        for teaching in self._teachings:
+            teaching.epoch = epoch
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The terms that distillers gave in the last batch."""
+        return frozenset().union(*(teaching.given for teaching in self._teachings))
+
+    @property
+    def _teachings(self) -> list[Teaching]:
+        return [cast("Teaching", teaching) for teaching in self.teachings]
+
+    def _asked(self, batch: Batch, student: list[Output]) -> list[Output]:
+        """What the teacher says; the student's own outputs where nobody listens to a teacher at this time."""
+        heard = self.judge == "teacher" or any(teaching.active for teaching in self._teachings)
+        if self.teacher is None or not heard:
+            return student
+        return self.teacher(batch.images, batch.sizes, [output.priors for output in student], **self._deep(1))
+
+    def _deep(self, network: int) -> dict[str, Any]:
+        """How deep in its towers a network must show itself: nothing, where nobody asks, as most networks cannot."""
+        depths = [teaching.inside for teaching in self._teachings if teaching.inside is not None]
+        return {"inside": depths[-1][network]} if depths else {}
 
 
 @torch.no_grad()
-def _positives_per_object(assignment: Assignment, truth: GroundTruth) -> Tensor:
+def positives_per_object(assignment: Assignment, truth: GroundTruth) -> Tensor:
+    """How many priors learn an object, on average over the objects of a batch."""
     return assignment.positive.sum() / truth.learnable.sum().clamp(min=1)

@@ -11,7 +11,6 @@ from typing import Any, Literal
 import yaml
 
 from ladle.errors import UserError
-from ladle.recipes.methods import Method
 from ladle.recipes.options import Run
 
 __all__ = ["Job", "file_hash", "new_folder"]
@@ -19,6 +18,8 @@ __all__ = ["Job", "file_hash", "new_folder"]
 _CONFIG, _TEACHER = "config.yaml", "teacher.json"
 _STUDENT = {"train": "model", "distill": "student"}
 """What each verb calls the detector that learns."""
+_DISTILLED = ("method", "teacher", "assistants", "weight", "warm", "until", "allow_weak_teacher")
+"""The flags that only a run with a teacher has."""
 
 
 @dataclass(frozen=True)
@@ -34,10 +35,14 @@ class Job:
     student: str
     folder: str
     run: Run = field(default_factory=Run)
-    method: Method = "plain"
+    method: str = "plain"
     assigner: str | None = None
     teacher: str | None = None
     teacher_sha256: str | None = None
+    assistants: str | None = None
+    weight: str | None = None
+    warm: str | None = None
+    until: str | None = None
     allow_weak_teacher: bool = False
 
     def write(self) -> None:
@@ -46,7 +51,7 @@ class Job:
         folder.mkdir(parents=True, exist_ok=True)
         flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student, "assigner": self.assigner}
         if self.verb == "distill":
-            flags |= {"method": self.method, "teacher": self.teacher, "allow_weak_teacher": self.allow_weak_teacher}
+            flags |= {name: getattr(self, name) for name in _DISTILLED}
             whose = {"file": self.teacher, "sha256": self.teacher_sha256}
             (folder / _TEACHER).write_text(json.dumps(whose, ensure_ascii=False), encoding="utf-8")
         text = yaml.safe_dump(flags | asdict(self.run), sort_keys=False, allow_unicode=True)

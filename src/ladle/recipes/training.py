@@ -76,7 +76,7 @@ def carry_out(job: Job, resume: bool = False) -> Trained:
     score = examiner(load_detector(weights).to(find_device(job.run.device)))
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     examiner.draw(score, folder / "plots")
-    say(table(f"{folder}, epoch {result.best_epoch} of {job.run.epochs}", [score.evaluation.row()]), job.run.quiet)
+    say(table(f"{folder}, epoch {result.best_epoch['student']} of {job.run.epochs}", [score.evaluation.row()]), job.run.quiet)
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 

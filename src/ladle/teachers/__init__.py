@@ -1,5 +1,5 @@
 """Teachers: frozen for good, outside the student's checkpoint and optimizer."""
 
-from ladle.teachers.frozen import FrozenDetector, Teacher, differences
+from ladle.teachers.frozen import FrozenDetector, FrozenHead, Teacher, differences
 
-__all__ = ["FrozenDetector", "Teacher", "differences"]
+__all__ = ["FrozenDetector", "FrozenHead", "Teacher", "differences"]

@@ -11,17 +11,22 @@ from torch import Tensor
 
 from ladle.detectors import Detector, DetectorSpec
 from ladle.errors import UserError
-from ladle.types import Output, Priors
+from ladle.types import Output, Predictions, Priors, Pyramid
 
-__all__ = ["FrozenDetector", "Teacher", "differences"]
+__all__ = ["FrozenDetector", "FrozenHead", "Teacher", "differences"]
 
 
 @runtime_checkable
 class Teacher(Protocol):
     """Anything that can say what it would predict at the student's priors."""
 
-    def __call__(self, images: Tensor, sizes: Tensor | None, priors: Sequence[Priors]) -> list[Output]:
-        """One output per stage of the student, without gradient, classes in the student's order."""
+    def __call__(
+        self, images: Tensor, sizes: Tensor | None, priors: Sequence[Priors], inside: int | None = None
+    ) -> list[Output]:
+        """One output per stage of the student, without gradient, classes in the student's order.
+
+        ``inside`` asks for what the towers of a dense head hold after so many convolutions, see ``CrossKD``.
+        """
         ...
 
     def to(self, device: torch.device | str) -> Teacher:
@@ -35,19 +40,24 @@ class FrozenDetector:
     Deliberately no ``nn.Module``: an objective that holds it neither trains it, nor saves it, nor hands it to an
     optimizer or to data-parallel wrappers, and ``train()`` never reaches it. Its classes are matched to the student's
     by name.
+
+    Without ``classes`` it shows its feature maps and says nothing at any prior: such a teacher may have other classes,
+    strides and anchors than its student.
     """
 
-    def __init__(self, detector: Detector, classes: Sequence[str]) -> None:
+    def __init__(self, detector: Detector, classes: Sequence[str] | None) -> None:
         """Freeze ``detector`` and order its classes as ``classes``; raises UserError where it lacks one."""
-        lacking = [name for name in classes if name not in detector.spec.classes]
+        known = detector.spec.classes
+        lacking = [name for name in classes or () if name not in known]
         if lacking:
             raise UserError(
-                f"the teacher does not know {', '.join(map(repr, lacking))}: it knows "
-                f"{', '.join(detector.spec.classes)}; train a teacher on the student's classes"
+                f"the teacher does not know {', '.join(map(repr, lacking))}: it knows {', '.join(known)}; train a "
+                "teacher on the student's classes"
             )
         self.detector = detector.requires_grad_(False).eval()
-        self.order = torch.tensor([detector.spec.classes.index(name) for name in classes])
-        self._same_order = self.order.tolist() == list(range(len(detector.spec.classes)))
+        self.silent = classes is None
+        self.order = torch.tensor([known.index(name) for name in classes or known])
+        self._same_order = self.order.tolist() == list(range(len(known)))
 
     def to(self, device: torch.device | str) -> FrozenDetector:
         """Move the detector to ``device``, in place."""
@@ -56,16 +66,54 @@ class FrozenDetector:
         return self
 
     @torch.no_grad()
-    def __call__(self, images: Tensor, sizes: Tensor | None, priors: Sequence[Priors]) -> list[Output]:
+    def __call__(
+        self, images: Tensor, sizes: Tensor | None, priors: Sequence[Priors], inside: int | None = None
+    ) -> list[Output]:
         """What the detector says at ``priors``."""
-        outputs: list[Output] = self.detector(images, sizes, priors=priors)
-        return outputs if self._same_order else [self._reorder(output) for output in outputs]
+        if self.silent:
+            features = self.detector.look(images)
+            return [_nothing(features, sizes, len(self.order)) for _ in priors]
+        outputs: list[Output] = self.detector(images, sizes, priors=priors, inside=inside)
+        return [replace(output, predictions=self.reorder(output.predictions)) for output in outputs]
 
-    def _reorder(self, output: Output) -> Output:
-        said = output.predictions
+    @property
+    def pyramid(self) -> Pyramid:
+        """What its feature maps are like."""
+        return self.detector.pyramid
+
+    @property
+    def head(self) -> FrozenHead | None:
+        """Its last head, to be entered half-way; None if it says nothing."""
+        return None if self.silent else FrozenHead(self)
+
+    def reorder(self, said: Predictions) -> Predictions:
+        """Predictions with the classes in the student's order."""
+        if self._same_order:
+            return said
         prior = said.center_prior.index_select(1, self.order) if said.center_prior is not None else None
-        said = replace(said, logits=said.logits.index_select(-1, self.order), center_prior=prior)
-        return replace(output, predictions=said)
+        return replace(said, logits=said.logits.index_select(-1, self.order), center_prior=prior)
+
+
+class FrozenHead:
+    """The last head of a frozen detector, which answers in the student's order of classes."""
+
+    def __init__(self, teacher: FrozenDetector) -> None:
+        self._teacher = teacher
+        self.depth = teacher.detector.head.depth
+        self.width = teacher.detector.head.width
+
+    def finish(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
+        """From the towers' maps after ``depth`` convolutions to predictions, with gradient for the maps."""
+        return self._teacher.reorder(self._teacher.detector.head.finish(towers, depth, priors))
+
+
+def _nothing(features: tuple[Tensor, ...], sizes: Tensor | None, classes: int) -> Output:
+    """The output of a teacher that only shows its features: no prior, hence no prediction."""
+    batch, device = len(features[0]), features[0].device
+    boxes = torch.zeros(batch, 0, 4, device=device)
+    none = torch.zeros(0, device=device)
+    priors = Priors(boxes[:1], none, none.long(), boxes[:1, :, 0].bool(), (0,) * len(features))
+    return Output(Predictions(torch.zeros(batch, 0, classes, device=device), boxes), priors, features, sizes)
 
 
 def differences(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:

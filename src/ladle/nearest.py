@@ -1,4 +1,4 @@
-"""The priors nearest to an object's centre, level by level."""
+"""The priors nearest to an object's centre, level by level, and the threshold of overlap that they set (ATSS)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ladle.boxes import centers
 from ladle.overlaps import object_slices
 from ladle.types import Grid, GroundTruth, Priors
 
-__all__ = ["nearest_priors"]
+__all__ = ["boxes_at", "mean_plus_spread", "nearest_priors"]
 
 _EXACT = "donot_use_mm_for_euclid_dist"
 
@@ -26,6 +26,22 @@ def nearest_priors(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[T
     else:
         near, found = _looked_up(priors, priors.grids, truth, topk)
     return near, found & truth.learnable.unsqueeze(-1)
+
+
+def boxes_at(boxes: Float[Tensor, "#B P 4"], index: Int[Tensor, "B G K"]) -> Float[Tensor, "B G K 4"]:
+    """The boxes that ``index`` names, for each object."""
+    if len(boxes) == 1:
+        return boxes[0].index_select(0, index.flatten()).view(*index.shape, 4)
+    first = torch.arange(len(boxes), device=index.device).view(-1, 1, 1) * boxes.shape[1]
+    return boxes.flatten(0, 1).index_select(0, (index + first).flatten()).view(*index.shape, 4)
+
+
+def mean_plus_spread(overlap: Float[Tensor, "B G K"], found: Bool[Tensor, "B G K"]) -> Float[Tensor, "B G 1"]:
+    """Mean plus standard deviation (unbiased) of the overlaps of each object's candidates, those ``found``."""
+    count = found.sum(-1, keepdim=True)
+    mean = (overlap * found).sum(-1, keepdim=True) / count.clamp(min=1)
+    variance = ((overlap - mean).square() * found).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
+    return mean + variance.sqrt()
 
 
 def _looked_up(

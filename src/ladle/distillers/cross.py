@@ -1,0 +1,141 @@
+"""The student's features go through its teacher's head, and what comes out is compared."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ladle.boxes import giou
+from ladle.distillers.levels import channel_spread, filled_cells
+from ladle.distillers.protocol import Head, Network, Outline, Voice
+from ladle.losses import quality_focal, softened_kl
+from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
+
+__all__ = ["CrossKD"]
+
+_FLOOR = 1e-6
+"""Least deviation of a channel, added to it."""
+
+
+@dataclass(frozen=True)
+class CrossKD:
+    """Cross-head distillation (Wang et al., CVPR 2024; released code).
+
+    The maps inside the student's towers are given the mean and deviation of the teacher's, channel by channel, and sent
+    through the rest of the teacher's head. The predictions that come out imitate the teacher's own. So the teacher's
+    word and the ground truth, which may contradict each other, meet in the layers before, not in the predictions.
+
+    Args:
+        classes: weight of the class scores, by quality focal loss with exponent 1.
+        edges: weight of the distributions of edges, where the teacher says such.
+        boxes: weight of the boxes elsewhere, by GIoU: 1; 0.75 for FCOS.
+        quality: weight of the quality branch, where the teacher has one.
+        after: how many convolutions of the towers come before: all but one of the teacher's by default, as published.
+            A student with fewer sends on what it has.
+
+    Boxes and qualities count by the teacher's best score. A teacher's head of another width is reached through trained
+    1 x 1 convolutions, which the paper leaves out.
+    """
+
+    classes: float = 1.0
+    edges: float = 4.0
+    boxes: float = 1.0
+    quality: float = 1.0
+    after: int | None = None
+
+    def outline(self, student: Voice, teacher: Voice) -> Outline:
+        """What is taught, and what is left out."""
+        own, guide = self.depths(student.depth, teacher.depth)
+        wider = f", {student.width} to {teacher.width} channels" if student.width != teacher.width else ""
+        through = f"from convolution {own} of the student's towers into the teacher's after its {guide}{wider}"
+        box = (self.edges, "box edges") if teacher.bins else (self.boxes, "boxes")
+        teaches = {
+            "cross_class": (self.classes, f"{student.classes} class scores {through}"),
+            "cross_box": (box[0], f"{box[1]} likewise"),
+            "cross_quality": (self.quality * teacher.quality, "the quality branch likewise"),
+        }
+        return Outline({name: what for name, (weight, what) in teaches.items() if weight})
+
+    def depths(self, own: int, guide: int) -> tuple[int, int]:
+        """After how many convolutions the student's towers are left and the teacher's entered.
+
+        Raises ValueError where the teacher's are not that deep.
+        """
+        after = max(guide - 1, 0) if self.after is None else self.after
+        if after > guide:
+            raise ValueError(f"the teacher's towers have {guide} convolutions, so none can be entered after {after}")
+        return min(after, own), after
+
+    def build(self, student: Network, teacher: Network) -> nn.Module:
+        """The distiller for two networks; raises ValueError where either has no dense head."""
+        if student.head is None or teacher.head is None:
+            raise ValueError("cross-head distillation needs a dense head in the student and in the teacher")
+        return _Cross(self, student.head, teacher.head, student.pyramid.strides)
+
+
+class _Cross(nn.Module):
+    """``inside`` is how many convolutions deep both networks must show their towers."""
+
+    def __init__(self, spec: CrossKD, own: Head, guide: Head, strides: tuple[int, ...]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.strides = strides
+        self.inside = spec.depths(own.depth, guide.depth)
+        # In a tuple, so that the teacher's head is no part of what is trained and saved.
+        self._head = (guide,)
+        same = own.width == guide.width
+        self.adapters = nn.ModuleList(nn.Identity() if same else nn.Conv2d(own.width, guide.width, 1) for _ in range(2))
+
+    def forward(
+        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
+    ) -> dict[str, Term]:
+        """Terms ``cross_class``, ``cross_box`` (edges or boxes) and ``cross_quality``."""
+        crossed = self._head[0].finish(self._dressed(student, teacher), self.inside[1], student.priors)
+        guide, valid, spec = teacher.predictions.detach(), student.priors.valid, self.spec
+        target = guide.scores
+        sure = target.amax(-1) * valid
+        nothing = torch.zeros_like(sure.sum())
+        terms: dict[str, Term] = {}
+        if spec.classes:
+            apart = quality_focal(crossed.logits.float(), target, beta=1.0).sum(-1)
+            positives, pictures = assignment.weight.sum(), nothing + len(sure)
+            terms["cross_class"] = Term(spec.classes * (apart * valid).sum(), positives, pictures)
+        weight = spec.boxes if guide.edges is None else spec.edges
+        if weight:
+            terms["cross_box"] = Term(weight * (sure * _box_apart(crossed, guide)).sum(), sure.sum(), nothing)
+        if spec.quality and crossed.quality is not None and guide.quality is not None:
+            apart = F.binary_cross_entropy_with_logits(
+                crossed.quality.float(), guide.quality.float().sigmoid(), reduction="none"
+            )
+            terms["cross_quality"] = Term(spec.quality * (sure * apart).sum(), sure.sum(), nothing)
+        return terms
+
+    def _dressed(self, student: Output, teacher: Output) -> list[tuple[Tensor, Tensor]]:
+        """The student's towers with the statistics of its teacher's."""
+        if student.towers is None or teacher.towers is None:
+            raise ValueError(f"cross-head distillation needs outputs with towers: ask for inside={self.inside}")
+        dressed = []
+        for stride, own, guide in zip(self.strides, student.towers, teacher.towers, strict=True):
+            filled = filled_cells(guide[0], student.sizes, stride)
+            pairs = zip(own, guide, self.adapters, strict=True)
+            of_class, of_box = (_in_the_clothes_of(adapt(mine).float(), theirs.float(), filled) for mine, theirs, adapt in pairs)
+            dressed.append((of_class, of_box))
+        return dressed
+
+
+def _in_the_clothes_of(own: Tensor, guide: Tensor, filled: Tensor) -> Tensor:
+    mean, spread = channel_spread(own, filled)
+    their_mean, their_spread = channel_spread(guide.detach(), filled)
+    return (own - mean) / (spread + _FLOOR) * their_spread + their_mean
+
+
+def _box_apart(crossed: Predictions, guide: Predictions) -> Float[Tensor, "B P"]:
+    """How far boxes are from the teacher's: the KL divergence of an edge, summed over bins, or 1 - GIoU."""
+    if guide.edges is None or crossed.edges is None:
+        return 1 - giou(crossed.boxes.float(), guide.boxes.float())
+    bins = guide.edges.shape[-1]
+    return bins * softened_kl(crossed.edges, guide.edges.float().softmax(-1), 1.0).mean(-1)

@@ -1,0 +1,163 @@
+"""Objects and background are imitated apart, where the teacher attends, and as a whole."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ladle.distillers.levels import CELLS, CHANNELS, Level, Levels, Share, level_total, outlined, per_picture
+from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.regions import cells_of_objects
+from ladle.overlaps import object_slices
+from ladle.types import Assignment, GroundTruth, Output, Term
+
+__all__ = ["FGD"]
+
+
+@dataclass(frozen=True)
+class FGD:
+    """Focal and global distillation (Yang et al., CVPR 2022; released code).
+
+    Focal: squared differences where objects are and, apart from them, where none is, weighed by the teacher's attention
+    over cells and channels; and the attentions themselves. Global: squared differences of what two small networks, one
+    for each side, find when they relate every cell to the whole map.
+
+    Args:
+        foreground: weight of cells in objects; each object's cells weigh one together: 1e-3; 5e-5 for two-stage
+            detectors, 1.6e-3 for FCOS.
+        background: weight of all other cells, one together: half of that.
+        attention: weight of the attentions: 5e-4; 5e-5, 8e-4.
+        relation: weight of the relations: 5e-6; 5e-7, 8e-6.
+        temperature: of the softmax that makes the attentions: 0.5; 0.8 for FCOS.
+        share: whether a ``level`` or a ``cell`` counts the same as any other, see :func:`~ladle.distillers.levels.level_total`.
+
+    An object covers whole cells, rounded outward; where objects overlap, the smaller one decides.
+    """
+
+    features_only: ClassVar[bool] = True
+    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+
+    foreground: float = 1e-3
+    background: float = 5e-4
+    attention: float = 5e-4
+    relation: float = 5e-6
+    temperature: float = 0.5
+    share: Share = "level"
+
+    def outline(self, student: Voice, teacher: Voice) -> Outline:
+        """What is taught, and what is left out."""
+        return outlined({
+            "fgd_foreground": "squared differences in objects, where the teacher attends",
+            "fgd_background": "outside of them",
+            "fgd_attention": "attention over cells and channels",
+            "fgd_relation": "what cells have to do with the whole",
+        }, student, teacher)
+
+    def build(self, student: Network, teacher: Network) -> nn.Module:
+        """The distiller for two networks, with its convolutions and the networks that relate."""
+        return _FocalAndGlobal(self, Levels(student.pyramid, teacher.pyramid), teacher.pyramid.channels)
+
+
+class _Attention(NamedTuple):
+    cells: Float[Tensor, "B 1 H W"]
+    channels: Float[Tensor, "B C 1 1"]
+
+
+class _FocalAndGlobal(nn.Module):
+    def __init__(self, spec: FGD, levels: Levels, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.levels = levels
+        widths = [channels[guide] for _, guide in levels.pairs]
+        self.own_context = nn.ModuleList(_Context(width) for width in widths)
+        self.guide_context = nn.ModuleList(_Context(width) for width in widths)
+
+    def forward(
+        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
+    ) -> dict[str, Term]:
+        """Terms ``fgd_foreground``, ``fgd_background``, ``fgd_attention`` and ``fgd_relation``."""
+        spec, pictures = self.spec, len(truth.labels)
+        costs: dict[str, list[Tensor]] = {}
+        levels: list[Level] = self.levels(student, teacher)
+        for level, own_context, guide_context in zip(levels, self.own_context, self.guide_context, strict=True):
+            looks = self._attention(level.own, level), self._attention(level.guide, level)
+            front, back = self._focal(level, looks[1], truth)
+            related = (own_context(level.own, level) - guide_context(level.guide, level)).square()
+            found = {
+                "fgd_foreground": spec.foreground * front,
+                "fgd_background": spec.background * back,
+                "fgd_attention": spec.attention * self._apart(looks, level),
+                "fgd_relation": spec.relation * level_total(related, level, spec.share),
+            }
+            for name, cost in found.items():
+                costs.setdefault(name, []).append(cost)
+        weights = (spec.foreground, spec.background, spec.attention, spec.relation)
+        kept = [item for item, weight in zip(costs.items(), weights, strict=True) if weight]
+        return {name: term for item in kept for name, term in per_picture(*item, pictures).items()}
+
+    def _attention(self, maps: Tensor, level: Level) -> _Attention:
+        """How much every cell and every channel matters, 1 on average; padding matters nothing."""
+        size, filled = maps.abs(), level.filled
+        count = filled.sum((2, 3), keepdim=True)
+        over = size.mean(1, keepdim=True).div(self.spec.temperature).masked_fill(~filled, -torch.inf)
+        cells = over.flatten(1).softmax(-1).view_as(over) * count
+        mean = (size * filled).sum((2, 3), keepdim=True) / count.clamp(min=1)
+        return _Attention(cells, (mean / self.spec.temperature).softmax(1) * maps.shape[1])
+
+    def _focal(self, level: Level, look: _Attention, truth: GroundTruth) -> tuple[Tensor, Tensor]:
+        """Differences in objects and outside, summed over pictures."""
+        apart = (look.channels * (level.own - level.guide).square()).sum(1, keepdim=True)
+        if self.spec.share == "level":
+            apart = apart * (CHANNELS / level.own.shape[1])
+        apart = apart * look.cells
+        front = _object_share(level, truth)
+        outside = (front == 0) & level.filled
+        back = outside / outside.sum((2, 3), keepdim=True).clamp(min=1)
+        return (front * apart).sum(), (back * apart).sum()
+
+    def _apart(self, looks: tuple[_Attention, _Attention], level: Level) -> Tensor:
+        """How far the attentions are apart; the gradient flows through the student's."""
+        cells = (looks[0].cells - looks[1].cells).abs()
+        channels = (looks[0].channels - looks[1].channels).abs()
+        if self.spec.share == "cell":
+            return cells.sum() + channels.sum()
+        count = level.filled.sum((1, 2, 3)).clamp(min=1)
+        return CELLS * (cells.sum((1, 2, 3)) / count).sum() + CHANNELS * channels.mean(1).sum()
+
+
+class _Context(nn.Module):
+    """Adds to every cell what the whole map says of it (GCNet's block, at half its width)."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        narrow = max(channels // 2, 1)
+        self.attend = nn.Conv2d(channels, 1, 1)
+        self.transform = nn.Sequential(
+            nn.Linear(channels, narrow), nn.LayerNorm(narrow), nn.ReLU(), nn.Linear(narrow, channels)
+        )
+        # At first nothing is added: the two sides differ by their maps alone.
+        for parameter in self.transform[-1].parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, maps: Tensor, level: Level) -> Tensor:
+        chance = self.attend(maps).float().masked_fill(~level.filled, -torch.inf).flatten(2).softmax(-1)
+        whole = (maps.flatten(2) * chance).sum(-1)
+        added: Tensor = self.transform(whole).float()
+        return maps + added[..., None, None]
+
+
+@torch.no_grad()
+def _object_share(level: Level, truth: GroundTruth) -> Float[Tensor, "B 1 H W"]:
+    """1 over the number of cells of the smallest object that covers a cell, 0 where there is none."""
+    batch, _, height, width = level.own.shape
+    share = torch.zeros(batch, height, width, device=level.own.device)
+    for part in object_slices(batch, height * width, truth.labels.shape[1]):
+        rows, columns = cells_of_objects(truth, (height, width), level.stride, part, outward=True)
+        each = 1 / (rows.sum(-1) * columns.sum(-1)).clamp(min=1)
+        covered = rows[..., :, None] & columns[..., None, :]
+        share = share.maximum((covered * each[..., None, None]).amax(1))
+    return share.unsqueeze(1) * level.filled

@@ -1,0 +1,47 @@
+"""The student's feature maps imitate those of its teacher, everywhere alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_picture
+from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.types import GroundTruth, Output, Term
+
+__all__ = ["FitNet"]
+
+
+@dataclass(frozen=True)
+class FitNet:
+    """Squared difference of the feature pyramids, the mean of each level, summed over levels (Romero et al., ICLR 2015).
+
+    Args:
+        weight: of a level.
+
+    A trained 1 x 1 convolution stands behind the student's maps on every level, also where the channels agree; there it
+    starts as the identity.
+    """
+
+    features_only: ClassVar[bool] = True
+    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+
+    weight: float = 1.0
+
+    def outline(self, student: Voice, teacher: Voice) -> Outline:
+        """What is taught, and what is left out."""
+        return outlined({"fitnet": "squared differences"}, student, teacher, always=True)
+
+    def build(self, student: Network, teacher: Network) -> Imitation:
+        """The distiller for two networks, with its convolutions."""
+        return Imitation(Levels(student.pyramid, teacher.pyramid, always=True), self.compare)
+
+    def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
+        """The term ``fitnet``."""
+        if not self.weight:
+            return {}
+        costs = []
+        for level in levels:
+            apart = ((level.own - level.guide).square() * level.filled).mean(1).sum((1, 2))
+            costs.append(self.weight * (apart / level.filled.sum((1, 2, 3)).clamp(min=1)).sum())
+        return per_picture("fitnet", costs, len(levels[0].own))

@@ -1,0 +1,78 @@
+"""Features are imitated at the instances about which student and teacher disagree most."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ladle.boxes import pairwise_iou
+from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, outlined, per_picture
+from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.types import GroundTruth, Output, Term
+
+__all__ = ["GeneralInstance"]
+
+
+@dataclass(frozen=True)
+class GeneralInstance:
+    """Feature imitation at general instances (Dai et al., CVPR 2021; as in the released code of LD).
+
+    On every level the priors are ranked by the largest difference of a class probability between the two. The best is
+    an instance, with the box of whoever is surer; what overlaps it is dropped; and so on, ``count`` times. Ground truth
+    has no say: an instance may be where one of them is wrong.
+
+    Args:
+        weight: of a level; 2 in the released configuration.
+        count: instances of a level in one picture. The released code takes ten on a level of the whole batch, so that
+            pictures drop each other's.
+        overlap: IoU with an instance above which another is the same.
+
+    The relations and the responses of the paper are left out, as they are there.
+    """
+
+    weight: float = 2.0
+    count: int = 10
+    overlap: float = 0.3
+
+    def outline(self, student: Voice, teacher: Voice) -> Outline:
+        """What is taught, and what is left out."""
+        return outlined({"general_instance": f"squared differences at {self.count} instances a level"}, student, teacher)
+
+    def build(self, student: Network, teacher: Network) -> Imitation:
+        """The distiller for two networks, with a convolution where their channels differ."""
+        return Imitation(Levels(student.pyramid, teacher.pyramid), self.compare)
+
+    def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
+        """The term ``general_instance``."""
+        if not self.weight:
+            return {}
+        chosen = at_locations(self.instances(student, teacher), student.priors, student.features)
+        pictures = len(truth.labels)
+        costs = [self.weight * pictures * masked_mean(level, chosen[level.number]) for level in levels]
+        return per_picture("general_instance", costs, pictures)
+
+    @torch.no_grad()
+    def instances(self, student: Output, teacher: Output) -> Bool[Tensor, "B P"]:
+        """The priors that are instances, at most ``count`` on every level of every picture."""
+        own, guide, priors = student.predictions, teacher.predictions, student.priors
+        apart = guide.scores - own.scores
+        gap, best = apart.abs().max(-1)
+        surer = apart.gather(-1, best.unsqueeze(-1)) >= 0
+        boxes = torch.where(surer, guide.boxes.float(), own.boxes.float())
+        gap = gap.masked_fill(~priors.valid, -1.0)
+        parts = zip(gap.split(priors.counts, dim=1), boxes.split(priors.counts, dim=1), strict=True)
+        return torch.cat([self._greedy(*part) for part in parts], dim=1)
+
+    def _greedy(self, gap: Float[Tensor, "B n"], boxes: Float[Tensor, "B n 4"]) -> Bool[Tensor, "B n"]:
+        """Suppression, best first, in a fixed number of steps for all pictures at once: nothing waits for the device."""
+        chosen = torch.zeros_like(gap, dtype=torch.bool)
+        for _ in range(min(self.count, gap.shape[1])):
+            value, best = gap.max(-1, keepdim=True)
+            chosen = chosen.scatter(1, best, chosen.gather(1, best) | (value > 0))
+            box = boxes.gather(1, best.unsqueeze(-1).expand(-1, -1, 4))
+            same = pairwise_iou(boxes, box)[..., 0] > self.overlap
+            gap = gap.masked_fill(same, -1.0).scatter(1, best, -1.0)
+        return chosen

@@ -1,0 +1,75 @@
+"""The student's features, partly erased, must let a small network make up its teacher's."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ladle.distillers.levels import Level, Levels, Share, level_total, outlined, per_picture
+from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.types import Assignment, GroundTruth, Output, Term
+
+__all__ = ["MGD"]
+
+
+@dataclass(frozen=True)
+class MGD:
+    """Masked generative distillation (Yang et al., ECCV 2022; released code).
+
+    A random share of the cells of the student's maps is erased; two convolutions, trained along and never saved, then
+    make up the teacher's maps from what is left.
+
+    Args:
+        weight: 2e-5 for one-stage detectors, 5e-7 for two-stage ones.
+        erased: the share of cells: 0.65 and 0.45.
+        share: whether a ``level`` or a ``cell`` counts the same as any other, see :func:`~ladle.distillers.levels.level_total`.
+
+    What is erased is drawn from the global random numbers of the device.
+    """
+
+    features_only: ClassVar[bool] = True
+    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+
+    weight: float = 2e-5
+    erased: float = 0.65
+    share: Share = "level"
+
+    def outline(self, student: Voice, teacher: Voice) -> Outline:
+        """What is taught, and what is left out."""
+        return outlined({"mgd": f"what is made up of {1 - self.erased:.0%} of the cells"}, student, teacher)
+
+    def build(self, student: Network, teacher: Network) -> nn.Module:
+        """The distiller for two networks, with its generators."""
+        return _Masked(self, Levels(student.pyramid, teacher.pyramid), teacher.pyramid.channels)
+
+
+class _Masked(nn.Module):
+    def __init__(self, spec: MGD, levels: Levels, channels: tuple[int, ...]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.levels = levels
+        self.generators = nn.ModuleList(_generator(channels[guide]) for _, guide in levels.pairs)
+
+    def forward(
+        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
+    ) -> dict[str, Term]:
+        """The term ``mgd``."""
+        if not self.spec.weight:
+            return {}
+        levels: list[Level] = self.levels(student, teacher)
+        costs = []
+        for level, generate in zip(levels, self.generators, strict=True):
+            kept = torch.rand_like(level.own[:, :1]) <= 1 - self.spec.erased
+            made: Tensor = generate(level.own * kept)
+            apart = (made.float() - level.guide).square()
+            costs.append(self.spec.weight * level_total(apart, level, self.spec.share))
+        return per_picture("mgd", costs, len(levels[0].own))
+
+
+def _generator(channels: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1)
+    )

@@ -1,0 +1,64 @@
+"""The student's feature maps go along with those of its teacher, whatever their scale."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ladle.distillers.levels import Imitation, Level, Levels, channel_spread, outlined, per_picture
+from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.types import GroundTruth, Output, Term
+
+__all__ = ["PKD"]
+
+_FLOOR = 1e-6
+"""Least deviation of a channel, added to it."""
+
+
+@dataclass(frozen=True)
+class PKD:
+    """Squared difference of standardised maps, which is Pearson's correlation (Cao et al., NeurIPS 2022; mmrazor).
+
+    Each channel is standardised over the pictures of the batch and all cells, so that teachers of another kind, whose
+    features are of another size, can be imitated too.
+
+    Args:
+        weight: of a level: 6, or 10 for heterogeneous teachers.
+        finest: how many levels are imitated, the finest ones.
+
+    Statistics are those of the pictures on one device, as in the reference code, but without their padding.
+    """
+
+    features_only: ClassVar[bool] = True
+    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+
+    weight: float = 6.0
+    finest: int = 4
+
+    def outline(self, student: Voice, teacher: Voice) -> Outline:
+        """What is taught, and what is left out."""
+        return outlined({"pkd": "correlation of channels"}, student, teacher, most=self.finest)
+
+    def build(self, student: Network, teacher: Network) -> Imitation:
+        """The distiller for two networks, with a convolution where their channels differ."""
+        return Imitation(Levels(student.pyramid, teacher.pyramid, most=self.finest), self.compare)
+
+    def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
+        """The term ``pkd``."""
+        if not self.weight:
+            return {}
+        pictures = len(levels[0].own)
+        costs = []
+        for level in levels:
+            own, guide = (_standardised(maps, level.filled) for maps in (level.own, level.guide))
+            apart = ((own - guide).square() * level.filled).mean(1).sum() / level.filled.sum().clamp(min=1)
+            costs.append(self.weight / 2 * pictures * apart)
+        return per_picture("pkd", costs, pictures)
+
+
+def _standardised(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
+    mean, spread = channel_spread(maps, filled)
+    return (maps - mean) / (spread + _FLOOR)

@@ -1,0 +1,95 @@
+"""Where on the priors and on the maps a distiller looks."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ladle.boxes import IOU_FLOOR, area, centers, iou, pairwise_intersection
+from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
+from ladle.overlaps import object_slices, overlap_slices
+from ladle.types import GroundTruth, Priors
+
+__all__ = ["Measure", "cells_of_objects", "near_best", "within_objects", "worthwhile_ring"]
+
+Measure = Literal["coverage", "iou"]
+
+
+def worthwhile_ring(
+    priors: Priors, truth: GroundTruth, gamma: float = 0.25, topk: int = 9, measure: Measure = "coverage"
+) -> Float[Tensor, "B P"]:
+    """The valuable localization region: priors around an object that nearly overlap it enough (Zheng et al., CVPR 2022).
+
+    With ATSS's threshold t of an object, a prior belongs to its ring if ``gamma * t <= m - d^2 / c^2 < t``, where d is
+    the distance of their centres and c the diagonal of their common hull. m is the share of the *prior* that the object
+    covers (``coverage``, the released code) or their IoU, which makes this the DIoU (``iou``, the paper). Returned is
+    the prior's largest IoU with an object whose ring holds it, 0 outside of all.
+    """
+    near, found = nearest_priors(priors, truth, topk)
+    overlap = iou(boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2))
+    # Of a single candidate there is no deviation, and in the released code no ring.
+    high = mean_plus_spread(overlap, found).masked_fill(found.sum(-1, keepdim=True) < 2, -torch.inf)
+    worth = truth.boxes.new_zeros(len(truth.labels), priors.boxes.shape[1])
+    for part in object_slices(len(worth), worth.shape[1], truth.labels.shape[1]):
+        value, near_miss = _overlap_and_distance(truth.boxes[:, part], priors.boxes, measure)
+        low = gamma * high[:, part]
+        ring = (near_miss >= low) & (near_miss < high[:, part]) & truth.learnable[:, part, None]
+        worth = worth.maximum(torch.where(ring, value, 0.0).amax(1))
+    return worth * priors.valid
+
+
+def _overlap_and_distance(
+    objects: Float[Tensor, "B g 4"], boxes: Float[Tensor, "#B P 4"], measure: Measure
+) -> tuple[Float[Tensor, "B g P"], Float[Tensor, "B g P"]]:
+    """IoU, and the measure less the squared distance of the centres in squared diagonals of the hull."""
+    shared = pairwise_intersection(objects, boxes)
+    own = area(boxes).unsqueeze(-2)
+    value = shared / (area(objects).unsqueeze(-1) + own - shared).clamp(min=IOU_FLOOR)
+    one, other = objects.unsqueeze(2), boxes.unsqueeze(1)
+    hull = one[..., 2:].maximum(other[..., 2:]) - one[..., :2].minimum(other[..., :2])
+    apart = centers(objects).unsqueeze(2) - centers(boxes).unsqueeze(1)
+    distance = apart.square().sum(-1) / hull.square().sum(-1).clamp(min=IOU_FLOOR)
+    return value, (value if measure == "iou" else shared / own.clamp(min=IOU_FLOOR)) - distance
+
+
+def within_objects(priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
+    """The valid priors whose centre lies inside an object, on whichever level."""
+    points = priors.centers.unsqueeze(1)
+    found = torch.zeros(len(truth.labels), points.shape[2], dtype=torch.bool, device=points.device)
+    for part in object_slices(len(found), found.shape[1], truth.labels.shape[1]):
+        box = truth.boxes[:, part].unsqueeze(2)
+        inner = torch.minimum(points - box[..., :2], box[..., 2:] - points).amin(-1)
+        found = found | ((inner > 0) & truth.learnable[:, part, None]).any(1)
+    return found & priors.valid
+
+
+def near_best(priors: Priors, truth: GroundTruth, share: float) -> Bool[Tensor, "B P"]:
+    """The priors that overlap some object by more than ``share`` of what any prior overlaps it (Wang et al. 2019)."""
+    found = torch.zeros(len(truth.labels), priors.boxes.shape[1], dtype=torch.bool, device=priors.boxes.device)
+    for _, overlap in overlap_slices(priors.boxes, priors.valid, truth, priors.grids):
+        best = overlap.amax(-1, keepdim=True)
+        found = found | ((overlap > share * best) & (best > 0)).any(1)
+    return found
+
+
+def cells_of_objects(
+    truth: GroundTruth, shape: tuple[int, int], stride: float, part: slice, outward: bool
+) -> tuple[Bool[Tensor, "B g H"], Bool[Tensor, "B g W"]]:
+    """The rows and the columns of a map that each object of a slice covers.
+
+    ``outward`` rounds to whole cells outward and counts both ends (FGD); else corners are rounded down, the last cell is
+    left out, and at least one is covered (DeFeat).
+    """
+    boxes = truth.boxes[:, part] / stride
+    real = truth.learnable[:, part, None]
+    lines = []
+    for axis, length in ((1, shape[0]), (0, shape[1])):
+        low, high = boxes[..., axis : axis + 1], boxes[..., axis + 2 : axis + 3]
+        low = low.floor().clamp(0, length - 1)
+        last = high.ceil().clamp(max=length - 1) if outward else (high.floor().clamp(max=length) - 1).maximum(low)
+        cell = torch.arange(length, device=boxes.device)
+        lines.append((cell >= low) & (cell <= last) & real)
+    return lines[0], lines[1]
