@@ -1,7 +1,7 @@
 """Ladle: distil label assignment, and everything else a strong detector can teach a small one.
 
-The verbs of the command line are functions of the same name here: :func:`train`, :func:`distill`, :func:`val`,
-:func:`predict`, :func:`check`, :func:`models`, :func:`demo`. What they are made of lives in the packages
+The verbs of the command line are functions of the same name here: :func:`train`, :func:`distill`, :func:`colearn`,
+:func:`val`, :func:`predict`, :func:`check`, :func:`models`, :func:`demo`. What they are made of lives in the packages
 ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
 ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine`` and ``ladle.visual``; the records that
 travel between them are in ``ladle.types``.
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ladle.detectors import Detector, load_detector, save_detector
     from ladle.errors import UserError
     from ladle.objectives import Lesson, Supervised
-    from ladle.recipes import Run, check, demo, distill, models, predict, train, val
+    from ladle.recipes import Run, check, colearn, demo, distill, models, predict, train, val
     from ladle.teachers import FrozenDetector
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
     "Supervised",
     "UserError",
     "check",
+    "colearn",
     "demo",
     "distill",
     "load_detector",
@@ -43,7 +44,7 @@ _HOME = {
     "ladle.detectors": ("Detector", "load_detector", "save_detector"),
     "ladle.errors": ("UserError",),
     "ladle.objectives": ("Lesson", "Supervised"),
-    "ladle.recipes": ("Run", "check", "demo", "distill", "models", "predict", "train", "val"),
+    "ladle.recipes": ("Run", "check", "colearn", "demo", "distill", "models", "predict", "train", "val"),
     "ladle.teachers": ("FrozenDetector",),
 }
 

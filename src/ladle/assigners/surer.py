@@ -114,7 +114,9 @@ def _fisher(groups: _Groups, cost: Float[Tensor, " N"]) -> Float[Tensor, " group
         share = density.softmax(0)
         mass = torch.stack([groups.sum(part) for part in share]) + _TINY
         mean = torch.stack([groups.sum(part * cost) for part in share]) / mass
-        spread = [groups.sum(part * (cost - groups.of(middle)).square()) for part, middle in zip(share, mean, strict=True)]
+        spread = [
+            groups.sum(part * (cost - groups.of(middle)).square()) for part, middle in zip(share, mean, strict=True)
+        ]
         variance = torch.stack(spread) / mass + RIDGE
         weight = mass / mass.sum(0)
     return (mean[0] - mean[1]).square() / variance.sum(0)

@@ -24,6 +24,7 @@ VERBS = {
     "demo": "teach one small student three ways on the built-in scenes and compare",
     "train": "train a detector on ground truth",
     "distill": "train a detector with a teacher",
+    "colearn": "train two detectors together, without a teacher",
     "val": "score a trained detector",
     "predict": "find objects in pictures",
     "check": "tell whether a data set is fit to train on",
@@ -31,7 +32,7 @@ VERBS = {
 }
 """What ``ladle`` can do."""
 
-_RUNS = ("train", "distill")
+_RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
 _BARE = {"predict": "source", "check": "data"}
 """The argument that a verb takes without its flag."""

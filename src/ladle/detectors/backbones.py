@@ -16,7 +16,7 @@ __all__ = ["RESNETS", "SMALL", "Backbone", "BackboneSpec"]
 
 RESNETS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
 """Short names of torchvision's residual networks."""
-SMALL = {"tiny": (16, 24, 48, 64, 96), "small": (24, 32, 64, 128, 192)}
+SMALL = {"tiny": (16, 24, 48, 64, 96), "mini": (20, 28, 56, 96, 144), "small": (24, 32, 64, 128, 192)}
 """Widths of our own networks that train on a CPU, at stride 2, 4, 8, 16 and 32."""
 
 Norm = Literal["batch", "group", "frozen"]
@@ -27,7 +27,7 @@ class BackboneSpec:
     """Which backbone to build, and where its first weights come from.
 
     Args:
-        name: ``tiny``, ``small``, ``r18`` ... ``r101`` (torchvision), or any timm model with ``features_only``.
+        name: ``tiny``, ``mini``, ``small``, ``r18`` ... ``r101`` (torchvision), or a timm model with ``features_only``.
         norm: ``batch`` and ``group`` train; ``frozen`` keeps the statistics and scales that came with the weights.
         pretrained: fetch ImageNet weights from the model's hub.
         weights: a file of weights to start from instead (.safetensors, or a .pth of tensors).
@@ -140,7 +140,7 @@ def _timm(name: str, norm: Norm, pretrained: bool) -> Backbone:
     if not timm.is_model(name):
         close = ", ".join(timm.list_models(f"*{name}*")[:5]) or "see `ladle models --timm PATTERN`"
         raise UserError(
-            f"no backbone is called {name!r}: expected tiny, small, r18, r34, r50, r101 or a timm model ({close})"
+            f"no backbone is called {name!r}: expected tiny, mini, small, r18, r34, r50, r101 or a timm model ({close})"
         )
     maps = timm.create_model(name, features_only=True).feature_info
     strides = [int(reduction) for reduction in maps.reduction()]  # type: ignore[union-attr, operator]

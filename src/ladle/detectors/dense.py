@@ -78,8 +78,8 @@ Towers = tuple[tuple[Tensor, Tensor], ...]
 class DenseStage(nn.Module):
     """One pass over the pyramid: ``propose`` lays the priors, calling it predicts at them.
 
-    Calling it is :meth:`climb` all the way up the towers, then :meth:`finish`. To stop on the way and go on from maps of
-    another network is how CrossKD has a teacher's head judge its student's features.
+    Calling it is :meth:`climb` all the way up the towers, then :meth:`finish`. To stop on the way and go on from maps
+    of another network is how CrossKD has a teacher's head judge its student's features.
     """
 
     def __init__(self, spec: DenseSpec, classes: int, strides: Sequence[int]) -> None:

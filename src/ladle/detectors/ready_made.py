@@ -61,7 +61,11 @@ class _Size:
     imgsz: int
 
 
-_SIZES = {"tiny": _Size(48, 1, 4.0, 0, 160), "small": _Size(96, 2, 4.0, 0, 160)}
+_SIZES = {
+    "tiny": _Size(48, 1, 4.0, 0, 160),
+    "mini": _Size(64, 2, 4.0, 0, 160),
+    "small": _Size(96, 2, 4.0, 0, 160),
+}
 _PAPER = _Size(256, 4, 8.0, 2, 640)
 
 

@@ -90,9 +90,7 @@ class _Cross(nn.Module):
         same = own.width == guide.width
         self.adapters = nn.ModuleList(nn.Identity() if same else nn.Conv2d(own.width, guide.width, 1) for _ in range(2))
 
-    def forward(
-        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
-    ) -> dict[str, Term]:
+    def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``cross_class``, ``cross_box`` (edges or boxes) and ``cross_quality``."""
         crossed = self._head[0].finish(self._dressed(student, teacher), self.inside[1], student.priors)
         guide, valid, spec = teacher.predictions.detach(), student.priors.valid, self.spec
@@ -122,7 +120,9 @@ class _Cross(nn.Module):
         for stride, own, guide in zip(self.strides, student.towers, teacher.towers, strict=True):
             filled = filled_cells(guide[0], student.sizes, stride)
             pairs = zip(own, guide, self.adapters, strict=True)
-            of_class, of_box = (_in_the_clothes_of(adapt(mine).float(), theirs.float(), filled) for mine, theirs, adapt in pairs)
+            of_class, of_box = (
+                _in_the_clothes_of(adapt(mine).float(), theirs.float(), filled) for mine, theirs, adapt in pairs
+            )
             dressed.append((of_class, of_box))
         return dressed
 

@@ -22,6 +22,8 @@ class CWD:
     Args:
         weight: of a level.
         temperature: that softens the softmax over cells.
+        relative: whether maps are measured in units of the teacher's, see
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
     """
 
     features_only: ClassVar[bool] = True
@@ -29,6 +31,7 @@ class CWD:
 
     weight: float = 10.0
     temperature: float = 1.0
+    relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
@@ -36,7 +39,7 @@ class CWD:
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid), self.compare)
+        return Imitation(Levels(student.pyramid, teacher.pyramid, relative=self.relative), self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``cwd``."""

@@ -31,6 +31,8 @@ class DeFeat:
     Args:
         foreground: weight of the cells in objects.
         background: weight of all others.
+        relative: whether maps are measured in units of the teacher's, see
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     A trained 3 x 3 convolution stands behind the student's maps. What the release does with a second stage's proposals
     is left out; so is the weight that fades during training: give the distiller an end instead.
@@ -41,14 +43,23 @@ class DeFeat:
 
     foreground: float = 3.0
     background: float = 12.0
+    relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
-        return outlined({"defeat_foreground": "squared differences in objects", "defeat_background": "outside of them"}, student, teacher, kernel=3, always=True)
+        return outlined(
+            {"defeat_foreground": "squared differences in objects", "defeat_background": "outside of them"},
+            student,
+            teacher,
+            kernel=3,
+            always=True,
+        )
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with its convolutions."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid, kernel=3, always=True), self.compare)
+        return Imitation(
+            Levels(student.pyramid, teacher.pyramid, kernel=3, always=True, relative=self.relative), self.compare
+        )
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """Terms ``defeat_foreground`` and ``defeat_background``."""

@@ -33,7 +33,10 @@ class FGD:
         attention: weight of the attentions: 5e-4; 5e-5, 8e-4.
         relation: weight of the relations: 5e-6; 5e-7, 8e-6.
         temperature: of the softmax that makes the attentions: 0.5; 0.8 for FCOS.
-        share: whether a ``level`` or a ``cell`` counts the same as any other, see :func:`~ladle.distillers.levels.level_total`.
+        share: whether a ``level`` or a ``cell`` counts the same as any other, see
+            :func:`~ladle.distillers.levels.level_total`.
+        relative: whether maps are measured in units of the teacher's, see
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     An object covers whole cells, rounded outward; where objects overlap, the smaller one decides.
     """
@@ -47,19 +50,26 @@ class FGD:
     relation: float = 5e-6
     temperature: float = 0.5
     share: Share = "level"
+    relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
-        return outlined({
-            "fgd_foreground": "squared differences in objects, where the teacher attends",
-            "fgd_background": "outside of them",
-            "fgd_attention": "attention over cells and channels",
-            "fgd_relation": "what cells have to do with the whole",
-        }, student, teacher)
+        return outlined(
+            {
+                "fgd_foreground": "squared differences in objects, where the teacher attends",
+                "fgd_background": "outside of them",
+                "fgd_attention": "attention over cells and channels",
+                "fgd_relation": "what cells have to do with the whole",
+            },
+            student,
+            teacher,
+        )
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
         """The distiller for two networks, with its convolutions and the networks that relate."""
-        return _FocalAndGlobal(self, Levels(student.pyramid, teacher.pyramid), teacher.pyramid.channels)
+        return _FocalAndGlobal(
+            self, Levels(student.pyramid, teacher.pyramid, relative=self.relative), teacher.pyramid.channels
+        )
 
 
 class _Attention(NamedTuple):
@@ -76,9 +86,7 @@ class _FocalAndGlobal(nn.Module):
         self.own_context = nn.ModuleList(_Context(width) for width in widths)
         self.guide_context = nn.ModuleList(_Context(width) for width in widths)
 
-    def forward(
-        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
-    ) -> dict[str, Term]:
+    def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``fgd_foreground``, ``fgd_background``, ``fgd_attention`` and ``fgd_relation``."""
         spec, pictures = self.spec, len(truth.labels)
         costs: dict[str, list[Tensor]] = {}

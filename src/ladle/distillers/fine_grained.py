@@ -24,6 +24,8 @@ class FineGrained:
     Args:
         weight: of a level.
         share: of an object's largest IoU that makes a location near it.
+        relative: whether maps are measured in units of the teacher's, see
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     A trained 1 x 1 convolution stands behind the student's maps, also where the channels agree.
     """
@@ -33,6 +35,7 @@ class FineGrained:
 
     weight: float = 2.0
     share: float = 0.5
+    relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
@@ -40,7 +43,7 @@ class FineGrained:
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with its convolutions."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid, always=True), self.compare)
+        return Imitation(Levels(student.pyramid, teacher.pyramid, always=True, relative=self.relative), self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``fine_grained``."""

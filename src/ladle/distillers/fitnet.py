@@ -14,10 +14,12 @@ __all__ = ["FitNet"]
 
 @dataclass(frozen=True)
 class FitNet:
-    """Squared difference of the feature pyramids, the mean of each level, summed over levels (Romero et al., ICLR 2015).
+    """Squared difference of the feature maps, the mean of each level, summed over levels (Romero et al., ICLR 2015).
 
     Args:
         weight: of a level.
+        relative: whether maps are measured in units of the teacher's, see
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     A trained 1 x 1 convolution stands behind the student's maps on every level, also where the channels agree; there it
     starts as the identity.
@@ -26,7 +28,8 @@ class FitNet:
     features_only: ClassVar[bool] = True
     """It compares feature maps alone: the teacher need not predict at the student's priors."""
 
-    weight: float = 1.0
+    weight: float = 10.0
+    relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
@@ -34,7 +37,7 @@ class FitNet:
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with its convolutions."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid, always=True), self.compare)
+        return Imitation(Levels(student.pyramid, teacher.pyramid, always=True, relative=self.relative), self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``fitnet``."""

@@ -29,6 +29,8 @@ class GeneralInstance:
         count: instances of a level in one picture. The released code takes ten on a level of the whole batch, so that
             pictures drop each other's.
         overlap: IoU with an instance above which another is the same.
+        relative: whether maps are measured in units of the teacher's, see
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     The relations and the responses of the paper are left out, as they are there.
     """
@@ -36,14 +38,17 @@ class GeneralInstance:
     weight: float = 2.0
     count: int = 10
     overlap: float = 0.3
+    relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
-        return outlined({"general_instance": f"squared differences at {self.count} instances a level"}, student, teacher)
+        return outlined(
+            {"general_instance": f"squared differences at {self.count} instances a level"}, student, teacher
+        )
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid), self.compare)
+        return Imitation(Levels(student.pyramid, teacher.pyramid, relative=self.relative), self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``general_instance``."""
@@ -67,7 +72,7 @@ class GeneralInstance:
         return torch.cat([self._greedy(*part) for part in parts], dim=1)
 
     def _greedy(self, gap: Float[Tensor, "B n"], boxes: Float[Tensor, "B n 4"]) -> Bool[Tensor, "B n"]:
-        """Suppression, best first, in a fixed number of steps for all pictures at once: nothing waits for the device."""
+        """Suppression, best first, in a fixed number of steps for all pictures: nothing waits for the device."""
         chosen = torch.zeros_like(gap, dtype=torch.bool)
         for _ in range(min(self.count, gap.shape[1])):
             value, best = gap.max(-1, keepdim=True)

@@ -32,6 +32,10 @@ __all__ = [
 CHANNELS, CELLS = 256, 4480
 """A level of a picture of 1333 x 800 pixels: what the published weights of sums over maps were tuned for."""
 
+UNIT = 0.3
+"""The root mean square that a teacher's maps are brought to: with it the published weights of squared differences give
+losses of about the size of a detector's own, whatever the size of its features."""
+
 Share = Literal["level", "cell"]
 
 
@@ -49,7 +53,7 @@ class Level(NamedTuple):
 
 
 def level_pairs(student: Pyramid, teacher: Pyramid) -> tuple[tuple[int, int], ...]:
-    """Which level of the student goes with which of the teacher: the nearest in stride, at most a factor of two away."""
+    """The levels of student and teacher that go together: the nearest in stride, a factor of two away at most."""
     pairs = []
     for number, stride in enumerate(student.strides):
         octaves = [abs(math.log2(other / stride)) for other in teacher.strides]
@@ -60,14 +64,19 @@ def level_pairs(student: Pyramid, teacher: Pyramid) -> tuple[tuple[int, int], ..
 
 
 def outlined(
-    terms: dict[str, str], student: Voice, teacher: Voice, kernel: int = 1, always: bool = False, most: int | None = None
+    terms: dict[str, str],
+    student: Voice,
+    teacher: Voice,
+    kernel: int = 1,
+    always: bool = False,
+    most: int | None = None,
 ) -> Outline:
-    """The outline of a distiller of feature maps: for each term what is done with them, on which levels, through what."""
+    """The outline of a distiller of feature maps: what each term does with them, on which levels, through what."""
     own, guide = student.pyramid, teacher.pyramid
     near = level_pairs(own, guide)
     skips = [f"stride {stride}: the teacher has no map near it" for stride in _missing(own, near)]
-    skips += [f"stride {own.strides[number]}: the {most} finest levels count" for number, _ in near[most:]]
     pairs = near[:most]
+    skips += [f"stride {own.strides[number]}: the {most} finest levels count" for number, _ in near[len(pairs) :]]
     where = ", ".join(
         f"{own.strides[a]}" if own.strides[a] == guide.strides[b] else f"{own.strides[a]} with {guide.strides[b]}"
         for a, b in pairs
@@ -75,7 +84,10 @@ def outlined(
     widths = {(own.channels[a], guide.channels[b]) for a, b in pairs}
     through = " and ".join(f"{a} to {b} channels" for a, b in sorted(widths) if a != b or always)
     through = f", {kernel} x {kernel} convolutions from {through}" if through else ""
-    return Outline({name: f"{what}, maps of stride {where}{through}" for name, what in terms.items()}, tuple(skips))
+    first, *rest = terms.items()
+    teaches = {first[0]: f"{first[1]}, maps of stride {where}{through}"} | dict(rest)
+    name = first[0].partition("_")[0] if rest else first[0]
+    return Outline(teaches, tuple(f"{name} at {reason}" for reason in skips))
 
 
 def _missing(own: Pyramid, pairs: Sequence[tuple[int, int]]) -> list[int]:
@@ -88,13 +100,21 @@ class Levels(nn.Module):
 
     Where the channels agree nothing is trained, unless ``always``; such a convolution starts as the identity, so that
     agreement costs nothing. ``kernel`` is its width. Maps of the teacher on another grid are resampled bilinearly.
-    ``most`` takes only so many levels, the finest.
+    ``most`` takes only so many levels, the finest. With ``relative`` both maps are divided by the root mean square of
+    the teacher's and multiplied by :data:`UNIT`.
     """
 
     def __init__(
-        self, student: Pyramid, teacher: Pyramid, kernel: int = 1, always: bool = False, most: int | None = None
+        self,
+        student: Pyramid,
+        teacher: Pyramid,
+        kernel: int = 1,
+        always: bool = False,
+        most: int | None = None,
+        relative: bool = False,
     ) -> None:
         super().__init__()
+        self.relative = relative
         self.strides = student.strides
         self.pairs = level_pairs(student, teacher)[:most]
         if not self.pairs:
@@ -115,8 +135,15 @@ class Levels(nn.Module):
             if guide.shape[-2:] != own.shape[-2:]:
                 guide = F.interpolate(guide, own.shape[-2:], mode="bilinear", align_corners=False)
             filled = filled_cells(own, student.sizes, self.strides[number])
-            levels.append(Level(own.float(), guide, filled, self.strides[number], number))
+            scale = UNIT / _size(guide, filled) if self.relative else 1.0
+            levels.append(Level(own.float() * scale, guide * scale, filled, self.strides[number], number))
         return levels
+
+
+def _size(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """The root mean square of the filled cells."""
+    count = (filled.sum() * maps.shape[1]).clamp(min=1)
+    return ((maps.square() * filled).sum() / count).sqrt().clamp(min=1e-6)
 
 
 Cost = Callable[[list[Level], Output, Output, GroundTruth], dict[str, Term]]
@@ -130,9 +157,7 @@ class Imitation(nn.Module):
         self.levels = levels
         self.cost = cost
 
-    def forward(
-        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
-    ) -> dict[str, Term]:
+    def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """The terms of a batch; the assignment has no say."""
         return self.cost(self.levels(student, teacher), student, teacher, truth)
 
@@ -141,8 +166,8 @@ def level_total(values: Float[Tensor, "B C H W"], level: Level, share: Share) ->
     """The sum of what a map costs, over pictures too.
 
     ``cell`` is the plain sum of the releases, in which the finest level outweighs all others and a small picture costs
-    less than a large one. ``level`` is the mean over cells and channels, times those of an average level of a picture of
-    1333 x 800 pixels with 256 channels: weights keep their published meaning and no level dwarfs the rest.
+    less than a large one. ``level`` is the mean over cells and channels, times those of an average level of a picture
+    of 1333 x 800 pixels with 256 channels: weights keep their published meaning and no level dwarfs the rest.
     """
     values = values * level.filled
     if share == "cell":
@@ -167,6 +192,7 @@ def filled_cells(maps: Tensor, sizes: Tensor | None, stride: int) -> Bool[Tensor
     across = torch.arange(width, device=maps.device) < columns[:, None]
     return (down[:, :, None] & across[:, None, :]).unsqueeze(1)
 
+
 def channel_spread(
     maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]
 ) -> tuple[Float[Tensor, "1 C 1 1"], Float[Tensor, "1 C 1 1"]]:
@@ -177,6 +203,7 @@ def channel_spread(
     # The root of 0 has no gradient that is a number: a dead channel has the deviation 0 and stays where it is.
     alive = variance > 0
     return mean, torch.where(alive, variance, 1.0).sqrt() * alive
+
 
 def at_locations(
     marked: Bool[Tensor, "B P"], priors: Priors, maps: tuple[Tensor, ...]
@@ -194,6 +221,7 @@ def masked_mean(level: Level, mask: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, ""
     mask = mask & level.filled
     apart = ((level.own - level.guide).square() * mask).mean(1).sum()
     return apart / mask.sum().clamp(min=1)
+
 
 def _adapter(own: int, guide: int, kernel: int, always: bool) -> nn.Module:
     if own == guide and not always:

@@ -33,18 +33,18 @@ class LocalizationDistillation:
         class_temperature: that softens the softmax over classes: 2; 8 for RetinaNet.
         region: what lies around: the ``ring`` of priors that nearly overlap an object enough (GFL, ATSS, RetinaNet), or
             all that are ``inside`` one and not positive, weighed by the student's best score (FCOS).
-        measure: how the ring measures overlap: the ``coverage`` of the prior (released code), or ``iou``, which makes it
-            the paper's DIoU.
+        measure: how the ring measures overlap: the ``coverage`` of the prior (released code), or ``iou``, which makes
+            it the paper's DIoU.
         gamma: the ring's lower bound as a share of its upper one.
         shared: whether a positive may also lie in the ring of another object (GFL, ATSS), or not (RetinaNet).
-        rows: one softmax for every ``edge``, or one for the whole ``box`` (the released code for RetinaNet, whose weights
-            were tuned with it).
+        rows: one softmax for every ``edge``, or one for the whole ``box`` (the released code for RetinaNet, whose
+            weights were tuned with it).
         images: for how many pictures on a device the weights are meant. The released losses are sums that grow with the
             batch, tuned at three pictures; here they are the mean over pictures times this number.
 
     Teacher and student may have different numbers of bins: beyond the student's last one, the teacher's are summed up.
     With ``rows="box"`` they must agree. The class loss of each level is divided by its own positives on each device, as
-    released, then summed over levels. Where there is one class only, its softmax says nothing and there is no such term.
+    released, then summed over levels. Of one class alone a softmax says nothing: then there is no such term.
     """
 
     weight: float = 0.25
@@ -71,7 +71,9 @@ class LocalizationDistillation:
             "ld_ring": (self.ring, f"box edges ({bins}) {around}"),
             "ld_class": (self.classes * (student.classes > 1), f"{student.classes} classes at positives"),
         }
-        lonely = ("ld_class: of a single class a softmax says nothing",) if self.classes and student.classes == 1 else ()
+        lonely = (
+            ("ld_class: of a single class a softmax says nothing",) if self.classes and student.classes == 1 else ()
+        )
         return Outline({name: what for name, (weight, what) in teaches.items() if weight}, lonely)
 
     def __call__(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:

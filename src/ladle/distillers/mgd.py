@@ -25,7 +25,10 @@ class MGD:
     Args:
         weight: 2e-5 for one-stage detectors, 5e-7 for two-stage ones.
         erased: the share of cells: 0.65 and 0.45.
-        share: whether a ``level`` or a ``cell`` counts the same as any other, see :func:`~ladle.distillers.levels.level_total`.
+        share: whether a ``level`` or a ``cell`` counts the same as any other, see
+            :func:`~ladle.distillers.levels.level_total`.
+        relative: whether maps are measured in units of the teacher's, see
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     What is erased is drawn from the global random numbers of the device.
     """
@@ -36,6 +39,7 @@ class MGD:
     weight: float = 2e-5
     erased: float = 0.65
     share: Share = "level"
+    relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
@@ -43,7 +47,7 @@ class MGD:
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
         """The distiller for two networks, with its generators."""
-        return _Masked(self, Levels(student.pyramid, teacher.pyramid), teacher.pyramid.channels)
+        return _Masked(self, Levels(student.pyramid, teacher.pyramid, relative=self.relative), teacher.pyramid.channels)
 
 
 class _Masked(nn.Module):
@@ -53,9 +57,7 @@ class _Masked(nn.Module):
         self.levels = levels
         self.generators = nn.ModuleList(_generator(channels[guide]) for _, guide in levels.pairs)
 
-    def forward(
-        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
-    ) -> dict[str, Term]:
+    def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """The term ``mgd``."""
         if not self.spec.weight:
             return {}

@@ -21,7 +21,7 @@ Measure = Literal["coverage", "iou"]
 def worthwhile_ring(
     priors: Priors, truth: GroundTruth, gamma: float = 0.25, topk: int = 9, measure: Measure = "coverage"
 ) -> Float[Tensor, "B P"]:
-    """The valuable localization region: priors around an object that nearly overlap it enough (Zheng et al., CVPR 2022).
+    """The valuable localization region: priors that nearly overlap an object enough (Zheng et al., CVPR 2022).
 
     With ATSS's threshold t of an object, a prior belongs to its ring if ``gamma * t <= m - d^2 / c^2 < t``, where d is
     the distance of their centres and c the diagonal of their common hull. m is the share of the *prior* that the object
@@ -80,8 +80,8 @@ def cells_of_objects(
 ) -> tuple[Bool[Tensor, "B g H"], Bool[Tensor, "B g W"]]:
     """The rows and the columns of a map that each object of a slice covers.
 
-    ``outward`` rounds to whole cells outward and counts both ends (FGD); else corners are rounded down, the last cell is
-    left out, and at least one is covered (DeFeat).
+    ``outward`` rounds to whole cells outward and counts both ends (FGD); else corners are rounded down, the last cell
+    is left out, and at least one is covered (DeFeat).
     """
     boxes = truth.boxes[:, part] / stride
     real = truth.learnable[:, part, None]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ladle.engine.loop import Evaluate, Result, fit
     from ladle.engine.normalising import normalise
     from ladle.engine.processes import launch
-    from ladle.engine.run import Loader, SaveStudent
+    from ladle.engine.run import Loader, SaveStudent, prefix
 
 __all__ = [
     "SGD",
@@ -35,6 +35,7 @@ __all__ = [
     "fit",
     "launch",
     "normalise",
+    "prefix",
 ]
 
 _LATE = {
@@ -45,6 +46,7 @@ _LATE = {
     "fit": "loop",
     "launch": "processes",
     "normalise": "normalising",
+    "prefix": "run",
 }
 
 

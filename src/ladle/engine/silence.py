@@ -33,9 +33,7 @@ class Silence:
         self._heard: list[Tensor] = []
         self._done = False
 
-    def note(
-        self, values: Mapping[str, Float[Tensor, ""]], given: Collection[str], truth: GroundTruth
-    ) -> None:
+    def note(self, values: Mapping[str, Float[Tensor, ""]], given: Collection[str], truth: GroundTruth) -> None:
         """Remember the values of the ``given`` terms, the same on every rank, and whether there was an object."""
         if self._done or not given:
             return
@@ -55,6 +53,6 @@ class Silence:
         silent = [name for name, loud in self._loudest.items() if not float(loud)]
         if silent:
             raise UserError(
-                f"{', '.join(silent)}: expected a loss, but in each of the first {len(self._heard)} batches it was 0, so "
-                "the teacher teaches nothing by it; leave it out of --method, or take another teacher"
+                f"{', '.join(silent)}: expected a loss, but in each of the first {len(self._heard)} batches it was 0, "
+                "so the teacher teaches nothing by it; leave it out of --method, or take another teacher"
             )

@@ -27,7 +27,7 @@ def focal_kl(logits: Tensor, teacher_logits: Tensor, gamma: float = 0.5) -> Tens
 def softened_kl(
     logits: Float[Tensor, "*b K"], chances: Float[Tensor, "*b K"], temperature: float
 ) -> Float[Tensor, "*b"]:
-    """KL divergence from the teacher's ``chances`` to the student's softened distribution, times the squared temperature.
+    """KL divergence from the teacher's ``chances`` to the student's softened distribution, times temperature squared.
 
     The mean over the K entries, not their sum, as in mmdetection and the released code of localization distillation
     (Zheng et al., CVPR 2022, eq. 3). ``chances`` are softened already, ``softmax(teacher_logits / temperature)``, and

@@ -24,8 +24,8 @@ class CoLearning(nn.Module):
     """Co-learning label assignment distillation (CoLAD, Nguyen et al., WACV 2022, section 3.3).
 
     Both networks price the same candidates. For each object and level the one that is surer by ``surer`` provides the
-    costs; one plan is made of them, and each network pays its own losses on it. Their distillers, if they have any, have
-    each imitate the other as it is at that moment.
+    costs; one plan is made of them, and each network pays its own losses on it. Their distillers, if they have any,
+    have each imitate the other as it is at that moment.
 
     Losses are called ``first/class``, ``second/class`` and so on. ``monitor`` says for each level in what share of the
     decisions the second network was the surer one; in the others it was the first.
@@ -38,13 +38,13 @@ class CoLearning(nn.Module):
         lessons: Sequence[tuple[Lesson, Lesson]],
         surer: Surer = Surer(),
     ) -> None:
-        """Take a pair of lessons per stage; raises ValueError unless both have the same assigner, which shows evidence."""
+        """Take a pair of lessons per stage; raises ValueError unless both have one assigner, which shows evidence."""
         super().__init__()
         for one, other in lessons:
             if one.assign != other.assign or not isinstance(one.assign, EvidenceAssigner):
                 raise ValueError(
-                    "both students must learn by the same assigner, one that shows its evidence, such as PAA(); they have "
-                    f"{one.assign} and {other.assign}"
+                    "both students must learn by the same assigner, one that shows its evidence, such as PAA(); they "
+                    f"have {one.assign} and {other.assign}"
                 )
         self.students = nn.ModuleDict({FIRST: first, SECOND: second})
         self.lessons = tuple(lessons)
@@ -55,7 +55,9 @@ class CoLearning(nn.Module):
             for lesson, own, other in zip(pair, (first, second), (second, first), strict=True)
         )
         if any(teaching.inside is not None for teaching in self._teachings):
-            raise ValueError("two students that learn cannot send features through each other's head: leave out CrossKD")
+            raise ValueError(
+                "two students that learn cannot send features through each other's head: leave out CrossKD"
+            )
         self.monitor: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Term]:

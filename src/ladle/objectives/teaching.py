@@ -37,9 +37,7 @@ class Teaching(nn.Module):
         """Whether any distiller works at this time."""
         return any(self._strength(one) for one in self.when)
 
-    def forward(
-        self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment
-    ) -> dict[str, Term]:
+    def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """The terms of all distillers that work at this time; raises ValueError where two share a name."""
         terms: dict[str, Term] = {}
         for one, distil in zip(self.when, self.distillers, strict=True):
@@ -85,7 +83,9 @@ def _built(distil: Distiller | DistillerSpec, student: nn.Module, teacher: Teach
         return distil
     for name, network in (("student", student), ("teacher", teacher)):
         if not isinstance(network, Network):
-            raise ValueError(f"{type(distil).__name__} is built for two networks, but the {name} has no `pyramid` and `head`")
+            raise ValueError(
+                f"{type(distil).__name__} is built for two networks, but the {name} has no `pyramid` and `head`"
+            )
     return distil.build(cast("Network", student), cast("Network", teacher))
 
 
@@ -93,5 +93,7 @@ def _depth(distillers: Sequence[Distiller]) -> tuple[int, int] | None:
     """How deep the distillers look into the towers; they must agree, since each network is run once."""
     depths = {one.inside for one in distillers if hasattr(one, "inside")}
     if len(depths) > 1:
-        raise ValueError(f"distillers look into the towers at different depths, {sorted(depths)}: take the same `after`")
+        raise ValueError(
+            f"distillers look into the towers at different depths, {sorted(depths)}: take the same `after`"
+        )
     return depths.pop() if depths else None

@@ -5,7 +5,7 @@ from ladle.recipes.demo import demo
 from ladle.recipes.models import models
 from ladle.recipes.options import Run
 from ladle.recipes.predict import predict
-from ladle.recipes.train import distill, train
+from ladle.recipes.train import colearn, distill, train
 from ladle.recipes.val import val
 
-__all__ = ["Run", "check", "demo", "distill", "models", "predict", "train", "val"]
+__all__ = ["Run", "check", "colearn", "demo", "distill", "models", "predict", "train", "val"]

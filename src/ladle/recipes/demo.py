@@ -57,7 +57,7 @@ def _compare(out: Path, teacher: Path, budget: Run) -> dict[str, Trained]:
         if way == "plain":
             trained[title] = train("scenes", STUDENT, run)
         else:
-            trained[title] = distill("scenes", STUDENT, str(teacher), way, run)  # type: ignore[arg-type]
+            trained[title] = distill("scenes", STUDENT, str(teacher), way, run)
         one = trained[title]
         say(f"  {title:<6} {100 * one.evaluation.ap:.1f} AP after {one.seconds:.0f} s of training")
     rows = [{"method": t} | one.evaluation.row() | {"seconds": f"{one.seconds:.0f}"} for t, one in trained.items()]

@@ -13,13 +13,29 @@ import yaml
 from ladle.errors import UserError
 from ladle.recipes.options import Run
 
-__all__ = ["Job", "file_hash", "new_folder"]
+__all__ = ["Job", "Verb", "file_hash", "new_folder"]
 
 _CONFIG, _TEACHER = "config.yaml", "teacher.json"
-_STUDENT = {"train": "model", "distill": "student"}
-"""What each verb calls the detector that learns."""
-_DISTILLED = ("method", "teacher", "assistants", "weight", "warm", "until", "allow_weak_teacher")
-"""The flags that only a run with a teacher has."""
+
+Verb = Literal["train", "distill", "colearn"]
+
+_STUDENT: dict[Verb, str] = {"train": "model", "distill": "student", "colearn": "first"}
+"""What each verb calls the detector that learns, or the first of them."""
+_OWN: dict[Verb, tuple[str, ...]] = {
+    "train": ("assigner",),
+    "distill": (
+        "assigner",
+        "method",
+        "teacher",
+        "assistants",
+        "weight",
+        "warm",
+        "until",
+        "allow_weak_teacher",
+    ),
+    "colearn": ("second", "assigner", "surer", "method", "weight", "warm", "until"),
+}
+"""The other flags of each verb, which are fields of a job."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +43,11 @@ class Job:
     """Everything that decides how a run goes.
 
     In its folder ``config.yaml`` holds the flags, so that ``--config`` can start another run like it, and
-    ``teacher.json`` says which teacher that was: its path and its SHA-256.
+    ``teacher.json`` says which teacher that was: its path and its SHA-256. ``taught_by`` is the last of its teacher's
+    assistants, once it is there.
     """
 
-    verb: Literal["train", "distill"]
+    verb: Verb
     data: str
     student: str
     folder: str
@@ -44,35 +61,43 @@ class Job:
     warm: str | None = None
     until: str | None = None
     allow_weak_teacher: bool = False
+    second: str | None = None
+    surer: Literal["spread", "fisher"] = "spread"
+    taught_by: str | None = None
+
+    @property
+    def teacher_file(self) -> str | None:
+        """The weights that teach this run: an assistant's, or the teacher's own."""
+        return self.taught_by or self.teacher
 
     def write(self) -> None:
         """Write the job into its folder."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student, "assigner": self.assigner}
+        flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student}
+        flags |= {name: getattr(self, name) for name in _OWN[self.verb]}
         if self.verb == "distill":
-            flags |= {name: getattr(self, name) for name in _DISTILLED}
             whose = {"file": self.teacher, "sha256": self.teacher_sha256}
             (folder / _TEACHER).write_text(json.dumps(whose, ensure_ascii=False), encoding="utf-8")
         text = yaml.safe_dump(flags | asdict(self.run), sort_keys=False, allow_unicode=True)
         (folder / _CONFIG).write_text(text, encoding="utf-8")
 
     @classmethod
-    def read(cls, folder: str, verb: Literal["train", "distill"]) -> Job:
+    def read(cls, folder: str, verb: Verb) -> Job:
         """The job of a run folder; its teacher must still be the file it was."""
         file = Path(folder) / _CONFIG
         if not file.is_file():
             raise UserError(f"--resume {folder}: expected a run folder with a {_CONFIG}, found none")
         try:
             flags: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-            began: Literal["train", "distill"] = "train" if _STUDENT["train"] in flags else "distill"
+            began = next(one for one, key in _STUDENT.items() if key in flags)
             student = flags.pop(_STUDENT[began])
             teacher = json.loads((Path(folder) / _TEACHER).read_text(encoding="utf-8")) if began == "distill" else {}
             run = Run(**{field.name: flags.pop(field.name) for field in fields(Run)})
             job = cls(
                 verb=began, student=student, folder=folder, run=run, teacher_sha256=teacher.get("sha256"), **flags
             )
-        except (yaml.YAMLError, AttributeError, KeyError, OSError, TypeError, ValueError) as error:
+        except (yaml.YAMLError, AttributeError, KeyError, OSError, StopIteration, TypeError, ValueError) as error:
             raise UserError(f"{file} is no job of this version ({error}); start the run anew") from error
         if job.verb != verb:
             raise UserError(f"--resume {folder}: this is a run of `ladle {job.verb}`, resume it with that")

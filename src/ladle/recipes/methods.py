@@ -72,7 +72,10 @@ DISTILLERS: dict[str, tuple[str, _Choice]] = {
         "of these the edges at positives alone",
         lambda own, guide: replace(_localization(own, guide), ring=0.0, classes=0.0),
     ),
-    "ld-edges": ("of these all edges, but no classes", lambda own, guide: replace(_localization(own, guide), classes=0.0)),
+    "ld-edges": (
+        "of these all edges, but no classes",
+        lambda own, guide: replace(_localization(own, guide), classes=0.0),
+    ),
     "cross": ("the student's features, judged by the teacher's head", _cross),
     "fitnet": ("feature maps, everywhere alike", lambda own, guide: FitNet()),
     "fine-grained": ("feature maps near objects", lambda own, guide: FineGrained()),
@@ -167,7 +170,9 @@ def plan_of(
         outline, distil = _outlined(word, distil, student, teacher)
         twice = teaches.keys() & outline.teaches.keys()
         if twice:
-            raise UserError(f"--method {method}: {word} teaches {', '.join(sorted(twice))}, which another part teaches too")
+            raise UserError(
+                f"--method {method}: {word} teaches {', '.join(sorted(twice))}, which another part teaches too"
+            )
         one = Timed(distil, **(times or {}).get(word, {}))
         timed.append(one)
         teaches |= {name: what + _when(one) for name, what in outline.teaches.items()}
@@ -189,9 +194,7 @@ def _outlined(
     skips: tuple[str, ...] = ()
     if isinstance(distil, SoftLabels) and distil.quality and _quality(student) != _quality(teacher):
         distil = replace(distil, quality=0.0)
-        skips = (
-            f"soft_quality: the student's branch means {_quality(student)}, the teacher's {_quality(teacher)}",
-        )
+        skips = (f"soft_quality: the student's branch means {_quality(student)}, the teacher's {_quality(teacher)}",)
     try:
         outline: Outline = distil.outline(_voice(student), _voice(teacher))  # type: ignore[union-attr]
     except ValueError as error:

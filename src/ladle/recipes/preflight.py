@@ -17,15 +17,20 @@ LEAST_AP = 0.01
 _LOOK_AT = 64
 
 
-def hire(file: str, student: DetectorSpec) -> FrozenDetector:
-    """Load a teacher, every weight of it, and make sure that it speaks of the student's classes and priors."""
+def hire(file: str, student: DetectorSpec, features_only: bool = False) -> FrozenDetector:
+    """Load a teacher, every weight of it, and make sure that it speaks of the student's classes and priors.
+
+    With ``features_only`` nothing of it but its feature maps is needed, so that it may have others.
+    """
     detector = load_detector(file)
+    if features_only:
+        return FrozenDetector(detector, None)
     found = differences(student, detector.spec)
     if found:
         raise UserError(
             f"--teacher {file} ({detector.spec.name}) and the student {student.name} do not line up: "
             f"{'; '.join(found)}; take a student and a teacher of the same kind of backbone (tiny and small, or any of "
-            "the larger ones)"
+            "the larger ones), or imitate feature maps alone, such as --method pkd"
         )
     try:
         return FrozenDetector(detector, student.classes)

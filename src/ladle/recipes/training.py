@@ -15,12 +15,11 @@ from ladle.data.loader import Loader, make_loader
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
 from ladle.evaluation import Evaluation
-from ladle.objectives import Supervised
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import find_device
 from ladle.recipes.jobs import Job
-from ladle.recipes.lessons import lesson_of
-from ladle.recipes.methods import METHODS, plan_of
+from ladle.recipes.lineup import Lineup, build_objective, line_up
+from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.preflight import check_strength, hire
 from ladle.recipes.scoring import Examiner
@@ -46,24 +45,27 @@ class Trained:
 
 
 class _Prepared(NamedTuple):
-    """A job with its pictures opened, its student described, and both tried: what is wrong with them shows here."""
+    """A job with its pictures opened and its students made out: what is wrong with them shows here."""
 
     job: Job
-    spec: DetectorSpec
+    lineup: Lineup
     pictures: Source
     val: Source
 
     def examiner(self) -> Examiner:
         run = self.job.run
-        return Examiner(self.val, self.spec.imgsz, run.batch, _workers(run))
+        return Examiner(self.val, self.lineup.imgsz, run.batch, _workers(run))
 
 
-def carry_out(job: Job, resume: bool = False) -> Trained:
-    """Do a job from its first check to its last picture; with ``resume`` after the last epoch it finished."""
+def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
+    """Do a job from its first check to its last picture; with ``resume`` after the last epoch it finished.
+
+    Returns what is left of each student, by its name: ``student`` where there is one.
+    """
     from ladle.engine import launch
 
     ready = _prepare(job)
-    for line in (*_about(ready), *_about_teacher(ready)):
+    for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready)):
         say(line, job.run.quiet)
     # A run that was stopped in its first epoch has nothing to go on from: it begins again.
     resume = resume and (Path(job.folder) / "resume.pt").exists()
@@ -71,22 +73,32 @@ def carry_out(job: Job, resume: bool = False) -> Trained:
 
     result: Result = launch(job.run.devices, job.run.device, _work, ready, resume)
     folder = Path(job.folder)
-    weights = folder / "weights" / "best.safetensors"
+    draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
+    return {name: _judged(ready, result, name) for name in ready.lineup.specs}
+
+
+def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
+    """Score the best weights of a student and draw how good they are."""
+    from ladle.engine import prefix
+
+    job, folder = ready.job, Path(ready.job.folder)
+    weights = folder / "weights" / f"{prefix(name, '-')}best.safetensors"
     examiner = ready.examiner()
     score = examiner(load_detector(weights).to(find_device(job.run.device)))
-    draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
-    examiner.draw(score, folder / "plots")
-    say(table(f"{folder}, epoch {result.best_epoch['student']} of {job.run.epochs}", [score.evaluation.row()]), job.run.quiet)
+    examiner.draw(score, folder / "plots" / prefix(name, ""))
+    who = f", {name} ({ready.lineup.specs[name].name})" if len(ready.lineup.specs) > 1 else ""
+    title = f"{folder}{who}, epoch {result.best_epoch[name]} of {job.run.epochs}"
+    say(table(title, [score.evaluation.row()]), job.run.quiet)
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 
 def _prepare(job: Job) -> _Prepared:
-    described = detector_spec(job.student, (), imgsz=job.run.imgsz)
-    pictures, val = (open_source(job.data, split, job.run, described.imgsz) for split in ("train", "val"))
-    spec = detector_spec(job.student, pictures.classes, pictures.category_ids, described.imgsz, job.run.start)
-    spec.build()
-    lesson_of(spec.family, job.assigner)
-    ready = _Prepared(job, spec, pictures, val)
+    imgsz = detector_spec(job.student, (), imgsz=job.run.imgsz).imgsz
+    pictures, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
+    lineup = line_up(job, pictures.classes, pictures.category_ids)
+    for spec in lineup.specs.values():
+        spec.build()
+    ready = _Prepared(job, lineup, pictures, val)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
@@ -97,16 +109,18 @@ def _work(fabric: Fabric, ready: _Prepared, resume: bool) -> Result:
 
     run = ready.job.run
     torch.manual_seed(run.seed)
-    objective = _objective(ready.job, ready.spec.build())
-    if objective.teacher is not None:
-        objective.teacher.to(fabric.device)
+    students = {name: spec.build() for name, spec in ready.lineup.specs.items()}
+    objective = build_objective(ready.job, ready.lineup, students)
+    teacher = getattr(objective, "teacher", None)
+    if teacher is not None:
+        teacher.to(fabric.device)
     loader = _loader(ready, fabric.global_rank, fabric.world_size)
     evaluate = partial(_metrics, ready.examiner())
     return fit(fabric, objective, loader, run.settings(), Path(ready.job.folder), evaluate, _save, resume)
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
-    run, imgsz = ready.job.run, ready.spec.imgsz
+    run, imgsz = ready.job.run, ready.lineup.imgsz
     return make_loader(
         ready.pictures,
         run.batch,
@@ -122,14 +136,6 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
     )
 
 
-def _objective(job: Job, student: Detector) -> Supervised:
-    if job.teacher is None:
-        return Supervised(student, [plan_of("plain", student.spec, assigner=job.assigner).lesson])
-    teacher = hire(job.teacher, student.spec)
-    plan = plan_of(job.method, student.spec, teacher.detector.spec, job.assigner)
-    return Supervised(student, [plan.lesson], teacher, plan.judge)
-
-
 def _metrics(examine: Examiner, network: nn.Module) -> dict[str, float]:
     assert isinstance(network, Detector)
     numbers = asdict(examine(network).evaluation)
@@ -143,38 +149,55 @@ def _save(network: nn.Module, path: Path) -> None:
 
 
 def _about(ready: _Prepared) -> list[str]:
-    job, spec = ready.job, ready.spec
-    origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
+    """What is learnt from, and who learns."""
+    job, classes = ready.job, len(ready.pictures.classes)
     repaired = [
         f"          {source.catalogue.summary()} (`ladle check {job.data}` lists everything)"
         for source in (ready.pictures, ready.val)
         if isinstance(source, CatalogueSource) and source.catalogue.defects
     ]
-    judge = ", judged by the teacher" if job.method in ("lad", "solad") else ""
-    sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {len(spec.classes)} classes"
+    sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {classes} classes"
     return [
         f"data      {job.data}: {sizes}",
         *repaired,
-        f"student   {spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalisation)",
-        f"method    {job.method}: {METHODS[job.method]}",
-        f"assigner  {type(lesson_of(spec.family, job.assigner).assign).__name__}{judge}",
-        f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}",
+        *(f"{name:<9} {_who(spec)}" for name, spec in ready.lineup.specs.items()),
     ]
+
+
+def _who(spec: DetectorSpec) -> str:
+    origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
+    return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalisation)"
 
 
 def _about_teacher(ready: _Prepared) -> list[str]:
     """Hire the teacher and try it; everything that could be wrong with it is found here, before the first step."""
-    job, spec = ready.job, ready.spec
-    if job.teacher is None:
+    job, file = ready.job, ready.job.teacher_file
+    if file is None:
         return []
-    teacher = hire(job.teacher, spec).to(find_device(job.run.device)).detector
-    plan = plan_of(job.method, spec, teacher.spec, job.assigner)
-    ap = check_strength(job.teacher, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
+    spec, plan = ready.lineup.specs["student"], ready.lineup.plans["student"]
+    teacher = hire(file, spec, plan.features_only).to(find_device(job.run.device)).detector
+    if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
+        return [f"teacher   {teacher.spec.name}, not tried: it knows other classes, its features alone count ({file})"]
+    ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
     strength = "unknown AP: the validation pictures hold no object" if math.isnan(ap) else f"{100 * ap:.1f} AP"
-    return [
-        f"teacher   {teacher.spec.name}, {strength} on a sample of the validation pictures ({job.teacher})",
-        *(f"skipped   {reason}" for reason in plan.skipped),
-    ]
+    return [f"teacher   {teacher.spec.name}, {strength} on a sample of the validation pictures ({file})"]
+
+
+def _about_lessons(ready: _Prepared) -> list[str]:
+    """Who assigns, what the teacher teaches term by term, what is left out and why."""
+    job = ready.job
+    words = [word for word in parts_of(job.method) if job.verb != "colearn" or word != "plain"]
+    method = [f"method    {word}: {METHODS[word]}" for word in words]
+    judges = {"train": "", "distill": "", "colearn": f", judged by whoever is surer ({job.surer})"}
+    lines = [method[0], *(" " * 10 + line[10:] for line in method[1:])] if method else []
+    for name, plan in ready.lineup.plans.items():
+        judge = judges[job.verb] or (", judged by the teacher" if plan.judge == "teacher" else "")
+        lines.append(f"assigner  {type(plan.lesson.assign).__name__}{judge}" if name != "second" else "")
+        whose = f"{name}/" if job.verb == "colearn" else ""
+        lines += [f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()]
+        lines += [f"skipped   {whose}{reason}" for reason in plan.skipped]
+    lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
+    return [line for line in lines if line]
 
 
 def _workers(run: Run) -> int:
@@ -184,4 +207,10 @@ def _workers(run: Run) -> int:
 
 
 def _in_percent(row: dict[str, float | int]) -> dict[str, float | int]:
-    return {name.replace("ap", "AP", 1): 100 * v if name.startswith("ap") else v for name, v in row.items()}
+    return {_label(name): 100 * v if _label(name) != name else v for name, v in row.items()}
+
+
+def _label(metric: str) -> str:
+    """The name of an AP as it is drawn; any other name as it is."""
+    student, joint, name = metric.rpartition("/")
+    return f"{student}{joint}{name.replace('ap', 'AP', 1)}" if name.startswith("ap") else metric

@@ -1,0 +1,108 @@
+"""Who takes part in a run and what is taught: made out from a job before any weights are, then built."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import nn
+
+from ladle.assigners import EvidenceAssigner, Surer
+from ladle.detectors import Detector, DetectorSpec, detector_spec, read_spec
+from ladle.errors import UserError
+from ladle.objectives import CoLearning, Supervised
+from ladle.recipes.jobs import Job
+from ladle.recipes.methods import Plan, parts_of, plan_of, times_of
+from ladle.recipes.preflight import hire
+from ladle.teachers import differences
+
+__all__ = ["Lineup", "build_objective", "line_up", "links_of"]
+
+
+class Lineup(NamedTuple):
+    """The students of a job by name, and what each of them is taught."""
+
+    specs: dict[str, DetectorSpec]
+    plans: dict[str, Plan]
+
+    @property
+    def imgsz(self) -> int:
+        """The long side of the pictures, the same for all."""
+        return next(iter(self.specs.values())).imgsz
+
+
+def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Lineup:
+    """Make out who takes part; raises :class:`UserError` for what cannot work, in one sentence."""
+    student = detector_spec(job.student, classes, category_ids, job.run.imgsz, job.run.start)
+    if job.verb == "colearn":
+        return _pair(job, student)
+    teacher = _read(job.teacher_file)
+    times = times_of(job.method, job.weight, job.warm, job.until)
+    return Lineup({"student": student}, {"student": plan_of(job.method, student, teacher, job.assigner, times)})
+
+
+def links_of(job: Job) -> list[str]:
+    """The assistants of a job's teacher, by their full names, the strongest first.
+
+    Raises :class:`UserError` where a link of the chain from the teacher to the student cannot work.
+    """
+    names = [name.strip() for name in (job.assistants or "").split(",") if name.strip()]
+    if not names:
+        return []
+    family = job.student.partition("-")[0]
+    teacher = _read(job.teacher)
+    assert teacher is not None
+    names = [name if "-" in name else f"{family}-{name}" for name in names]
+    for name in (*names, job.student):
+        student = detector_spec(name, teacher.classes, imgsz=job.run.imgsz)
+        plan = plan_of(job.method, student, teacher, job.assigner)
+        found = [] if plan.features_only else differences(student, teacher)
+        if found:
+            raise UserError(f"--assistants {job.assistants}: {teacher.name} cannot teach {name}: {'; '.join(found)}")
+        teacher = student
+    return names
+
+
+def build_objective(job: Job, lineup: Lineup, networks: dict[str, Detector]) -> nn.Module:
+    """What is trained: one student, alone or with a teacher, or two together."""
+    if job.verb == "colearn":
+        first, second = networks.values()
+        lessons = [(lineup.plans["first"].lesson, lineup.plans["second"].lesson)]
+        return CoLearning(first, second, lessons, Surer(job.surer))
+    (student,), (plan,) = networks.values(), lineup.plans.values()
+    if job.teacher_file is None:
+        return Supervised(student, [plan.lesson])
+    return Supervised(student, [plan.lesson], hire(job.teacher_file, student.spec, plan.features_only), plan.judge)
+
+
+def _pair(job: Job, first: DetectorSpec) -> Lineup:
+    """Two students: each other's teachers, and judged by whoever is surer, so that they pay LAD's losses."""
+    assert job.second is not None
+    second = detector_spec(job.second, first.classes, first.category_ids, first.imgsz, job.run.start)
+    found = differences(first, second)
+    if found:
+        said = "; ".join(found).replace("the teacher", second.name).replace("the student", first.name)
+        raise UserError(f"{first.name} and {second.name} cannot learn from each other: {said}")
+    words = [word for word in parts_of(job.method) if word != "plain"]
+    unfit = [word for word in words if word in ("lad", "soft-only", "cross")]
+    if unfit:
+        raise UserError(
+            f"--method {job.method}: {unfit[0]} is not for two students that learn together; name what each imitates "
+            f"of the other, such as soft or pkd, or leave --method out"
+        )
+    method, times = "+".join(["lad", *words]), times_of(job.method, job.weight, job.warm, job.until)
+    plans = {
+        name: plan_of(method, own, other, job.assigner, times)
+        for name, own, other in (("first", first, second), ("second", second, first))
+    }
+    for spec, plan in zip((first, second), plans.values(), strict=True):
+        if not isinstance(plan.lesson.assign, EvidenceAssigner):
+            raise UserError(
+                f"{spec.name} assigns by {type(plan.lesson.assign).__name__}, but co-learning compares the costs behind "
+                "an assignment, which PAA alone shows: take --assigner PAA"
+            )
+    return Lineup({"first": first, "second": second}, plans)
+
+
+def _read(file: str | None) -> DetectorSpec | None:
+    return None if file is None else read_spec(Path(file))
