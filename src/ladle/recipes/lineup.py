@@ -98,8 +98,8 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
     for spec, plan in zip((first, second), plans.values(), strict=True):
         if not isinstance(plan.lesson.assign, EvidenceAssigner):
             raise UserError(
-                f"{spec.name} assigns by {type(plan.lesson.assign).__name__}, but co-learning compares the costs behind "
-                "an assignment, which PAA alone shows: take --assigner PAA"
+                f"{spec.name} assigns by {type(plan.lesson.assign).__name__}, but co-learning compares the costs "
+                "behind an assignment, which PAA alone shows: take --assigner PAA"
             )
     return Lineup({"first": first, "second": second}, plans)
 
