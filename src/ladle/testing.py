@@ -273,41 +273,46 @@ def example_output(seed: int = 0, classes: int = 5) -> tuple[Output, GroundTruth
     said, priors, truth = example_scene(seed=seed, classes=classes)
     generator = torch.Generator().manual_seed(seed)
     maps = [torch.randn(2, 8, 192 // s, 256 // s, generator=generator) for s in (8, 16, 32)]
+    said = replace(said, edges=torch.randn(*said.boxes.shape, 9, generator=generator))
     middle = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
     distance, index = torch.cdist(priors.centers.expand(2, -1, -1), middle).min(-1)
     positive = distance < priors.stride
     valid = priors.valid.clone()
     valid[:, ::7] = False
     plan = Assignment.hard(index, positive & valid, valid.expand_as(positive))
-    return Output(said, replace(priors, valid=valid), tuple(maps)), truth, plan
+    # Valid priors no longer fill a rectangle, so they stand on no grid that may be looked up.
+    return Output(said, replace(priors, valid=valid, grids=None), tuple(maps)), truth, plan
 
 
-def the_teacher_gets_no_gradient(distil: DistillerUnderTest) -> None:
+Example = Callable[[int], tuple[Output, GroundTruth, Assignment]]
+"""A scene from a seed, as :func:`example_output` makes it; give your own where a distiller looks at more."""
+
+
+def the_teacher_gets_no_gradient(distil: DistillerUnderTest, example: Example = example_output) -> None:
     """Nothing the teacher said is pulled towards the student."""
-    (own, truth, plan), (guide, _, _) = example_output(0), example_output(1)
+    (own, truth, plan), (guide, _, _) = example(0), example(1)
     own, guide = _with_gradient(own), _with_gradient(replace(guide, priors=own.priors))
     _loss(distil(own, guide, truth, plan)).backward()
     assert _gradients(own), "the student learns nothing"
     assert not _gradients(guide), "a gradient reaches the teacher"
 
 
-def agreement_is_the_minimum(distil: DistillerUnderTest) -> None:
+def agreement_is_the_minimum(distil: DistillerUnderTest, example: Example = example_output) -> None:
     """Where student and teacher agree, every term is no larger than anywhere near, and pulls nowhere."""
-    own, truth, plan = example_output()
+    own, truth, plan = example(0)
     agreed = _with_gradient(own)
     loss = _loss(distil(agreed, own, truth, plan))
     loss.backward()
     assert all(gradient.abs().max() < 1e-4 for gradient in _gradients(agreed)), "agreement still pulls"
     for seed in range(3):
         generator = torch.Generator().manual_seed(seed)
-        maps = tuple(_shaken(m, generator) for m in own.features)
-        apart = replace(own, predictions=own.predictions.map(partial(_shaken, generator=generator)), features=maps)
+        apart = _changed(own, partial(_shaken, generator=generator))
         assert _loss(distil(apart, own, truth, plan)) > loss.detach(), "a student that disagrees pays no more"
 
 
-def terms_are_finite(distil: DistillerUnderTest) -> None:
+def terms_are_finite(distil: DistillerUnderTest, example: Example = example_output) -> None:
     """Also without objects, and where the two say very different things."""
-    (own, truth, plan), (guide, _, _) = example_output(0), example_output(1)
+    (own, truth, plan), (guide, _, _) = example(0), example(1)
     loud = replace(
         guide, priors=own.priors, predictions=replace(guide.predictions, logits=guide.predictions.logits * 40)
     )
@@ -319,9 +324,9 @@ def terms_are_finite(distil: DistillerUnderTest) -> None:
             assert term.total == 0 or torch.maximum(term.count, term.floor) > 0, f"term {name} would divide by zero"
 
 
-def invalid_priors_are_ignored(distil: DistillerUnderTest) -> None:
+def invalid_priors_are_ignored(distil: DistillerUnderTest, example: Example = example_output) -> None:
     """What is predicted in the padding of a picture has no say."""
-    (own, truth, plan), (guide, _, _) = example_output(0), example_output(1)
+    (own, truth, plan), (guide, _, _) = example(0), example(1)
     guide = replace(guide, priors=own.priors)
     out = ~own.priors.valid.expand(2, -1)
     noise = torch.Generator().manual_seed(5)
@@ -341,7 +346,7 @@ def invalid_priors_are_ignored(distil: DistillerUnderTest) -> None:
         torch.testing.assert_close(term.total, other[name].total, msg=f"term {name} listens to invalid priors")
 
 
-DISTILLER_LAWS: tuple[Callable[[DistillerUnderTest], None], ...] = (
+DISTILLER_LAWS: tuple[Callable[..., None], ...] = (
     the_teacher_gets_no_gradient,
     agreement_is_the_minimum,
     terms_are_finite,
@@ -375,19 +380,27 @@ def _roll(values: Tensor, priors: Priors, size: int, strides: Sequence[int], shi
 
 
 def _shaken(tensor: Tensor, generator: torch.Generator) -> Tensor:
+    if not tensor.is_floating_point():
+        return tensor
     return tensor + 0.3 * torch.randn(tensor.shape, generator=generator)
 
 
+def _changed(output: Output, change: Callable[[Tensor], Tensor]) -> Output:
+    """The output with a change to everything a network said; its priors stay where they are."""
+    said = Output(output.predictions, output.priors, output.features, None, output.towers)
+    return replace(said.map(change), priors=output.priors, sizes=output.sizes)
+
+
 def _with_gradient(output: Output) -> Output:
-    leaf = output.predictions.map(lambda tensor: tensor.detach().clone().requires_grad_())
-    return replace(
-        output, predictions=leaf, features=tuple(m.detach().clone().requires_grad_() for m in output.features)
+    return _changed(
+        output, lambda tensor: tensor.detach().clone().requires_grad_() if tensor.is_floating_point() else tensor
     )
 
 
 def _gradients(output: Output) -> list[Tensor]:
     said = output.predictions
     leaves = [said.logits, said.boxes, said.quality, said.edges, *output.features]
+    leaves += [one for pair in output.towers or () for one in pair]
     return [leaf.grad for leaf in leaves if leaf is not None and leaf.grad is not None]
 
 

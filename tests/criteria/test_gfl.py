@@ -1,6 +1,5 @@
 """The criterion of GFL against mmdetection's head, end to end: losses and gradients."""
 
-import numpy as np
 import pytest
 import torch
 
@@ -9,24 +8,14 @@ from ladle.boxes import decode_distances
 from ladle.criteria import CRITERIA
 from ladle.losses import expected_bin
 from ladle.types import Output, Predictions
-from tests.golden.scenes import Scene, golden, points_np
-
-
-def edge_logits(scene):
-    """Distributions around the scene's boxes, seen from the anchors' centres, as in the recorded run."""
-    rng = np.random.Generator(np.random.PCG64([1, 77]))
-    points = np.concatenate(points_np(scene.H, scene.W, scene.strides, 0.0))
-    distances = np.concatenate([points[None] - scene.boxes[..., :2], scene.boxes[..., 2:] - points[None]], -1)
-    middle = (distances.astype(np.float32) / scene.S[None, :, None]).clip(0, 16 - 0.01)[..., None]
-    logits = -np.abs(np.arange(17, dtype=np.float32) - middle) * 1.5 + rng.normal(0, 0.3, (*middle.shape[:-1], 17))
-    return torch.from_numpy(logits.astype(np.float32)).requires_grad_()
+from tests.golden.scenes import Scene, golden
 
 
 @pytest.mark.parametrize("case", ["tiny", "edge"])
 def test_gfl_costs_and_pulls_as_the_reference_says(case):
     scene, expected = Scene(case), golden(f"gfl__{case}__mmdet_gflhead_fwd_bwd")
     priors, truth = scene.priors(), scene.truth()
-    logits, edges = torch.from_numpy(scene.logits).clone().requires_grad_(), edge_logits(scene)
+    logits, edges = torch.from_numpy(scene.logits).clone().requires_grad_(), scene.edges().requires_grad_()
     boxes = decode_distances(priors.centers, expected_bin(edges) * priors.stride[:, None])
     output = Output(Predictions(logits, boxes, edges=edges), priors, ())
     plan = ATSS()(output.predictions.detach(), priors, truth)

@@ -187,6 +187,16 @@ class Scene:
             (np.concatenate([shift, np.log(size_b / size)], -1) / np.array((0.1, 0.1, 0.2, 0.2))).astype(np.float32)
         )
 
+    def edges(self, sharp=1.5, seed=1):
+        """Logits (B,P,4,17) of distributions around the scene's boxes, seen from the anchors' centres."""
+        rng = np.random.Generator(np.random.PCG64([seed, 77]))
+        points = np.concatenate(points_np(self.H, self.W, self.strides, 0.0))
+        distances = np.concatenate([points[None] - self.boxes[..., :2], self.boxes[..., 2:] - points[None]], -1)
+        middle = (distances.astype(np.float32) / self.S[None, :, None]).clip(0, 16 - 0.01)[..., None]
+        noise = rng.normal(0, 0.3, (*middle.shape[:-1], 17))
+        logits = -np.abs(np.arange(17, dtype=np.float32) - middle) * sharp + noise
+        return torch.from_numpy(logits.astype(np.float32))
+
     def predictions(self):
         """What the scene's detector says: boxes decoded from the anchors' deltas."""
         return Predictions(

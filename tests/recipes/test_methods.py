@@ -8,9 +8,10 @@ from ladle.detectors import detector_spec
 from ladle.detectors.ready_made import FAMILIES
 from ladle.distillers import SoftLabels
 from ladle.errors import UserError
-from ladle.recipes.lessons import ASSIGNERS, HOME
 from ladle.recipes import methods
+from ladle.recipes.lessons import ASSIGNERS, HOME
 from ladle.recipes.methods import METHODS
+
 
 def spec(family):
     return None if family is None else detector_spec(f"{family}-tiny", ("a", "b"))

@@ -17,6 +17,9 @@ from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 
 __all__ = ["LocalizationDistillation"]
 
+TUNED_CLASSES = 80
+"""The released weight of the class term is that of a mean over so many classes."""
+
 
 @dataclass(frozen=True)
 class LocalizationDistillation:
@@ -43,8 +46,10 @@ class LocalizationDistillation:
             batch, tuned at three pictures; here they are the mean over pictures times this number.
 
     Teacher and student may have different numbers of bins: beyond the student's last one, the teacher's are summed up.
-    With ``rows="box"`` they must agree. The class loss of each level is divided by its own positives on each device, as
-    released, then summed over levels. Of one class alone a softmax says nothing: then there is no such term.
+    With ``rows="box"`` they must agree. The divergence of classes is their sum by 80, which for COCO's 80 is the
+    released mean; a mean over few classes would be many times as strong. The class loss of each level is divided by its
+    own positives on each device, as released, then summed over levels. Of one class alone a softmax says nothing: then
+    there is no such term.
     """
 
     weight: float = 0.25
@@ -90,7 +95,8 @@ class LocalizationDistillation:
             worth = self._around(student, truth, assignment, trust)
             terms["ld_ring"] = self.ring * self.images * self._edges(own, guide, worth)
         if self.classes and own.logits.shape[-1] > 1:
-            terms["ld_class"] = self.classes * pictures * self._classes(student, guide, assignment)
+            known = own.logits.shape[-1] / TUNED_CLASSES
+            terms["ld_class"] = self.classes * known * pictures * self._classes(student, guide, assignment)
         return {name: Term(total, pictures, torch.zeros_like(pictures)) for name, total in terms.items()}
 
     def _around(

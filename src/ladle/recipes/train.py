@@ -59,8 +59,8 @@ def distill(
         data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones.
         student: which detector learns, see ``ladle models``.
         teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``.
-        method: what the teacher does: ``lad`` (it assigns), ``solad`` (and gives soft labels), ``ld``, ``pkd`` and more,
-            also several such as ``lad+ld+pkd``; see ``ladle models``.
+        method: what the teacher does: ``lad`` (it assigns), ``solad`` (and gives soft labels), ``ld``, ``pkd`` and
+            more, also several such as ``lad+ld+pkd``; see ``ladle models``.
         run: how to train.
         allow_weak_teacher: go on with a teacher that finds next to nothing.
         resume: go on with this run folder, as it was begun; everything else is ignored.

@@ -1,0 +1,152 @@
+"""Cross-head distillation against its release, written out."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from ladle.boxes import giou
+from ladle.detectors import Anchors, DenseSpec
+from ladle.distillers import CrossKD
+from ladle.testing import DISTILLER_LAWS, example_output
+from ladle.types import Output, Pyramid
+
+
+class Net:
+    """A head over a pyramid, and nothing else of a detector."""
+
+    def __init__(self, spec, seed=0):
+        torch.manual_seed(seed)
+        self.head = spec.build(5, (8, 16, 32)).requires_grad_(False)
+        self.pyramid = Pyramid((spec.width,) * 3, (8, 16, 32))
+        # Large enough weights that the parts of a head matter.
+        for parameter in self.head.parameters():
+            if parameter.ndim > 1:
+                nn.init.normal_(parameter, std=0.15)
+
+
+def spec(box="distribution", width=8, depth=2, **kwargs):
+    return DenseSpec(width, depth, Anchors(), box=box, bins=9, **kwargs)
+
+
+def scene(net, depth, seed):
+    """What the head says over random maps, with its towers after ``depth`` convolutions."""
+    output, truth, plan = example_output(seed)
+    generator = torch.Generator().manual_seed(seed)
+    width = net.pyramid.channels[0]
+    maps = [torch.randn(2, width, *m.shape[-2:], generator=generator) for m in output.features]
+    said, towers = net.head(maps, output.priors, depth)
+    return Output(said, output.priors, tuple(maps), None, towers), truth, plan
+
+
+def standardised(own, guide):
+    """A map of the student with mean and deviation of the teacher's, channel by channel."""
+    flat, other = own.transpose(0, 1).flatten(1), guide.transpose(0, 1).flatten(1)
+    moved = (flat - flat.mean(1, keepdim=True)) / (flat.std(1, keepdim=True) + 1e-6)
+    moved = moved * other.std(1, keepdim=True) + other.mean(1, keepdim=True)
+    return moved.view(own.shape[1], own.shape[0], *own.shape[2:]).transpose(0, 1)
+
+
+@pytest.mark.parametrize("box", ["distribution", "deltas"])
+def test_it_is_its_release_written_out(box):
+    teacher, student = Net(spec(box)), Net(spec(box), seed=1)
+    (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 1, 1)
+    guide = replace(guide, priors=own.priors)
+    found = CrossKD().build(student, teacher)(own, guide, truth, plan)
+
+    head, logits, said, quality = teacher.head, [], [], []
+    for level, (mine, theirs) in enumerate(zip(own.towers, guide.towers)):
+        of_class, of_box = (standardised(a, b) for a, b in zip(mine, theirs))
+        of_class = head.class_tower[3:](of_class.relu())
+        of_box = head.box_tower[3:](of_box.relu())
+        rows = [
+            conv(x).permute(0, 2, 3, 1).flatten(1, 2)
+            for conv, x in ((head.class_conv, of_class), (head.box_conv, of_box), (head.quality_conv, of_box))
+        ]
+        logits.append(rows[0])
+        said.append(rows[1] * head.scales[level])
+        quality.append(rows[2])
+    logits, said, quality = torch.cat(logits, 1), torch.cat(said, 1), torch.cat(quality, 1)[..., 0]
+
+    target, valid = guide.predictions.logits.sigmoid(), own.priors.valid
+    costs = (logits.sigmoid() - target).abs() * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
+    torch.testing.assert_close(found["cross_class"].total, (costs.sum(-1) * valid).sum(), rtol=1e-4, atol=0)
+    assert found["cross_class"].count == plan.positive.sum()
+
+    sure = target.amax(-1) * valid
+    if box == "distribution":
+        edges, theirs = said.unflatten(-1, (4, 9)), guide.predictions.edges.softmax(-1)
+        apart = 4 * F.kl_div(edges.log_softmax(-1), theirs, reduction="none").sum(-1).sum(-1) / 4
+    else:
+        boxes, _ = head._decode(said, own.priors)
+        apart = 1 - giou(boxes, guide.predictions.boxes)
+    torch.testing.assert_close(found["cross_box"].total, (sure * apart).sum(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["cross_box"].count, sure.sum())
+    costs = F.binary_cross_entropy_with_logits(quality, guide.predictions.quality.sigmoid(), reduction="none")
+    torch.testing.assert_close(found["cross_quality"].total, (sure * costs).sum(), rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("box", ["distribution", "deltas", "distances"])
+@pytest.mark.parametrize("law", DISTILLER_LAWS, ids=lambda law: law.__name__)
+def test_it_obeys_the_laws_of_distillers(law, box):
+    net = Net(spec(box))
+    smooth = {"classes": 0.0, "boxes": 0.0} if law.__name__ == "agreement_is_the_minimum" else {}
+    law(CrossKD(**smooth).build(net, net), lambda seed: scene(net, 1, seed))
+
+
+def test_classes_and_boxes_that_agree_cost_nothing_though_there_the_losses_have_a_kink():
+    """Quality focal loss with exponent 1 and GIoU rise to both sides of agreement like an absolute value."""
+    net = Net(spec("deltas"))
+    own, truth, plan = scene(net, 1, 0)
+    distil = CrossKD(quality=0.0).build(net, net)
+    agreed = distil(own, own, truth, plan)
+    shaken = replace(
+        own, towers=tuple((a + 0.3 * torch.randn_like(a), b + 0.3 * torch.randn_like(b)) for a, b in own.towers)
+    )
+    apart = distil(shaken, own, truth, plan)
+    for name in ("cross_class", "cross_box"):
+        assert float(agreed[name].total) < 1e-2 * float(apart[name].total)
+
+
+def test_the_gradient_goes_through_the_teachers_head_and_stays_out_of_it():
+    teacher, student = Net(spec()), Net(spec(), seed=1)
+    (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 1, 1)
+    maps = tuple((a.clone().requires_grad_(), b.clone().requires_grad_()) for a, b in own.towers)
+    distil = CrossKD().build(student, teacher)
+    terms = distil(replace(own, towers=maps), replace(guide, priors=own.priors), truth, plan)
+    sum(term.total for term in terms.values()).backward()
+    assert all(one.grad.abs().sum() > 0 for pair in maps for one in pair)
+    assert all(parameter.grad is None for parameter in teacher.head.parameters())
+    assert list(distil.parameters()) == []
+    assert distil.state_dict() == {}
+
+
+def test_a_teacher_of_another_width_and_depth_is_reached():
+    teacher, student = Net(spec(width=12, depth=3)), Net(spec(depth=1), seed=1)
+    distil = CrossKD().build(student, teacher)
+    assert distil.inside == (1, 2)
+    (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 2, 1)
+    terms = distil(own, replace(guide, priors=own.priors), truth, plan)
+    sum(term.total for term in terms.values()).backward()
+    assert [tuple(p.shape[:2]) for p in distil.parameters() if p.ndim > 1] == [(12, 8), (12, 8)]
+    assert all(parameter.grad is not None for parameter in distil.parameters())
+
+
+def test_where_it_crosses_can_be_chosen_as_far_as_the_teacher_goes():
+    assert CrossKD().depths(4, 4) == (3, 3)
+    assert CrossKD(after=2).depths(4, 4) == (2, 2)
+    assert CrossKD().depths(1, 1) == (0, 0)
+    with pytest.raises(ValueError, match="have 4 convolutions, so none can be entered after 5"):
+        CrossKD(after=5).depths(4, 4)
+
+
+def test_what_is_missing_is_said_in_a_sentence():
+    net = Net(spec())
+    own, truth, plan = scene(net, 1, 0)
+    with pytest.raises(ValueError, match="ask for inside"):
+        CrossKD().build(net, net)(replace(own, towers=None), own, truth, plan)
+    net.head = None
+    with pytest.raises(ValueError, match="needs a dense head"):
+        CrossKD().build(net, net)
