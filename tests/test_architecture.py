@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ladle"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-BASE = {"types", "boxes", "overlaps", "pairs", "bags", "errors", "files"}
+BASE = {"types", "boxes", "overlaps", "pairs", "nearest", "bags", "errors", "files"}
 NETWORKS = BASE | {"losses"}
 TAUGHT = NETWORKS | {"assigners", "criteria", "distillers", "detectors", "objectives", "teachers"}
 BESIDE = {"data", "evaluation", "visual"}
@@ -26,6 +26,7 @@ MAY_IMPORT = {
     "boxes": {"types"},
     "overlaps": {"types", "boxes"},
     "pairs": {"types", "boxes", "overlaps"},
+    "nearest": {"types", "boxes", "overlaps"},
     "bags": {"types", "boxes", "pairs"},
     "losses": BASE,
     "assigners": NETWORKS,

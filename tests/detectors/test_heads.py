@@ -9,10 +9,13 @@ import pytest
 import torch
 
 from ladle.boxes import decode_distances, encode_distances
-from ladle.criteria import CRITERIA, DenseCriterion
+from ladle.criteria import CRITERIA, DenseCriterion, with_edges
 from ladle.detectors import Anchors, DenseSpec, DetectorSpec, detector_spec, load_detector, read_spec, save_detector
 from ladle.detectors.ready_made import FAMILIES
 from ladle.types import Assignment, GroundTruth
+
+HEADS = ("paa+dist", "atss+dist", "fcos+dist", "retinanet+dist", "paa+cop", "paa+io", "fcos+cop+dist")
+"""Families with another head."""
 
 SIZES = torch.tensor([[64, 96], [50, 80]])
 TRUTH = GroundTruth.pad(
@@ -38,10 +41,12 @@ def nearest(priors, truth):
     return Assignment.hard(index, (distance < 1.5 * priors.stride) & priors.valid, priors.valid)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *HEADS])
 def test_every_head_learns_in_a_few_steps(family):
     detector = build(family).train()
-    criterion = CRITERIA.get(family, DenseCriterion(quality_weight=0.1))
+    criterion = CRITERIA.get(family.partition("+")[0], DenseCriterion(quality_weight=0.1))
+    if "+dist" in family:
+        criterion = with_edges(criterion)
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.01, momentum=0.9)
     paid = []
     for _ in range(8):
@@ -56,7 +61,7 @@ def test_every_head_learns_in_a_few_steps(family):
     assert paid[-1] < paid[0]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, *HEADS])
 def test_every_head_comes_back_from_its_file_unchanged(family, tmp_path):
     detector = build(family).eval()
     save_detector(detector, tmp_path / "d.safetensors")
@@ -158,7 +163,7 @@ def test_the_teacher_of_the_built_in_scenes_still_loads():
 def test_a_spec_from_before_the_new_fields_is_the_same_head():
     spec = detector_spec("paa-tiny", ("a",))
     values = json.loads(spec.to_json())
-    for name in ("box", "bins", "class_prior", "quality_prior", "center_prior"):
+    for name in ("box", "bins", "class_prior", "quality_prior", "center_prior", "objectness"):
         values["head"].pop(name)
     assert DetectorSpec.from_json(json.dumps(values)).head == spec.head
     changed = replace(spec, head=replace(spec.head, box="distribution", bins=9, center_prior=True))

@@ -92,7 +92,7 @@ def test_a_teacher_of_another_family_gives_soft_labels_and_what_is_skipped_is_sa
     taught = distill(data, "atss-tiny", teacher, "soft", run, allow_weak_teacher=True)
     assert taught.weights.is_file()
     printed = capsys.readouterr().out
-    assert "skipped   the quality branch" in printed
+    assert "skipped   soft_quality: the student's branch means centerness, the teacher's iou" in printed
     assert "teacher   paa-tiny" in printed
 
 

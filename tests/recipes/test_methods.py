@@ -1,16 +1,20 @@
 """Each method is the published one."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
 from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, SimOTA
 from ladle.criteria import BagCriterion, DenseCriterion
 from ladle.detectors import detector_spec
 from ladle.detectors.ready_made import FAMILIES
-from ladle.distillers import SoftLabels
+from ladle.distillers import PKD, LocalizationDistillation, SoftLabels
 from ladle.errors import UserError
+from ladle.objectives import Timed
 from ladle.recipes import methods
 from ladle.recipes.lessons import ASSIGNERS, HOME
-from ladle.recipes.methods import METHODS
+from ladle.recipes.methods import METHODS, times_of
 
 
 def spec(family):
@@ -37,7 +41,7 @@ def test_plain_training_is_that_of_the_students_own_paper():
 @pytest.mark.parametrize("family", FAMILIES)
 def test_plain_training_needs_no_teacher(family):
     plan = plan_of("plain", family)
-    assert (plan.judge, plan.lesson.distillers, plan.skipped) == ("student", (), ())
+    assert (plan.judge, plan.lesson.distillers, plan.teaches, plan.skipped) == ("student", (), {}, ())
 
 
 def test_lad_changes_the_judge_and_shares_the_box_loss_equally():
@@ -74,7 +78,7 @@ def test_qualities_of_another_family_are_skipped_and_that_is_said(method):
     assert plan.lesson.distillers[0].quality == 0
     assert len(plan.skipped) == 1
     assert "quality" in plan.skipped[0]
-    assert "atss" in plan.skipped[0]
+    assert "centerness" in plan.skipped[0]
     assert plan_of(method, "paa", "paa").skipped == ()
 
 
@@ -140,4 +144,112 @@ def test_an_assigner_that_is_none_is_refused_with_the_one_meant():
 
 def test_every_method_is_described():
     assert all(METHODS[method] for method in METHODS)
-    assert {plan_of(method, "paa", "paa").judge for method in METHODS} == {"student", "teacher"}
+    assert {plan_of(method, "paa+dist", "paa+dist").judge for method in METHODS} == {"student", "teacher"}
+
+
+# ------------------------------------------------------------------------------------------------- words and their sums
+
+
+def test_words_add_up_in_any_order():
+    one, other = plan_of("lad+ld+pkd", "gfl", "gfl"), plan_of("pkd+lad+ld", "gfl", "gfl")
+    assert one.judge == other.judge == "teacher"
+    assert one.lesson.distillers == (LocalizationDistillation(), PKD())
+    assert set(one.lesson.distillers) == set(other.lesson.distillers)
+    assert set(one.teaches) == {"ld", "ld_ring", "ld_class", "pkd"}
+    assert plan_of("solad+pkd", "paa", "paa").lesson.distillers == (SOLAD, PKD())
+
+
+@pytest.mark.parametrize(
+    ("method", "said"),
+    [
+        ("osmosis", "no method is called 'osmosis'; take one or more of plain, lad"),
+        ("lad+pdk", "no method is called 'pdk'; did you mean pkd?"),
+        ("lad+lad", "lad is given twice"),
+        ("solad+soft", "soft is given twice"),
+        ("plain+pkd", "plain stands alone"),
+        ("soft-only+pkd", "soft-only stands alone"),
+        ("soft+boxes", "boxes teaches soft_box, which another part teaches too"),
+        ("ld+ld-main", "ld-main teaches ld, which another part teaches too"),
+        ("", "no method is called ''"),
+    ],
+)
+def test_a_sum_that_makes_no_sense_is_refused(method, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        plan_of(method, "gfl", "gfl")
+
+
+def test_edges_cannot_be_compared_where_there_are_none():
+    with pytest.raises(UserError, match="the student says none"):
+        plan_of("ld", "paa", "gfl")
+    with pytest.raises(UserError, match="the teacher says none"):
+        plan_of("ld", "gfl", "paa")
+    assert "ld" in plan_of("ld", "paa+dist", "gfl").teaches
+
+
+def test_what_would_teach_nothing_is_refused():
+    with pytest.raises(UserError, match="quality would teach nothing: soft_quality: the student has no quality branch"):
+        plan_of("quality", "gfl", "gfl")
+    with pytest.raises(UserError, match="would teach nothing.*means iou, the teacher's centerness"):
+        plan_of("quality", "paa", "atss")
+
+
+@pytest.mark.parametrize(
+    ("family", "settings"),
+    [
+        ("gfl", LocalizationDistillation()),
+        ("atss+dist", LocalizationDistillation(ring=0.25 * 0.15)),
+        ("fcos+dist", LocalizationDistillation(region="inside", ring=0.25 * 0.25)),
+        (
+            "retinanet+dist",
+            LocalizationDistillation(weight=5, ring=5 * 0.03, class_temperature=8, shared=False, rows="box"),
+        ),
+    ],
+)
+def test_localization_distillation_has_the_released_settings_of_its_family(family, settings):
+    (found,) = plan_of("ld", family, family).lesson.distillers
+    assert found == settings
+
+
+def test_one_softmax_for_a_box_asks_for_equal_bins():
+    own = spec("retinanet+dist")
+    guide = replace(own, head=replace(own.head, bins=9))
+    (found,) = methods.plan_of("ld", own, guide).lesson.distillers
+    assert found.rows == "edge"
+
+
+@pytest.mark.parametrize("family", ["atss", "gfl", "fcos", "retinanet"])
+def test_a_head_of_distributions_is_taught_them(family):
+    criterion = plan_of("plain", family if family == "gfl" else f"{family}+dist").lesson.criterion
+    assert criterion.edges_weight == 0.25
+    assert criterion.box == "giou"
+
+
+def test_features_alone_ask_for_nothing_else():
+    assert plan_of("pkd+fgd", "paa", "paa").features_only
+    assert not plan_of("pkd+gi", "paa", "paa").features_only
+    assert not plan_of("lad+pkd", "paa", "paa").features_only
+
+
+def test_weights_and_times_are_read_for_all_or_by_word():
+    found = times_of("lad+ld+pkd", "0.5", "pkd=1", "ld=10,pkd=20")
+    assert found == {"ld": {"weight": 0.5, "until": 10.0}, "pkd": {"weight": 0.5, "warmup": 1.0, "until": 20.0}}
+    plan = methods.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), times=found)
+    assert plan.lesson.distillers == (
+        Timed(LocalizationDistillation(), 0.5, 0.0, 10.0),
+        Timed(PKD(), 0.5, 1.0, 20.0),
+    )
+    assert plan.teaches["pkd"].endswith("(weight 0.5, rising over 1 epochs, until epoch 20)")
+
+
+@pytest.mark.parametrize(
+    ("weight", "said"),
+    [
+        ("fgd=1", "'fgd' is no part of this --method; expected one of ld, pkd"),
+        ("pkd=much", "expected a number of 0 or more for pkd, found 'much'"),
+        ("-1", "found '-1'"),
+        ("pkd=1,2", "'2' is no part"),
+    ],
+)
+def test_a_weight_that_is_none_is_refused(weight, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        times_of("lad+ld+pkd", weight, None, None)

@@ -28,7 +28,7 @@ VERBS = {
     "val": "score a trained detector",
     "predict": "find objects in pictures",
     "check": "tell whether a data set is fit to train on",
-    "models": "list the detectors and the assigners",
+    "models": "list the detectors, the methods and the assigners",
 }
 """What ``ladle`` can do."""
 

@@ -66,6 +66,7 @@ class ImplicitObjectness(nn.Module):
 
 
 Objectness = ConditionalObjectness | ImplicitObjectness
+"""Either of them."""
 
 
 def _logit(probability: Tensor) -> Tensor:

@@ -55,6 +55,7 @@ def links_of(job: Job) -> list[str]:
     names = [name if "-" in name else f"{family}-{name}" for name in names]
     for name in (*names, job.student):
         student = detector_spec(name, teacher.classes, imgsz=job.run.imgsz)
+        student.build()
         plan = plan_of(job.method, student, teacher, job.assigner)
         found = [] if plan.features_only else differences(student, teacher)
         if found:

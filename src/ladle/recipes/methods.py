@@ -91,7 +91,7 @@ DISTILLERS: dict[str, tuple[str, _Choice]] = {
 METHODS: dict[str, str] = {
     "plain": "ground truth, assigned by the student",
     "lad": "ground truth, assigned by the teacher",
-    "solad": "the same as lad+soft",
+    "solad": "ground truth, assigned by the teacher, and its soft labels",
     "soft-only": "the teacher's soft labels alone, without ground truth",
 } | {word: what for word, (what, _) in DISTILLERS.items()}
 """Every word of a method and what it teaches."""

@@ -6,11 +6,19 @@ from collections.abc import Iterable
 
 from ladle.detectors import READY_MADE, detector_spec
 from ladle.detectors.backbones import RESNETS, SMALL
-from ladle.detectors.ready_made import FAMILIES
+from ladle.detectors.ready_made import FAMILIES, HEADS
 from ladle.recipes.console import say, table
 from ladle.recipes.lessons import ASSIGNERS, HOME
+from ladle.recipes.methods import METHODS
 
 __all__ = ["models"]
+
+_HEADS = {
+    "dist": "says box edges as distributions, which ld compares",
+    "cop": "shares class scores with a conditional objectness",
+    "io": "shares class scores with an implicit objectness",
+}
+"""What each head adds to its family."""
 
 _RULES = {
     "MaxIoU": "A prior learns the object it overlaps most and enough.",
@@ -29,7 +37,7 @@ _RULES = {
 
 
 def models(timm: str | None = None) -> list[str]:
-    """List the families of detectors and the assigners, or the timm backbones that match a pattern.
+    """List detectors, heads, methods and assigners, or the timm backbones that match a pattern.
 
     Returns the names of the ready-made detectors, or of those backbones.
 
@@ -43,8 +51,13 @@ def models(timm: str | None = None) -> list[str]:
         say("\n".join(names) or f"no timm model matches {timm!r}")
         return names
     say(table("Detectors: <family>-<backbone>, such as paa-tiny or fcos-r50", [_row(family) for family in FAMILIES]))
-    say(f"Backbones: {_listed(SMALL)} train on a CPU, at 160 pixels; {_listed(RESNETS)}")
-    say("take 640 pixels; so does any timm model with maps of stride 8, 16 and 32.\n")
+    say(f"Backbones: {_listed(SMALL)} train on a CPU, at 160 pixels;")
+    say(f"{_listed(RESNETS)} take 640 pixels; so does any timm model with maps")
+    say("of stride 8, 16 and 32.\n")
+    heads = [{"behind the family": f"+{name}", "what its head does": _HEADS[name]} for name in HEADS]
+    say(table("Heads: <family>+<head>-<backbone>, such as atss+dist-r50", heads))
+    methods = [{"name": name, "what the teacher does": what} for name, what in METHODS.items() if name != "plain"]
+    say(table("Methods (--method; several are joined, such as lad+ld+pkd)", methods))
     rules = [{"name": name, "which prior learns which object": _RULES[name]} for name in ASSIGNERS]
     say(table("Assigners (--assigner; by default the detector's own)", rules))
     return list(READY_MADE)

@@ -186,18 +186,23 @@ def _about_teacher(ready: _Prepared) -> list[str]:
 def _about_lessons(ready: _Prepared) -> list[str]:
     """Who assigns, what the teacher teaches term by term, what is left out and why."""
     job = ready.job
-    words = [word for word in parts_of(job.method) if job.verb != "colearn" or word != "plain"]
-    method = [f"method    {word}: {METHODS[word]}" for word in words]
+    words = [job.method] if job.method in METHODS else parts_of(job.method)
+    method = [f"method    {word}: {METHODS[word]}" for word in words if job.verb != "colearn" or word != "plain"]
     judges = {"train": "", "distill": "", "colearn": f", judged by whoever is surer ({job.surer})"}
-    lines = [method[0], *(" " * 10 + line[10:] for line in method[1:])] if method else []
+    lines = _once(method)
     for name, plan in ready.lineup.plans.items():
         judge = judges[job.verb] or (", judged by the teacher" if plan.judge == "teacher" else "")
         lines.append(f"assigner  {type(plan.lesson.assign).__name__}{judge}" if name != "second" else "")
         whose = f"{name}/" if job.verb == "colearn" else ""
-        lines += [f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()]
-        lines += [f"skipped   {whose}{reason}" for reason in plan.skipped]
+        lines += _once([f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()])
+        lines += _once([f"skipped   {whose}{reason}" for reason in plan.skipped])
     lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
     return [line for line in lines if line]
+
+
+def _once(lines: list[str]) -> list[str]:
+    """Lines that say the same first word say it once."""
+    return [*lines[:1], *(" " * 10 + line[10:] for line in lines[1:])]
 
 
 def _workers(run: Run) -> int:

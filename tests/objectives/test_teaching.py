@@ -1,0 +1,123 @@
+"""Distillers at work: each at its time and weight, none hidden, and nothing of them in the student."""
+
+import pytest
+import torch
+
+from ladle.assigners import PAA
+from ladle.criteria import DenseCriterion
+from ladle.distillers import FGD, PKD, CrossKD, FitNet, SoftLabels
+from ladle.objectives import Lesson, Supervised, Timed
+from ladle.teachers import FrozenDetector
+from tests.objectives.test_supervised import CLASSES, SPEC, batch, build, same, train
+
+
+class Counting(FrozenDetector):
+    """A teacher that counts how often it is asked."""
+
+    asked = 0
+
+    def __call__(self, *args, **kwargs):
+        self.asked += 1
+        return super().__call__(*args, **kwargs)
+
+
+def taught(*distillers, student=None, judge="student"):
+    lesson = Lesson(PAA(), DenseCriterion(), distillers)
+    return Supervised(student or build(0), [lesson], Counting(build(1), CLASSES), judge)
+
+
+def value(terms, name):
+    return float(terms[name].total.detach())
+
+
+def test_a_weight_multiplies_all_terms():
+    once, thrice = taught(SoftLabels()), taught(Timed(SoftLabels(), weight=3.0))
+    one, three = once(batch(0)), thrice(batch(0))
+    for name in ("soft_class", "soft_box", "soft_quality"):
+        assert value(three, name) == pytest.approx(3 * value(one, name))
+        assert three[name].count == one[name].count
+    assert value(three, "class") == value(one, "class")
+
+
+def test_a_warm_up_rises_and_an_end_ends_and_then_nobody_asks_the_teacher():
+    objective = taught(Timed(SoftLabels(), weight=2.0, warmup=4.0, until=6.0))
+    whole = value(taught(SoftLabels())(batch(0)), "soft_class")
+    for epoch, share in ((0.5, 0.25), (2.0, 1.0), (4.0, 2.0), (6.0, 2.0)):
+        objective.at(epoch)
+        assert value(objective(batch(0)), "soft_class") == pytest.approx(share * whole, rel=1e-5)
+        assert "soft_class" in objective.given
+    asked = objective.teacher.asked
+    objective.at(6.01)
+    assert set(objective(batch(0))) == {"class", "box", "quality"}
+    assert objective.given == frozenset()
+    assert objective.teacher.asked == asked == 4
+
+
+def test_a_teacher_that_judges_is_asked_also_after_its_distillers_have_ended():
+    objective = taught(Timed(SoftLabels(), until=1.0), judge="teacher")
+    objective.at(5.0)
+    objective(batch(0))
+    assert objective.teacher.asked == 1
+
+
+def test_a_time_without_a_clock_is_refused():
+    with pytest.raises(ValueError, match=r"objective\.at\(epoch\)"):
+        taught(Timed(SoftLabels(), warmup=1.0))(batch(0))
+
+
+def test_two_distillers_of_the_same_terms_are_refused_and_of_different_terms_are_not():
+    with pytest.raises(ValueError, match="two losses are called soft_box"):
+        taught(SoftLabels(), SoftLabels(weight=0, quality=0))(batch(0))
+    both = taught(SoftLabels(quality=0, box=0), SoftLabels(weight=0, quality=0))
+    assert {"soft_class", "soft_box"} <= set(both(batch(0)))
+
+
+@pytest.mark.parametrize("distil", [FitNet(), PKD(), FGD(), CrossKD()], ids=repr)
+def test_weight_nought_is_exactly_plain_training(distil):
+    plain = train(Supervised(build(0), [Lesson(PAA(), DenseCriterion())]))
+    assert same(plain, train(taught(Timed(distil, weight=0.0))))
+    assert not same(plain, train(taught(Timed(distil, weight=0.1))))
+
+
+def test_adapters_are_trained_and_saved_beside_the_student_not_in_it():
+    student = build(0)
+    objective = taught(FitNet(), student=student)
+    beside = [name for name in objective.state_dict() if not name.startswith("student.")]
+    assert len(beside) == 6, "a convolution for each of three levels"
+    assert all("adapters" in name for name in beside)
+    assert set(student.state_dict()) == {name.removeprefix("student.") for name in objective.state_dict()} - set(beside)
+    before = {name: objective.state_dict()[name].clone() for name in beside}
+    train(objective)
+    assert not any(torch.equal(before[name], objective.state_dict()[name]) for name in beside)
+    assert not any("teacher" in name for name, _ in objective.named_parameters())
+
+
+def test_what_distillers_train_gets_a_gradient_also_when_they_rest():
+    """Data-parallel training waits for a gradient of every parameter."""
+    objective = taught(Timed(FitNet(), until=1.0))
+    objective.at(2.0)
+    sum(term.total for term in objective(batch(0)).values()).backward()
+    for parameter in objective.teachings.parameters():
+        assert torch.equal(parameter.grad, torch.zeros_like(parameter))
+
+
+def test_towers_are_shown_only_where_somebody_looks():
+    seen = []
+    for distillers in ((SoftLabels(),), (SoftLabels(), CrossKD())):
+        objective = taught(*distillers)
+        objective.teachings[0].register_forward_hook(
+            lambda module, given, _: seen.append([one.towers is not None for one in given[:2]])
+        )
+        objective(batch(0))
+    assert seen == [[False, False], [True, True]]
+
+
+def test_distillers_that_look_at_different_depths_are_refused():
+    with pytest.raises(ValueError, match="at different depths"):
+        taught(CrossKD(after=0), CrossKD(after=1))
+
+
+def test_a_network_that_cannot_be_asked_is_refused_in_a_sentence():
+    lesson = Lesson(PAA(), DenseCriterion(), (PKD(),))
+    with pytest.raises(ValueError, match="PKD is built for two networks, but the student has no `pyramid`"):
+        Supervised(torch.nn.Identity(), [lesson], FrozenDetector(SPEC.build(), CLASSES))

@@ -1,0 +1,150 @@
+"""Every sum of two methods trains; teachers of other kinds, chains of assistants, and what is said of it all."""
+
+import json
+from dataclasses import replace
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+import torch
+
+from ladle.data.scenes import CLASSES
+from ladle.detectors import detector_spec, load_detector, save_detector
+from ladle.errors import UserError
+from ladle.objectives import Supervised
+from ladle.recipes import distill, train
+from ladle.recipes.methods import DISTILLERS, plan_of
+from ladle.teachers import FrozenDetector
+from tests.recipes.test_conformance import loss_of, scenes
+from tests.recipes.test_train import stop_after
+from tests.recipes.tiny import RUN, same_weights
+
+STUDENT, TEACHER = (detector_spec(f"paa+dist-{size}", CLASSES) for size in ("tiny", "mini"))
+SAME_TERMS = [{"soft", "classes"}, {"soft", "boxes"}, {"soft", "quality"}, {"soft", "kl"}, {"classes", "kl"}]
+SAME_TERMS += [{"ld", "ld-main"}, {"ld", "ld-edges"}, {"ld-main", "ld-edges"}]
+SUMS = [pair for pair in combinations(["lad", *DISTILLERS], 2) if set(pair) not in SAME_TERMS]
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    return STUDENT.build(), FrozenDetector(TEACHER.build(), CLASSES), scenes(2)
+
+
+@pytest.mark.parametrize("pair", SUMS, ids="+".join)
+def test_every_sum_of_two_trains_two_steps(networks, pair):
+    student, teacher, batch = networks
+    plan = plan_of("+".join(pair), STUDENT, TEACHER)
+    torch.manual_seed(0)
+    objective = Supervised(student, [plan.lesson], teacher, plan.judge)
+    optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4)
+    for _ in range(2):
+        terms = objective(batch)
+        loss = loss_of(terms)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert loss.isfinite()
+        assert objective.given == set(plan.teaches), "the plan is not what is taught"
+        assert all(float(terms[name].total.detach()) > 0 for name in plan.teaches), "something is not heard"
+    assert all(parameter.grad is not None for parameter in objective.parameters())
+    assert all(parameter.grad is None for parameter in teacher.detector.parameters())
+
+
+@pytest.mark.parametrize("pair", [{"soft", "boxes"}, {"ld", "ld-main"}], ids="+".join)
+def test_a_sum_that_would_teach_something_twice_is_refused(pair):
+    assert pair in SAME_TERMS
+    with pytest.raises(UserError, match="which another part teaches too"):
+        plan_of("+".join(sorted(pair)), STUDENT, TEACHER)
+
+
+# ------------------------------------------------------------------------------------------------------------ teachers
+
+
+def saved(spec, file):
+    torch.manual_seed(3)
+    save_detector(spec.build(), file)
+    return str(file)
+
+
+def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, tmp_path, capsys):
+    teacher = saved(detector_spec("retinanet-r18", ("cat", "dog"), imgsz=64), tmp_path / "other.safetensors")
+    run = replace(RUN, project=str(tmp_path), quiet=False)
+    taught = distill(data, "paa-tiny", teacher, "pkd+fitnet", run)
+    printed = capsys.readouterr().out
+    assert "retinanet-r18, not tried: it knows other classes, its features alone count" in printed
+    assert (
+        "pkd: correlation of channels, maps of stride 8, 16, 32, 1 x 1 convolutions from 48 to 256 channels" in printed
+    )
+    plain = train(data, "paa-tiny", replace(RUN, project=str(tmp_path)))
+    assert not same_weights(taught.weights, plain.weights)
+    assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
+
+
+def test_a_teacher_whose_predictions_are_needed_must_line_up(data, tmp_path):
+    teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="imitate feature maps alone, such as --method pkd"):
+        distill(data, "paa-tiny", teacher, "gi", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+
+
+def test_a_student_of_its_own_kind_teaches_itself(data, tmp_path):
+    """Self-LD: the same architecture, trained before."""
+    first = train(data, "gfl-tiny", replace(RUN, project=str(tmp_path)))
+    run = replace(RUN, project=str(tmp_path), seed=1)
+    taught = distill(data, "gfl-tiny", str(first.weights), "ld", run, allow_weak_teacher=True)
+    assert not same_weights(taught.weights, first.weights)
+
+
+def test_the_plan_says_what_is_taught_between_which_tensors_and_when(data, teacher, tmp_path, capsys):
+    run = replace(RUN, project=str(tmp_path), quiet=False)
+    distill(data, "paa-tiny", teacher, "lad+pkd+classes", run, True, weight="pkd=0.5", until="classes=1")
+    lines = capsys.readouterr().out.splitlines()
+    plan = lines[lines.index("method    lad: ground truth, assigned by the teacher") :][:6]
+    assert plan == [
+        "method    lad: ground truth, assigned by the teacher",
+        "          pkd: feature maps up to their scale",
+        "          classes: of the soft labels the scores alone",
+        "assigner  PAA, judged by the teacher",
+        "teaches   pkd: correlation of channels, maps of stride 8, 16, 32 (weight 0.5)",
+        "          soft_class: 6 class scores at every prior (until epoch 1)",
+    ]
+
+
+# ---------------------------------------------------------------------------------------------------------- assistants
+
+
+def chain(data, teacher, project, name="chain"):
+    run = replace(RUN, project=str(project), name=name)
+    return distill(data, "paa-tiny", teacher, "solad", run, True, assistants="mini, paa-tiny")
+
+
+def test_assistants_teach_one_another_and_last_the_student(data, teacher, tmp_path):
+    taught = chain(data, teacher, tmp_path)
+    folder = taught.folder / "assistants"
+    assert sorted(path.name for path in folder.iterdir()) == ["1-paa-mini", "2-paa-tiny"]
+    whose = [json.loads((folder / name / "teacher.json").read_text())["file"] for name in ("1-paa-mini", "2-paa-tiny")]
+    assert whose == [teacher, str(folder / "1-paa-mini" / "weights" / "best.safetensors")]
+    last = str(folder / "2-paa-tiny" / "weights" / "best.safetensors")
+    run = replace(RUN, project=str(tmp_path))
+    assert same_weights(distill(data, "paa-tiny", last, "solad", run, True).weights, taught.weights)
+    assert json.loads((taught.folder / "teacher.json").read_text())["file"] == teacher
+
+
+def test_a_chain_that_was_stopped_goes_on_where_it_was(data, teacher, tmp_path, monkeypatch):
+    whole = chain(data, teacher, tmp_path / "a")
+    with monkeypatch.context() as patch:
+        stop_after(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            chain(data, teacher, tmp_path / "b")
+    cut = tmp_path / "b" / "distill" / "chain"
+    assert [path.name for path in (cut / "assistants").iterdir()] == ["1-paa-mini"]
+    assert same_weights(distill(resume=str(cut)).weights, whole.weights)
+
+
+def test_a_chain_with_a_link_that_cannot_work_is_refused_before_anything_is_written(data, teacher, tmp_path):
+    run = replace(RUN, project=str(tmp_path))
+    with pytest.raises(UserError, match="--assistants r18: paa-tiny cannot teach paa-r18"):
+        distill(data, "paa-tiny", teacher, "lad", run, True, assistants="r18")
+    with pytest.raises(UserError, match="no backbone is called"):
+        distill(data, "paa-tiny", teacher, "lad", run, True, assistants="enormous")
+    assert list(Path(tmp_path).iterdir()) == []
