@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
+from distiller_pictures import maps_of_distillers, plans_of_distillers
 from PIL import Image
 
 from ladle.assigners import (
@@ -30,15 +31,12 @@ from ladle.assigners import (
     SimOTA,
     TaskAligned,
 )
-from ladle.boxes import clip
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, split_scenes
 from ladle.detectors import Detector, detector_spec, load_detector
-from ladle.distillers import SoftLabels
-from ladle.overlaps import best_overlaps
 from ladle.recipes.demo import teacher_file
 from ladle.types import Assignment, Batch, Output, Priors
-from ladle.visual import draw_assignment
+from ladle.visual import draw_assignment, draw_maps
 
 FOLDER = Path(__file__).parent / "pictures"
 STUDENT = "paa-tiny"
@@ -57,7 +55,7 @@ def main(weights: Path) -> None:
     _draw_judges(student, teacher)
     _draw_assigners(_scene(HIDDEN), teacher(_scene(HIDDEN)))
     _draw_judged(_scene(HIDDEN), student(_scene(HIDDEN)), teacher(_scene(HIDDEN)))
-    _draw_soft_labels(_scene(HIDDEN), teacher(_scene(HIDDEN)))
+    _draw_distillers(_scene(HIDDEN), student(_scene(HIDDEN)), weights)
 
 
 def _draw_judges(student: Judge, teacher: Judge) -> None:
@@ -133,15 +131,16 @@ def _by_object(plan: Assignment, batch: Batch) -> Assignment:
     return replace(plan, affinity=plan.affinity / largest.expand_as(dense).gather(2, plan.objects))
 
 
-def _draw_soft_labels(batch: Batch, output: Output) -> None:
-    """The places at which :class:`SoftLabels` imitates boxes and qualities, as strongly as it does there."""
-    found = best_overlaps(clip(output.predictions.boxes, batch.sizes), output.priors.valid, batch.truth)
-    plans = {}
-    for least in (SoftLabels().least, 0.1):
-        strength = torch.where(found.iou > least, found.iou, 0.0)
-        plan = Assignment(found.index.unsqueeze(-1), strength.unsqueeze(-1), torch.ones_like(strength))
-        plans[f"SoftLabels(least={least})"] = plan
-    _draw("soft_labels", batch, output.priors, plans)
+def _draw_distillers(batch: Batch, beginner: Output, weights: Path) -> None:
+    """What counts for each distiller: dots on priors, shades on maps."""
+    teacher = load_detector(weights)
+    student = detector_spec(teacher.spec.name, CLASSES).build()
+    for name, plans in plans_of_distillers(batch, beginner, _judge(teacher)(batch)).items():
+        _draw(name, batch, beginner.priors, plans)
+    for name, maps in maps_of_distillers(batch, student, teacher).items():
+        file = FOLDER / f"{name}.png"
+        draw_maps(batch.images[0], batch.truth, maps, file)
+        _shrink(file)
 
 
 def _judge(detector: Detector) -> Judge:
@@ -166,6 +165,10 @@ def _assign(rule: Assigner, batch: Batch, output: Output) -> Assignment:
 def _draw(name: str, batch: Batch, priors: Priors, plans: dict[str, Assignment]) -> None:
     file = FOLDER / f"{name}.png"
     draw_assignment(batch.images[0], batch.truth, priors, plans, file)
+    _shrink(file)
+
+
+def _shrink(file: Path) -> None:
     drawn = Image.open(file).convert("RGB")
     small = drawn.resize((WIDTH, round(drawn.height * WIDTH / drawn.width)), Image.Resampling.LANCZOS)
     # Without the lowest bits of the scenes' noise a picture takes a fraction of the space.

@@ -216,6 +216,6 @@ def _in_percent(row: dict[str, float | int]) -> dict[str, float | int]:
 
 
 def _label(metric: str) -> str:
-    """The name of an AP as it is drawn; any other name as it is."""
-    student, joint, name = metric.rpartition("/")
-    return f"{student}{joint}{name.replace('ap', 'AP', 1)}" if name.startswith("ap") else metric
+    """The name of an AP as it is drawn, that of one of two students with its name behind; any other name as it is."""
+    student, _, name = metric.rpartition("/")
+    return f"{name.replace('ap', 'AP', 1)} {student}".strip() if name.startswith("ap") else metric

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from math import ceil
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, UInt8
@@ -16,6 +15,7 @@ from ladle.types import Assignment, GroundTruth, Priors
 from ladle.visual.charts import new_figure, save_figure
 from ladle.visual.palette import INK, MUTED, color, ink_on
 from ladle.visual.pictures import Rectangle, free_place
+from ladle.visual.sheets import LINE, draw_boxes, draw_picture, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,25 +23,12 @@ if TYPE_CHECKING:
 
 __all__ = ["draw_assignment", "positives_per_object"]
 
-_IN_A_ROW = 4
-_PANEL = 5.0
-"""Longer side of a panel in inches."""
-_NARROWEST = 2.9
-"""A panel is at least this wide, in inches: its title needs the room."""
-_LEAST_WIDTH = 5.2
-"""Width of the whole, in inches, that the legend needs."""
-_GAP, _TITLE, _LEGEND = 0.22, 0.62, 0.55
-"""White between panels, above each, and below all, in inches."""
-_POINT = 1 / 72
-"""A typographic point in inches."""
 _DOT = (2.2, 5.0)
 """Least and greatest diameter of the dots of the finest level, in points; between, they nearly touch."""
 _GROWTH = 0.42
 """Power of the stride with which dots grow: a stride 16 times as large makes a dot 3.2 times as wide."""
 _FEW = 16
 """More objects than this get smaller numbers."""
-_LINE = 1.6
-"""Width of a box's line in points."""
 _RIM = 0.12
 """Width of a dot's white rim, in its diameters."""
 _FAINTEST = 0.15
@@ -75,76 +62,20 @@ def draw_assignment(
         raise UserError(f"draw_assignment draws one picture, found a batch of {len(truth.labels)}: cut one out first")
     truth, priors = truth.to("cpu"), priors.to("cpu")
     plans = {title: plan.to("cpu") for title, plan in plans.items()}
-    sheet = _sheet(image.shape[1], image.shape[2], len(plans))
-    figure = new_figure(sheet.width, sheet.height)
+    paper = sheet(image.shape[1], image.shape[2], len(plans))
+    figure = new_figure(paper.width, paper.height)
     for number, (title, plan) in enumerate(plans.items()):
-        axes = figure.add_axes(sheet.panel(number))
-        _draw_picture(axes, image)
+        axes = figure.add_axes(paper.panel(number))
+        draw_picture(axes, image)
         tally = positives_per_object(plan, truth)[0]
-        _draw_boxes(axes, truth)
-        _draw_priors(axes, priors, plan, sheet.points_per_pixel)
-        dots = _dots(priors, plan, sheet.points_per_pixel)
-        _draw_tallies(axes, truth, tally, dots, sheet.points_per_pixel)
+        draw_boxes(axes, truth)
+        _draw_priors(axes, priors, plan, paper.points_per_pixel)
+        dots = _dots(priors, plan, paper.points_per_pixel)
+        _draw_tallies(axes, truth, tally, dots, paper.points_per_pixel)
         _draw_title(axes, title, tally[truth.learnable[0]])
     ignored = any(_ignored(priors, plan).any().item() for plan in plans.values())
-    _draw_legend(figure, priors, sheet.points_per_pixel, ignored, bool(truth.crowd.any()))
+    _draw_legend(figure, priors, paper.points_per_pixel, ignored, bool(truth.crowd.any()))
     return save_figure(figure, path)
-
-
-class _Sheet(NamedTuple):
-    """Where the panels lie: sizes in inches, ``panel`` as matplotlib's fractions of the figure."""
-
-    columns: int
-    rows: int
-    panel_width: float
-    panel_height: float
-    points_per_pixel: float
-
-    @property
-    def width(self) -> float:
-        return max(self.columns * (self.panel_width + _GAP) + _GAP, _LEAST_WIDTH)
-
-    @property
-    def height(self) -> float:
-        return self.rows * (self.panel_height + _TITLE) + _LEGEND
-
-    def panel(self, number: int) -> tuple[float, float, float, float]:
-        row, column = divmod(number, self.columns)
-        margin = (self.width - self.columns * (self.panel_width + _GAP) + _GAP) / 2
-        left = margin + column * (self.panel_width + _GAP)
-        bottom = self.height - (row + 1) * (self.panel_height + _TITLE)
-        wide, high = self.panel_width / self.width, self.panel_height / self.height
-        return left / self.width, bottom / self.height, wide, high
-
-
-def _sheet(height: int, width: int, panels: int) -> _Sheet:
-    scale = max(_PANEL / max(height, width), _NARROWEST / width)
-    columns = min(panels, _IN_A_ROW)
-    return _Sheet(columns, ceil(panels / columns), width * scale, height * scale, scale / _POINT)
-
-
-def _draw_picture(axes: Axes, image: UInt8[Tensor, "3 H W"]) -> None:
-    """The picture, paled so that the dots carry the colour."""
-    pale = image.float().cpu().lerp(image.float().cpu().mean(0, keepdim=True), 0.35).lerp(torch.tensor(255.0), 0.5)
-    height, width = image.shape[1:]
-    axes.imshow(pale.byte().permute(1, 2, 0).numpy(), extent=(0, width, height, 0), interpolation="bilinear")
-    axes.set(xlim=(0, width), ylim=(height, 0))
-    axes.axis("off")
-
-
-def _draw_boxes(axes: Axes, truth: GroundTruth) -> None:
-    for index, box in enumerate(truth.boxes[0].tolist()):
-        if truth.learnable[0, index]:
-            _draw_box(axes, box, color(index), _LINE, "solid")
-        elif truth.valid[0, index]:
-            _draw_box(axes, box, MUTED, 1.1, (0, (4, 3)))
-
-
-def _draw_box(axes: Axes, box: Sequence[float], shade: str, width: float, style: Any) -> None:
-    from matplotlib.patches import Rectangle as Patch
-
-    x1, y1, x2, y2 = box
-    axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, linewidth=width, linestyle=style))
 
 
 def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel: float) -> None:
@@ -195,7 +126,7 @@ def _draw_tallies(
     """Write the number of positives at every box, where it hides the fewest dots and no other number."""
     bounds = (axes.get_xlim()[1], axes.get_ylim()[0])
     size = (8.0 if int(truth.learnable.sum()) <= _FEW else 6.5) / points_per_pixel
-    edge = _LINE / 2 / points_per_pixel
+    edge = LINE / 2 / points_per_pixel
     taken = list(dots)
     for index in torch.nonzero(truth.learnable[0])[:, 0].tolist():
         text = f"{int(tally[index])}"

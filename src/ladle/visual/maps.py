@@ -1,0 +1,65 @@
+"""Numbers for every cell of a feature map, drawn over the picture."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor
+
+from ladle.errors import UserError
+from ladle.types import GroundTruth
+from ladle.visual.charts import new_figure, save_figure
+from ladle.visual.palette import INK, MUTED
+from ladle.visual.sheets import draw_boxes, draw_picture, sheet
+
+__all__ = ["draw_maps"]
+
+_SHADE = "#0072b2"
+_OPAQUE = 0.9
+"""Opacity of the largest number of a panel."""
+
+
+def draw_maps(
+    image: UInt8[Tensor, "3 H W"], truth: GroundTruth, maps: Mapping[str, Float[Tensor, "_h _w"]], path: Path | str
+) -> Path:
+    """Draw each map in a panel of its own: the larger the number of a cell, the darker it is; 0 is not drawn.
+
+    A cell (y, x) covers ``H/h`` by ``W/w`` pixels. Titles are the keys; below them stands the largest number. ``truth``
+    is a batch of one.
+    """
+    if not maps:
+        raise UserError("there is no map to draw, expected at least one: give it with its title")
+    paper = sheet(image.shape[1], image.shape[2], len(maps))
+    figure = new_figure(paper.width, paper.height)
+    height, width = image.shape[1:]
+    for number, (title, values) in enumerate(maps.items()):
+        axes = figure.add_axes(paper.panel(number))
+        draw_picture(axes, image)
+        draw_boxes(axes, truth.to("cpu"))
+        cells = values.detach().float().cpu()
+        most = float(cells.max())
+        shown = (cells / most if most > 0 else cells).clamp(min=0)
+        axes.imshow(
+            _rgba(shown).numpy(),
+            extent=(0, width, height, 0),
+            interpolation="nearest",
+            zorder=1.5,
+        )
+        axes.set(xlim=(0, width), ylim=(height, 0))
+        for text, lift, size, weight, shade in (
+            (title, 22, 12.5, "bold", INK),
+            (f"darkest: {most:.3g}", 8, 9, "normal", MUTED),
+        ):
+            axes.annotate(
+                text, (0, 1), (0, lift), "axes fraction", "offset points", fontsize=size, fontweight=weight, color=shade
+            )
+    return save_figure(figure, path)
+
+
+def _rgba(shown: Float[Tensor, "h w"]) -> Float[Tensor, "h w 4"]:
+    """One colour, more opaque where the number is larger."""
+    parts = [int(_SHADE[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    return torch.stack([*(torch.full_like(shown, part) for part in parts), _OPAQUE * shown], dim=-1)
