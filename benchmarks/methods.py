@@ -10,9 +10,9 @@ A row is a method of ``ladle distill``, or ``plain``, and may be changed:
     colearn:paa+dist-small  together with this second student; gives two rows
 
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
-sees the same pictures in the same order. Scored are the weights after the last epoch: no epoch is chosen by the pictures
-it is scored on. Prints a Markdown table of means and standard errors, draws OUT/comparison.png, and writes all numbers to
-OUT/numbers.json after each run, so that an interrupted table goes on where it stopped.
+sees the same pictures in the same order. Scored are the weights after the last epoch: no epoch is chosen by the
+pictures it is scored on. Prints a Markdown table of means and standard errors, draws OUT/comparison.png, and writes all
+numbers to OUT/numbers.json after each run, so that an interrupted table goes on where it stopped.
 """
 
 import argparse

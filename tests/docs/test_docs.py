@@ -311,7 +311,7 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     run("set -e\n" + "\n".join(blocks(text, "bash")), ["bash", "-s"], tmp_path)
     said = run("\n".join(blocks(text, "python")), [sys.executable, "-"], tmp_path)
     assert said.count("obeys:") == len(ASSIGNER_LAWS)
-    for file in ("runs/train/teacher/resume.pt", "runs/val/student/results.json", "runs/predict/results.json"):
+    for file in ("runs/colearn/pair/weights/second-best.safetensors", "runs/val/student/results.json", "runs/predict/results.json"):
         assert (tmp_path / file).is_file()
     for name in re.findall(r"^\| `([\w./]+)` \|", section(text, "Train a teacher"), flags=re.MULTILINE):
         assert (tmp_path / "runs/train/teacher" / name).exists()

@@ -1,0 +1,147 @@
+"""What distillation adds to a training step, and the same step beside mmdetection's.
+
+    make bench-step
+    python benchmarks/step.py --scene s640_n20 --student r18 --teacher r50 --rounds 12
+
+In one run, round after round, each in its turn: a plain step of the student (forward, assignment, losses, backward,
+optimizer), a bare forward pass of the teacher, and a step of every method. A method's overhead is its median over the
+sum of the medians of the first two. Each takes two steps in its turn, of which the second is timed: the first finds the
+heap as another left it. Beside it stands mmdetection's LAD, whose PAA fits its mixtures by scikit-learn, on the same
+networks, pictures and objects. Networks are random; the time they take is not.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+
+import torch
+from peers.calm import Watch, wait
+from peers.case import SCENES, Case
+
+from ladle.detectors import Start, detector_spec
+from ladle.objectives import Supervised
+from ladle.recipes.methods import plan_of
+from ladle.teachers import FrozenDetector
+from ladle.types import Batch, GroundTruth
+
+PATIENCE = 60.0
+"""Seconds to wait for a calm machine before each round."""
+
+
+def batch_of(case, pictures, device):
+    """Random pictures of a scene's size with its objects."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (pictures, 3, *case.size), dtype=torch.uint8, generator=generator)
+    boxes, labels = zip(*case.objects[:pictures], strict=True)
+    sizes = torch.tensor([case.size] * pictures)
+    return Batch(images, GroundTruth.pad(boxes, labels), sizes, sizes, tuple(range(pictures))).to(device)
+
+
+def network(backbone, family, classes):
+    """A detector with random weights and normalisation that does not train, as the published recipes have it."""
+    torch.manual_seed(0)
+    names = tuple(map(str, range(classes)))
+    spec = detector_spec(f"{family}-{backbone}", names, start=Start(norm="frozen"))
+    return spec.build()
+
+
+def step_of(objective, batch):
+    """One training step as a function of nothing."""
+    optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4, momentum=0.9)
+    objective.train()
+
+    def step():
+        terms = objective(batch)
+        loss = sum(term.total / torch.maximum(term.count, term.floor).clamp(min=1e-6) for term in terms.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    return step
+
+
+def contenders(arguments):
+    """What is timed, by name."""
+    case = Case(arguments.scene, arguments.device)
+    batch = batch_of(case, arguments.batch, arguments.device)
+    teacher = FrozenDetector(
+        network(arguments.teacher, arguments.family, case.classes), tuple(map(str, range(case.classes)))
+    )
+    teacher.to(arguments.device)
+
+    def student():
+        return network(arguments.student, arguments.family, case.classes).to(arguments.device)
+
+    plain = plan_of("plain", student().spec)
+    known = student()(batch.images, batch.sizes)
+    priors = [output.priors for output in known]
+    every = {
+        "plain step": step_of(Supervised(student(), [plain.lesson]), batch),
+        "bare teacher": lambda: teacher(batch.images, batch.sizes, priors),
+    }
+    for method in arguments.methods.split(","):
+        plan = plan_of(method, student().spec, teacher.detector.spec)
+        every[method] = step_of(Supervised(student(), [plan.lesson], teacher, plan.judge), batch)
+    if arguments.peer:
+        from peers.lad import lad_step
+
+        images = (batch.images.float() / 255 - 0.45) / 0.22
+        every["mmdetection LAD"] = lad_step(
+            arguments.student, arguments.teacher, images, case.objects[: arguments.batch], case.classes
+        )
+    return every
+
+
+def measure(every, rounds, device):
+    """Seconds of every contender in every round, and the most that others took of the machine in a round."""
+    times, foreign = {name: [] for name in every}, []
+    for number in range(rounds + 1):
+        wait(PATIENCE)
+        watch = Watch()
+        for name, work in every.items():
+            work()
+            start = time.perf_counter()
+            work()
+            if device != "cpu":
+                torch.cuda.synchronize()
+            if number:  # the first round warms up
+                times[name].append(time.perf_counter() - start)
+        foreign.append(watch.share)
+    return times, max(foreign[1:])
+
+
+def main():
+    """Print one Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scene", default="s640_n20", choices=SCENES)
+    parser.add_argument("--family", default="paa")
+    parser.add_argument("--student", default="r18")
+    parser.add_argument("--teacher", default="r50")
+    parser.add_argument("--methods", default="lad,solad,lad+pkd,lad+fgd")
+    parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    times, foreign = measure(contenders(arguments), arguments.rounds, arguments.device)
+    medians = {name: statistics.median(values) for name, values in times.items()}
+    floor = medians["plain step"] + medians["bare teacher"]
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
+    pictures = f"{arguments.batch} pictures of {SCENES[arguments.scene]} objects"
+    networks = f"{arguments.family}-{arguments.student} taught by {arguments.family}-{arguments.teacher}"
+    print(f"{where}, {arguments.threads} threads, torch {torch.__version__}: {pictures}, {networks}")
+    print(f"{arguments.rounds} rounds, others took at most {foreign:.0%} of the machine\n")
+    print("| | median | least | most | over plain step + bare teacher | beside mmdetection's LAD |")
+    print("|---|---|---|---|---|---|")
+    for name, values in times.items():
+        share = "" if name in ("plain step", "bare teacher") else f"{medians[name] / floor:.3f}"
+        beside = f"{medians['mmdetection LAD'] / medians[name]:.2f}" if arguments.peer and name == "lad" else ""
+        spread = f"{min(values):.2f} s | {max(values):.2f} s"
+        print(f"| {name} | {medians[name]:.2f} s | {spread} | {share} | {beside} |")
+
+
+if __name__ == "__main__":
+    main()
