@@ -21,7 +21,7 @@ from peers.case import SCENES, Case
 
 from ladle.detectors import Start, detector_spec
 from ladle.objectives import Supervised
-from ladle.recipes.methods import plan_of
+from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, GroundTruth
 

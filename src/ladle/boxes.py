@@ -28,7 +28,7 @@ __all__ = [
     "pairwise_iou",
 ]
 
-SHIFT_STD, STRETCH_STD = 0.1, 0.2
+STDS = (0.1, 0.2)
 """Scales of the regression targets of anchor-based heads: (dx, dy) and (log dw, log dh)."""
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 """A predicted side is at most 62.5 times its anchor's: keeps exp() finite."""
@@ -103,20 +103,25 @@ def contains(boxes: Float[Tensor, "*#b 4"], points: Float[Tensor, "*#b 2"], marg
     return inner.amin(-1) > margin
 
 
-def decode_deltas(priors: Float[Tensor, "*#b 4"], deltas: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Boxes from anchor deltas (dx, dy, dw, dh), scaled by :data:`SHIFT_STD` and :data:`STRETCH_STD` (R-CNN coder)."""
+def decode_deltas(
+    priors: Float[Tensor, "*#b 4"], deltas: Float[Tensor, "*#b 4"], stds: tuple[float, float] = STDS
+) -> Tensor:
+    """Boxes from anchor deltas (dx, dy, dw, dh), scaled by ``stds`` of shift and stretch (R-CNN coder)."""
+    shift, stretch = stds
     size = priors[..., 2:] - priors[..., :2]
-    center = centers(priors) + size * (deltas[..., :2] * SHIFT_STD)
-    half = size * (deltas[..., 2:] * STRETCH_STD).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
+    center = centers(priors) + size * (deltas[..., :2] * shift)
+    half = size * (deltas[..., 2:] * stretch).clamp(-MAX_LOG_RATIO, MAX_LOG_RATIO).exp() / 2
     return torch.cat([center - half, center + half], dim=-1)
 
 
-def encode_deltas(priors: Float[Tensor, "*#b 4"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
+def encode_deltas(
+    priors: Float[Tensor, "*#b 4"], boxes: Float[Tensor, "*#b 4"], stds: tuple[float, float] = STDS
+) -> Tensor:
     """The deltas that :func:`decode_deltas` turns into ``boxes``; sides are floored at 1e-6 pixels."""
     size = (priors[..., 2:] - priors[..., :2]).clamp(min=IOU_FLOOR)
     shift = (centers(boxes) - centers(priors)) / size
     stretch = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=IOU_FLOOR) / size).log()
-    return torch.cat([shift / SHIFT_STD, stretch / STRETCH_STD], dim=-1)
+    return torch.cat([shift / stds[0], stretch / stds[1]], dim=-1)
 
 
 def decode_distances(points: Float[Tensor, "*#b 2"], distances: Float[Tensor, "*#b 4"]) -> Tensor:

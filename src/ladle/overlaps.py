@@ -55,10 +55,12 @@ def best_overlaps(
     truth: GroundTruth,
     rescue: float | None = None,
     grids: tuple[Grid, ...] | None = None,
+    trust: Float[Tensor, "B P C"] | None = None,
 ) -> Overlaps:
     """Match every box with the object it overlaps most; on a tie the object listed first wins.
 
-    ``grids`` says how the boxes stand if they are priors that know it, which saves time and changes nothing.
+    ``grids`` says how the boxes stand if they are priors that know it, which saves time and changes nothing. ``trust``
+    multiplies each overlap by what its box has of the object's class.
 
     With ``rescue``, objects whose best IoU is at least that, and above 0, claim the boxes that reach it: an object that
     touches no box would otherwise claim every box it does not touch.
@@ -67,6 +69,8 @@ def best_overlaps(
     index, last = torch.zeros_like(best), torch.zeros_like(best)
     peaks = [best[:, :0]]
     for part, overlap in overlap_slices(boxes, valid, truth, grids):
+        if trust is not None:
+            overlap = overlap * _of_class(trust, truth.labels[:, part])
         number = torch.arange(part.start, part.stop, dtype=best.dtype, device=best.device).unsqueeze(-1)
         value, peak = overlap.amax(1), overlap.amax(2)
         better = value > best
@@ -78,6 +82,11 @@ def best_overlaps(
         # The overlap is not needed any more and is written over.
         index = torch.where(better, -overlap.sub_(value.unsqueeze(1)).mul_(_FAR).sub_(number).amax(1), index)
     return Overlaps(best, index.long(), torch.cat(peaks, dim=1), last.long())
+
+
+def _of_class(values: Float[Tensor, "B P C"], labels: Int[Tensor, "B g"]) -> Float[Tensor, "B g P"]:
+    """What every box has of every object's class."""
+    return values.transpose(1, 2).gather(1, labels.unsqueeze(-1).expand(-1, -1, values.shape[1]))
 
 
 def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Tensor, "B P"]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -149,6 +150,11 @@ class Priors(Record):
         """The middle of every prior, ``x y`` in pixels."""
         return (self.boxes[..., :2] + self.boxes[..., 2:]) / 2
 
+    @property
+    def given(self) -> Bool[Tensor, " P"]:
+        """Which proposals are ground truth that was put among them for training; of no use for priors on grids."""
+        return self.level == 1
+
 
 @dataclass(frozen=True)
 class Predictions(Record):
@@ -157,6 +163,11 @@ class Predictions(Record):
     ``boxes`` are decoded. ``quality`` are logits of the localisation quality (IoU or centerness branch), ``edges`` the
     logits of box-edge distributions; None where the detector has no such branch. ``center_prior`` is what AutoAssign
     learns about each class: the middle x, y and the spread x, y of its priors around an object's centre, in strides.
+    ``class_boxes`` is a box for every class, of a head that refines each on its own; ``boxes`` then holds that of the
+    likeliest one.
+
+    Classes are each on their own (sigmoid), unless they are ``exclusive``: then they share one softmax with background,
+    whose logit is 0.
     """
 
     logits: Float[Tensor, "B P C"]
@@ -164,11 +175,29 @@ class Predictions(Record):
     quality: Float[Tensor, "B P"] | None = None
     edges: Float[Tensor, "B P 4 K"] | None = None
     center_prior: Float[Tensor, "B C 4"] | None = None
+    class_boxes: Float[Tensor, "B P C 4"] | None = None
+    exclusive: bool = False
+
+    @classmethod
+    def unsaid(cls, priors: Priors, classes: int, batch: int) -> Predictions:
+        """What is known of proposals before anybody looks at them: where they are."""
+        boxes = priors.boxes.expand(batch, -1, -1)
+        return cls(boxes.new_zeros(batch, boxes.shape[1], classes), boxes, exclusive=True)
+
+    @property
+    def odds(self) -> Float[Tensor, "B P C"]:
+        """The logits of the class probabilities, in float32; those that are not ``exclusive`` are that already."""
+        logits = self.logits.float()
+        if not self.exclusive:
+            return logits
+        log_chance = logits - F.pad(logits, (0, 1)).logsumexp(-1, keepdim=True)
+        # Below 1 by what float32 can tell, so that a class that is certain stays finite.
+        return log_chance - (-torch.expm1(log_chance.clamp(max=-1e-7))).log()
 
     @property
     def scores(self) -> Float[Tensor, "B P C"]:
-        """Class probabilities, each class on its own (sigmoid), in float32."""
-        return self.logits.float().sigmoid()
+        """Class probabilities, in float32."""
+        return F.pad(self.logits.float(), (0, 1)).softmax(-1)[..., :-1] if self.exclusive else self.odds.sigmoid()
 
 
 @dataclass(frozen=True)

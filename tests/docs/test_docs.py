@@ -19,7 +19,8 @@ from ladle.cli.main import VERBS
 from ladle.detectors import detector_spec
 from ladle.objectives import Lesson
 from ladle.recipes.lessons import ASSIGNERS, HOME
-from ladle.recipes.methods import METHODS, plan_of
+from ladle.recipes.methods import METHODS
+from ladle.recipes.plans import plan_of
 from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS
 
 ROOT = Path(__file__).parents[2]
@@ -311,7 +312,11 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     run("set -e\n" + "\n".join(blocks(text, "bash")), ["bash", "-s"], tmp_path)
     said = run("\n".join(blocks(text, "python")), [sys.executable, "-"], tmp_path)
     assert said.count("obeys:") == len(ASSIGNER_LAWS)
-    for file in ("runs/colearn/pair/weights/second-best.safetensors", "runs/val/student/results.json", "runs/predict/results.json"):
+    for file in (
+        "runs/colearn/pair/weights/second-best.safetensors",
+        "runs/val/student/results.json",
+        "runs/predict/results.json",
+    ):
         assert (tmp_path / file).is_file()
     for name in re.findall(r"^\| `([\w./]+)` \|", section(text, "Train a teacher"), flags=re.MULTILINE):
         assert (tmp_path / "runs/train/teacher" / name).exists()

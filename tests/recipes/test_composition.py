@@ -13,7 +13,8 @@ from ladle.detectors import detector_spec, load_detector, save_detector
 from ladle.errors import UserError
 from ladle.objectives import Supervised
 from ladle.recipes import distill, train
-from ladle.recipes.methods import DISTILLERS, plan_of
+from ladle.recipes.methods import DISTILLERS
+from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
 from tests.recipes.test_conformance import loss_of, scenes
 from tests.recipes.test_train import stop_after

@@ -14,7 +14,7 @@ from ladle.detectors.ready_made import FAMILIES
 from ladle.evaluation import evaluate
 from ladle.objectives import Supervised
 from ladle.recipes.lessons import ASSIGNERS, HOME, lesson_of
-from ladle.recipes.methods import plan_of
+from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, Term
 

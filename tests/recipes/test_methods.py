@@ -12,7 +12,7 @@ from ladle.detectors.ready_made import FAMILIES
 from ladle.distillers import PKD, LocalizationDistillation, SoftLabels
 from ladle.errors import UserError
 from ladle.objectives import Timed
-from ladle.recipes import methods
+from ladle.recipes import plans
 from ladle.recipes.lessons import ASSIGNERS, HOME
 from ladle.recipes.methods import METHODS, times_of
 
@@ -22,7 +22,7 @@ def spec(family):
 
 
 def plan_of(method, student, teacher=None, assigner=None):
-    return methods.plan_of(method, spec(student), spec(teacher), assigner)
+    return plans.plan_of(method, spec(student), spec(teacher), assigner)
 
 
 SOLAD = SoftLabels(weight=2.0, quality=10.0, box=1.3, least=0.5, gamma=0.5)
@@ -213,7 +213,7 @@ def test_localization_distillation_has_the_released_settings_of_its_family(famil
 def test_one_softmax_for_a_box_asks_for_equal_bins():
     own = spec("retinanet+dist")
     guide = replace(own, head=replace(own.head, bins=9))
-    (found,) = methods.plan_of("ld", own, guide).lesson.distillers
+    (found,) = plans.plan_of("ld", own, guide).lesson.distillers
     assert found.rows == "edge"
 
 
@@ -233,7 +233,7 @@ def test_features_alone_ask_for_nothing_else():
 def test_weights_and_times_are_read_for_all_or_by_word():
     found = times_of("lad+ld+pkd", "0.5", "pkd=1", "ld=10,pkd=20")
     assert found == {"ld": {"weight": 0.5, "until": 10.0}, "pkd": {"weight": 0.5, "warmup": 1.0, "until": 20.0}}
-    plan = methods.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), times=found)
+    plan = plans.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), times=found)
     assert plan.lesson.distillers == (
         Timed(LocalizationDistillation(), 0.5, 0.0, 10.0),
         Timed(PKD(), 0.5, 1.0, 20.0),

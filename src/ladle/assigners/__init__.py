@@ -14,6 +14,7 @@ from ladle.assigners.ota import OTA
 from ladle.assigners.paa import PAA
 from ladle.assigners.protocol import Assigner, Evidence, EvidenceAssigner
 from ladle.assigners.pseudo_iou import PseudoIoU
+from ladle.assigners.sampling import Sample, thinned
 from ladle.assigners.sim_ota import SimOTA
 from ladle.assigners.surer import Surer, Verdict
 from ladle.assigners.task_aligned import TaskAligned
@@ -31,8 +32,10 @@ __all__ = [
     "Hungarian",
     "MaxIoU",
     "PseudoIoU",
+    "Sample",
     "SimOTA",
     "Surer",
     "TaskAligned",
     "Verdict",
+    "thinned",
 ]

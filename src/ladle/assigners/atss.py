@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from ladle.assigners.judged import pair_trust
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers, contains, iou
 from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
@@ -36,6 +37,8 @@ class ATSS:
             left without a prior keeps those of the paper's rule.
         keep_count: with ``predictions``, each object takes as many priors as by the paper's rule, those whose
             predictions overlap it most, whatever the threshold. Refined boxes overlap far better than anchors do.
+        class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
+            class; 0 leaves them alone.
     """
 
     topk: int = 9
@@ -43,6 +46,7 @@ class ATSS:
     crowd: float = 0.5
     boxes: Literal["priors", "predictions"] = "priors"
     keep_count: bool = False
+    class_power: float = 0.0
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -54,6 +58,8 @@ class ATSS:
         chosen = eligible & (overlap >= mean_plus_spread(overlap, found))
         if self.boxes == "predictions":
             overlap = iou(boxes_at(predictions.boxes, near), objects).nan_to_num(0.0)
+            trust = pair_trust(Pairs.table(near, found), predictions, truth, self.class_power)
+            overlap = (overlap.flatten() * trust).view_as(overlap)
             chosen = self._judged(overlap, found, eligible, chosen)
         batch, count = len(truth.labels), priors.boxes.shape[1]
         positive, index = settle(Pairs.table(near, chosen), overlap.flatten(), batch, count)

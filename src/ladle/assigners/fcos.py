@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ladle.assigners.judged import pair_trust
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import area, centers, contains, iou
 from ladle.overlaps import outside_crowds
@@ -35,6 +36,8 @@ class FCOS:
         boxes: ``priors`` decides by geometry alone (the paper). With ``predictions`` each object takes as many points
             as by the paper's rule, but those within it, of a suitable level, whose predicted boxes overlap it most: a
             teacher can judge. Points that several objects want go to the one overlapped most.
+        class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
+            class; 0 leaves them alone.
     """
 
     radius: float | None = 1.5
@@ -42,6 +45,7 @@ class FCOS:
     closed: bool = True
     crowd: float = 0.5
     boxes: Literal["priors", "predictions"] = "priors"
+    class_power: float = 0.0
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -64,6 +68,7 @@ class FCOS:
             home = pairs.image * truth.labels.shape[1] + pairs.object
             many = torch.zeros_like(truth.labels).flatten().index_add(0, home, (middle & pairs.real).long())
             overlap = iou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)).nan_to_num(0.0)
+            overlap = overlap * pair_trust(pairs, predictions, truth, self.class_power)
             learns = ranks(pairs, -overlap) < many.index_select(0, home)
             yield replace(pairs, real=pairs.real & learns), overlap
 

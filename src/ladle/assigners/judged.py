@@ -12,9 +12,24 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.pairs import Pairs, ranks
-from ladle.types import Assignment
+from ladle.types import Assignment, GroundTruth, Predictions
 
-__all__ = ["count_per_object", "keep_counts", "or_else"]
+__all__ = ["class_trust", "count_per_object", "keep_counts", "or_else", "pair_trust"]
+
+
+def class_trust(predictions: Predictions, power: float) -> Float[Tensor, "B P C"] | None:
+    """By what a judge's overlaps are multiplied for objects of each class; None where it is 1.
+
+    What is not a number trusts nobody.
+    """
+    return predictions.scores.nan_to_num(0.0).pow(power) if power else None
+
+
+def pair_trust(pairs: Pairs, predictions: Predictions, truth: GroundTruth, power: float) -> Float[Tensor, " N"] | float:
+    """The same for each pair of a prior and an object."""
+    if not power:
+        return 1.0
+    return pairs.of_label(predictions.odds, truth.labels).sigmoid().nan_to_num(0.0).pow(power)
 
 
 def count_per_object(index: Int[Tensor, "B P"], marked: Bool[Tensor, "B P"], objects: int) -> Int[Tensor, "B G"]:

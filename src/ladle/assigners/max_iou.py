@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ladle.assigners.judged import count_per_object, keep_counts, or_else
+from ladle.assigners.judged import class_trust, count_per_object, keep_counts, or_else
 from ladle.assigners.protocol import full_precision
 from ladle.overlaps import Overlaps, best_overlaps, outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -34,6 +34,8 @@ class MaxIoU:
             which lets a teacher judge. An object that would be left without a prior keeps those of the papers' rule.
         keep_count: with ``predictions``, each object takes as many priors as by the papers' rule, and spares as many,
             those whose predictions overlap it most, whatever the thresholds.
+        class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
+            class; 0 leaves them alone.
     """
 
     positive: float = 0.5
@@ -43,6 +45,7 @@ class MaxIoU:
     crowd: float = 0.5
     boxes: Literal["priors", "predictions"] = "priors"
     keep_count: bool = False
+    class_power: float = 0.0
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -50,7 +53,13 @@ class MaxIoU:
         overlaps = best_overlaps(priors.boxes, priors.valid, truth, self.rescue, priors.grids)
         plan = self._decide(overlaps)
         if self.boxes == "predictions":
-            judged = best_overlaps(predictions.boxes.nan_to_num(), priors.valid, truth, self.rescue)
+            judged = best_overlaps(
+                predictions.boxes.nan_to_num(),
+                priors.valid,
+                truth,
+                self.rescue,
+                trust=class_trust(predictions, self.class_power),
+            )
             objects = truth.labels.shape[1]
             chosen = self._as_many(judged, plan, overlaps, objects) if self.keep_count else self._decide(judged)
             plan = or_else(chosen, plan, objects)

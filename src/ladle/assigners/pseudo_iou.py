@@ -35,6 +35,8 @@ class PseudoIoU:
             point keeps those of the paper's rule.
         keep_count: with ``predictions``, each object takes as many points as by the paper's rule, whatever the
             threshold.
+        class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
+            class; 0 leaves them alone.
     """
 
     threshold: float = 0.4
@@ -42,16 +44,19 @@ class PseudoIoU:
     crowd: float = 0.5
     boxes: Literal["priors", "predictions"] = "priors"
     keep_count: bool = False
+    class_power: float = 0.0
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by geometry; the predictions are looked at only if their boxes are asked for."""
         matched = self.match(predictions, priors, truth)
-        target, _ = truth.at(matched.index)
+        target, label = truth.at(matched.index)
         plan = self._above(matched, pseudo_iou(priors.centers, target))
         if self.boxes == "predictions":
             objects = truth.labels.shape[1]
             overlap = iou(predictions.boxes, target).nan_to_num(0.0)
+            if self.class_power:
+                overlap = overlap * predictions.scores.gather(-1, label.unsqueeze(-1))[..., 0].pow(self.class_power)
             if self.keep_count:
                 many = count_per_object(plan.index, plan.positive, objects)
                 plan = keep_counts(matched.index, overlap, matched.positive, many, torch.zeros_like(many))

@@ -5,10 +5,14 @@ from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
+from ladle.detectors.proposals import PLAIN_STDS, ProposalSpec, ProposalStage
 from ladle.detectors.ready_made import READY_MADE, Start, detector_spec
+from ladle.detectors.regions import RegionSpec, RegionStage
+from ladle.detectors.torchvision_models import from_torchvision
 from ladle.detectors.weights import load_detector, read_spec, save_detector
 
 __all__ = [
+    "PLAIN_STDS",
     "READY_MADE",
     "Anchors",
     "BackboneSpec",
@@ -17,8 +21,13 @@ __all__ = [
     "Detector",
     "DetectorSpec",
     "Inference",
+    "ProposalSpec",
+    "ProposalStage",
+    "RegionSpec",
+    "RegionStage",
     "Start",
     "detector_spec",
+    "from_torchvision",
     "load_detector",
     "read_spec",
     "save_detector",

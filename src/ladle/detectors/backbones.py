@@ -1,4 +1,4 @@
-"""Backbones: networks that turn a picture into feature maps of stride 8, 16 and 32."""
+"""Backbones: networks that turn a picture into feature maps of stride 8, 16 and 32, and of stride 4 if wanted."""
 
 from __future__ import annotations
 
@@ -31,12 +31,14 @@ class BackboneSpec:
         norm: ``batch`` and ``group`` train; ``frozen`` keeps the statistics and scales that came with the weights.
         pretrained: fetch ImageNet weights from the model's hub.
         weights: a file of weights to start from instead (.safetensors, or a .pth of tensors).
+        finest: stride of the finest map: 8, or 4 for detectors in two stages on large pictures.
     """
 
     name: str
     norm: Norm = "batch"
     pretrained: bool = False
     weights: str | None = None
+    finest: Literal[4, 8] = 8
 
     def build(self) -> Backbone:
         """Build the network; a source of weights that cannot be had is an error, never a random start."""
@@ -58,14 +60,15 @@ class BackboneSpec:
         if self.name in SMALL:
             if self.pretrained:
                 raise UserError(f"{self.name} has no published weights: leave out --pretrained")
-            return Backbone(SmallResNet(SMALL[self.name], self.norm), SMALL[self.name][2:])
+            levels = len(_strides(self.finest))
+            return Backbone(SmallResNet(SMALL[self.name], self.norm, levels), SMALL[self.name][-levels:])
         if self.name in RESNETS:
-            return _resnet(RESNETS[self.name], self.norm, self.pretrained)
-        return _timm(self.name, self.norm, self.pretrained)
+            return _resnet(RESNETS[self.name], self.norm, self.pretrained, self.finest)
+        return _timm(self.name, self.norm, self.pretrained, self.finest)
 
 
 class Backbone(nn.Module):
-    """A network and the widths of the three maps it gives (strides 8, 16, 32)."""
+    """A network and the widths of the maps it gives, of strides 8, 16 and 32 or from 4 on."""
 
     def __init__(self, body: nn.Module, channels: Sequence[int]) -> None:
         super().__init__()
@@ -81,8 +84,9 @@ class Backbone(nn.Module):
 class SmallResNet(nn.Module):
     """A residual network narrow enough to train on a CPU: a stem, then one basic block per stride."""
 
-    def __init__(self, widths: Sequence[int], norm: Norm) -> None:
+    def __init__(self, widths: Sequence[int], norm: Norm, levels: int = 3) -> None:
         super().__init__()
+        self.levels = levels
         self.stem = _conv(3, widths[0], 2, norm)
         pairs = zip(widths[:-1], widths[1:], strict=True)
         self.blocks = nn.ModuleList(_Block(narrow, wide, norm) for narrow, wide in pairs)
@@ -92,7 +96,7 @@ class SmallResNet(nn.Module):
         for block in self.blocks:
             x = block(x)
             maps.append(x)
-        return maps[1:]
+        return maps[-self.levels :]
 
 
 class _Block(nn.Module):
@@ -120,19 +124,23 @@ def group_norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(groups, channels)
 
 
-def _resnet(name: str, norm: Norm, pretrained: bool) -> Backbone:
+def _strides(finest: int) -> tuple[int, ...]:
+    return tuple(stride for stride in (4, 8, 16, 32) if stride >= finest)
+
+
+def _resnet(name: str, norm: Norm, pretrained: bool, finest: int) -> Backbone:
     from torchvision.models import get_model
     from torchvision.models._utils import IntermediateLayerGetter
 
     with _fetching(name):
         layer = group_norm if norm == "group" else nn.BatchNorm2d
         net = get_model(name, weights="IMAGENET1K_V1" if pretrained else None, norm_layer=layer)
-    width = net.fc.in_features
-    body = IntermediateLayerGetter(net, {f"layer{n}": f"c{n + 1}" for n in (2, 3, 4)})
-    return Backbone(body, (width // 4, width // 2, width))
+    layers = range(5 - len(_strides(finest)), 5)
+    body = IntermediateLayerGetter(net, {f"layer{n}": f"c{n + 1}" for n in layers})
+    return Backbone(body, tuple(net.fc.in_features // 2 ** (4 - n) for n in layers))
 
 
-def _timm(name: str, norm: Norm, pretrained: bool) -> Backbone:
+def _timm(name: str, norm: Norm, pretrained: bool, finest: int) -> Backbone:
     import timm
 
     if norm == "group":
@@ -144,10 +152,11 @@ def _timm(name: str, norm: Norm, pretrained: bool) -> Backbone:
         )
     maps = timm.create_model(name, features_only=True).feature_info
     strides = [int(reduction) for reduction in maps.reduction()]  # type: ignore[union-attr, operator]
-    missing = [stride for stride in (8, 16, 32) if stride not in strides]
+    missing = [stride for stride in _strides(finest) if stride not in strides]
     if missing:
-        raise UserError(f"backbone {name} has no map of stride {missing[0]}: choose one with strides 8, 16 and 32")
-    wanted = tuple(strides.index(stride) for stride in (8, 16, 32))
+        every = ", ".join(map(str, _strides(finest)))
+        raise UserError(f"backbone {name} has no map of stride {missing[0]}: choose one with strides {every}")
+    wanted = tuple(strides.index(stride) for stride in _strides(finest))
     with _fetching(name):
         net = timm.create_model(name, features_only=True, pretrained=pretrained, out_indices=wanted)
     return Backbone(net, net.feature_info.channels())  # type: ignore[union-attr, operator]

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ladle.detectors.backbones import Backbone, BackboneSpec
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
+from ladle.detectors.proposals import ProposalSpec, ProposalStage
+from ladle.detectors.regions import RegionSpec, RegionStage
 from ladle.types import Batch, Detections, GroundTruth, Output, Priors, Pyramid
 
-__all__ = ["Detector", "DetectorSpec", "Neck"]
+__all__ = ["Detector", "DetectorSpec", "Neck", "Stage"]
 
-STRIDES = (8, 16, 32, 64, 128)
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
@@ -27,7 +29,9 @@ class DetectorSpec:
     """A detector in plain values, as stored beside its weights.
 
     ``classes`` are in label order, ``category_ids`` are the data set's own ids of these classes, for results files.
-    ``extra`` counts the pyramid levels above stride 32, 0 or 2. ``imgsz`` is the long side it was trained at.
+    ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
+    ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` normalises
+    the pyramid. ``imgsz`` is the long side it was trained at.
     """
 
     name: str
@@ -35,17 +39,21 @@ class DetectorSpec:
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     backbone: BackboneSpec
-    head: DenseSpec
+    head: DenseSpec | ProposalSpec
     inference: Inference = field(default_factory=Inference)
     extra: int = 2
     imgsz: int = 640
+    regions: tuple[RegionSpec, ...] = ()
+    neck_norm: bool = False
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
 
     @property
     def strides(self) -> tuple[int, ...]:
         """Strides of the pyramid's levels."""
-        return STRIDES[: 3 + self.extra]
+        first = self.backbone.finest
+        levels = (3 if first == 8 else 4) + self.extra
+        return tuple(first * 2**level for level in range(levels))
 
     @property
     def pyramid(self) -> Pyramid:
@@ -55,8 +63,9 @@ class DetectorSpec:
     def build(self) -> Detector:
         """Build the detector, its backbone started as the spec says and the rest at random."""
         backbone = self.backbone.build()
-        neck = Neck(backbone.channels, self.head.width, self.extra)
-        detector = Detector(self, backbone, neck, [self.head.build(len(self.classes), self.strides)])
+        neck = Neck(backbone.channels, self.head.width, self.extra, self.neck_norm)
+        stages = [part.build(len(self.classes), self.strides) for part in (self.head, *self.regions)]
+        detector = Detector(self, backbone, neck, stages)
         # Channels last: a fifth faster on the CPU for our small networks, and what half precision wants on a GPU.
         return detector.to(memory_format=torch.channels_last)
 
@@ -70,15 +79,33 @@ class DetectorSpec:
     def from_json(cls, text: str) -> DetectorSpec:
         """The spec that :meth:`to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
         values = json.loads(text)
-        head = values["head"]
-        anchors: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in head["anchors"].items()}
         rebuilt: dict[str, Any] = {
             "backbone": BackboneSpec(**values["backbone"]),
-            "head": DenseSpec(**(head | {"anchors": Anchors(**anchors)})),
+            "head": _head(values["head"]),
             "inference": Inference(**values["inference"]),
+            "regions": tuple(_region(region) for region in values.get("regions", ())),
         }
-        plain: dict[str, Any] = {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-        return cls(**(plain | rebuilt))
+        return cls(**(_tupled(values) | rebuilt))
+
+
+Stage = DenseStage | ProposalStage | RegionStage
+"""One step from feature maps to predictions."""
+
+
+def _tupled(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON knows no tuples."""
+    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def _head(values: dict[str, Any]) -> DenseSpec | ProposalSpec:
+    """A proposal network is told by what it keeps."""
+    kind = ProposalSpec if "keep" in values else DenseSpec
+    return kind(**(_tupled(values) | {"anchors": Anchors(**_tupled(values["anchors"]))}))
+
+
+def _region(values: dict[str, Any]) -> RegionSpec:
+    proposals = values["proposals"] and _head(values["proposals"])
+    return RegionSpec(**(_tupled(values) | {"proposals": proposals}))
 
 
 class Detector(nn.Module):
@@ -87,7 +114,7 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DetectorSpec, backbone: Backbone, neck: Neck, stages: Sequence[DenseStage]) -> None:
+    def __init__(self, spec: DetectorSpec, backbone: Backbone, neck: Neck, stages: Sequence[Stage]) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
@@ -112,7 +139,7 @@ class Detector(nn.Module):
         """
         features = self.look(images)
         outputs: list[Output] = []
-        for number, stage in enumerate(cast("Sequence[DenseStage]", self.stages)):
+        for number, stage in enumerate(self.chain):
             previous = outputs[-1] if outputs else None
             own = priors[number] if priors is not None else stage.propose(features, previous, truth, sizes)
             said, towers = stage(features, own, inside)
@@ -131,30 +158,45 @@ class Detector(nn.Module):
         return self.spec.pyramid
 
     @property
-    def head(self) -> DenseStage:
-        """The head of the last stage."""
-        return cast("DenseStage", self.stages[-1])
+    def chain(self) -> list[Stage]:
+        """The stages, the first one first."""
+        return [cast("Stage", stage) for stage in self.stages]
+
+    @property
+    def head(self) -> DenseStage | None:
+        """The head of the last stage, if that is dense."""
+        last = self.chain[-1]
+        return last if isinstance(last, DenseStage) else None
 
     @torch.no_grad()
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:
         """Find the objects of a batch, in the pixels of the pictures on disk."""
-        output = self(batch.images, batch.sizes)[-1]
+        outputs = self(batch.images, batch.sizes)
+        output = _agreed(outputs[-len(self.spec.regions) :]) if len(self.spec.regions) > 1 else outputs[-1]
         return (inference or self.spec.inference).find(output, batch.sizes, batch.originals)
+
+
+def _agreed(outputs: Sequence[Output]) -> Output:
+    """The last of several looks at the same proposals, with the mean of all looks' class chances (Cascade R-CNN)."""
+    chances = torch.stack([F.pad(one.predictions.logits.float(), (0, 1)).softmax(-1) for one in outputs]).mean(0)
+    logs = chances.clamp(min=1e-38).log()
+    said = replace(outputs[-1].predictions, logits=logs[..., :-1] - logs[..., -1:])
+    return replace(outputs[-1], predictions=said)
 
 
 class Neck(nn.Module):
     """torchvision's feature pyramid over the backbone's maps, with up to two coarser levels on top."""
 
-    def __init__(self, channels: Sequence[int], width: int, extra: int) -> None:
+    def __init__(self, channels: Sequence[int], width: int, extra: int, norm: bool = False) -> None:
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
-        from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+        from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
-        blocks = LastLevelP6P7(width, width) if extra else None
+        blocks = LastLevelP6P7(width, width) if extra == 2 else LastLevelMaxPool() if extra else None
         self.levels = len(channels) + extra
-        self.fpn = FeaturePyramidNetwork(list(channels), width, blocks)
+        self.fpn = FeaturePyramidNetwork(list(channels), width, blocks, nn.BatchNorm2d if norm else None)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps of stride 8, 16, 32 to pyramid levels of stride 8, 16, 32 (64, 128)."""
+        """Maps of the backbone to pyramid levels of the same strides, and of coarser ones on top."""
         pyramid = self.fpn({str(index): level for index, level in enumerate(maps)})
         return tuple(pyramid.values())[: self.levels]

@@ -29,6 +29,7 @@ class Inference:
         candidates: best priors kept per level before suppression.
         keep: most detections per picture.
         voting: whether each kept box becomes the average of what it suppressed, weighted by overlap and score (PAA).
+        least: least side of a box in pixels, once it is cut at the border of its picture.
     """
 
     rule: Literal["class", "product", "root"] = "class"
@@ -37,6 +38,7 @@ class Inference:
     candidates: int = 1000
     keep: int = 100
     voting: bool = False
+    least: float = 0.0
 
     def find(self, output: Output, sizes: Int[Tensor, "B 2"], originals: Int[Tensor, "B 2"]) -> list[Detections]:
         """Detections of every picture, best first, in the pixels of ``originals`` (B,2)."""
@@ -46,7 +48,10 @@ class Inference:
         classes = scores.shape[-1]
         image, prior, label = self._candidates(scores, output.priors.counts)
         score = scores[image, prior, label]
-        boxes = clip(output.predictions.boxes.float(), sizes)[image, prior]
+        boxes = clip(_boxes(output.predictions, image, prior, label)[:, None], sizes.index_select(0, image))[:, 0]
+        if self.least:
+            wide = ((boxes[:, 2:] - boxes[:, :2]) >= self.least).all(-1)
+            image, label, score, boxes = image[wide], label[wide], score[wide], boxes[wide]
         kept = batched_nms(boxes, score, image * classes + label, self.nms)
         return [
             self._picture(boxes, score, label, image == row, kept[image[kept] == row][: self.keep], stretch)
@@ -81,6 +86,15 @@ class Inference:
         if self.voting:
             found = _vote(found, label[kept], boxes[here], score[here], label[here])
         return Detections(found * stretch, score[kept], label[kept])
+
+
+def _boxes(
+    said: Predictions, image: Int[Tensor, " N"], prior: Int[Tensor, " N"], label: Int[Tensor, " N"]
+) -> Float[Tensor, "N 4"]:
+    """The box of every candidate, that of its class where each has one."""
+    if said.class_boxes is not None:
+        return said.class_boxes[image, prior, label].float()
+    return said.boxes[image, prior].float()
 
 
 def _vote(

@@ -26,11 +26,13 @@ class Anchors:
         ratios: heights over widths at equal area. At one location the ratios vary slowest, as in mmdetection.
         offset: 0 for ATSS, PAA, GFL, RetinaNet and AutoAssign (mmdetection), 0.5 for grids that sit in the cells'
             middles (FCOS, YOLOX). A teacher must use its student's.
+        rounded: whether half sides are whole pixels (torchvision).
     """
 
     scales: tuple[float, ...] = (8.0,)
     ratios: tuple[float, ...] = (1.0,)
     offset: float = 0.0
+    rounded: bool = False
 
     @property
     def per_location(self) -> int:
@@ -64,6 +66,7 @@ class Anchors:
 
     def _level(self, height: int, width: int, stride: int, device: torch.device) -> Float[Tensor, "N 4"]:
         half = self.halves().to(device) * stride
+        half = half.round() if self.rounded else half
         shape = torch.cat([-half, half], dim=-1)
         y = (torch.arange(height, device=device) + self.offset) * stride
         x = (torch.arange(width, device=device) + self.offset) * stride

@@ -8,13 +8,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
-from typing import Any
+from typing import Any, Literal
 
 from ladle.detectors.atss import atss_head, atss_inference
 from ladle.detectors.autoassign import autoassign_head, autoassign_inference
 from ladle.detectors.backbones import RESNETS, SMALL, BackboneSpec, Norm
 from ladle.detectors.dense import DenseSpec
 from ladle.detectors.detector import DetectorSpec
+from ladle.detectors.faster_rcnn import cascade_regions, faster_rcnn_regions, proposal_head, region_inference
 from ladle.detectors.fcos import fcos_head, fcos_inference
 from ladle.detectors.gfl import gfl_head, gfl_inference
 from ladle.detectors.ota import ota_head, ota_inference
@@ -25,7 +26,7 @@ from ladle.detectors.tood import tood_head, tood_inference
 from ladle.detectors.yolox import yolox_head, yolox_inference
 from ladle.errors import UserError
 
-__all__ = ["FAMILIES", "HEADS", "READY_MADE", "Start", "detector_spec"]
+__all__ = ["FAMILIES", "HEADS", "READY_MADE", "REGION_FAMILIES", "Start", "detector_spec"]
 
 FAMILIES = {
     "retinanet": (retinanet_head, retinanet_inference),
@@ -41,6 +42,9 @@ FAMILIES = {
 }
 """A family's head and how its predictions are read."""
 
+REGION_FAMILIES = {"fasterrcnn": faster_rcnn_regions, "cascade": cascade_regions}
+"""The families in several stages: what comes after a proposal network."""
+
 HEADS: dict[str, dict[str, Any]] = {
     "dist": {"box": "distribution"},
     "cop": {"objectness": "conditional"},
@@ -48,7 +52,9 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 """What may be put behind a family with a plus: fields of its head."""
 
-READY_MADE = tuple(f"{family}-{backbone}" for family in FAMILIES for backbone in (*SMALL, *RESNETS))
+READY_MADE = tuple(
+    f"{family}-{backbone}" for family in (*FAMILIES, *REGION_FAMILIES) for backbone in (*SMALL, *RESNETS)
+)
 """The names that come with settings of their own; any timm model works behind the dash as well."""
 
 
@@ -88,24 +94,39 @@ def detector_spec(
     """Look up ``<family>-<backbone>``, or ``<family>+<head>-<backbone>``, for a set of classes."""
     kind, _, backbone = name.partition("-")
     family, *heads = kind.split("+")
-    if family not in FAMILIES or not backbone:
+    if family not in {*FAMILIES, *REGION_FAMILIES} or not backbone:
         close = get_close_matches(name, READY_MADE, n=1)
         hint = f"did you mean {close[0]}?" if close else "`ladle models` lists them"
         raise UserError(f"no detector is called {name!r}: expected <family>-<backbone> such as paa-r18; {hint}")
     size = _SIZES.get(backbone, _PAPER)
-    head, inference = FAMILIES[family]
     norm: Norm = start.norm or ("frozen" if start.pretrained or start.weights else "batch")
-    return DetectorSpec(
+    finest: Literal[4, 8] = 4 if family in REGION_FAMILIES and size is _PAPER else 8
+    spec = DetectorSpec(
         name=name,
         family=family,
         classes=tuple(classes),
         category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
-        backbone=BackboneSpec(backbone, norm, start.pretrained, start.weights),
-        head=_with(head(size.width, size.depth, size.scale), heads, name),
-        inference=inference(),
+        backbone=BackboneSpec(backbone, norm, start.pretrained, start.weights, finest),
+        head=DenseSpec(),
         extra=size.extra,
         imgsz=size.imgsz if imgsz is None else imgsz,
     )
+    return _in_stages(spec, size, heads) if family in REGION_FAMILIES else _dense(spec, size, heads)
+
+
+def _dense(spec: DetectorSpec, size: _Size, options: Sequence[str]) -> DetectorSpec:
+    head, inference = FAMILIES[spec.family]
+    return replace(
+        spec, head=_with(head(size.width, size.depth, size.scale), options, spec.name), inference=inference()
+    )
+
+
+def _in_stages(spec: DetectorSpec, size: _Size, options: Sequence[str]) -> DetectorSpec:
+    if options:
+        raise UserError(f"{spec.name}: +{options[0]} is a dense head, and {spec.family} has none; leave it out")
+    head = proposal_head(size.width, size.scale)
+    regions = REGION_FAMILIES[spec.family](head)
+    return replace(spec, head=head, regions=regions, inference=region_inference(), extra=min(size.extra, 1))
 
 
 def _with(head: DenseSpec, options: Sequence[str], name: str) -> DenseSpec:

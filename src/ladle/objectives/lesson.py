@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ladle.assigners import Assigner
+from ladle.assigners import Assigner, Sample
 from ladle.distillers import Distiller, DistillerSpec
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Criterion", "Lesson", "Timed"]
+__all__ = ["Criterion", "Lesson", "Timed", "is_over"]
 
 
 @runtime_checkable
@@ -49,9 +49,25 @@ class Lesson:
     """Which prior learns which object, what that costs, and what else the teacher teaches.
 
     Without a ``criterion`` the objects serve the distillers alone: learning from the teacher without ground truth. A
-    distiller works all the time, or when its :class:`Timed` says.
+    distiller works all the time, or when its :class:`Timed` says. ``sample`` draws a few priors of the plan, as
+    detectors in two stages do. ``afterwards`` is the rule once a teacher no longer judges, if it differs.
     """
 
     assign: Assigner
     criterion: Criterion | None
     distillers: tuple[Distiller | DistillerSpec | Timed, ...] = ()
+    sample: Sample | None = None
+    afterwards: Assigner | None = None
+
+    def rule(self, over: bool) -> Assigner:
+        """The assigner, or the one for when a teacher's judging is ``over``."""
+        return self.afterwards if over and self.afterwards is not None else self.assign
+
+
+def is_over(until: float | None, epoch: float | None) -> bool:
+    """Whether a teacher has stopped judging; raises ValueError where nobody has told the time."""
+    if until is None:
+        return False
+    if epoch is None:
+        raise ValueError("the teacher stops judging at some time: tell the objective the time, objective.at(epoch)")
+    return epoch > until

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from ladle.objectives.lesson import Lesson
+from ladle.objectives.lesson import Lesson, is_over
 from ladle.objectives.teaching import Teaching, joined, kept_in_graph
 from ladle.teachers import Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Term
@@ -33,8 +33,12 @@ class Supervised(nn.Module):
         lessons: Sequence[Lesson],
         teacher: Teacher | None = None,
         judge: Literal["student", "teacher"] = "student",
+        judge_until: float | None = None,
     ) -> None:
-        """Take one lesson per stage of the student; raises ValueError where a teacher is needed and missing."""
+        """Take one lesson per stage of the student; raises ValueError where a teacher is needed and missing.
+
+        ``judge_until`` is the epoch after which a student that was judged by its teacher judges itself.
+        """
         super().__init__()
         needs = judge == "teacher" or any(lesson.distillers for lesson in lessons)
         if needs and teacher is None:
@@ -43,6 +47,8 @@ class Supervised(nn.Module):
         self.lessons = tuple(lessons)
         self.teacher = teacher
         self.judge = judge
+        self.judge_until = judge_until
+        self.epoch: float | None = None
         self.teachings = nn.ModuleList(Teaching(lesson, student, teacher) for lesson in lessons)
         self.monitor: dict[str, Tensor] = {}
 
@@ -50,12 +56,13 @@ class Supervised(nn.Module):
         """The terms of one batch; ``monitor`` then holds how many positives an object has on average."""
         student = self.student(batch.images, batch.sizes, batch.truth, **self._deep(0))
         teacher = self._asked(batch, student)
-        judges = teacher if self.judge == "teacher" else student
+        over = is_over(self.judge_until, self.epoch)
+        judges = teacher if self.judge == "teacher" and not over else student
         terms: dict[str, Term] = {}
         for lesson, teaching, own, judge, guide in zip(
             self.lessons, self.teachings, student, judges, teacher, strict=True
         ):
-            assignment = lesson.assign(judge.predictions, own.priors, batch.truth)
+            assignment = lesson.rule(over)(judge.predictions, own.priors, batch.truth)
             if lesson.criterion is not None:
                 terms |= lesson.criterion(own, batch.truth, assignment)
             terms = joined(terms, teaching(own, guide, batch.truth, assignment))
@@ -63,7 +70,8 @@ class Supervised(nn.Module):
         return kept_in_graph(terms, self._teachings)
 
     def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: some distillers come and go."""
+        """Say how many epochs are done, a fraction within an epoch: judges and distillers come and go."""
+        self.epoch = epoch
         for teaching in self._teachings:
             teaching.epoch = epoch
 
@@ -78,7 +86,8 @@ class Supervised(nn.Module):
 
     def _asked(self, batch: Batch, student: list[Output]) -> list[Output]:
         """What the teacher says; the student's own outputs where nobody listens to a teacher at this time."""
-        heard = self.judge == "teacher" or any(teaching.active for teaching in self._teachings)
+        judged = self.judge == "teacher" and not is_over(self.judge_until, self.epoch)
+        heard = judged or any(teaching.active for teaching in self._teachings)
         if self.teacher is None or not heard:
             return student
         return self.teacher(batch.images, batch.sizes, [output.priors for output in student], **self._deep(1))

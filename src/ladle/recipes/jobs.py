@@ -31,6 +31,9 @@ _OWN: dict[Verb, tuple[str, ...]] = {
         "weight",
         "warm",
         "until",
+        "keep_count",
+        "class_power",
+        "judge_until",
         "allow_weak_teacher",
     ),
     "colearn": ("second", "assigner", "surer", "method", "weight", "warm", "until"),
@@ -60,6 +63,9 @@ class Job:
     weight: str | None = None
     warm: str | None = None
     until: str | None = None
+    keep_count: bool = True
+    class_power: float = 0.0
+    judge_until: float | None = None
     allow_weak_teacher: bool = False
     second: str | None = None
     surer: Literal["spread", "fisher"] = "spread"

@@ -16,14 +16,16 @@ from ladle.assigners import (
     Hungarian,
     MaxIoU,
     PseudoIoU,
+    Sample,
     SimOTA,
     TaskAligned,
 )
-from ladle.criteria import CRITERIA, BagCriterion, with_edges
+from ladle.criteria import CRITERIA, BagCriterion, RegionCriterion, with_edges
+from ladle.detectors import PLAIN_STDS, DenseSpec, DetectorSpec, RegionSpec
 from ladle.errors import UserError
 from ladle.objectives import Lesson
 
-__all__ = ["ASSIGNERS", "HOME", "judged_by_teacher", "lesson_of"]
+__all__ = ["ASSIGNERS", "HOME", "judged_by_teacher", "lesson_of", "lessons_of"]
 
 ASSIGNERS: dict[str, Assigner] = {
     type(rule).__name__: rule
@@ -57,6 +59,14 @@ HOME = {
 }
 """The assigner each family was published with."""
 
+RPN = MaxIoU(0.7, 0.3, rescued="prior")
+"""The rule of proposal networks (Ren et al. 2015), by which rescued anchors learn what they overlap most, as in
+torchvision."""
+REGION_THRESHOLDS = {"fasterrcnn": ((0.5, 1.0),), "cascade": ((0.5, 1.0), (0.6, 0.5), (0.7, 0.25))}
+"""For each look at proposals the least IoU of an object and the weight of the losses (mmdetection)."""
+_LARGE = 256
+"""From this width on networks are those of the papers, which learn from 512 proposals of a picture."""
+
 _POINTS = ("FCOS", "PseudoIoU")
 """The assigners that choose among points: several anchors at one point are all the same to them."""
 
@@ -84,6 +94,30 @@ def lesson_of(family: str, assigner: str | None = None, edges: bool = False) -> 
     return Lesson(rule, with_edges(criterion) if edges else criterion)
 
 
+def lessons_of(student: DetectorSpec, assigner: str | None = None) -> tuple[Lesson, ...]:
+    """The published lessons of a detector, one for each stage; another assigner is that of its first."""
+    head = student.head
+    if isinstance(head, DenseSpec):
+        return (lesson_of(student.family, assigner, edges=head.box == "distribution"),)
+    return (_proposing(assigner), *map(_looking, student.regions, REGION_THRESHOLDS[student.family]))
+
+
+def _proposing(assigner: str | None) -> Lesson:
+    """That of a proposal network, as torchvision has it."""
+    rule = RPN if assigner is None else ASSIGNERS[_spelled(assigner)]
+    if isinstance(rule, AutoAssign):
+        raise UserError("--assigner AutoAssign weighs bags of priors, of which a proposal network cannot draw a sample")
+    return Lesson(rule, RegionCriterion(stds=PLAIN_STDS), sample=Sample(256, 0.5))
+
+
+def _looking(region: RegionSpec, stage: tuple[float, float]) -> Lesson:
+    """That of a region head: the IoU from which on a proposal is an object, and the weight of its losses."""
+    least, weight = stage
+    count = 512 if region.width >= _LARGE else 128
+    criterion = RegionCriterion(weight=weight, stds=region.stds)
+    return Lesson(MaxIoU(least, least, rescue=None), criterion, sample=Sample(count, 0.25))
+
+
 def _spelled(assigner: str) -> str:
     """The name as it is written here, however it is capitalised or hyphenated."""
     known = {name.lower(): name for name in ASSIGNERS}
@@ -95,14 +129,15 @@ def _spelled(assigner: str) -> str:
     raise UserError(f"--assigner {assigner}: no assigner is called that; {hint}")
 
 
-def judged_by_teacher(rule: Assigner) -> Assigner:
+def judged_by_teacher(rule: Assigner, keep_count: bool = True, class_power: float = 0.0) -> Assigner:
     """The form of an assigner in which a teacher's predictions decide.
 
     Most look at predictions anyway. To rules of overlap the teacher's boxes stand in for the priors, with each object's
     number of positives kept: refined boxes overlap far better than priors, and fixed thresholds would take them all.
+    FCOS keeps it always. ``class_power`` has the teacher's score for the object's class count too.
     """
     if isinstance(rule, MaxIoU | ATSS | PseudoIoU):
-        return replace(rule, boxes="predictions", keep_count=True)
+        return replace(rule, boxes="predictions", keep_count=keep_count, class_power=class_power)
     if isinstance(rule, FCOS):
-        return replace(rule, boxes="predictions")
+        return replace(rule, boxes="predictions", class_power=class_power)
     return rule

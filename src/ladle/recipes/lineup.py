@@ -10,9 +10,10 @@ from torch import nn
 from ladle.assigners import EvidenceAssigner, Surer
 from ladle.detectors import Detector, DetectorSpec, detector_spec, read_spec
 from ladle.errors import UserError
-from ladle.objectives import CoLearning, Supervised
+from ladle.objectives import CoLearning, Staged, Supervised
 from ladle.recipes.jobs import Job
-from ladle.recipes.methods import Plan, parts_of, plan_of, times_of
+from ladle.recipes.methods import JUDGED, parts_of, times_of
+from ladle.recipes.plans import Judging, Plan, plan_of
 from ladle.recipes.preflight import hire
 from ladle.teachers import differences
 
@@ -38,7 +39,9 @@ def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -
         return _pair(job, student)
     teacher = _read(job.teacher_file)
     times = times_of(job.method, job.weight, job.warm, job.until)
-    return Lineup({"student": student}, {"student": plan_of(job.method, student, teacher, job.assigner, times)})
+    judging = Judging(job.keep_count, job.class_power, job.judge_until)
+    plan = plan_of(job.method, student, teacher, job.assigner, times, judging)
+    return Lineup({"student": student}, {"student": plan})
 
 
 def links_of(job: Job) -> list[str]:
@@ -57,7 +60,7 @@ def links_of(job: Job) -> list[str]:
         student = detector_spec(name, teacher.classes, imgsz=job.run.imgsz)
         student.build()
         plan = plan_of(job.method, student, teacher, job.assigner)
-        found = [] if plan.features_only else differences(student, teacher)
+        found = differences(student, teacher) if plan.aligned else []
         if found:
             raise UserError(f"--assistants {job.assistants}: {teacher.name} cannot teach {name}: {'; '.join(found)}")
         teacher = student
@@ -71,9 +74,12 @@ def build_objective(job: Job, lineup: Lineup, networks: dict[str, Detector]) -> 
         lessons = [(lineup.plans["first"].lesson, lineup.plans["second"].lesson)]
         return CoLearning(first, second, lessons, Surer(job.surer))
     (student,), (plan,) = networks.values(), lineup.plans.values()
-    if job.teacher_file is None:
-        return Supervised(student, [plan.lesson])
-    return Supervised(student, [plan.lesson], hire(job.teacher_file, student.spec, plan.features_only), plan.judge)
+    teacher = None
+    if job.teacher_file is not None:
+        teacher = hire(job.teacher_file, student.spec, plan.features_only, plan.aligned)
+    if student.spec.regions:
+        return Staged(student, plan.lessons, teacher, plan.judges, job.judge_until)
+    return Supervised(student, plan.lessons, teacher, plan.judge, job.judge_until)
 
 
 def _pair(job: Job, first: DetectorSpec) -> Lineup:
@@ -85,7 +91,7 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
         said = "; ".join(found).replace("the teacher", second.name).replace("the student", first.name)
         raise UserError(f"{first.name} and {second.name} cannot learn from each other: {said}")
     words = [word for word in parts_of(job.method) if word != "plain"]
-    unfit = [word for word in words if word in ("lad", "soft-only", "cross")]
+    unfit = [word for word in words if word in ("soft-only", "cross", *JUDGED)]
     if unfit:
         raise UserError(
             f"--method {job.method}: {unfit[0]} is not for two students that learn together; name what each imitates "

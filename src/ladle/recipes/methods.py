@@ -1,4 +1,4 @@
-"""Methods by name: what a student is taught, and who judges.
+"""Methods by name: the words, what each teaches, their weights and times.
 
 A method is a word, or several joined by ``+``: ``lad+ld+pkd``.
 """
@@ -8,10 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from difflib import get_close_matches
-from typing import Literal, NamedTuple
 
-from ladle.criteria import CRITERIA, DenseCriterion
-from ladle.detectors import DetectorSpec
+from ladle.detectors import DenseSpec, DetectorSpec
 from ladle.distillers import (
     CWD,
     FGD,
@@ -25,15 +23,11 @@ from ladle.distillers import (
     FitNet,
     GeneralInstance,
     LocalizationDistillation,
-    Outline,
     SoftLabels,
-    Voice,
 )
 from ladle.errors import UserError
-from ladle.objectives import Lesson, Timed
-from ladle.recipes.lessons import judged_by_teacher, lesson_of
 
-__all__ = ["DISTILLERS", "METHODS", "Plan", "Times", "distiller_of", "parts_of", "plan_of", "times_of"]
+__all__ = ["DISTILLERS", "JUDGED", "METHODS", "Times", "distiller_of", "parts_of", "times_of"]
 
 _LD = {
     "atss": LocalizationDistillation(ring=0.0375),
@@ -48,7 +42,9 @@ _CROSS = {"fcos": CrossKD(classes=0.4, boxes=0.75, after=2)}
 def _localization(student: DetectorSpec, teacher: DetectorSpec) -> LocalizationDistillation:
     """The family's settings; one softmax for a whole box asks for the same bins, which any two heads need not have."""
     published = _LD.get(student.family, LocalizationDistillation())
-    return published if student.head.bins == teacher.head.bins else replace(published, rows="edge")
+    heads = student.head, teacher.head
+    bins = {head.bins for head in heads if isinstance(head, DenseSpec)}
+    return published if len(bins) == 1 else replace(published, rows="edge")
 
 
 def _cross(student: DetectorSpec, teacher: DetectorSpec) -> CrossKD:
@@ -91,6 +87,8 @@ DISTILLERS: dict[str, tuple[str, _Choice]] = {
 METHODS: dict[str, str] = {
     "plain": "ground truth, assigned by the student",
     "lad": "ground truth, assigned by the teacher",
+    "lad-rpn": "the same in the proposal network alone, of detectors in two stages",
+    "lad-roi": "the same in the region heads alone",
     "solad": "ground truth, assigned by the teacher, and its soft labels",
     "soft-only": "the teacher's soft labels alone, without ground truth",
 } | {word: what for word, (what, _) in DISTILLERS.items()}
@@ -98,21 +96,11 @@ METHODS: dict[str, str] = {
 
 _ALONE = ("plain", "soft-only")
 
+JUDGED = {"lad": ("rpn", "roi"), "lad-rpn": ("rpn",), "lad-roi": ("roi",)}
+"""The words by which a teacher judges, and of which stages where there are several."""
+
 Times = Mapping[str, Mapping[str, float]]
 """For the word of a distiller its ``weight``, its ``warmup`` and its end, ``until``, in epochs."""
-
-
-class Plan(NamedTuple):
-    """What a student is taught, who judges, what that means term by term, and what is left out and why.
-
-    ``features_only`` says that nothing but the teacher's feature maps is needed.
-    """
-
-    lesson: Lesson
-    judge: Literal["student", "teacher"]
-    teaches: dict[str, str]
-    skipped: tuple[str, ...] = ()
-    features_only: bool = False
 
 
 def parts_of(method: str) -> tuple[str, ...]:
@@ -124,6 +112,8 @@ def parts_of(method: str) -> tuple[str, ...]:
             hint = f"did you mean {close[0]}?" if close else f"take one or more of {', '.join(METHODS)}"
             raise UserError(f"--method {method}: no method is called {word!r}; {hint}")
     twice = sorted({word for word in words if words.count(word) > 1})
+    judged = [word for word in words if word in JUDGED]
+    twice += judged[:1] if len(judged) > 1 else []
     alone = [word for word in words if word in _ALONE and len(words) > 1]
     if twice or alone:
         reason = f"{twice[0]} is given twice" if twice else f"{alone[0]} stands alone"
@@ -131,78 +121,9 @@ def parts_of(method: str) -> tuple[str, ...]:
     return words
 
 
-def plan_of(
-    method: str,
-    student: DetectorSpec,
-    teacher: DetectorSpec | None = None,
-    assigner: str | None = None,
-    times: Times | None = None,
-) -> Plan:
-    """The published form of ``method`` for a student, or that form under another assigner.
-
-    LAD shares PAA's box loss equally among positives, as its reference code does, where plain PAA weighs it by IoU;
-    other detectors keep their losses. Soft labels alone use the weights of the released configuration without ground
-    truth. Distillers take the settings that were released for the student's family.
-
-    Raises :class:`UserError` for a method or an assigner that there is not, or that cannot work with these two.
-    """
-    words = parts_of(method)
-    home = lesson_of(student.family, assigner, edges=student.head.box == "distribution")
-    if words == ("plain",):
-        return Plan(home, "student", {})
-    if teacher is None:
-        raise UserError(f"--method {method} needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
-    criterion = None if words == ("soft-only",) else home.criterion
-    rule = home.assign
-    if "lad" in words:
-        rule = judged_by_teacher(rule)
-        if student.family == "paa" and isinstance(criterion, DenseCriterion):
-            criterion = replace(criterion, share="count")
-
-    timed: list[Timed] = []
-    teaches: dict[str, str] = {}
-    skipped: tuple[str, ...] = ()
-    features_only = "lad" not in words
-    for word in words:
-        if word == "lad":
-            continue
-        distil = distiller_of(word, student, teacher)
-        outline, distil = _outlined(word, distil, student, teacher)
-        twice = teaches.keys() & outline.teaches.keys()
-        if twice:
-            raise UserError(
-                f"--method {method}: {word} teaches {', '.join(sorted(twice))}, which another part teaches too"
-            )
-        one = Timed(distil, **(times or {}).get(word, {}))
-        timed.append(one)
-        teaches |= {name: what + _when(one) for name, what in outline.teaches.items()}
-        skipped += outline.skips
-        features_only = features_only and getattr(distil, "features_only", False)
-    lesson = Lesson(rule, criterion, tuple(one.distil if one == Timed(one.distil) else one for one in timed))
-    return Plan(lesson, "teacher" if "lad" in words else "student", teaches, skipped, features_only)
-
-
 def distiller_of(word: str, student: DetectorSpec, teacher: DetectorSpec) -> Distiller | DistillerSpec:
     """The distiller that a word of a method stands for, with the settings that were released for these two."""
     return SoftLabels(weight=10.0, least=0.1) if word == "soft-only" else DISTILLERS[word][1](student, teacher)
-
-
-def _outlined(
-    word: str, distil: Distiller | DistillerSpec, student: DetectorSpec, teacher: DetectorSpec
-) -> tuple[Outline, Distiller | DistillerSpec]:
-    """What a distiller will teach; qualities of different meaning are left out of it."""
-    skips: tuple[str, ...] = ()
-    if isinstance(distil, SoftLabels) and distil.quality and _quality(student) != _quality(teacher):
-        distil = replace(distil, quality=0.0)
-        skips = (f"soft_quality: the student's branch means {_quality(student)}, the teacher's {_quality(teacher)}",)
-    try:
-        outline: Outline = distil.outline(_voice(student), _voice(teacher))  # type: ignore[union-attr]
-    except ValueError as error:
-        raise UserError(f"--method {word}: {error}") from None
-    if not outline.teaches:
-        reason = "; ".join(skips + outline.skips)
-        raise UserError(f"--method {word} would teach nothing: {reason}; leave it out")
-    return Outline(outline.teaches, skips + outline.skips), distil
 
 
 def times_of(method: str, weight: str | None, warm: str | None, until: str | None) -> Times:
@@ -237,31 +158,3 @@ def _numbers(flag: str, text: str | None, words: list[str]) -> list[tuple[str, f
             raise UserError(f"--{flag} {text}: expected a number of 0 or more for {word}, found {number!r}")
         found.append((word, value))
     return found
-
-
-def _when(one: Timed) -> str:
-    """The weight and the time of a distiller in words; nothing where they are the usual."""
-    said = [f"weight {one.weight:g}"] if one.weight != 1 else []
-    said += [f"rising over {one.warmup:g} epochs"] if one.warmup else []
-    said += [f"until epoch {one.until:g}"] if one.until is not None else []
-    return f" ({', '.join(said)})" if said else ""
-
-
-def _quality(spec: DetectorSpec) -> str:
-    """What the quality branch of a detector means."""
-    if not spec.head.quality:
-        return "nothing, there is none"
-    criterion = CRITERIA.get(spec.family)
-    return str(criterion.quality) if criterion is not None else "an objectness that nobody teaches"
-
-
-def _voice(spec: DetectorSpec) -> Voice:
-    head = spec.head
-    return Voice(
-        pyramid=spec.pyramid,
-        classes=len(spec.classes),
-        bins=head.bins if head.box == "distribution" else 0,
-        quality=head.quality,
-        depth=head.depth,
-        width=head.width,
-    )

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ladle.detectors import READY_MADE, detector_spec
+from ladle.detectors import READY_MADE, DenseSpec, detector_spec
 from ladle.detectors.backbones import RESNETS, SMALL
-from ladle.detectors.ready_made import FAMILIES, HEADS
+from ladle.detectors.ready_made import FAMILIES, HEADS, REGION_FAMILIES
 from ladle.recipes.console import say, table
 from ladle.recipes.lessons import ASSIGNERS, HOME
 from ladle.recipes.methods import METHODS
@@ -50,7 +50,12 @@ def models(timm: str | None = None) -> list[str]:
         names: list[str] = list_models(timm)
         say("\n".join(names) or f"no timm model matches {timm!r}")
         return names
-    say(table("Detectors: <family>-<backbone>, such as paa-tiny or fcos-r50", [_row(family) for family in FAMILIES]))
+    say(
+        table(
+            "Detectors: <family>-<backbone>, such as paa-tiny or fcos-r50",
+            [_row(family) for family in (*FAMILIES, *REGION_FAMILIES)],
+        )
+    )
     say(f"Backbones: {_listed(SMALL)} train on a CPU, at 160 pixels;")
     say(f"{_listed(RESNETS)} take 640 pixels; so does any timm model with maps")
     say("of stride 8, 16 and 32.\n")
@@ -66,13 +71,11 @@ def models(timm: str | None = None) -> list[str]:
 def _row(family: str) -> dict[str, object]:
     """What all detectors of a family have in common."""
     head = detector_spec(f"{family}-r18", ("object",)).head
-    return {
-        "family": family,
-        "anchors": head.anchors.per_location,
-        "boxes said as": head.box,
-        "quality branch": "yes" if head.quality else "no",
-        "assigner": HOME[family],
-    }
+    row: dict[str, object] = {"family": family, "anchors": head.anchors.per_location}
+    if isinstance(head, DenseSpec):
+        quality = "yes" if head.quality else "no"
+        return row | {"boxes said as": head.box, "quality branch": quality, "assigner": HOME[family]}
+    return row | {"boxes said as": "deltas, in stages", "quality branch": "no", "assigner": "MaxIoU"}
 
 
 def _listed(names: Iterable[str]) -> str:

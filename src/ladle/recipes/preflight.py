@@ -17,15 +17,16 @@ LEAST_AP = 0.01
 _LOOK_AT = 64
 
 
-def hire(file: str, student: DetectorSpec, features_only: bool = False) -> FrozenDetector:
+def hire(file: str, student: DetectorSpec, features_only: bool = False, aligned: bool = True) -> FrozenDetector:
     """Load a teacher, every weight of it, and make sure that it speaks of the student's classes and priors.
 
-    With ``features_only`` nothing of it but its feature maps is needed, so that it may have others.
+    With ``features_only`` nothing of it but its feature maps is needed, so that it may have others. What is not
+    ``aligned`` may have other priors: a teacher that judges proposals looks at whatever it is shown.
     """
     detector = load_detector(file)
     if features_only:
         return FrozenDetector(detector, None)
-    found = differences(student, detector.spec)
+    found = differences(student, detector.spec) if aligned else []
     if found:
         raise UserError(
             f"--teacher {file} ({detector.spec.name}) and the student {student.name} do not line up: "

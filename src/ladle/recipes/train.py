@@ -52,6 +52,9 @@ def distill(
     weight: str | None = None,
     warm: str | None = None,
     until: str | None = None,
+    keep_count: bool = True,
+    class_power: float = 0.0,
+    judge_until: float | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -69,6 +72,10 @@ def distill(
         weight: of what is distilled: a number for all of it, or ``pkd=2,ld=0.5``.
         warm: epochs over which that weight rises from 0, in the same way.
         until: the epoch after which it is no longer distilled, in the same way.
+        keep_count: where the teacher's boxes judge by overlap, give each object as many priors as without it; else its
+            boxes are held against thresholds made for priors, as in the paper's plain form.
+        class_power: power of the teacher's score for an object's class by which such overlaps are multiplied.
+        judge_until: the epoch after which the student judges itself; by default the teacher judges to the end.
     """
     if resume is not None:
         return _through_assistants(Job.read(resume, "distill"), resume=True)
@@ -90,6 +97,9 @@ def distill(
         weight=weight,
         warm=warm,
         until=until,
+        keep_count=keep_count,
+        class_power=class_power,
+        judge_until=judge_until,
         allow_weak_teacher=allow_weak_teacher,
     )
     return _through_assistants(job)

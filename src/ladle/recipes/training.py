@@ -15,12 +15,14 @@ from ladle.data.loader import Loader, make_loader
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
 from ladle.evaluation import Evaluation
+from ladle.objectives import stage_names
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import find_device
 from ladle.recipes.jobs import Job
 from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
+from ladle.recipes.plans import Plan
 from ladle.recipes.preflight import check_strength, hire
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
@@ -175,7 +177,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     if file is None:
         return []
     spec, plan = ready.lineup.specs["student"], ready.lineup.plans["student"]
-    teacher = hire(file, spec, plan.features_only).to(find_device(job.run.device)).detector
+    teacher = hire(file, spec, plan.features_only, plan.aligned).to(find_device(job.run.device)).detector
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
         return [f"teacher   {teacher.spec.name}, not tried: it knows other classes, its features alone count ({file})"]
     ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
@@ -188,16 +190,26 @@ def _about_lessons(ready: _Prepared) -> list[str]:
     job = ready.job
     words = [job.method] if job.method in METHODS else parts_of(job.method)
     method = [f"method    {word}: {METHODS[word]}" for word in words if job.verb != "colearn" or word != "plain"]
-    judges = {"train": "", "distill": "", "colearn": f", judged by whoever is surer ({job.surer})"}
+    judges = {"colearn": f", judged by whoever is surer ({job.surer})"}
     lines = _once(method)
     for name, plan in ready.lineup.plans.items():
-        judge = judges[job.verb] or (", judged by the teacher" if plan.judge == "teacher" else "")
-        lines.append(f"assigner  {type(plan.lesson.assign).__name__}{judge}" if name != "second" else "")
+        if name != "second":
+            lines += _once([f"assigner  {text}" for text in _assigners(plan, judges.get(job.verb))])
         whose = f"{name}/" if job.verb == "colearn" else ""
         lines += _once([f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()])
         lines += _once([f"skipped   {whose}{reason}" for reason in plan.skipped])
     lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
     return [line for line in lines if line]
+
+
+def _assigners(plan: Plan, judge: str | None) -> list[str]:
+    """The rule of each stage and who judges by it."""
+    stages = [f"{name}: " for name in stage_names(len(plan.lessons))] if len(plan.lessons) > 1 else [""]
+    told = {"teacher": ", judged by the teacher", "student": ""}
+    return [
+        f"{stage}{type(lesson.assign).__name__}{judge or told[who]}"
+        for stage, lesson, who in zip(stages, plan.lessons, plan.judges, strict=True)
+    ]
 
 
 def _once(lines: list[str]) -> list[str]:

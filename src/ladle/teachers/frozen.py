@@ -7,9 +7,10 @@ from dataclasses import replace
 from typing import Protocol, runtime_checkable
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from ladle.detectors import Detector, DetectorSpec
+from ladle.detectors import DenseStage, Detector, DetectorSpec
 from ladle.errors import UserError
 from ladle.types import Output, Predictions, Priors, Pyramid
 
@@ -71,10 +72,31 @@ class FrozenDetector:
     ) -> list[Output]:
         """What the detector says at ``priors``."""
         if self.silent:
-            features = self.detector.look(images)
+            features = self.look(images)
             return [_nothing(features, sizes, len(self.order)) for _ in priors]
         outputs: list[Output] = self.detector(images, sizes, priors=priors, inside=inside)
         return [replace(output, predictions=self.reorder(output.predictions)) for output in outputs]
+
+    @torch.no_grad()
+    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The feature maps of pictures."""
+        return self.detector.look(images)
+
+    @torch.no_grad()
+    def say(
+        self, number: int, features: tuple[Tensor, ...], sizes: Tensor | None, priors: Priors, classes: int
+    ) -> Output:
+        """What its stage ``number``, or its last if it has fewer, says at ``priors``, to a student of ``classes``.
+
+        To a proposal network, which knows one class, a detector in one stage says how likely any object is.
+        """
+        if self.silent:
+            return _nothing(features, sizes, classes)
+        chain = self.detector.chain
+        said, _ = chain[min(number, len(chain) - 1)](features, priors)
+        if number == 0 and said.logits.shape[-1] != classes:
+            said = replace(said, logits=said.logits.amax(-1, keepdim=True))
+        return Output(said if number == 0 and classes == 1 else self.reorder(said), priors, features, sizes)
 
     @property
     def pyramid(self) -> Pyramid:
@@ -83,28 +105,35 @@ class FrozenDetector:
 
     @property
     def head(self) -> FrozenHead | None:
-        """Its last head, to be entered half-way; None if it says nothing."""
-        return None if self.silent else FrozenHead(self)
+        """Its last head, to be entered half-way; None if it says nothing or has none that is dense."""
+        head = self.detector.head
+        return None if self.silent or head is None else FrozenHead(self, head)
 
     def reorder(self, said: Predictions) -> Predictions:
-        """Predictions with the classes in the student's order."""
+        """Predictions with the classes in the student's order; where they are exclusive, others are background."""
         if self._same_order:
             return said
+        logits = said.logits.index_select(-1, self.order)
+        if said.exclusive:
+            others = torch.ones(said.logits.shape[-1], dtype=torch.bool, device=logits.device)
+            others[self.order] = False
+            rest = said.logits.masked_fill(~others, -torch.inf)
+            logits = logits - F.pad(rest, (0, 1)).logsumexp(-1, keepdim=True)
         prior = said.center_prior.index_select(1, self.order) if said.center_prior is not None else None
-        return replace(said, logits=said.logits.index_select(-1, self.order), center_prior=prior)
+        boxes = said.class_boxes.index_select(2, self.order) if said.class_boxes is not None else None
+        return replace(said, logits=logits, center_prior=prior, class_boxes=boxes)
 
 
 class FrozenHead:
     """The last head of a frozen detector, which answers in the student's order of classes."""
 
-    def __init__(self, teacher: FrozenDetector) -> None:
-        self._teacher = teacher
-        self.depth = teacher.detector.head.depth
-        self.width = teacher.detector.head.width
+    def __init__(self, teacher: FrozenDetector, head: DenseStage) -> None:
+        self._teacher, self._head = teacher, head
+        self.depth, self.width = head.depth, head.width
 
     def finish(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
         """From the towers' maps after ``depth`` convolutions to predictions, with gradient for the maps."""
-        return self._teacher.reorder(self._teacher.detector.head.finish(towers, depth, priors))
+        return self._teacher.reorder(self._head.finish(towers, depth, priors))
 
 
 def _nothing(features: tuple[Tensor, ...], sizes: Tensor | None, classes: int) -> Output:

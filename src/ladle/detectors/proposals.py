@@ -1,0 +1,130 @@
+"""The first of two stages: a region proposal network, and the proposals it leaves to the next."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from ladle.boxes import clip, decode_deltas
+from ladle.detectors.priors import Anchors
+from ladle.types import GroundTruth, Output, Predictions, Priors
+
+__all__ = ["PLAIN_STDS", "ProposalSpec", "ProposalStage", "best_proposals"]
+
+PLAIN_STDS = (1.0, 1.0)
+"""The deltas of proposals are not scaled (torchvision)."""
+_LEAST_SIDE = 1e-3
+"""Proposals with a side below this, in pixels, are dropped."""
+
+
+@dataclass(frozen=True)
+class ProposalSpec:
+    """A region proposal network (Ren et al. 2015): torchvision's head over a pyramid, one class, "object".
+
+    Args:
+        width: channels of the pyramid.
+        depth: convolutions before the two outputs.
+        anchors: the priors, level by level the same in strides.
+        candidates: best priors of a level before suppression, in training and afterwards.
+        keep: proposals of a picture after it, likewise.
+        nms: IoU above which the weaker of two proposals of a level goes.
+    """
+
+    width: int = 256
+    depth: int = 1
+    anchors: Anchors = field(default_factory=lambda: Anchors(ratios=(0.5, 1.0, 2.0), rounded=True))
+    candidates: tuple[int, int] = (2000, 1000)
+    keep: tuple[int, int] = (2000, 1000)
+    nms: float = 0.7
+
+    def build(self, classes: int, strides: Sequence[int]) -> ProposalStage:
+        """Build the stage for a pyramid of ``strides``; whatever the ``classes``, it knows one, "object"."""
+        return ProposalStage(self, strides)
+
+
+class ProposalStage(nn.Module):
+    """Predicts objectness and a box at every anchor; ``classes`` is 1."""
+
+    classes = 1
+    samples_first = False
+
+    def __init__(self, spec: ProposalSpec, strides: Sequence[int]) -> None:
+        super().__init__()
+        from torchvision.models.detection.rpn import RPNHead
+
+        self.spec, self.strides = spec, tuple(strides)
+        self.head = RPNHead(spec.width, spec.anchors.per_location, conv_depth=spec.depth)
+
+    def propose(
+        self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
+    ) -> Priors:
+        """Lay the anchors over the maps."""
+        shapes = [(int(f.shape[-2]), int(f.shape[-1])) for f in features]
+        return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
+
+    def forward(
+        self, features: Sequence[Tensor], priors: Priors, inside: int | None = None
+    ) -> tuple[Predictions, None]:
+        """Predict at the anchors, which must be this stage's own."""
+        logits, deltas = self.head(list(features))
+        said = torch.cat([_rows(maps, 4) for maps in deltas], dim=1)
+        boxes = decode_deltas(priors.boxes, said.float(), PLAIN_STDS)
+        return Predictions(torch.cat([_rows(maps, 1) for maps in logits], dim=1), boxes), None
+
+
+@torch.no_grad()
+def best_proposals(
+    output: Output, candidates: int, keep: int, nms: float
+) -> tuple[Float[Tensor, "B keep 4"], Bool[Tensor, "B keep"]]:
+    """The boxes that are likeliest to hold an object, none of which much overlaps a likelier one of its level.
+
+    Best first, padded; the second answer says which are real. Suppression waits for the device.
+    """
+    from torchvision.ops import batched_nms
+
+    said, priors = output.predictions, output.priors
+    score = said.odds.amax(-1).masked_fill(~priors.valid, -torch.inf)
+    index = _best_of_levels(score, priors.counts, candidates)
+    boxes = said.boxes.float().gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+    boxes = boxes if output.sizes is None else clip(boxes, output.sizes)
+    score = score.gather(1, index)
+    wide = ((boxes[..., 2:] - boxes[..., :2]) >= _LEAST_SIDE).all(-1) & score.isfinite() & boxes.isfinite().all(-1)
+
+    levels = len(priors.counts)
+    image, place = wide.nonzero(as_tuple=True)
+    flat, chance = boxes[image, place], score[image, place].sigmoid()
+    kept = batched_nms(flat, chance, image * levels + priors.level[index[image, place]], nms)
+    return _padded(flat, image, kept, len(boxes), keep)
+
+
+def _best_of_levels(score: Float[Tensor, "B P"], counts: tuple[int, ...], most: int) -> Int[Tensor, "B n"]:
+    parts, start = [], 0
+    for count in counts:
+        parts.append(score[:, start : start + count].topk(min(count, most), dim=1).indices + start)
+        start += count
+    return torch.cat(parts, dim=1)
+
+
+def _padded(
+    boxes: Float[Tensor, "N 4"], image: Int[Tensor, " N"], kept: Int[Tensor, " K"], batch: int, most: int
+) -> tuple[Float[Tensor, "B most 4"], Bool[Tensor, "B most"]]:
+    """The first ``most`` of the kept ones of every picture, in their order."""
+    order = kept[image[kept].argsort(stable=True)]
+    whose = image[order]
+    first = torch.searchsorted(whose, torch.arange(batch, device=whose.device))
+    rank = torch.arange(len(order), device=whose.device) - first[whose]
+    among = rank < most
+    padded = boxes.new_zeros(batch, most, 4)
+    real = torch.zeros(batch, most, dtype=torch.bool, device=boxes.device)
+    padded[whose[among], rank[among]] = boxes[order[among]]
+    real[whose[among], rank[among]] = True
+    return padded, real
+
+
+def _rows(maps: Tensor, width: int) -> Tensor:
+    """Maps (B, A*width, H, W) to rows (B, H*W*A, width)."""
+    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width)

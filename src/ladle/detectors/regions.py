@@ -1,0 +1,123 @@
+"""The later of two stages: what lies in a proposal, and a better box for it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ladle.boxes import STDS, clip, decode_deltas
+from ladle.detectors.proposals import ProposalSpec, best_proposals
+from ladle.types import GroundTruth, Output, Predictions, Priors
+
+__all__ = ["RegionSpec", "RegionStage"]
+
+
+@dataclass(frozen=True)
+class RegionSpec:
+    """A region head (Girshick 2015): features are cut out at each proposal, and layers see them whole.
+
+    Args:
+        width: channels of the pyramid.
+        hidden: width of the fully connected layers.
+        convs: convolutions before them; 0 makes two layers (torchvision), any number makes one after them (its v2).
+        pool: cells along each side of a proposal.
+        levels: how many levels of the pyramid are looked at, the finest; coarser ones only propose.
+        agnostic: one box for all classes (Cascade R-CNN) instead of one each.
+        stds: scales of the deltas of shift and stretch.
+        proposals: how the first of such stages chooses among what the network before it proposes; None in a later one,
+            which takes every refined box.
+    """
+
+    width: int = 256
+    hidden: int = 1024
+    convs: int = 0
+    pool: int = 7
+    levels: int = 4
+    agnostic: bool = False
+    stds: tuple[float, float] = STDS
+    proposals: ProposalSpec | None = None
+
+    def build(self, classes: int, strides: Sequence[int]) -> RegionStage:
+        """Build the stage for ``classes``."""
+        return RegionStage(self, classes, strides)
+
+
+class RegionStage(nn.Module):
+    """One look at proposals. In training they are sampled before they are looked at, which is most of the work."""
+
+    samples_first = True
+
+    def __init__(self, spec: RegionSpec, classes: int, strides: Sequence[int]) -> None:
+        super().__init__()
+        from torchvision.ops import MultiScaleRoIAlign
+
+        self.spec, self.classes, self.strides = spec, classes, tuple(strides)
+        names = [str(level) for level in range(spec.levels)]
+        self.align = MultiScaleRoIAlign(names, output_size=spec.pool, sampling_ratio=2)
+        self.layers = _layers(spec)
+        self.class_score = nn.Linear(spec.hidden, classes + 1)
+        self.box_deltas = nn.Linear(spec.hidden, 4 if spec.agnostic else 4 * (classes + 1))
+
+    def propose(
+        self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
+    ) -> Priors:
+        """The boxes of the stage before, in training with the ground truth among them."""
+        if previous is None:
+            raise ValueError("a region stage looks at what a stage before it proposed, but it is the first")
+        boxes, real = self._boxes(previous, training=truth is not None)
+        boxes = boxes if sizes is None else clip(boxes, sizes)
+        counts: tuple[int, ...] = (boxes.shape[1],)
+        if truth is not None:
+            boxes = torch.cat([boxes, truth.boxes], dim=1)
+            real = torch.cat([real, truth.learnable], dim=1)
+            counts = (*counts, truth.boxes.shape[1])
+        level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(boxes.device)
+        return Priors(boxes, torch.ones_like(level, dtype=torch.float32), level, real, counts)
+
+    def _boxes(self, previous: Output, training: bool) -> tuple[Float[Tensor, "B P 4"], Bool[Tensor, "B P"]]:
+        if self.spec.proposals is not None:
+            rule, late = self.spec.proposals, 0 if training else 1
+            return best_proposals(previous, rule.candidates[late], rule.keep[late], rule.nms)
+        # Refined ground truth would only be ground truth again: it is put among the proposals anew.
+        return previous.predictions.boxes.detach().float(), previous.priors.valid & ~previous.priors.given
+
+    def forward(
+        self, features: Sequence[Tensor], priors: Priors, inside: int | None = None
+    ) -> tuple[Predictions, None]:
+        """Look at the proposals: classes that share a softmax with background, and a box for each or for all."""
+        batch, count = len(features[0]), priors.boxes.shape[1]
+        boxes = priors.boxes.expand(batch, -1, -1)
+        pooled = self._cut(features, boxes)
+        seen = self.layers(pooled)
+        score, deltas = self.class_score(seen).float(), self.box_deltas(seen).float()
+        # Relative to background, which then has logit 0.
+        logits = (score[:, 1:] - score[:, :1]).view(batch, count, -1)
+        if self.spec.agnostic:
+            refined = decode_deltas(boxes, deltas.view(batch, count, 4), self.spec.stds)
+            return Predictions(logits, refined, exclusive=True), None
+        each = deltas.view(batch, count, -1, 4)[:, :, 1:]
+        every = decode_deltas(boxes.unsqueeze(2), each, self.spec.stds)
+        likeliest = logits.argmax(-1)[..., None, None].expand(-1, -1, 1, 4)
+        refined = every.gather(2, likeliest)[:, :, 0]
+        return Predictions(logits, refined, class_boxes=every, exclusive=True), None
+
+    def _cut(self, features: Sequence[Tensor], boxes: Float[Tensor, "B P 4"]) -> Float[Tensor, "N C h w"]:
+        """The features in every proposal. The scales of levels are those of their strides, whatever the padding."""
+        height, width = (int(side) * self.strides[0] for side in features[0].shape[-2:])
+        maps = {str(level): features[level] for level in range(self.spec.levels)}
+        cut: Tensor = self.align(maps, list(boxes), [(height, width)] * len(boxes))
+        return cut
+
+
+def _layers(spec: RegionSpec) -> nn.Module:
+    from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead, TwoMLPHead
+
+    shape = (spec.width, spec.pool, spec.pool)
+    layers: nn.Module = TwoMLPHead(spec.width * spec.pool**2, spec.hidden)
+    if spec.convs:
+        layers = FastRCNNConvFCHead(shape, [spec.width] * spec.convs, [spec.hidden], norm_layer=nn.BatchNorm2d)
+    return layers

@@ -1,0 +1,195 @@
+"""What a student is taught, stage by stage, and who judges: made out of a method's words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Literal, NamedTuple
+
+from ladle.assigners import Assigner
+from ladle.criteria import CRITERIA, DenseCriterion
+from ladle.detectors import DenseSpec, DetectorSpec
+from ladle.distillers import Distiller, DistillerSpec, Outline, SoftLabels, Voice
+from ladle.errors import UserError
+from ladle.objectives import Lesson, Timed, stage_names
+from ladle.recipes.lessons import judged_by_teacher, lessons_of
+from ladle.recipes.methods import JUDGED, Times, distiller_of, parts_of
+
+__all__ = ["Judging", "Plan", "plan_of"]
+
+Judge = Literal["student", "teacher"]
+
+
+@dataclass(frozen=True)
+class Judging:
+    """How a teacher judges: ``keep_count`` and ``class_power`` of rules of overlap, and until after which epoch."""
+
+    keep_count: bool = True
+    class_power: float = 0.0
+    until: float | None = None
+
+
+class Plan(NamedTuple):
+    """A lesson and a judge for each stage, what is taught term by term, and what is left out and why.
+
+    ``features_only`` says that nothing but the teacher's feature maps is needed, ``aligned`` that it must predict at
+    the student's own anchors.
+    """
+
+    lessons: tuple[Lesson, ...]
+    judges: tuple[Judge, ...]
+    teaches: dict[str, str]
+    skipped: tuple[str, ...] = ()
+    features_only: bool = False
+    aligned: bool = False
+
+    @property
+    def lesson(self) -> Lesson:
+        """The lesson of the first stage, of most detectors the only one."""
+        return self.lessons[0]
+
+    @property
+    def judge(self) -> Judge:
+        """Who judges the first stage."""
+        return self.judges[0]
+
+
+def plan_of(
+    method: str,
+    student: DetectorSpec,
+    teacher: DetectorSpec | None = None,
+    assigner: str | None = None,
+    times: Times | None = None,
+    judging: Judging = Judging(),
+) -> Plan:
+    """The published form of ``method`` for a student, or that form under another assigner.
+
+    LAD shares PAA's box loss equally among positives, as its reference code does, where plain PAA weighs it by IoU;
+    other detectors keep their losses. Soft labels alone use the weights of the released configuration without ground
+    truth. Distillers take the settings that were released for the student's family.
+
+    Raises :class:`UserError` for a method or an assigner that there is not, or that cannot work with these two.
+    """
+    words = parts_of(method)
+    lessons = lessons_of(student, assigner)
+    if words == ("plain",):
+        return Plan(lessons, _students(lessons), {})
+    if teacher is None:
+        raise UserError(f"--method {method} needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
+    if words == ("soft-only",):
+        lessons = tuple(replace(lesson, criterion=None) for lesson in lessons)
+    judges = _judges(method, words, student, teacher)
+    lessons = tuple(
+        _judged(lesson, student, judging) if judge == "teacher" else lesson
+        for lesson, judge in zip(lessons, judges, strict=True)
+    )
+    plan = Plan(lessons, judges, {}, features_only="teacher" not in judges, aligned=judges[0] == "teacher")
+    for word in words:
+        if word not in JUDGED:
+            plan = _with(plan, word, method, student, teacher, times or {})
+    return plan
+
+
+def _judges(method: str, words: tuple[str, ...], student: DetectorSpec, teacher: DetectorSpec) -> tuple[Judge, ...]:
+    """Who judges each stage."""
+    word = next((word for word in words if word in JUDGED), None)
+    if word is None:
+        return _students((None, *student.regions))
+    if not student.regions:
+        if word != "lad":
+            raise UserError(f"--method {method}: {student.name} has one stage only; say lad")
+        return ("teacher",)
+    if "roi" in JUDGED[word] and not teacher.regions:
+        raise UserError(
+            f"--method {method}: the teacher {teacher.name} has one stage, so it cannot judge what {student.name} "
+            "proposes; take lad-rpn, or a teacher in two stages"
+        )
+    first: Judge = "teacher" if "rpn" in JUDGED[word] else "student"
+    later: Judge = "teacher" if "roi" in JUDGED[word] else "student"
+    return (first, *(later for _ in student.regions))
+
+
+def _students(stages: Sequence[object]) -> tuple[Judge, ...]:
+    nobody: Judge = "student"
+    return tuple(nobody for _ in stages)
+
+
+def _judged(lesson: Lesson, student: DetectorSpec, judging: Judging) -> Lesson:
+    """The lesson of a stage that the teacher judges."""
+    rule: Assigner = judged_by_teacher(lesson.assign, judging.keep_count, judging.class_power)
+    criterion = lesson.criterion
+    if student.family == "paa" and isinstance(criterion, DenseCriterion):
+        criterion = replace(criterion, share="count")
+    return replace(
+        lesson, assign=rule, criterion=criterion, afterwards=lesson.assign if rule != lesson.assign else None
+    )
+
+
+def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: DetectorSpec, times: Times) -> Plan:
+    """The plan with one more distiller: of features once, of predictions in every stage that both have."""
+    outline, distil = _outlined(word, distiller_of(word, student, teacher), student, teacher)
+    one = Timed(distil, **times.get(word, {}))
+    features = getattr(distil, "features_only", False)
+    stages = range(len(plan.lessons) if isinstance(distil, SoftLabels) else 1)
+    names = stage_names(len(plan.lessons)) if len(plan.lessons) > 1 else [""]
+    given: dict[str, str] = {}
+    skips, lessons = outline.skips, list(plan.lessons)
+    for stage in stages:
+        if stage and not teacher.regions:
+            skips = (*skips, f"{word} in {names[stage]}: the teacher has one stage")
+            continue
+        given |= {f"{names[stage]}/{term}".lstrip("/"): what + _when(one) for term, what in outline.teaches.items()}
+        kept = (*lessons[stage].distillers, distil if one == Timed(distil) else one)
+        lessons[stage] = replace(lessons[stage], distillers=kept)
+    twice = plan.teaches.keys() & given.keys()
+    if twice:
+        raise UserError(f"--method {method}: {word} teaches {', '.join(sorted(twice))}, which another part teaches too")
+    return plan._replace(
+        lessons=tuple(lessons),
+        teaches=plan.teaches | given,
+        skipped=plan.skipped + skips,
+        features_only=plan.features_only and features,
+        aligned=plan.aligned or not features,
+    )
+
+
+def _outlined(
+    word: str, distil: Distiller | DistillerSpec, student: DetectorSpec, teacher: DetectorSpec
+) -> tuple[Outline, Distiller | DistillerSpec]:
+    """What a distiller will teach; qualities of different meaning are left out of it."""
+    skips: tuple[str, ...] = ()
+    if isinstance(distil, SoftLabels) and distil.quality and _quality(student) != _quality(teacher):
+        distil = replace(distil, quality=0.0)
+        skips = (f"soft_quality: the student's branch means {_quality(student)}, the teacher's {_quality(teacher)}",)
+    try:
+        outline: Outline = distil.outline(_voice(student), _voice(teacher))  # type: ignore[union-attr]
+    except ValueError as error:
+        raise UserError(f"--method {word}: {error}") from None
+    if not outline.teaches:
+        reason = "; ".join(skips + outline.skips)
+        raise UserError(f"--method {word} would teach nothing: {reason}; leave it out")
+    return Outline(outline.teaches, skips + outline.skips), distil
+
+
+def _when(one: Timed) -> str:
+    """The weight and the time of a distiller in words; nothing where they are the usual."""
+    said = [f"weight {one.weight:g}"] if one.weight != 1 else []
+    said += [f"rising over {one.warmup:g} epochs"] if one.warmup else []
+    said += [f"until epoch {one.until:g}"] if one.until is not None else []
+    return f" ({', '.join(said)})" if said else ""
+
+
+def _quality(spec: DetectorSpec) -> str:
+    """What the quality branch of a detector means."""
+    if not isinstance(spec.head, DenseSpec) or not spec.head.quality:
+        return "nothing, there is none"
+    criterion = CRITERIA.get(spec.family)
+    return str(criterion.quality) if criterion is not None else "an objectness that nobody teaches"
+
+
+def _voice(spec: DetectorSpec) -> Voice:
+    head, classes = spec.head, len(spec.classes)
+    if not isinstance(head, DenseSpec):
+        return Voice(spec.pyramid, classes, bins=0, quality=False, depth=0, width=head.width)
+    bins = head.bins if head.box == "distribution" else 0
+    return Voice(spec.pyramid, classes, bins, head.quality, head.depth, head.width)
