@@ -52,7 +52,8 @@ class Inference:
         if self.least:
             wide = ((boxes[:, 2:] - boxes[:, :2]) >= self.least).all(-1)
             image, label, score, boxes = image[wide], label[wide], score[wide], boxes[wide]
-        kept = batched_nms(boxes, score, image * classes + label, self.nms)
+        # In double precision: suppression by groups moves each group's boxes far from the others'.
+        kept = batched_nms(boxes.double(), score.double(), image * classes + label, self.nms)
         return [
             self._picture(boxes, score, label, image == row, kept[image[kept] == row][: self.keep], stretch)
             for row, stretch in enumerate((originals / sizes).flip(-1).repeat(1, 2))
@@ -108,4 +109,6 @@ def _vote(
     overlap = pairwise_iou(kept, boxes)
     votes = (overlap > _VOTE_LEAST) & (kept_label[:, None] == label[None])
     weight = torch.where(votes, (-(1 - overlap).square() / _VOTE_SPREAD).exp() * score, 0.0)
-    return weight @ boxes / weight.sum(-1, keepdim=True).clamp(min=1e-12)
+    mean = weight @ boxes / weight.sum(-1, keepdim=True).clamp(min=1e-12)
+    # An average lies among what it is of, but for what rounding adds.
+    return mean.minimum(boxes.amax(0)).maximum(boxes.amin(0)) if len(boxes) else mean

@@ -97,7 +97,8 @@ def best_proposals(
     levels = len(priors.counts)
     image, place = wide.nonzero(as_tuple=True)
     flat, chance = boxes[image, place], score[image, place].sigmoid()
-    kept = batched_nms(flat, chance, image * levels + priors.level[index[image, place]], nms)
+    # In double precision: suppression by groups moves each group's boxes far from the others'.
+    kept = batched_nms(flat.double(), chance.double(), image * levels + priors.level[index[image, place]], nms)
     return _padded(flat, image, kept, len(boxes), keep)
 
 

@@ -29,9 +29,10 @@ _COUNTER = "num_batches_tracked"
 def from_torchvision(model: nn.Module, classes: Sequence[str]) -> Detector:
     """Turn ``fasterrcnn_resnet50_fpn`` or ``fasterrcnn_resnet50_fpn_v2`` into a detector that finds the same boxes.
 
-    ``classes`` are the names of its labels from 1 on; 0 is background there and has no name here. The detector takes
-    pictures whose sides are multiples of 32, resized as torchvision's transform would. Every weight is taken over;
-    raises :class:`UserError` where one does not fit, as of a model with other layers.
+    ``classes`` are the names of its labels from 1 on; 0 is background there and has no name here. Pictures must be as
+    torchvision's transform leaves them, with sides that are multiples of 64: of others torchvision lays the coarsest
+    anchors at ``side // cells`` pixels from each other, where here they keep to their stride. Every weight is taken
+    over; raises :class:`UserError` where one does not fit, as of a model with other layers.
     """
     theirs = model.state_dict()
     frozen = not any(name.endswith(_COUNTER) and name.startswith("backbone.body.") for name in theirs)

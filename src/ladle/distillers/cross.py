@@ -49,6 +49,8 @@ class CrossKD:
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
+        if not student.depth or not teacher.depth:
+            raise ValueError("cross-head distillation needs a dense head with towers in the student and in the teacher")
         own, guide = self.depths(student.depth, teacher.depth)
         wider = f", {student.width} to {teacher.width} channels" if student.width != teacher.width else ""
         through = f"from convolution {own} of the student's towers into the teacher's after its {guide}{wider}"

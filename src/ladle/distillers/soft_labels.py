@@ -72,7 +72,7 @@ class SoftLabels:
 
         terms: dict[str, Term] = {}
         if self.weight:
-            logits, guides = own.logits.float() / self.temperature, guide.logits.float() / self.temperature
+            logits, guides = own.odds / self.temperature, guide.odds / self.temperature
             apart = self.temperature**2 * focal_kl(logits, guides, self.gamma).sum(-1)
             terms["soft_class"] = Term(self.weight * (apart * valid).sum(), count, images)
         if self.box:

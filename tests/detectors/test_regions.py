@@ -1,0 +1,278 @@
+"""Two stages beside torchvision's own Faster R-CNN: the same boxes, the same plans, the same losses and gradients."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2
+from torchvision.models.detection.image_list import ImageList
+from torchvision.ops import FrozenBatchNorm2d, boxes
+
+from ladle.assigners import Sample
+from ladle.boxes import pairwise_iou
+from ladle.detectors import detector_spec, from_torchvision
+from ladle.detectors.proposals import best_proposals
+from ladle.errors import UserError
+from ladle.objectives import Staged
+from ladle.recipes.lessons import lessons_of
+from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions
+
+CLASSES = ("a", "b", "c", "d", "e")
+SIZE = (128, 192)
+SIZES = torch.tensor([SIZE, SIZE])
+TRUTH = GroundTruth.pad(
+    [torch.tensor([[8.0, 8, 60, 90], [70, 10, 150, 60]]), torch.tensor([[5.0, 5, 60, 45], [20, 60, 140, 120]])],
+    [torch.tensor([0, 2]), torch.tensor([1, 4])],
+)
+
+
+def pictures():
+    generator = torch.Generator().manual_seed(0)
+    rough = torch.rand(2, 3, SIZE[0] // 16, SIZE[1] // 16, generator=generator)
+    return F.interpolate(rough, size=SIZE, mode="bicubic").clamp(0, 1)
+
+
+def batch():
+    return Batch(pictures(), TRUTH, SIZES, SIZES, (0, 1))
+
+
+def build(make):
+    """A model with random weights whose maps are of a sound size, and which is sure of some things."""
+    torch.manual_seed(0)
+    model = make(
+        weights=None,
+        weights_backbone=None,
+        num_classes=6,
+        min_size=SIZE[0],
+        max_size=SIZE[1],
+        rpn_pre_nms_top_n_train=300,
+        rpn_post_nms_top_n_train=40,
+        rpn_pre_nms_top_n_test=100,
+    )
+    for layer in model.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            layer.momentum = 1.0
+    with torch.no_grad():
+        maps = model.train().backbone((pictures() - 0.45) / 0.225)
+        for block, level in zip(model.backbone.fpn.layer_blocks, maps.values()):
+            block[0].weight.div_(level.std())
+        if isinstance(model.roi_heads.box_head, nn.Sequential):
+            model.roi_heads.box_head(torch.randn(64, 256, 7, 7))
+        for name, parameter in model.named_parameters():
+            if any(part in name for part in ("cls_score", "bbox_pred", "cls_logits")):
+                parameter.mul_(5)
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=[fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2], ids=lambda m: m.__name__)
+def pair(request):
+    """torchvision's model and ours of the same weights, with the layout of memory that makes sums alike."""
+    model = build(request.param)
+    detector = from_torchvision(model, CLASSES).eval().to(memory_format=torch.contiguous_format)
+    region = detector.stages[1]
+    fewer = replace(region.spec.proposals, candidates=(300, 100), keep=(40, 1000))
+    region.spec = replace(region.spec, proposals=fewer)
+    return model, detector
+
+
+@pytest.fixture(autouse=True)
+def exact(monkeypatch):
+    """torchvision's suppression in double precision, as ours: its offsets cost float32 what decides near a threshold."""
+    suppress = boxes.batched_nms
+    monkeypatch.setattr(boxes, "batched_nms", lambda b, s, group, least: suppress(b.double(), s.double(), group, least))
+
+
+@torch.no_grad()
+def test_torchvisions_weights_find_the_same_boxes(pair):
+    model, detector = pair
+    for theirs, ours in zip(model(list(pictures())), detector.detect(batch())):
+        assert len(ours.boxes) == len(theirs["boxes"]) > 20
+        torch.testing.assert_close(ours.boxes, theirs["boxes"], rtol=0, atol=1e-3)
+        torch.testing.assert_close(ours.scores, theirs["scores"], rtol=0, atol=1e-5)
+        assert torch.equal(ours.labels, theirs["labels"] - 1)
+
+
+@torch.no_grad()
+def test_proposals_are_torchvisions(pair):
+    model, detector = pair
+    images, _ = model.transform(list(pictures()))
+    theirs, _ = model.rpn(images, model.backbone(images.tensors))
+    priors = detector(pictures(), SIZES)[1].priors
+    for row, expected in enumerate(theirs):
+        found = priors.boxes[row, priors.valid[row]]
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
+
+
+class Lots:
+    """Our way of drawing samples, as torchvision's models call it."""
+
+    def __init__(self, sample, generator):
+        self.sample, self.generator = sample, generator
+
+    def __call__(self, labels):
+        labels = torch.stack(labels)
+        plan = Assignment.hard(torch.zeros_like(labels, dtype=torch.long), labels >= 1, labels == 0)
+        drawn = self.sample(plan, self.generator)
+        return list(drawn.positive.to(torch.uint8)), list((drawn.background > 0).to(torch.uint8))
+
+
+def losses_of_torchvision(model, seed):
+    generator = torch.Generator().manual_seed(seed)
+    model.rpn.fg_bg_sampler = Lots(Sample(256, 0.5), generator)
+    model.roi_heads.fg_bg_sampler = Lots(Sample(512, 0.25), generator)
+    images, _ = model.transform(list(pictures()))
+    targets = [{"boxes": b, "labels": n + 1} for b, n in zip(TRUTH.boxes, TRUTH.labels)]
+    features = model.backbone(ImageList(images.tensors, [SIZE, SIZE]).tensors)
+    model.rpn.training = model.roi_heads.training = True
+    proposals, first = model.rpn(images, features, targets)
+    _, second = model.roi_heads(features, proposals, images.image_sizes, targets)
+    model.rpn.training = model.roi_heads.training = False
+    return first | second
+
+
+def test_plans_samples_losses_and_gradients_are_torchvisions(pair):
+    """Assignment, sampling with the same lots, and losses, end to end; gradients of every weight."""
+    model, detector = pair
+    theirs = losses_of_torchvision(model, seed=3)
+    model.zero_grad()
+    sum(theirs.values()).backward()
+    objective = Staged(detector, lessons_of(detector.spec), generator=torch.Generator().manual_seed(3))
+    terms = objective(batch())
+    losses = {name: term.total / term.count for name, term in terms.items()}
+    detector.zero_grad()
+    sum(losses.values()).backward()
+    names = {
+        "rpn/class": "loss_objectness",
+        "rpn/box": "loss_rpn_box_reg",
+        "roi/class": "loss_classifier",
+        "roi/box": "loss_box_reg",
+    }
+    assert terms["roi/box"].total > 0
+    for ours, name in names.items():
+        torch.testing.assert_close(losses[ours].detach(), theirs[name].detach(), rtol=1e-4, atol=1e-6)
+    expected = from_torchvision(model, CLASSES)  # the same names as ours
+    grads = {name: parameter.grad for name, parameter in model.named_parameters()}
+    for name, parameter in detector.named_parameters():
+        their_name = _their_name(name)
+        torch.testing.assert_close(parameter.grad, grads[their_name], rtol=2e-3, atol=2e-5, msg=name)
+    assert set(dict(expected.named_parameters())) == set(dict(detector.named_parameters()))
+
+
+def _their_name(name):
+    from ladle.detectors.torchvision_models import _NAMES
+
+    for theirs, ours in _NAMES.items():
+        if name.startswith(ours):
+            return theirs + name.removeprefix(ours)
+    raise AssertionError(name)
+
+
+def test_frozen_layers_keep_their_own_floor():
+    model = build(fasterrcnn_resnet50_fpn)
+    frozen = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=6, min_size=128, max_size=192)
+
+    def freeze(module):
+        for name, child in module.named_children():
+            if isinstance(child, nn.BatchNorm2d):
+                layer = FrozenBatchNorm2d(child.num_features, eps=0.0)
+                setattr(module, name, layer)
+            else:
+                freeze(child)
+
+    freeze(frozen.backbone.body)
+    state = {k: v for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
+    frozen.load_state_dict(state)
+    frozen.eval()
+    detector = from_torchvision(frozen, CLASSES).eval()
+    assert detector.spec.backbone.norm == "frozen"
+    with torch.no_grad():
+        theirs = frozen.backbone(frozen.transform(list(pictures()))[0].tensors)
+        ours = detector.look(pictures())
+    for a, b in zip(theirs.values(), ours):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
+
+
+def test_a_model_that_is_another_is_refused():
+    model = build(fasterrcnn_resnet50_fpn)
+    with pytest.raises(UserError, match=r"with 3 classes: \d+ tensors do not fit"):
+        from_torchvision(model, ("a", "b", "c"))
+
+
+# ----------------------------------------------------------------------------------------------------- our own networks
+
+
+def small(name, seed=0):
+    torch.manual_seed(seed)
+    return detector_spec(name, CLASSES, imgsz=96).build()
+
+
+@pytest.mark.parametrize("name", ["fasterrcnn-tiny", "cascade-tiny"])
+def test_a_detector_in_stages_comes_back_from_its_file(name, tmp_path):
+    from ladle.detectors import load_detector, save_detector
+
+    detector = small(name).eval()
+    save_detector(detector, tmp_path / "d.safetensors")
+    again = load_detector(tmp_path / "d.safetensors").eval()
+    assert again.spec == detector.spec
+    with torch.no_grad():
+        for one, other in zip(detector(pictures(), SIZES), again(pictures(), SIZES)):
+            assert torch.equal(one.predictions.boxes, other.predictions.boxes)
+
+
+@torch.no_grad()
+def test_proposals_do_not_overlap_much_lie_in_the_picture_and_come_best_first():
+    detector = small("fasterrcnn-tiny").eval()
+    nn.init.normal_(detector.stages[0].head.cls_logits.weight, std=1.0)
+    sizes = torch.tensor([[128, 192], [100, 120]])
+    output = detector(pictures(), sizes)[0]
+    found, real = best_proposals(output, candidates=100, keep=30, nms=0.5)
+    for row, (height, width) in enumerate(sizes.tolist()):
+        mine = found[row, real[row]]
+        assert 3 < len(mine) <= 30
+        assert mine.min() >= 0
+        assert mine[:, 2].max() <= width
+        assert mine[:, 3].max() <= height
+        assert not found[row, ~real[row]].any()
+    scores = output.predictions.scores[0, :, 0]
+    first = found[0, 0]
+    overlap = pairwise_iou(first[None], output.predictions.boxes[0])[0]
+    assert scores[overlap.argmax()] == scores.max()
+
+
+def test_ground_truth_is_put_among_proposals_in_training_alone():
+    detector = small("fasterrcnn-tiny").train()
+    features = detector.look(pictures())
+    first, second = detector.chain
+    priors = first.propose(features, None, None, SIZES)
+    said = Output(first(features, priors)[0], priors, features, SIZES)
+    crowded = replace(TRUTH, crowd=torch.tensor([[False, True], [False, False]]))
+    taught = second.propose(features, said, crowded, SIZES)
+    assert taught.counts == (500, 2)
+    assert torch.equal(taught.boxes[:, 500:], TRUTH.boxes)
+    assert taught.valid[:, 500:].tolist() == [[True, False], [True, True]]
+    assert second.propose(features, said, None, SIZES).counts == (200,)
+
+
+@torch.no_grad()
+def test_each_look_of_a_cascade_starts_where_the_one_before_ended_and_chances_are_averaged():
+    detector = small("cascade-tiny").eval()
+    outputs = detector(pictures(), SIZES)
+    for earlier, later in zip(outputs[1:], outputs[2:]):
+        assert torch.equal(later.priors.boxes.amax(), earlier.predictions.boxes.clamp(min=0).amax().clamp(max=192.0))
+        assert torch.equal(later.priors.valid, earlier.priors.valid)
+    from ladle.detectors.detector import _agreed
+
+    mean = torch.stack([one.predictions.scores for one in outputs[1:]]).mean(0)
+    torch.testing.assert_close(_agreed(outputs[1:]).predictions.scores, mean)
+
+
+def test_exclusive_classes_share_one_softmax_with_background():
+    logits = torch.randn(2, 3, 4, generator=torch.Generator().manual_seed(0)) * 5
+    said = Predictions(logits, torch.zeros(2, 3, 4), exclusive=True)
+    expected = torch.cat([logits, torch.zeros(2, 3, 1)], -1).softmax(-1)[..., :4]
+    torch.testing.assert_close(said.scores, expected)
+    torch.testing.assert_close(said.odds.sigmoid(), expected, rtol=1e-4, atol=1e-6)
+    sure = replace(said, logits=torch.full_like(logits, 200.0))
+    assert sure.odds.isfinite().all()

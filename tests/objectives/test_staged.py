@@ -1,0 +1,235 @@
+"""A teacher judges proposals and regions; the identities that make that trustworthy."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ladle.assigners import PAA, MaxIoU, TaskAligned
+from ladle.detectors import Start, detector_spec
+from ladle.distillers import PKD, SoftLabels
+from ladle.objectives import Staged, Timed
+from ladle.recipes.lessons import lessons_of
+from ladle.recipes.plans import Judging, plan_of
+from ladle.teachers import FrozenDetector
+from ladle.types import GroundTruth, Output, Predictions
+from tests.objectives.test_supervised import CLASSES, batch, same
+
+SPECS = {name: detector_spec(f"{name}-tiny", CLASSES, start=Start(norm="group")) for name in ("fasterrcnn", "cascade")}
+
+
+NOTHING = Judging()
+
+
+def build(seed, name="fasterrcnn"):
+    torch.manual_seed(seed)
+    return SPECS[name].build()
+
+
+def lots(seed=7):
+    return torch.Generator().manual_seed(seed)
+
+
+def staged(student, method="plain", teacher=None, name="fasterrcnn", judging=NOTHING, **changes):
+    spec = SPECS[name]
+    plan = plan_of(method, spec, teacher.detector.spec if teacher else None, judging=judging)
+    lessons = tuple(replace(lesson, **changes) for lesson in plan.lessons)
+    return Staged(student, lessons, teacher, plan.judges, judging.until, lots())
+
+
+def train(objective, steps=2):
+    optimizer = torch.optim.SGD(objective.parameters(), lr=0.01, momentum=0.9)
+    for step in range(steps):
+        terms = objective(batch(step))
+        loss = sum(t.total / torch.maximum(t.count, t.floor).clamp(min=1e-9) for t in terms.values())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return objective.student.state_dict()
+
+
+class Scripted(FrozenDetector):
+    """A teacher whose boxes are the priors themselves: it refines nothing."""
+
+    def say(self, number, features, sizes, priors, classes):
+        said = super().say(number, features, sizes, priors, classes)
+        boxes = priors.boxes.expand(len(features[0]), -1, -1)
+        return replace(said, predictions=replace(said.predictions, boxes=boxes))
+
+
+@pytest.mark.parametrize("name", SPECS)
+@pytest.mark.parametrize("keep_count", [True, False])
+@pytest.mark.parametrize("method", ["lad", "lad-rpn", "lad-roi"])
+def test_a_teacher_that_refines_nothing_gives_the_anchor_rule(name, method, keep_count):
+    plain = train(staged(build(0, name), name=name))
+    teacher = Scripted(build(1, name), CLASSES)
+    judged = staged(build(0, name), method, teacher, name, Judging(keep_count=keep_count))
+    assert same(plain, train(judged))
+
+
+class Mirror(FrozenDetector):
+    """A teacher whose weights are the student's own, at every step."""
+
+    def __init__(self, student):
+        super().__init__(build(0), CLASSES)
+        self.student = student
+
+    @torch.no_grad()
+    def look(self, images):
+        return self.student.look(images)
+
+    @torch.no_grad()
+    def say(self, number, features, sizes, priors, classes):
+        return Output(self.student.chain[number](features, priors)[0], priors, features, sizes)
+
+
+@pytest.mark.parametrize("rule", [PAA(), TaskAligned(), MaxIoU(0.5, 0.4, boxes="predictions")], ids=repr)
+@pytest.mark.parametrize("method", ["lad-rpn", "lad-roi", "lad"])
+def test_a_teacher_that_is_the_student_gives_the_rule_of_the_student(rule, method):
+    """For rules that look at predictions, bit for bit, in both stages."""
+    student = build(0)
+    teacher = Mirror(student)
+    plan = plan_of(method, SPECS["fasterrcnn"], SPECS["fasterrcnn"])
+    lessons = tuple(replace(lesson, assign=rule, afterwards=None) for lesson in plan.lessons)
+    plain = train(Staged(build(0), lessons, generator=lots()))
+    assert same(plain, train(Staged(student, lessons, teacher, plan.judges, generator=lots())))
+
+
+@pytest.mark.parametrize("method", ["lad", "lad-rpn", "lad-roi"])
+def test_another_teacher_judges_differently_in_its_stages(method):
+    teacher = FrozenDetector(build(1), CLASSES)
+    features = build(0).look(batch(0).images)
+    plans = []
+    for objective in (staged(build(0)), staged(build(0), method, teacher, judging=Judging(keep_count=False))):
+        seen = teacher.look(batch(0).images)
+        previous, mine = None, []
+        for number in range(2):
+            one = GroundTruth(
+                batch(0).truth.boxes, 0 * batch(0).truth.labels, batch(0).truth.valid, batch(0).truth.crowd
+            )
+            truth = one if number == 0 else batch(0).truth
+            objective.lessons = tuple(replace(lesson, sample=None) for lesson in objective.lessons)
+            own, plan = objective._decide(number, features, seen, previous, truth, batch(0).sizes)
+            previous = own.detach()
+            mine.append(plan.affinity)
+        plans.append(mine)
+    for number, stage in enumerate(("rpn", "roi")):
+        differs = not torch.equal(plans[0][number], plans[1][number])
+        assert differs == (method in ("lad", f"lad-{stage}"))
+
+
+def test_ground_truth_among_proposals_is_judged_as_itself():
+    """However badly a teacher refines it, it learns the object it is, unless the sample leaves it out."""
+
+    class Blind(FrozenDetector):
+        def say(self, number, features, sizes, priors, classes):
+            said = super().say(number, features, sizes, priors, classes)
+            nowhere = torch.zeros_like(said.predictions.boxes)
+            return replace(said, predictions=replace(said.predictions, boxes=nowhere))
+
+    objective = staged(build(0), "lad-roi", Blind(build(1), CLASSES), judging=Judging(keep_count=False))
+    terms = objective(batch(0))
+    assert terms["roi/box"].total > 0
+    assert float(objective.monitor["roi/positives_per_object"]) >= 1
+
+
+def test_after_its_time_the_student_judges_itself():
+    teacher = FrozenDetector(build(1), CLASSES)
+    objective = staged(build(0), "lad", teacher, judging=Judging(until=1.0))
+    with pytest.raises(ValueError, match=r"objective\.at\(epoch\)"):
+        objective(batch(0))
+    objective.at(1.5)
+    terms, plain = objective(batch(0)), staged(build(0))(batch(0))
+    assert {name: float(t.total.detach()) for name, t in terms.items()} == {
+        name: float(t.total.detach()) for name, t in plain.items()
+    }
+
+
+def test_losses_and_positives_are_told_stage_by_stage():
+    objective = staged(build(0, "cascade"), name="cascade")
+    names = {name.partition("/")[0] for name in objective(batch(0))}
+    assert names == {"rpn", "roi_1", "roi_2", "roi_3"}
+    assert set(objective.monitor) == {f"{name}/positives_per_object" for name in names}
+
+
+def test_regions_learn_from_a_sample():
+    terms = staged(build(0))(batch(0))
+    assert float(terms["rpn/class"].count) <= 2 * 256
+    assert float(terms["roi/class"].count) <= 2 * 128
+
+
+def test_distillers_add_to_a_judge():
+    teacher = FrozenDetector(build(1), CLASSES)
+    plan = plan_of("lad+soft+pkd", SPECS["fasterrcnn"], SPECS["fasterrcnn"])
+    objective = Staged(build(0), plan.lessons, teacher, plan.judges)
+    terms = objective(batch(0))
+    assert objective.given == set(plan.teaches) == {
+        "rpn/soft_class", "rpn/soft_box", "roi/soft_class", "roi/soft_box", "rpn/pkd",
+    }  # fmt: skip
+    assert all(float(terms[name].total.detach()) > 0 for name in plan.teaches)
+    assert plan.lessons[0].distillers == (SoftLabels(), PKD())
+
+
+def test_weight_nought_is_exactly_plain_training():
+    teacher = FrozenDetector(build(1), CLASSES)
+    lessons = lessons_of(SPECS["fasterrcnn"])
+    nothing = (replace(lessons[0], distillers=(Timed(PKD(), weight=0.0),)), lessons[1])
+    plain = train(Staged(build(0), lessons, generator=lots()))
+    assert same(plain, train(Staged(build(0), nothing, teacher, generator=lots())))
+
+
+def test_a_teacher_in_one_stage_judges_proposals_where_priors_agree():
+    """A dense detector says how likely any object is, where a proposal network says how likely one is."""
+    torch.manual_seed(1)
+    dense = FrozenDetector(detector_spec("atss-tiny", CLASSES, start=Start(norm="group")).build(), CLASSES)
+    plan = plan_of("lad-rpn+soft", SPECS["fasterrcnn"], dense.detector.spec)
+    assert plan.judges == ("teacher", "student")
+    assert plan.skipped[-1] == "soft in roi: the teacher has one stage"
+    objective = Staged(build(0), plan.lessons, dense, plan.judges)
+    terms = objective(batch(0))
+    assert {"rpn/soft_class", "rpn/soft_box"} <= set(terms)
+    said = dense.say(
+        0,
+        dense.look(batch(0).images),
+        None,
+        build(0).chain[0].propose(dense.look(batch(0).images), None, None, None),
+        1,
+    )
+    assert said.predictions.logits.shape[-1] == 1
+
+
+def test_a_faster_rcnn_judges_every_look_of_a_cascade():
+    teacher = FrozenDetector(build(1), CLASSES)
+    plan = plan_of("lad", SPECS["cascade"], SPECS["fasterrcnn"])
+    terms = Staged(build(0, "cascade"), plan.lessons, teacher, plan.judges)(batch(0))
+    assert all(term.total.isfinite() for term in terms.values())
+
+
+@pytest.mark.parametrize("name", SPECS)
+def test_pictures_without_objects_train_on_background(name):
+    full = batch(0)
+    for truth in (
+        GroundTruth.pad([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.long)] * 2),
+        replace(full.truth, valid=torch.zeros_like(full.truth.valid)),
+    ):
+        terms = staged(build(0, name), name=name)(replace(full, truth=truth))
+        assert all(term.total.isfinite() for term in terms.values())
+        assert terms["rpn/class"].total > 0
+        assert terms["rpn/box"].total == 0
+
+
+def test_a_teacher_that_knows_more_classes_has_them_count_as_background():
+    torch.manual_seed(3)
+    wide = detector_spec("fasterrcnn-tiny", ("unicorn", *reversed(CLASSES))).build().eval()
+    teacher = FrozenDetector(wide, CLASSES)
+    said = wide(batch(0).images, batch(0).sizes)[1].predictions
+    seen = teacher.reorder(said)
+    chances = said.scores
+    torch.testing.assert_close(seen.scores, chances.flip(-1)[..., : len(CLASSES)])
+    assert isinstance(seen, Predictions)
+    torch.testing.assert_close(seen.class_boxes, said.class_boxes.flip(2)[:, :, : len(CLASSES)])
+
+
+def test_a_judge_that_is_not_given_is_refused():
+    with pytest.raises(ValueError, match="must be given"):
+        Staged(build(0), lessons_of(SPECS["fasterrcnn"]), judges=("teacher", "student"))
