@@ -4,6 +4,9 @@ import json
 
 import pytest
 import torch
+from torchvision.models import resnet50
+from torchvision.models._utils import IntermediateLayerGetter
+from torchvision.ops import FrozenBatchNorm2d
 
 from ladle.boxes import decode_deltas, encode_deltas, giou, pairwise_iou
 from ladle.detectors import (
@@ -99,9 +102,8 @@ def test_group_and_frozen_normalisation_are_what_they_say(tmp_path):
     donor = BackboneSpec("r18").build()
     torch.save(donor.body.state_dict(), tmp_path / "r18.pth")
     frozen = detector_spec("paa-r18", ("a",), start=Start(weights=str(tmp_path / "r18.pth"))).build().train()
-    norms = [m for m in frozen.backbone.modules() if "BatchNorm" in type(m).__name__]
-    assert norms
-    assert {type(m).__name__ for m in norms} == {"FrozenBatchNorm2d"}
+    assert sum(isinstance(m, FrozenBatchNorm2d) for m in frozen.backbone.modules()) == 20
+    assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in frozen.backbone.modules())
     torch.testing.assert_close(frozen.backbone.body["conv1"].weight, donor.body["conv1"].weight)
 
 
@@ -204,3 +206,26 @@ def test_giou_is_iou_less_the_empty_share_of_the_hull():
     first, second = torch.tensor([0.0, 0, 2, 2]), torch.tensor([4.0, 0, 6, 2])
     torch.testing.assert_close(giou(first, second), torch.tensor(-4 / 12))
     torch.testing.assert_close(giou(first, first), torch.tensor(1.0))
+
+
+def test_frozen_normalisation_folded_into_convolutions_changes_no_number():
+    """The same features, gradients and state as the plain network in torchvision's order of operations."""
+    folded = detector_spec("paa-r50", ("a",), start=Start(norm="frozen")).build().backbone.body
+    plain = IntermediateLayerGetter(resnet50(norm_layer=FrozenBatchNorm2d), folded.return_layers)
+    generator = torch.Generator().manual_seed(0)
+    state = plain.state_dict()
+    state |= {k: torch.rand(v.shape, generator=generator) + 0.5 for k, v in state.items() if v.ndim == 1}
+    plain.load_state_dict(state)
+    folded.load_state_dict(state)
+    assert list(folded.state_dict()) == list(plain.state_dict())
+    pictures = torch.rand(1, 3, 64, 64, generator=generator)
+    gradients = []
+    for body in (folded, plain):
+        maps = body(pictures)
+        sum(one.div(one.detach().norm()).pow(2).sum() for one in maps.values()).backward()
+        gradients.append([p.grad / p.grad.norm() for p in body.parameters()])
+    with torch.no_grad():
+        for name, one in folded(pictures).items():
+            torch.testing.assert_close(one, plain(pictures)[name], rtol=1e-3, atol=1e-3 * float(one.abs().max()))
+    for mine, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, other, rtol=0, atol=2e-3)

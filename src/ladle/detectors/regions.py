@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ladle.boxes import STDS, clip, decode_deltas
+from ladle.detectors.cutting import cut_out
 from ladle.detectors.proposals import ProposalSpec, best_proposals
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
@@ -53,11 +54,7 @@ class RegionStage(nn.Module):
 
     def __init__(self, spec: RegionSpec, classes: int, strides: Sequence[int]) -> None:
         super().__init__()
-        from torchvision.ops import MultiScaleRoIAlign
-
-        self.spec, self.classes, self.strides = spec, classes, tuple(strides)
-        names = [str(level) for level in range(spec.levels)]
-        self.align = MultiScaleRoIAlign(names, output_size=spec.pool, sampling_ratio=2)
+        self.spec, self.classes, self.strides = spec, classes, tuple(strides)[: spec.levels]
         self.layers = _layers(spec)
         self.class_score = nn.Linear(spec.hidden, classes + 1)
         self.box_deltas = nn.Linear(spec.hidden, 4 if spec.agnostic else 4 * (classes + 1))
@@ -90,9 +87,8 @@ class RegionStage(nn.Module):
     ) -> tuple[Predictions, None]:
         """Look at the proposals: classes that share a softmax with background, and a box for each or for all."""
         batch, count = len(features[0]), priors.boxes.shape[1]
-        boxes = priors.boxes.expand(batch, -1, -1)
-        pooled = self._cut(features, boxes)
-        seen = self.layers(pooled)
+        boxes = priors.boxes.expand(batch, -1, -1).contiguous()
+        seen = self.layers(cut_out(features[: self.spec.levels], self.strides, boxes, self.spec.pool))
         score, deltas = self.class_score(seen).float(), self.box_deltas(seen).float()
         # Relative to background, which then has logit 0.
         logits = (score[:, 1:] - score[:, :1]).view(batch, count, -1)
@@ -104,13 +100,6 @@ class RegionStage(nn.Module):
         likeliest = logits.argmax(-1)[..., None, None].expand(-1, -1, 1, 4)
         refined = every.gather(2, likeliest)[:, :, 0]
         return Predictions(logits, refined, class_boxes=every, exclusive=True), None
-
-    def _cut(self, features: Sequence[Tensor], boxes: Float[Tensor, "B P 4"]) -> Float[Tensor, "N C h w"]:
-        """The features in every proposal. The scales of levels are those of their strides, whatever the padding."""
-        height, width = (int(side) * self.strides[0] for side in features[0].shape[-2:])
-        maps = {str(level): features[level] for level in range(self.spec.levels)}
-        cut: Tensor = self.align(maps, list(boxes), [(height, width)] * len(boxes))
-        return cut
 
 
 def _layers(spec: RegionSpec) -> nn.Module:
