@@ -1,9 +1,10 @@
 """The losses against published numbers and independent formulas."""
 
+import pytest
 import torch
 from torchvision.ops import sigmoid_focal_loss
 
-from ladle.losses import class_focal_sum, focal_kl, sigmoid_focal
+from ladle.losses import background_focal, background_focal_sum, class_focal_sum, focal_kl, sigmoid_focal
 
 
 def test_focal_agrees_with_torchvision():
@@ -31,3 +32,16 @@ def test_focal_kl_stays_finite_at_certainty():
     loss.backward()
     assert loss.isfinite()
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("gamma", [2.0, 1.5])
+@pytest.mark.parametrize("rows", [0, 5, 3000])
+def test_the_sum_of_background_and_its_gradient_are_those_of_the_formula(gamma, rows):
+    logits = torch.randn(rows, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64) * 6
+    pull = torch.rand(rows, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    mine, other = (logits.clone().requires_grad_() for _ in range(2))
+    found, expected = background_focal_sum(mine, 0.25, gamma), background_focal(other, 0.25, gamma).sum(-1)
+    torch.testing.assert_close(found, expected)
+    (found * pull).sum().backward()
+    (expected * pull).sum().backward()
+    torch.testing.assert_close(mine.grad, other.grad)

@@ -9,7 +9,14 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ladle.losses import background_focal, background_quality_focal, object_focal, quality_focal
+from ladle.losses import (
+    background_focal,
+    background_focal_sum,
+    background_quality_focal,
+    background_quality_focal_sum,
+    object_focal,
+    quality_focal,
+)
 from ladle.types import Assignment
 
 __all__ = ["Classes", "class_total"]
@@ -31,8 +38,9 @@ def class_total(
     chosen, learnt = logits.gather(-1, labels), plan.affinity
     counted = plan.background + plan.weight
     off: Callable[[Tensor], Tensor] = background_quality_focal
+    everywhere: Callable[[Tensor], Tensor] = background_quality_focal_sum
     if kind == "focal":
-        off, on = background_focal, object_focal(chosen)
+        off, everywhere, on = background_focal, background_focal_sum, object_focal(chosen)
     elif kind == "quality":
         on = quality_focal(chosen, overlap.unsqueeze(-1))
     elif kind == "aligned":
@@ -40,6 +48,10 @@ def class_total(
         on, learnt = quality_focal(chosen, learnt), (learnt > 0).float()
         counted = plan.background + learnt.sum(-1)
     else:
-        off, counted = F.softplus, plan.weight
+        off, everywhere, counted = F.softplus, _softplus_sum, plan.weight
         on = F.binary_cross_entropy_with_logits(chosen, overlap.unsqueeze(-1).expand_as(chosen), reduction="none")
-    return (counted * off(logits).sum(-1)).sum() + (learnt * (on - off(chosen))).sum()
+    return (counted * everywhere(logits)).sum() + (learnt * (on - off(chosen))).sum()
+
+
+def _softplus_sum(logits: Tensor) -> Tensor:
+    return F.softplus(logits).sum(-1)

@@ -7,9 +7,9 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor
 
-from ladle.losses.focal import background_focal
+from ladle.losses.focal import background_focal, background_focal_sum
 
-__all__ = ["background_quality_focal", "quality_focal"]
+__all__ = ["background_quality_focal", "background_quality_focal_sum", "quality_focal"]
 
 
 def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
@@ -23,3 +23,6 @@ def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
 
 background_quality_focal = partial(background_focal, alpha=0.0)
 """The loss of a logit whose target is 0: focal loss with gamma 2 and without alpha."""
+
+background_quality_focal_sum = partial(background_focal_sum, alpha=0.0)
+"""That loss summed over the last axis, the classes."""
