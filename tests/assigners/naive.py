@@ -15,12 +15,13 @@ def overlap_matrix(boxes, objects):
     return out
 
 
-def naive_max_iou(scene, positive, negative, rescue):
+def naive_max_iou(scene, positive, negative, rescue, overlaps=None):
+    """With ``overlaps``, a matrix for each image, those of a judge."""
     answers = []
-    for objects in scene.gt_boxes:
+    for row, objects in enumerate(scene.gt_boxes):
         answer = np.zeros(scene.A, np.int64)
         if len(objects):
-            overlap = overlap_matrix(np.concatenate(scene.anchors), objects)
+            overlap = overlap_matrix(np.concatenate(scene.anchors), objects) if overlaps is None else overlaps[row]
             best = overlap.max(1)
             answer[best >= negative] = -1
             answer[best >= positive] = overlap.argmax(1)[best >= positive] + 1

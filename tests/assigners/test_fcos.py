@@ -5,6 +5,7 @@ import torch
 
 from ladle.assigners import FCOS
 from ladle.types import GroundTruth
+from tests.assigners.test_judged import trusted
 from tests.golden.scenes import Scene, golden, object_numbers
 
 RULES = {"mmdet_center": FCOS(), "mmdet_nocenter": FCOS(radius=None), "torchvision_center": FCOS(closed=False)}
@@ -55,12 +56,11 @@ def test_agrees_with_a_naive_loop(radius):
     assert torch.equal(assign(scene, FCOS(radius=radius)), naive(scene, radius))
 
 
-def test_a_judge_chooses_as_many_points_by_overlap():
-    from ladle.boxes import pairwise_iou
-
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_a_judge_chooses_as_many_points_by_overlap(power):
     scene = Scene("tiny", 2)
-    overlaps = pairwise_iou(scene.raw_predictions().boxes, scene.truth().boxes)
-    judged = assign(scene, FCOS(boxes="predictions"))
+    overlaps = trusted(scene.raw_predictions(), scene.truth(), power)
+    judged = assign(scene, FCOS(boxes="predictions", class_power=power))
     assert torch.equal(judged, naive(scene, 1.5, overlaps))
     plain = assign(scene, FCOS())
     assert not torch.equal(judged, plain)

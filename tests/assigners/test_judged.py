@@ -5,9 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ladle.assigners import ATSS, MaxIoU
+from ladle.assigners import ATSS, FCOS, MaxIoU, PseudoIoU
 from ladle.boxes import pairwise_iou
-from tests.golden.scenes import Scene
+from tests.assigners.naive import naive_max_iou
+from tests.golden.scenes import Scene, object_numbers
 
 RULES = (MaxIoU(), MaxIoU(0.1, 0.1), MaxIoU(rescue=None), MaxIoU(rescued="prior"), ATSS())
 
@@ -15,6 +16,16 @@ RULES = (MaxIoU(), MaxIoU(0.1, 0.1), MaxIoU(rescue=None), MaxIoU(rescued="prior"
 def scene_of(case, seed=0):
     scene = Scene(case, seed)
     return scene.predictions(), scene.priors(), scene.truth()
+
+
+def trusted(said, truth, power):
+    """Overlaps of predicted boxes, multiplied by the power of the score for the object's class."""
+    scores = said.logits.sigmoid()
+    overlap = pairwise_iou(said.boxes, truth.boxes)
+    for row, labels in enumerate(truth.labels):
+        for number, label in enumerate(labels):
+            overlap[row, :, number] *= scores[row, :, label] ** power
+    return overlap
 
 
 def counts(plan, objects):
@@ -45,10 +56,11 @@ def test_predicted_boxes_fill_the_overlaps(rule):
     assert not torch.equal(judged.dense(7), rule(said, priors, truth).dense(7))
 
 
-def test_atss_keeps_its_candidates_and_centres():
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_atss_keeps_its_candidates_and_centres(power):
     said, priors, truth = scene_of("tiny", 3)
-    overlap = pairwise_iou(said.boxes, truth.boxes)
-    judged = ATSS(boxes="predictions")(said, priors, truth)
+    overlap = trusted(said, truth, power)
+    judged = ATSS(boxes="predictions", class_power=power)(said, priors, truth)
     tried = 0
     for row in range(2):
         for number in range(int(truth.valid[row].sum())):
@@ -105,3 +117,34 @@ def test_an_object_the_judge_misses_keeps_its_own_priors(rule):
     plain = replace(rule, boxes="priors")(said, priors, truth)
     judged = rule(nowhere, priors, truth)
     assert torch.equal(judged.dense(7), plain.dense(7))
+
+
+@pytest.mark.parametrize("power", [0.3, 1.0])
+def test_overlaps_are_multiplied_by_the_trust_in_the_class(power):
+    scene = Scene("tiny", 3)
+    said, truth = scene.predictions(), scene.truth()
+    rule = MaxIoU(0.3, 0.1, rescue=None, boxes="predictions", class_power=power)
+    found = object_numbers(rule(said, scene.priors(), truth))
+    overlaps = [matrix[:, real].numpy() for matrix, real in zip(trusted(said, truth, power), truth.valid)]
+    expected = naive_max_iou(scene, 0.3, 0.1, None, overlaps)
+    kept = 0
+    for row in range(2):
+        # Objects that the judge leaves without a prior keep their own, tried below.
+        served = (found[row] <= 0) | torch.isin(found[row], expected[row].unique())
+        assert torch.equal(found[row, served], expected[row, served])
+        kept += int((expected[row] > 0).sum())
+    assert kept > 5
+    assert not torch.equal(found, object_numbers(replace(rule, class_power=0.0)(said, scene.priors(), truth)))
+
+
+@pytest.mark.parametrize("keep_count", [False, True])
+@pytest.mark.parametrize("rule", [MaxIoU(), MaxIoU(0.1, 0.1, rescue=None), ATSS(), FCOS(), PseudoIoU()], ids=repr)
+def test_a_judge_sure_of_every_class_decides_by_overlap_alone(rule, keep_count):
+    said, priors, truth = scene_of("tiny", 3)
+    sure = replace(said, logits=torch.full_like(said.logits, 50.0))
+    changes = {"boxes": "predictions"} | ({} if isinstance(rule, FCOS) else {"keep_count": keep_count})
+    expected = replace(rule, **changes)(sure, priors, truth)
+    assert expected.positive.any()
+    trusting = replace(rule, **changes, class_power=2.0)(sure, priors, truth)
+    assert torch.equal(expected.dense(7), trusting.dense(7))
+    assert torch.equal(expected.background, trusting.background)

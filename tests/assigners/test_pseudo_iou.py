@@ -5,7 +5,8 @@ import torch
 
 from ladle.assigners import FCOS, PseudoIoU
 from ladle.assigners.pseudo_iou import pseudo_iou
-from ladle.boxes import iou, pairwise_iou
+from ladle.boxes import iou
+from tests.assigners.test_judged import trusted
 from tests.golden.scenes import Scene
 
 
@@ -61,11 +62,13 @@ def test_matched_points_stay_only_above_the_threshold(case, threshold):
     assert plan.positive.sum() == kept
 
 
-def test_a_judge_decides_by_the_overlap_of_its_boxes():
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_a_judge_decides_by_the_overlap_of_its_boxes(power):
     scene = Scene("tiny", 1)
     said, truth = scene.raw_predictions(), scene.truth()
-    matched, plan = plan_of(scene, FCOS(radius=None)), plan_of(scene, PseudoIoU(boxes="predictions"))
-    overlap = pairwise_iou(said.boxes, truth.boxes).gather(2, matched.index.unsqueeze(-1)).squeeze(-1)
+    matched = plan_of(scene, FCOS(radius=None))
+    plan = plan_of(scene, PseudoIoU(boxes="predictions", class_power=power))
+    overlap = trusted(said, truth, power).gather(2, matched.index.unsqueeze(-1)).squeeze(-1)
     good = matched.positive & (overlap > 0.4)
     assert (plan.positive & good).sum() == good.sum()
     own = plan_of(scene, PseudoIoU())

@@ -10,10 +10,10 @@ from torch import nn
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, split_scenes
 from ladle.detectors import Detector, detector_spec
-from ladle.detectors.ready_made import FAMILIES
+from ladle.detectors.ready_made import FAMILIES, REGION_FAMILIES
 from ladle.evaluation import evaluate
-from ladle.objectives import Supervised
-from ladle.recipes.lessons import ASSIGNERS, HOME, lesson_of
+from ladle.objectives import Staged, Supervised
+from ladle.recipes.lessons import ASSIGNERS, HOME, lesson_of, lessons_of
 from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, Term
@@ -82,6 +82,16 @@ def test_a_teacher_can_judge_with_every_assigner(family, assigner):
 def test_eight_scenes_are_learnt_by_heart(family, assigner):
     student, batch = detector(family), scenes(8)
     train(Supervised(student, [lesson_of(family, assigner)]), batch, steps=120, lr=5e-3)
+    student.eval()
+    found = dict(enumerate(student.detect(batch)))
+    assert evaluate(references(batch), found, CLASSES).ap50 > 0.7
+
+
+@pytest.mark.parametrize("family", REGION_FAMILIES)
+def test_eight_scenes_are_learnt_by_heart_in_several_stages(family):
+    student, batch = detector(family), scenes(8)
+    lots = torch.Generator().manual_seed(0)
+    train(Staged(student, lessons_of(student.spec), generator=lots), batch, steps=60, lr=5e-3)
     student.eval()
     found = dict(enumerate(student.detect(batch)))
     assert evaluate(references(batch), found, CLASSES).ap50 > 0.7

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, SimOTA
+from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, Sample, SimOTA
 from ladle.criteria import BagCriterion, DenseCriterion
 from ladle.detectors import detector_spec
 from ladle.detectors.ready_made import FAMILIES
@@ -144,7 +144,95 @@ def test_an_assigner_that_is_none_is_refused_with_the_one_meant():
 
 def test_every_method_is_described():
     assert all(METHODS[method] for method in METHODS)
-    assert {plan_of(method, "paa+dist", "paa+dist").judge for method in METHODS} == {"student", "teacher"}
+    one_stage = METHODS.keys() - {"lad-rpn", "lad-roi"}
+    assert {plan_of(method, "paa+dist", "paa+dist").judge for method in one_stage} == {"student", "teacher"}
+
+
+# ----------------------------------------------------------------------------------------------------------- two stages
+
+
+@pytest.mark.parametrize("family", ["fasterrcnn", "cascade"])
+@pytest.mark.parametrize(
+    ("method", "judges"),
+    [
+        ("plain", ("student", "student")),
+        ("lad", ("teacher", "teacher")),
+        ("lad-rpn", ("teacher", "student")),
+        ("lad-roi", ("student", "teacher")),
+        ("soft+pkd", ("student", "student")),
+        ("lad+pkd", ("teacher", "teacher")),
+    ],
+)
+def test_a_word_says_which_stages_the_teacher_judges(family, method, judges):
+    plan = plan_of(method, family, family)
+    assert plan.judges == (judges[0], *judges[1:] * (3 if family == "cascade" else 1))
+    for lesson, judge in zip(plan.lessons, plan.judges, strict=True):
+        assert lesson.assign.boxes == ("predictions" if judge == "teacher" else "priors")
+        assert lesson.rule(over=True).boxes == "priors"
+
+
+def test_stages_have_the_published_thresholds_and_weights():
+    rpn, roi = plan_of("plain", "fasterrcnn").lessons
+    assert rpn.assign == MaxIoU(0.7, 0.3, rescued="prior")
+    assert rpn.sample == Sample(256, 0.5)
+    assert roi.assign == MaxIoU(0.5, 0.5, rescue=None)
+    cascade = plan_of("plain", "cascade").lessons[1:]
+    assert [lesson.assign.positive for lesson in cascade] == [0.5, 0.6, 0.7]
+    assert [lesson.criterion.weight for lesson in cascade] == [1.0, 0.5, 0.25]
+
+
+def test_how_a_teacher_judges_can_be_said():
+    judging = plans.Judging(keep_count=False, class_power=0.5)
+    for student in ("retinanet", "fasterrcnn"):
+        plan = plans.plan_of("lad", spec(student), spec(student), judging=judging)
+        assert all((lesson.assign.keep_count, lesson.assign.class_power) == (False, 0.5) for lesson in plan.lessons)
+
+
+@pytest.mark.parametrize(
+    ("method", "student", "judging", "said"),
+    [
+        ("lad", "retinanet", {"class_power": -1.0}, "--class_power -1.0: expected a number of 0 or more"),
+        ("lad", "retinanet", {"until": -2.0}, "--judge_until -2.0: expected"),
+        ("soft", "retinanet", {"class_power": 1.0}, "the teacher judges nothing"),
+        ("pkd", "fasterrcnn", {"until": 3.0}, "the teacher judges nothing"),
+        ("lad", "paa", {"class_power": 1.0}, "--class_power 1.0: PAA takes no heed of it"),
+        ("lad", "fcos", {"keep_count": False}, "--keep_count False: FCOS takes no heed of it"),
+    ],
+)
+def test_what_is_said_of_judging_and_would_change_nothing_is_refused(method, student, judging, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        plans.plan_of(method, spec(student), spec(student), judging=plans.Judging(**judging))
+
+
+def test_features_are_imitated_once_and_soft_labels_in_every_stage_both_have():
+    plan = plan_of("lad+soft+pkd", "cascade", "fasterrcnn")
+    assert [len(lesson.distillers) for lesson in plan.lessons] == [2, 1, 1, 1]
+    assert {name.partition("/")[0] for name in plan.teaches} == {"rpn", "roi_1", "roi_2", "roi_3"}
+    narrow = plan_of("lad-rpn+soft", "fasterrcnn", "atss")
+    assert [len(lesson.distillers) for lesson in narrow.lessons] == [1, 0]
+    assert "soft in roi: the teacher has one stage" in narrow.skipped
+
+
+@pytest.mark.parametrize(
+    ("method", "student", "teacher", "said"),
+    [
+        ("lad-rpn", "paa", "paa", "paa-tiny has one stage only; say lad"),
+        ("lad", "fasterrcnn", "atss", "take lad-rpn, or a teacher in two stages"),
+        ("lad-roi", "cascade", "atss", "cannot judge what cascade-tiny proposes"),
+        ("lad+lad-rpn", "fasterrcnn", "fasterrcnn", "lad is given twice"),
+        ("ld", "fasterrcnn", "fasterrcnn", "the student says none"),
+        ("cross", "fasterrcnn", "fasterrcnn", "head"),
+    ],
+)
+def test_what_stages_cannot_do_is_refused(method, student, teacher, said):
+    with pytest.raises(UserError, match=re.escape(said)):
+        plan_of(method, student, teacher)
+
+
+def test_a_proposal_network_takes_other_assigners_but_not_bags():
+    assert plan_of("plain", "fasterrcnn", assigner="ATSS").lesson.assign == ATSS()
+    with pytest.raises(UserError, match="cannot draw a sample"):
+        plan_of("plain", "fasterrcnn", assigner="AutoAssign")
 
 
 # ------------------------------------------------------------------------------------------------- words and their sums

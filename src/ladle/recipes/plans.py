@@ -83,6 +83,7 @@ def plan_of(
         _judged(lesson, student, judging) if judge == "teacher" else lesson
         for lesson, judge in zip(lessons, judges, strict=True)
     )
+    _heed(method, judging, [lesson.assign for lesson, who in zip(lessons, judges, strict=True) if who == "teacher"])
     plan = Plan(lessons, judges, {}, features_only="teacher" not in judges, aligned=judges[0] == "teacher")
     for word in words:
         if word not in JUDGED:
@@ -107,6 +108,22 @@ def _judges(method: str, words: tuple[str, ...], student: DetectorSpec, teacher:
     first: Judge = "teacher" if "rpn" in JUDGED[word] else "student"
     later: Judge = "teacher" if "roi" in JUDGED[word] else "student"
     return (first, *(later for _ in student.regions))
+
+
+def _heed(method: str, judging: Judging, rules: Sequence[Assigner]) -> None:
+    """Refuse what is said of judging where it is no number that makes sense, or would change nothing."""
+    usual, names = Judging(), ", ".join(type(rule).__name__ for rule in rules)
+    for flag, number in (("class_power", judging.class_power), ("judge_until", judging.until)):
+        if number is not None and not 0 <= number < float("inf"):
+            raise UserError(f"--{flag} {number}: expected a number of 0 or more")
+    if judging != usual and not rules:
+        raise UserError(
+            f"--method {method}: the teacher judges nothing, so leave out --keep_count, --class_power and "
+            "--judge_until, or add lad"
+        )
+    for flag in ("keep_count", "class_power"):
+        if getattr(judging, flag) != getattr(usual, flag) and not any(hasattr(rule, flag) for rule in rules):
+            raise UserError(f"--{flag} {getattr(judging, flag)}: {names} takes no heed of it; leave it out")
 
 
 def _students(stages: Sequence[object]) -> tuple[Judge, ...]:
