@@ -52,11 +52,11 @@ def test_every_sum_of_two_trains_two_steps(networks, pair):
     assert all(parameter.grad is None for parameter in teacher.detector.parameters())
 
 
-@pytest.mark.parametrize("pair", [{"soft", "boxes"}, {"ld", "ld-main"}], ids="+".join)
+@pytest.mark.parametrize("pair", [("boxes", "soft"), ("ld", "ld-main")], ids="+".join)
 def test_a_sum_that_would_teach_something_twice_is_refused(pair):
-    assert pair in SAME_TERMS
+    assert {*pair} in SAME_TERMS
     with pytest.raises(UserError, match="which another part teaches too"):
-        plan_of("+".join(sorted(pair)), STUDENT, TEACHER)
+        plan_of("+".join(pair), STUDENT, TEACHER)
 
 
 # ------------------------------------------------------------------------------------------------------------ teachers
