@@ -5,7 +5,7 @@ READY := $(VENV)/ready
 BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
 
-.PHONY: demo test check bench docs clean
+.PHONY: demo test check bench bench-steps docs clean
 
 demo: $(READY)  ## teach one small student three ways on the built-in scenes and compare
 	$(BIN)/ladle demo
@@ -20,6 +20,10 @@ check: $(READY)  ## style and types
 
 bench: $(PEERS)/ready  ## speed of the assigners beside their peers, in one run; BENCH="--quick" for a first look
 	$(PEERS)/bin/python benchmarks/assigners.py $(BENCH)
+
+bench-steps: $(PEERS)/ready  ## speed of training steps: of LAD beside its parts and mmdetection's, of two families beside torchvision's
+	$(PEERS)/bin/python benchmarks/step.py
+	$(PEERS)/bin/python benchmarks/throughput.py
 
 docs: $(READY)  ## the pictures of the documentation
 	$(BIN)/python docs/make_pictures.py

@@ -1,6 +1,6 @@
 """What distillation adds to a training step, and the same step beside mmdetection's.
 
-    make bench-step
+    make bench-steps
     python benchmarks/step.py --scene s640_n20 --student r18 --teacher r50 --rounds 12
 
 In one run, round after round, each in its turn: a plain step of the student (forward, assignment, losses, backward,

@@ -1,6 +1,7 @@
 """Training throughput beside torchvision's own detectors: forward, assignment, losses, backward.
 
-    python benchmarks/throughput.py --size 480 640 --batch 2 --rounds 8
+    make bench-steps
+    python benchmarks/throughput.py --size 448 640 --batch 2 --rounds 8
 
 In one run, round after round, each in its turn, two steps of which the second is timed. Both have a ResNet-50 with a
 pyramid, normalisation that does not train and random weights, and learn from the same pictures and objects; every layer

@@ -28,6 +28,7 @@ from ladle.assigners import (
     Hungarian,
     MaxIoU,
     PseudoIoU,
+    Sample,
     SimOTA,
     TaskAligned,
 )
@@ -35,6 +36,7 @@ from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, split_scenes
 from ladle.detectors import Detector, detector_spec, load_detector
 from ladle.recipes.demo import teacher_file
+from ladle.recipes.lessons import lessons_of
 from ladle.types import Assignment, Batch, Output, Priors
 from ladle.visual import draw_assignment, draw_maps
 
@@ -56,6 +58,7 @@ def main(weights: Path) -> None:
     _draw_assigners(_scene(HIDDEN), teacher(_scene(HIDDEN)))
     _draw_judged(_scene(HIDDEN), student(_scene(HIDDEN)), teacher(_scene(HIDDEN)))
     _draw_distillers(_scene(HIDDEN), student(_scene(HIDDEN)), weights)
+    _draw_sample(_scene(CROWDED))
 
 
 def _draw_judges(student: Judge, teacher: Judge) -> None:
@@ -122,6 +125,15 @@ def _draw_judged(batch: Batch, student: Output, teacher: Output) -> None:
         judges = {"an untrained student judges": student, "the teacher judges": teacher}
         plans = {title: _by_object(_assign(rule, batch, output), batch) for title, output in judges.items()}
         _draw(name, batch, student.priors, plans)
+
+
+def _draw_sample(batch: Batch) -> None:
+    """What a proposal network learns from: anchors alone decide, so nobody need be trained."""
+    detector = detector_spec("fasterrcnn-tiny", CLASSES).build()
+    (lesson, _), output = lessons_of(detector.spec), _judge(detector)(batch)
+    plan = _assign(lesson.assign, batch, output)
+    plans = {"the whole plan": plan, "Sample(256, 0.5)": Sample(256, 0.5)(plan, torch.Generator().manual_seed(0))}
+    _draw("sampling", batch, output.priors, plans)
 
 
 def _by_object(plan: Assignment, batch: Batch) -> Assignment:

@@ -196,3 +196,19 @@ def test_importing_the_pictures_loads_no_plotting_library() -> None:
     code = f"import sys, ladle.visual, ladle.evaluation; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+def test_a_proposal_is_drawn_as_the_box_it_is(tmp_path: Path) -> None:
+    boxes = torch.tensor([[[40.0, 60, 120, 180], [200, 200, 280, 300], [20, 20, 60, 60]]])
+    priors = Priors(boxes, torch.ones(3), torch.zeros(3, dtype=torch.long), torch.ones(1, 3, dtype=torch.bool), (3,))
+    truth = truth_of([[150, 40, 310, 190]])
+    draw_assignment(BLACK, truth, priors, {"nobody": plan_of(priors, {})}, tmp_path / "without.png")
+    path = draw_assignment(
+        BLACK, truth, priors, {"nobody": plan_of(priors, {0: 0}, ignored=[1])}, tmp_path / "with.png"
+    )
+    left, top, right, bottom = panel_of(read(path))
+    changed = (read(path) != read(tmp_path / "without.png")).any(-1)[top:bottom, left:right]
+    # The number at the object's own box changes too; the proposal lies left of it.
+    y, x = (side * 320 / (right - left) for side in np.nonzero(changed[:, : round(140 * (right - left) / 320)]))
+    assert (x.min(), y.min(), x.max(), y.max()) == pytest.approx((40, 60, 120, 180), abs=2.0)
+    assert not changed[round(200 * (bottom - top) / 320) :].any(), "an ignored proposal is not drawn"

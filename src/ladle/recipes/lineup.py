@@ -86,6 +86,12 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
     """Two students: each other's teachers, and judged by whoever is surer, so that they pay LAD's losses."""
     assert job.second is not None
     second = detector_spec(job.second, first.classes, first.category_ids, first.imgsz, job.run.start)
+    staged = [spec.name for spec in (first, second) if spec.regions]
+    if staged:
+        raise UserError(
+            f"{staged[0]} works in stages, but whoever is surer can only be told of one; take two detectors of one "
+            "stage, such as paa-r18 and paa-r50"
+        )
     found = differences(first, second)
     if found:
         said = "; ".join(found).replace("the teacher", second.name).replace("the student", first.name)

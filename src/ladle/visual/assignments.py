@@ -20,6 +20,7 @@ from ladle.visual.sheets import LINE, draw_boxes, draw_picture, sheet
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 __all__ = ["draw_assignment", "positives_per_object"]
 
@@ -52,9 +53,10 @@ def draw_assignment(
     """Draw, one panel a plan, every positive prior as a dot in the colour of its object.
 
     ``truth``, ``priors`` and ``plans`` are a batch of one. The dot lies at the prior's centre and grows with the
-    stride of its level; where a prior learns several objects it takes the colour of the strongest, and soft plans fade
-    the weak ones. Grey crosses are ignored priors, the number at a box says how many priors learn it, a dashed box is
-    a crowd. Titles are the keys of ``plans``.
+    stride of its level. Proposals, which have no stride, are drawn as the boxes that they are. Where a prior learns
+    several objects it takes the colour of the strongest, and soft plans fade the weak ones. Grey crosses are ignored
+    priors, the number at a box says how many priors learn it, a dashed box is a crowd. Titles are the keys of
+    ``plans``.
     """
     if not plans:
         raise UserError("there is no plan to draw, expected at least one assignment: give it with its title")
@@ -81,7 +83,8 @@ def draw_assignment(
 def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel: float) -> None:
     x, y = priors.centers[0].numpy().T
     ignored = _ignored(priors, plan).numpy()
-    axes.scatter(x[ignored], y[ignored], s=9, marker="x", color=MUTED, alpha=0.4, linewidths=0.6, zorder=2)
+    if not _are_proposals(priors):
+        axes.scatter(x[ignored], y[ignored], s=9, marker="x", color=MUTED, alpha=0.4, linewidths=0.6, zorder=2)
     if not plan.positive.any():
         return
     strength, choice = plan.affinity[0].max(-1)
@@ -89,6 +92,9 @@ def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel:
     # Coarse levels first: their large dots must not hide the small ones.
     order = torch.nonzero(plan.positive[0])[:, 0].flip(0)
     opacity = (strength / strength.max()).clamp(min=_FAINTEST)[order].tolist()
+    if _are_proposals(priors):
+        _draw_proposals(axes, priors.boxes[0, order], learner[order].tolist(), opacity)
+        return
     diameter = _diameter(priors.stride[order], priors, points_per_pixel)
     axes.scatter(
         x[order],
@@ -102,6 +108,19 @@ def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel:
     )
 
 
+def _draw_proposals(axes: Axes, boxes: Float[Tensor, "n 4"], learners: list[int], opacity: list[float]) -> None:
+    from matplotlib.patches import Rectangle as Patch
+
+    for (x1, y1, x2, y2), learner, alpha in zip(boxes.tolist(), learners, opacity, strict=True):
+        shade = color(learner)
+        axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, alpha=0.6 * alpha, linewidth=0.8))
+
+
+def _are_proposals(priors: Priors) -> bool:
+    """Whether priors are boxes of all kinds, and not places on a grid."""
+    return bool((priors.stride == 1).all())
+
+
 def _ignored(priors: Priors, plan: Assignment) -> Bool[Tensor, " P"]:
     return priors.valid[0] & ~plan.positive[0] & (plan.background[0] == 0)
 
@@ -113,7 +132,9 @@ def _diameter(stride: Float[Tensor, " n"], priors: Priors, points_per_pixel: flo
 
 
 def _dots(priors: Priors, plan: Assignment, points_per_pixel: float) -> list[Rectangle]:
-    """The squares that the dots of a plan cover."""
+    """The squares that the dots of a plan cover; proposals may be covered."""
+    if _are_proposals(priors):
+        return []
     chosen = plan.positive[0]
     half = _diameter(priors.stride[chosen], priors, points_per_pixel)[:, None] / points_per_pixel / 2
     centers = priors.centers[0, chosen]
@@ -175,12 +196,11 @@ def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, cr
     from matplotlib.lines import Line2D
 
     strides = torch.tensor(sorted(set(priors.stride.tolist())))
-    entries = [Line2D([], [], linestyle="", label="stride")]
-    entries += [
-        Line2D([], [], linestyle="", marker="o", markersize=size, color=MUTED, label=f"{stride:g}")
-        for size, stride in zip(_diameter(strides, priors, scale).tolist(), strides.tolist(), strict=True)
-    ]
-    if ignored:
+    entries = [Line2D([], [], linewidth=0.8, color=MUTED, label="a proposal that learns the object of its colour")]
+    if not _are_proposals(priors):
+        entries = [Line2D([], [], linestyle="", label="stride")]
+        entries += _samples_of_strides(strides, priors, scale)
+    if ignored and not _are_proposals(priors):
         entries.append(Line2D([], [], linestyle="", marker="x", markersize=4, color=MUTED, alpha=0.6, label="ignored"))
     if crowd:
         entries.append(Line2D([], [], linestyle=(0, (4, 3)), linewidth=1.1, color=MUTED, label="crowd"))
@@ -196,3 +216,14 @@ def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, cr
         columnspacing=1.3,
         borderaxespad=0.6,
     )
+
+
+def _samples_of_strides(strides: Tensor, priors: Priors, scale: float) -> list[Line2D]:
+    """A dot of each size, for the legend."""
+    from matplotlib.lines import Line2D
+
+    sizes = _diameter(strides, priors, scale).tolist()
+    return [
+        Line2D([], [], linestyle="", marker="o", markersize=size, color=MUTED, label=f"{stride:g}")
+        for size, stride in zip(sizes, strides.tolist(), strict=True)
+    ]
