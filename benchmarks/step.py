@@ -13,10 +13,9 @@ networks, pictures and objects. Networks are random; the time they take is not.
 import argparse
 import platform
 import statistics
-import time
 
 import torch
-from peers.calm import Watch, wait
+from peers.calm import take_turns
 from peers.case import SCENES, Case
 
 from ladle.detectors import Start, detector_spec
@@ -24,9 +23,6 @@ from ladle.objectives import Supervised
 from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, GroundTruth
-
-PATIENCE = 60.0
-"""Seconds to wait for a calm machine before each round."""
 
 
 def batch_of(case, pictures, device):
@@ -93,24 +89,6 @@ def contenders(arguments):
     return every
 
 
-def measure(every, rounds, device):
-    """Seconds of every contender in every round, and the most that others took of the machine in a round."""
-    times, foreign = {name: [] for name in every}, []
-    for number in range(rounds + 1):
-        wait(PATIENCE)
-        watch = Watch()
-        for name, work in every.items():
-            work()
-            start = time.perf_counter()
-            work()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            if number:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-        foreign.append(watch.share)
-    return times, max(foreign[1:])
-
-
 def main():
     """Print one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -126,7 +104,7 @@ def main():
     parser.add_argument("--peer", action=argparse.BooleanOptionalAction, default=True)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    times, foreign = measure(contenders(arguments), arguments.rounds, arguments.device)
+    times, foreign = take_turns(contenders(arguments), arguments.rounds, arguments.device)
     medians = {name: statistics.median(values) for name, values in times.items()}
     floor = medians["plain step"] + medians["bare teacher"]
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"

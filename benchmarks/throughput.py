@@ -11,11 +11,10 @@ is trained. Printed are medians and how many pictures a second Ladle trains for 
 import argparse
 import platform
 import statistics
-import time
 from functools import partial
 
 import torch
-from peers.calm import Watch, wait
+from peers.calm import take_turns
 from torchvision.models import resnet50
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.backbone_utils import _resnet_fpn_extractor
@@ -29,8 +28,6 @@ from ladle.recipes.lessons import lessons_of
 from ladle.types import Batch, GroundTruth
 
 CLASSES = 80
-PATIENCE = 60.0
-"""Seconds to wait for a calm machine before each round."""
 
 
 def scene(size, pictures, objects, device):
@@ -88,26 +85,6 @@ def theirs(family, images, boxes, labels):
     return step
 
 
-def measure(every, rounds, device):
-    """Seconds of every contender in every round, and the most that others took of the machine in a round."""
-    times, foreign = {name: [] for name in every}, []
-    for number in range(rounds + 1):
-        wait(PATIENCE)
-        watch = Watch()
-        for name, work in every.items():
-            work()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            start = time.perf_counter()
-            work()
-            if device != "cpu":
-                torch.cuda.synchronize()
-            if number:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
-        foreign.append(watch.share)
-    return times, max(foreign[1:])
-
-
 def main():
     """Print one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -129,7 +106,7 @@ def main():
     print("|---|---|---|---|---|")
     for family in arguments.families.split(","):
         both = {who.__name__: partial(who(family, *given)) for who in (ours, theirs)}
-        times, foreign = measure(both, arguments.rounds, arguments.device)
+        times, foreign = take_turns(both, arguments.rounds, arguments.device)
         mine, other = (statistics.median(times[name]) for name in both)
         spread = [f"{statistics.median(v):.2f} s ({min(v):.2f} to {max(v):.2f})" for v in times.values()]
         print(f"| {family}-r50 | {spread[0]} | {spread[1]} | {other / mine:.2f} | {foreign:.0%} |", flush=True)

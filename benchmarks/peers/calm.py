@@ -8,11 +8,16 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import torch
 
 STAT = Path("/proc/stat")
 CALM = 0.03
 """Share of the machine below which others do not disturb."""
+PATIENCE = 60.0
+"""Seconds to wait for a calm machine before each round."""
 
 
 class Watch:
@@ -38,6 +43,36 @@ def wait(patience: float) -> None:
         time.sleep(1.0)
         if watch.share < CALM:
             return
+
+
+def take_turns(
+    every: Mapping[str, Callable[[], object]], rounds: int, device: str
+) -> tuple[dict[str, list[float]], float]:
+    """Seconds of everyone's work in every round, and the most that others took of the machine in a round.
+
+    Each works twice in its turn, of which the second time counts: the first finds the heap as another left it. A first
+    round is not counted.
+    """
+    times: dict[str, list[float]] = {name: [] for name in every}
+    foreign = []
+    for number in range(rounds + 1):
+        wait(PATIENCE)
+        watch = Watch()
+        for name, work in every.items():
+            work()
+            _settle(device)
+            start = time.perf_counter()
+            work()
+            _settle(device)
+            if number:
+                times[name].append(time.perf_counter() - start)
+        foreign.append(watch.share)
+    return times, max(foreign[1:])
+
+
+def _settle(device: str) -> None:
+    if device != "cpu":
+        torch.cuda.synchronize()
 
 
 def _ticks() -> tuple[int, int]:
