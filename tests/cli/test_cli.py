@@ -230,6 +230,7 @@ def test_the_detectors_are_listed(ladle):
     printed = ladle("models")
     assert "paa-tiny" in printed
     assert all(name in printed for name in ("fcos", "rtmdet", "r101", "Hungarian", "PseudoIoU"))
+    assert "…" not in printed, "something does not fit into a line"
     assert "mobilenetv3_small_100" in ladle("models --timm mobilenetv3_small*")
 
 

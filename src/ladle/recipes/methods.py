@@ -87,7 +87,7 @@ DISTILLERS: dict[str, tuple[str, _Choice]] = {
 METHODS: dict[str, str] = {
     "plain": "ground truth, assigned by the student",
     "lad": "ground truth, assigned by the teacher",
-    "lad-rpn": "the same in the proposal network alone, of detectors in two stages",
+    "lad-rpn": "the same in the proposal network of two stages alone",
     "lad-roi": "the same in the region heads alone",
     "solad": "ground truth, assigned by the teacher, and its soft labels",
     "soft-only": "the teacher's soft labels alone, without ground truth",
