@@ -1,7 +1,7 @@
 """Draw the pictures of detectors in two stages into ``docs/pictures``: plans with and without a teacher.
 
     ladle train --data scenes:3000 --model fasterrcnn-small --epochs 12 --lr 0.003 --jitter 0 --crop 0 --name teacher
-    ladle train --data scenes --model fasterrcnn-tiny --epochs 12 --lr 0.004 --jitter 0 --crop 0 --name student
+    ladle train --data scenes --model fasterrcnn-tiny --epochs 8 --lr 0.004 --jitter 0 --crop 0 --name student
     python docs/two_stage_pictures.py STUDENT TEACHER
 
 STUDENT and TEACHER are the weights that these two runs leave: the package holds no detector in two stages.
