@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ladle.assigners import EvidenceAssigner, Surer, Verdict
 from ladle.objectives.lesson import Lesson
 from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import Teaching, joined, kept_in_graph
+from ladle.objectives.teaching import Teaching, Teachings, joined
 from ladle.types import Assignment, Batch, Output, Term
 
 __all__ = ["CoLearning"]
@@ -49,12 +49,13 @@ class CoLearning(nn.Module):
         self.students = nn.ModuleDict({FIRST: first, SECOND: second})
         self.lessons = tuple(lessons)
         self.surer = surer
-        self.teachings = nn.ModuleList(
+        every = (
             Teaching(lesson, own, other)
             for pair in lessons
             for lesson, own, other in zip(pair, (first, second), (second, first), strict=True)
         )
-        if any(teaching.inside is not None for teaching in self._teachings):
+        self.teachings = Teachings(every, (FIRST, SECOND) * len(lessons))
+        if any(teaching.inside is not None for teaching in self.teachings):
             raise ValueError(
                 "two students that learn cannot send features through each other's head: leave out CrossKD"
             )
@@ -64,35 +65,25 @@ class CoLearning(nn.Module):
         """The terms of one batch, of both networks."""
         first, second = (net(batch.images, batch.sizes, batch.truth) for net in self.students.values())
         terms: dict[str, Term] = {}
-        for stage, pair in enumerate(zip(first, second, strict=True)):
-            lessons = self.lessons[stage]
+        teachings = iter(self.teachings)
+        for lessons, pair in zip(self.lessons, zip(first, second, strict=True), strict=True):
             plan, verdict = self._decide(lessons[0], *pair, batch)
             for number, name in enumerate((FIRST, SECOND)):
                 own, other, lesson = pair[number], pair[1 - number], lessons[number]
                 mine = lesson.criterion(own, batch.truth, plan) if lesson.criterion is not None else {}
-                mine = joined(mine, self._teachings[2 * stage + number](own, other.detach(), batch.truth, plan))
+                mine = joined(mine, next(teachings)(own, other.detach(), batch.truth, plan))
                 terms = joined(terms, {f"{name}/{term}": value for term, value in mine.items()})
             self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _won(verdict)
-        return kept_in_graph(terms, self._teachings)
+        return self.teachings.kept_in_graph(terms)
 
     def at(self, epoch: float) -> None:
         """Say how many epochs are done, a fraction within an epoch: some distillers come and go."""
-        for teaching in self._teachings:
-            teaching.epoch = epoch
+        self.teachings.at(epoch)
 
     @property
     def given(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
-        return frozenset(
-            f"{(FIRST, SECOND)[number % 2]}/{term}"
-            for number, teaching in enumerate(self._teachings)
-            for term in teaching.given
-        )
-
-    @property
-    def _teachings(self) -> list[Teaching]:
-        """Stage by stage, that of the first student and that of the second."""
-        return [cast("Teaching", teaching) for teaching in self.teachings]
+        return self.teachings.given
 
     def _decide(self, lesson: Lesson, first: Output, second: Output, batch: Batch) -> tuple[Assignment, Verdict]:
         """One plan for both; their priors are the same, and so are their candidates."""

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ladle.assigners import Assigner, thinned
 from ladle.objectives.lesson import Lesson, is_over
 from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import Teaching, joined, kept_in_graph
+from ladle.objectives.teaching import Teaching, Teachings, joined
 from ladle.teachers import FrozenDetector
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
@@ -53,19 +53,20 @@ class Staged(nn.Module):
         self.student = student
         self.lessons, self.judges = tuple(lessons), tuple(judges)
         self.teacher, self.judge_until, self.generator = teacher, judge_until, generator
-        self.teachings = nn.ModuleList(Teaching(lesson, student, teacher) for lesson in lessons)
+        self.names = stage_names(len(lessons))
+        self.teachings = Teachings((Teaching(lesson, student, teacher) for lesson in lessons), self.names)
         self.epoch: float | None = None
         self.monitor: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         """The terms of one batch, stage by stage."""
         features = self.student.look(batch.images)  # type: ignore[operator]
-        heard = any(self._judges(n) or teaching.active for n, teaching in enumerate(self._teachings))
+        heard = self.teachings.active or any(map(self._judges, range(len(self.lessons))))
         seen = self.teacher.look(batch.images) if self.teacher is not None and heard else None
         previous: Output | None = None
         terms: dict[str, Term] = {}
-        for number, (name, stage) in enumerate(zip(stage_names(len(self.lessons)), self._chain, strict=True)):
-            lesson, teaching = self.lessons[number], self._teachings[number]
+        for number, (name, stage, teaching) in enumerate(zip(self.names, self._chain, self.teachings, strict=True)):
+            lesson = self.lessons[number]
             truth = _of_one_class(batch.truth) if stage.classes == 1 else batch.truth
             own, plan = self._decide(number, features, seen, previous, truth, batch.sizes)
             found = lesson.criterion(own, truth, plan) if lesson.criterion is not None else {}
@@ -74,23 +75,17 @@ class Staged(nn.Module):
             terms |= {f"{name}/{term}": value for term, value in found.items()}
             self.monitor[f"{name}/positives_per_object"] = positives_per_object(plan, truth)
             previous = own.detach()
-        return kept_in_graph(terms, self._teachings)
+        return self.teachings.kept_in_graph(terms)
 
     def at(self, epoch: float) -> None:
         """Say how many epochs are done, a fraction within an epoch: judges and distillers come and go."""
         self.epoch = epoch
-        for teaching in self._teachings:
-            teaching.epoch = epoch
+        self.teachings.at(epoch)
 
     @property
     def given(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
-        names = stage_names(len(self.lessons))
-        return frozenset(f"{n}/{term}" for n, one in zip(names, self._teachings, strict=True) for term in one.given)
-
-    @property
-    def _teachings(self) -> list[Teaching]:
-        return [cast("Teaching", teaching) for teaching in self.teachings]
+        return self.teachings.given
 
     @property
     def _chain(self) -> list[Any]:

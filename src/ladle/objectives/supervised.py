@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from ladle.objectives.lesson import Lesson, is_over
-from ladle.objectives.teaching import Teaching, joined, kept_in_graph
+from ladle.objectives.teaching import Teaching, Teachings, joined
 from ladle.teachers import Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Term
 
@@ -49,7 +49,7 @@ class Supervised(nn.Module):
         self.judge = judge
         self.judge_until = judge_until
         self.epoch: float | None = None
-        self.teachings = nn.ModuleList(Teaching(lesson, student, teacher) for lesson in lessons)
+        self.teachings = Teachings(Teaching(lesson, student, teacher) for lesson in lessons)
         self.monitor: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Term]:
@@ -67,34 +67,29 @@ class Supervised(nn.Module):
                 terms |= lesson.criterion(own, batch.truth, assignment)
             terms = joined(terms, teaching(own, guide, batch.truth, assignment))
             self.monitor = {"positives_per_object": positives_per_object(assignment, batch.truth)}
-        return kept_in_graph(terms, self._teachings)
+        return self.teachings.kept_in_graph(terms)
 
     def at(self, epoch: float) -> None:
         """Say how many epochs are done, a fraction within an epoch: judges and distillers come and go."""
         self.epoch = epoch
-        for teaching in self._teachings:
-            teaching.epoch = epoch
+        self.teachings.at(epoch)
 
     @property
     def given(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
-        return frozenset().union(*(teaching.given for teaching in self._teachings))
-
-    @property
-    def _teachings(self) -> list[Teaching]:
-        return [cast("Teaching", teaching) for teaching in self.teachings]
+        return self.teachings.given
 
     def _asked(self, batch: Batch, student: list[Output]) -> list[Output]:
         """What the teacher says; the student's own outputs where nobody listens to a teacher at this time."""
         judged = self.judge == "teacher" and not is_over(self.judge_until, self.epoch)
-        heard = judged or any(teaching.active for teaching in self._teachings)
+        heard = judged or self.teachings.active
         if self.teacher is None or not heard:
             return student
         return self.teacher(batch.images, batch.sizes, [output.priors for output in student], **self._deep(1))
 
     def _deep(self, network: int) -> dict[str, Any]:
         """How deep in its towers a network must show itself: nothing, where nobody asks, as most networks cannot."""
-        depths = [teaching.inside for teaching in self._teachings if teaching.inside is not None]
+        depths = [teaching.inside for teaching in self.teachings if teaching.inside is not None]
         return {"inside": depths[-1][network]} if depths else {}
 
 

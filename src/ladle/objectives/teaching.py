@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -13,7 +13,7 @@ from ladle.objectives.lesson import Lesson, Timed
 from ladle.teachers import Teacher
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Teaching", "joined", "kept_in_graph"]
+__all__ = ["Teaching", "Teachings", "joined"]
 
 
 class Teaching(nn.Module):
@@ -61,21 +61,52 @@ class Teaching(nn.Module):
         return one.weight
 
 
+class Teachings(nn.ModuleList):
+    """The teachings of an objective.
+
+    Args:
+        teachings: one for each stage and network.
+        names: what the losses of each begin with, if with anything.
+    """
+
+    def __init__(self, teachings: Iterable[Teaching], names: Sequence[str] | None = None) -> None:
+        super().__init__(teachings)
+        self.names = tuple(names) if names is not None else ("",) * len(self)
+
+    def __iter__(self) -> Iterator[Teaching]:
+        return (cast("Teaching", teaching) for teaching in super().__iter__())
+
+    def at(self, epoch: float) -> None:
+        """Say how many epochs are done, a fraction within an epoch: distillers come and go."""
+        for teaching in self:
+            teaching.epoch = epoch
+
+    @property
+    def active(self) -> bool:
+        """Whether any distiller works at this time."""
+        return any(teaching.active for teaching in self)
+
+    @property
+    def given(self) -> frozenset[str]:
+        """The terms that distillers gave in the last batch."""
+        every = zip(self.names, self, strict=True)
+        return frozenset(f"{name}/{term}".lstrip("/") for name, teaching in every for term in teaching.given)
+
+    def kept_in_graph(self, terms: dict[str, Term]) -> dict[str, Term]:
+        """The same terms, with a gradient of 0 for all that distillers train but did not use."""
+        parts = [teaching.nothing() for teaching in self if next(teaching.parameters(), None) is not None]
+        if not parts or not terms:
+            return terms
+        name, term = next(iter(terms.items()))
+        return terms | {name: term._replace(total=term.total + torch.stack(parts).sum())}
+
+
 def joined(terms: dict[str, Term], more: dict[str, Term]) -> dict[str, Term]:
     """Both; raises ValueError where one would hide the other."""
     twice = terms.keys() & more.keys()
     if twice:
         raise ValueError(f"two losses are called {', '.join(sorted(twice))}: is a distiller given twice?")
     return terms | more
-
-
-def kept_in_graph(terms: dict[str, Term], teachings: Sequence[Teaching]) -> dict[str, Term]:
-    """The same terms, with a gradient of 0 for all that distillers train but did not use."""
-    parts = [teaching.nothing() for teaching in teachings if next(teaching.parameters(), None) is not None]
-    if not parts or not terms:
-        return terms
-    name, term = next(iter(terms.items()))
-    return terms | {name: term._replace(total=term.total + torch.stack(parts).sum())}
 
 
 def _built(distil: Distiller | DistillerSpec, student: nn.Module, teacher: Teacher | None) -> Distiller:
