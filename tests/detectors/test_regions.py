@@ -215,7 +215,7 @@ def test_a_detector_in_stages_comes_back_from_its_file(name, tmp_path):
     from ladle.detectors import load_detector, save_detector
 
     detector = small(name).eval()
-    save_detector(detector, tmp_path / "d.safetensors")
+    save_detector(detector, str(tmp_path / "d.safetensors"))
     again = load_detector(tmp_path / "d.safetensors").eval()
     assert again.spec == detector.spec
     with torch.no_grad():

@@ -15,10 +15,11 @@ __all__ = ["load_detector", "read_spec", "save_detector"]
 _KEY = "ladle"
 
 
-def save_detector(detector: Detector, file: Path, half: bool = False) -> None:
+def save_detector(detector: Detector, file: Path | str, half: bool = False) -> None:
     """Write the detector as safetensors, whole or not at all; ``half`` stores float16."""
     from safetensors.torch import save_file
 
+    file = Path(file)
     tensors = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
     if half:
         tensors = {name: v.half() if v.is_floating_point() else v for name, v in tensors.items()}
