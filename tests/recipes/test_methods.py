@@ -208,6 +208,8 @@ def test_features_are_imitated_once_and_soft_labels_in_every_stage_both_have():
     plan = plan_of("lad+soft+pkd", "cascade", "fasterrcnn")
     assert [len(lesson.distillers) for lesson in plan.lessons] == [2, 1, 1, 1]
     assert {name.partition("/")[0] for name in plan.teaches} == {"rpn", "roi_1", "roi_2", "roi_3"}
+    assert plan.teaches["rpn/soft_class"].startswith("the score of the only class")
+    assert plan.teaches["roi_3/soft_class"].startswith("2 class scores")
     narrow = plan_of("lad-rpn+soft", "fasterrcnn", "atss")
     assert [len(lesson.distillers) for lesson in narrow.lessons] == [1, 0]
     assert "soft in roi: the teacher has one stage" in narrow.skipped

@@ -48,8 +48,9 @@ class SoftLabels:
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
         where = f"where the teacher's box overlaps an object by more than {self.least}"
+        scores = f"{student.classes} class scores" if student.classes > 1 else "the score of the only class"
         teaches = {
-            "soft_class": (self.weight, f"{student.classes} class scores at every prior"),
+            "soft_class": (self.weight, f"{scores} at every prior"),
             "soft_box": (self.box, f"boxes {where}"),
             "soft_quality": (self.quality, f"the quality branch {where}"),
         }

@@ -144,42 +144,44 @@ def _judged(lesson: Lesson, student: DetectorSpec, judging: Judging) -> Lesson:
 
 def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: DetectorSpec, times: Times) -> Plan:
     """The plan with one more distiller: of features once, of predictions in every stage that both have."""
-    outline, distil = _outlined(word, distiller_of(word, student, teacher), student, teacher)
-    one = Timed(distil, **times.get(word, {}))
-    features = getattr(distil, "features_only", False)
-    stages = range(len(plan.lessons) if isinstance(distil, SoftLabels) else 1)
+    chosen = distiller_of(word, student, teacher)
+    stages = range(len(plan.lessons) if isinstance(chosen, SoftLabels) else 1)
     names = stage_names(len(plan.lessons)) if len(plan.lessons) > 1 else [""]
     given: dict[str, str] = {}
-    skips, lessons = outline.skips, list(plan.lessons)
+    skips, lessons = plan.skipped, list(plan.lessons)
     for stage in stages:
         if stage and not teacher.regions:
             skips = (*skips, f"{word} in {names[stage]}: the teacher has one stage")
             continue
+        outline, distil = _outlined(word, chosen, student, teacher, stage)
+        one = Timed(distil, **times.get(word, {}))
+        skips = (*skips, *(skip for skip in outline.skips if skip not in skips))
         given |= {f"{names[stage]}/{term}".lstrip("/"): what + _when(one) for term, what in outline.teaches.items()}
         kept = (*lessons[stage].distillers, distil if one == Timed(distil) else one)
         lessons[stage] = replace(lessons[stage], distillers=kept)
+    features = getattr(chosen, "features_only", False)
     twice = plan.teaches.keys() & given.keys()
     if twice:
         raise UserError(f"--method {method}: {word} teaches {', '.join(sorted(twice))}, which another part teaches too")
     return plan._replace(
         lessons=tuple(lessons),
         teaches=plan.teaches | given,
-        skipped=plan.skipped + skips,
+        skipped=skips,
         features_only=plan.features_only and features,
         aligned=plan.aligned or not features,
     )
 
 
 def _outlined(
-    word: str, distil: Distiller | DistillerSpec, student: DetectorSpec, teacher: DetectorSpec
+    word: str, distil: Distiller | DistillerSpec, student: DetectorSpec, teacher: DetectorSpec, stage: int
 ) -> tuple[Outline, Distiller | DistillerSpec]:
-    """What a distiller will teach; qualities of different meaning are left out of it."""
+    """What a distiller will teach a stage; qualities of different meaning are left out of it."""
     skips: tuple[str, ...] = ()
     if isinstance(distil, SoftLabels) and distil.quality and _quality(student) != _quality(teacher):
         distil = replace(distil, quality=0.0)
         skips = (f"soft_quality: the student's branch means {_quality(student)}, the teacher's {_quality(teacher)}",)
     try:
-        outline: Outline = distil.outline(_voice(student), _voice(teacher))  # type: ignore[union-attr]
+        outline: Outline = distil.outline(_voice(student, stage), _voice(teacher, stage))  # type: ignore[union-attr]
     except ValueError as error:
         raise UserError(f"--method {word}: {error}") from None
     if not outline.teaches:
@@ -204,8 +206,9 @@ def _quality(spec: DetectorSpec) -> str:
     return str(criterion.quality) if criterion is not None else "an objectness that nobody teaches"
 
 
-def _voice(spec: DetectorSpec) -> Voice:
-    head, classes = spec.head, len(spec.classes)
+def _voice(spec: DetectorSpec, stage: int) -> Voice:
+    """What a stage of a detector is like; a proposal network knows one class."""
+    head, classes = spec.head, 1 if spec.regions and not stage else len(spec.classes)
     if not isinstance(head, DenseSpec):
         return Voice(spec.pyramid, classes, bins=0, quality=False, depth=0, width=head.width)
     bins = head.bins if head.box == "distribution" else 0
