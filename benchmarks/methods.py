@@ -6,6 +6,7 @@
 A row is a method of ``ladle distill``, or ``plain``, and may be changed:
 
     ld/mini                 with an assistant between teacher and student
+    lad+pkd~0.1             with this weight on all that is distilled
     ld@self                 taught by the student's own kind: the same training with seed 100, which is run first
     colearn:paa+dist-small  together with this second student; gives two rows
 
@@ -48,8 +49,10 @@ def command(arguments, row, seed):
         return "colearn", {"first": arguments.student, "second": row.partition(":")[2]} | flags
     method, _, assistants = row.partition("/")
     method, _, taught_by = method.partition("@")
+    method, _, weight = method.partition("~")
     teacher = arguments.teacher if taught_by != SELF else own_teacher(arguments)
     flags |= {"assistants": assistants} if assistants else {}
+    flags |= {"weight": weight} if weight else {}
     return "distill", {"student": arguments.student, "teacher": teacher, "method": method} | flags
 
 
