@@ -48,8 +48,8 @@ def command(arguments, row, seed):
     if row.startswith("colearn:"):
         return "colearn", {"first": arguments.student, "second": row.partition(":")[2]} | flags
     method, _, assistants = row.partition("/")
-    method, _, taught_by = method.partition("@")
     method, _, weight = method.partition("~")
+    method, _, taught_by = method.partition("@")
     teacher = arguments.teacher if taught_by != SELF else own_teacher(arguments)
     flags |= {"assistants": assistants} if assistants else {}
     flags |= {"weight": weight} if weight else {}

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -12,11 +11,8 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def bench(monkeypatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    yield import_module("assigners")
-    for name in [name for name in sys.modules if name == "assigners" or name.split(".")[0] == "peers"]:
-        del sys.modules[name]
+def bench(load):
+    return load("assigners")
 
 
 def line(bench, ours, peer, bar=5.0):

@@ -1,24 +1,5 @@
 """Timings in turns, and the tables of results: what is counted and what is not."""
 
-import sys
-from importlib import import_module
-from pathlib import Path
-
-import pytest
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture
-def load(monkeypatch):
-    """Import a module of the benchmarks, and forget it afterwards."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    before = set(sys.modules)
-    yield import_module
-    for name in set(sys.modules) - before:
-        if name == "methods" or name.split(".")[0] == "peers":
-            del sys.modules[name]
-
 
 def test_all_take_turns_and_the_first_round_does_not_count(load, monkeypatch):
     calm = load("peers.calm")

@@ -53,8 +53,8 @@ class Staged(nn.Module):
         self.student = student
         self.lessons, self.judges = tuple(lessons), tuple(judges)
         self.teacher, self.judge_until, self.generator = teacher, judge_until, generator
-        self.names = stage_names(len(lessons))
-        self.teachings = Teachings((Teaching(lesson, student, teacher) for lesson in lessons), self.names)
+        every = (Teaching(lesson, student, teacher) for lesson in lessons)
+        self.teachings = Teachings(every, stage_names(len(lessons)))
         self.epoch: float | None = None
         self.monitor: dict[str, Tensor] = {}
 
@@ -65,8 +65,8 @@ class Staged(nn.Module):
         seen = self.teacher.look(batch.images) if self.teacher is not None and heard else None
         previous: Output | None = None
         terms: dict[str, Term] = {}
-        for number, (name, stage, teaching) in enumerate(zip(self.names, self._chain, self.teachings, strict=True)):
-            lesson = self.lessons[number]
+        parts = zip(self.teachings.names, self._chain, self.lessons, self.teachings, strict=True)
+        for number, (name, stage, lesson, teaching) in enumerate(parts):
             truth = _of_one_class(batch.truth) if stage.classes == 1 else batch.truth
             own, plan = self._decide(number, features, seen, previous, truth, batch.sizes)
             found = lesson.criterion(own, truth, plan) if lesson.criterion is not None else {}

@@ -145,6 +145,7 @@ def _judged(lesson: Lesson, student: DetectorSpec, judging: Judging) -> Lesson:
 def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: DetectorSpec, times: Times) -> Plan:
     """The plan with one more distiller: of features once, of predictions in every stage that both have."""
     chosen = distiller_of(word, student, teacher)
+    features = getattr(chosen, "features_only", False)
     stages = range(len(plan.lessons) if isinstance(chosen, SoftLabels) else 1)
     names = stage_names(len(plan.lessons)) if len(plan.lessons) > 1 else [""]
     given: dict[str, str] = {}
@@ -159,7 +160,6 @@ def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: De
         given |= {f"{names[stage]}/{term}".lstrip("/"): what + _when(one) for term, what in outline.teaches.items()}
         kept = (*lessons[stage].distillers, distil if one == Timed(distil) else one)
         lessons[stage] = replace(lessons[stage], distillers=kept)
-    features = getattr(chosen, "features_only", False)
     twice = plan.teaches.keys() & given.keys()
     if twice:
         raise UserError(f"--method {method}: {word} teaches {', '.join(sorted(twice))}, which another part teaches too")

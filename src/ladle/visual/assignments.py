@@ -83,8 +83,7 @@ def draw_assignment(
 def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel: float) -> None:
     x, y = priors.centers[0].numpy().T
     ignored = _ignored(priors, plan).numpy()
-    if not _are_proposals(priors):
-        axes.scatter(x[ignored], y[ignored], s=9, marker="x", color=MUTED, alpha=0.4, linewidths=0.6, zorder=2)
+    axes.scatter(x[ignored], y[ignored], s=9, marker="x", color=MUTED, alpha=0.4, linewidths=0.6, zorder=2)
     if not plan.positive.any():
         return
     strength, choice = plan.affinity[0].max(-1)
@@ -122,7 +121,8 @@ def _are_proposals(priors: Priors) -> bool:
 
 
 def _ignored(priors: Priors, plan: Assignment) -> Bool[Tensor, " P"]:
-    return priors.valid[0] & ~plan.positive[0] & (plan.background[0] == 0)
+    """Which priors get a cross: those on a grid that are neither an object nor background."""
+    return priors.valid[0] & ~plan.positive[0] & (plan.background[0] == 0) & (not _are_proposals(priors))
 
 
 def _diameter(stride: Float[Tensor, " n"], priors: Priors, points_per_pixel: float) -> Float[Tensor, " n"]:
@@ -195,12 +195,11 @@ def _summary(tally: Float[Tensor, " n"]) -> str:
 def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, crowd: bool) -> None:
     from matplotlib.lines import Line2D
 
-    strides = torch.tensor(sorted(set(priors.stride.tolist())))
-    entries = [Line2D([], [], linewidth=0.8, color=MUTED, label="a proposal that learns the object of its colour")]
-    if not _are_proposals(priors):
-        entries = [Line2D([], [], linestyle="", label="stride")]
-        entries += _samples_of_strides(strides, priors, scale)
-    if ignored and not _are_proposals(priors):
+    if _are_proposals(priors):
+        entries = [Line2D([], [], linewidth=0.8, color=MUTED, label="a proposal that learns the object of its colour")]
+    else:
+        entries = [Line2D([], [], linestyle="", label="stride"), *_samples_of_strides(priors, scale)]
+    if ignored:
         entries.append(Line2D([], [], linestyle="", marker="x", markersize=4, color=MUTED, alpha=0.6, label="ignored"))
     if crowd:
         entries.append(Line2D([], [], linestyle=(0, (4, 3)), linewidth=1.1, color=MUTED, label="crowd"))
@@ -218,10 +217,11 @@ def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, cr
     )
 
 
-def _samples_of_strides(strides: Tensor, priors: Priors, scale: float) -> list[Line2D]:
+def _samples_of_strides(priors: Priors, scale: float) -> list[Line2D]:
     """A dot of each size, for the legend."""
     from matplotlib.lines import Line2D
 
+    strides = torch.tensor(sorted(set(priors.stride.tolist())))
     sizes = _diameter(strides, priors, scale).tolist()
     return [
         Line2D([], [], linestyle="", marker="o", markersize=size, color=MUTED, label=f"{stride:g}")
