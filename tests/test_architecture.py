@@ -15,13 +15,15 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ladle"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-BASE = {"types", "boxes", "overlaps", "pairs", "nearest", "bags", "errors", "files"}
+BASE = {"types", "boxes", "overlaps", "pairs", "nearest", "bags", "errors", "files", "limits", "untrusted"}
 NETWORKS = BASE | {"losses"}
 TAUGHT = NETWORKS | {"assigners", "criteria", "distillers", "detectors", "objectives", "teachers"}
 BESIDE = {"data", "evaluation", "visual"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "limits": {"errors"},
+    "untrusted": {"errors", "limits"},
     "types": {"errors"},
     "boxes": {"types"},
     "overlaps": {"types", "boxes"},
@@ -39,9 +41,9 @@ MAY_IMPORT = {
     "evaluation": BASE,
     "visual": BASE,
     "testing": {"types", "boxes"},
-    "engine": {"types", "errors", "files"},
+    "engine": {"types", "errors", "files", "limits", "untrusted"},
     "recipes": TAUGHT | BESIDE | {"engine"},
-    "cli": {"errors", "recipes"},
+    "cli": {"errors", "limits", "recipes", "untrusted"},
     "__main__": {"cli"},
     "__init__": {"errors", "detectors", "objectives", "recipes", "teachers"},
 }

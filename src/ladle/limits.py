@@ -1,0 +1,244 @@
+"""What the type hints of a record allow: kinds, ranges and lengths, checked strictly.
+
+A record is a dataclass of numbers, text, tuples and further records. It states its limits where it states its types:
+``width: Annotated[int, Range(1, 4096)]``. What its fields must be to each other is said by its ``__post_init__``, which
+raises ValueError.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
+from difflib import get_close_matches
+from reprlib import Repr
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from ladle.errors import UserError
+
+__all__ = ["Length", "MismatchError", "Range", "converted", "hints_of", "shortened", "verify", "words"]
+
+T = TypeVar("T")
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "nothing"}
+_MOST_ITEMS = 100_000
+"""So many values a list may hold where no ``Length`` says otherwise."""
+_MOST_TEXT = 10_000
+"""So many characters a text may have where no ``Length`` says otherwise."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The least and the most a number may be, both allowed unless ``above`` or ``below`` says that they are not.
+
+    Numbers are finite; only with ``finite=False`` nan and the infinities pass too.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    above: bool = False
+    below: bool = False
+    finite: bool = True
+
+    def allows(self, value: float) -> bool:
+        """Whether ``value`` lies in the range."""
+        if isinstance(value, float) and not math.isfinite(value):
+            return not self.finite
+        low = value > self.least if self.above else value >= self.least
+        return low and (value < self.most if self.below else value <= self.most)
+
+    def __str__(self) -> str:
+        if math.isfinite(self.least) and math.isfinite(self.most) and not self.above and not self.below:
+            return f" from {self.least} to {self.most}"
+        low = f"{'above' if self.above else 'of at least'} {self.least}" if math.isfinite(self.least) else ""
+        high = f"{'below' if self.below else 'at most'} {self.most}" if math.isfinite(self.most) else ""
+        return "".join(f" {part}" for part in (low, "and" if low and high else "", high) if part)
+
+
+@dataclass(frozen=True)
+class Length:
+    """The least and the most items of a tuple or characters of a text."""
+
+    least: int = 0
+    most: int = _MOST_ITEMS
+
+    def allows(self, value: Any) -> bool:
+        """Whether ``value`` has such a length."""
+        return self.least <= len(value) <= self.most
+
+    def __str__(self) -> str:
+        return f" of length {self.least} to {self.most}"
+
+
+class MismatchError(ValueError):
+    """Something in plain data is not what a hint asks for: where, what was expected, what was found."""
+
+    def __init__(self, path: str, expected: str, found: str) -> None:
+        super().__init__(f"expected {expected}{f' at {path}' if path else ''}, found {found}")
+        self.path, self.expected, self.found = path, expected, found
+
+
+def converted(hint: Any, value: object, path: str = "") -> Any:
+    """``value``, as JSON or YAML give it, in the type of ``hint``; raises :class:`MismatchError` where it is another.
+
+    Lists become tuples, mappings become records, whole numbers become floats where floats are asked for. Nothing else
+    is turned into anything: true is no number, "1" is none, and nan is none unless the hint says so. ``path`` says
+    where the value stands.
+    """
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _limited(hint, value, path)
+    if origin in (Union, UnionType):
+        return _one_of(hint, value, path)
+    if origin is Literal:
+        if any(value == choice and type(value) is type(choice) for choice in args):
+            return value
+        raise MismatchError(path, words(hint), shortened(value))
+    if origin is tuple:
+        return _tuple(hint, value, path)
+    if origin is dict:
+        return _mapping(hint, value, path)
+    return _record(hint, value, path) if is_dataclass(hint) else _scalar(hint, value, path)
+
+
+def words(hint: Any) -> str:
+    """A hint as a person would say it."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return words(args[0]) + "".join(map(str, args[1:]))
+    if origin in (Union, UnionType):
+        return " or ".join(dict.fromkeys(words(part) for part in args))
+    if origin is Literal:
+        return ("one of " if len(args) > 1 else "") + ", ".join(map(str, args))
+    if origin is tuple and args[-1] is not Ellipsis:
+        return f"a list of {len(args)}, each {words(args[0])}"
+    if origin is tuple:
+        return "a list"
+    return _KINDS.get(hint, "a mapping")
+
+
+def shortened(value: object) -> str:
+    """A value as text of at most a line, however large or deep it is."""
+    short = Repr()
+    short.maxstring = short.maxother = short.maxlong = 60
+    short.maxlevel = 2
+    try:
+        return " ".join(short.repr(value).split())[:200]
+    except ValueError:
+        return "a number of very many digits"
+
+
+def verify(record: Any, spell: Callable[[str], str]) -> None:
+    """Raise :class:`UserError` for the first field of a record that its hints do not allow.
+
+    ``spell`` makes the name that a user knows the field by, such as a flag.
+    """
+    hints = hints_of(type(record))
+    for field in fields(record):
+        try:
+            converted(hints[field.name], getattr(record, field.name))
+        except MismatchError as wrong:
+            raise UserError(f"{spell(field.name)} {wrong.found}: expected {wrong.expected}") from None
+
+
+def hints_of(kind: type) -> Mapping[str, Any]:
+    """The hints of a record's fields, with their limits."""
+    return get_type_hints(kind, include_extras=True)
+
+
+def _limited(hint: Any, value: object, path: str) -> Any:
+    kind, *every = get_args(hint)
+    limits = [limit for limit in every if isinstance(limit, Range | Length)]
+    ranges = [limit for limit in limits if isinstance(limit, Range)]
+    if isinstance(value, float) and not math.isfinite(value) and any(limit.allows(value) for limit in ranges):
+        return value
+    try:
+        made = converted(kind, value, path)
+    except MismatchError as wrong:
+        # What lies within the value has its own sentence.
+        raise wrong if wrong.path != path else MismatchError(path, words(hint), wrong.found) from None
+    if not all(limit.allows(made) for limit in limits):
+        raise MismatchError(path, words(hint), shortened(value))
+    return made
+
+
+def _one_of(hint: Any, value: object, path: str) -> Any:
+    """A union: a mapping is the record most of whose keys it has, anything else the first kind that takes it."""
+    records = [part for part in get_args(hint) if is_dataclass(part)]
+    if isinstance(value, dict) and records:
+        return _record(max(records, key=lambda kind: _likeness(kind, value)), value, path)
+    for part in get_args(hint):
+        try:
+            return converted(part, value, path)
+        except MismatchError as wrong:
+            # Of what lies within the value its own sentence says more than that of the union.
+            if wrong.path != path:
+                raise
+    raise MismatchError(path, words(hint), shortened(value))
+
+
+def _likeness(kind: Any, value: Mapping[object, object]) -> int:
+    names = {field.name for field in fields(kind)}
+    return sum(1 if key in names else -1 for key in value)
+
+
+def _tuple(hint: Any, value: object, path: str) -> tuple[Any, ...]:
+    kinds = get_args(hint)
+    if not isinstance(value, list | tuple) or len(value) > _MOST_ITEMS:
+        raise MismatchError(path, words(hint), shortened(value))
+    if kinds[-1] is Ellipsis:
+        kinds = kinds[:1] * len(value)
+    if len(kinds) != len(value):
+        raise MismatchError(path, words(hint), f"{len(value)} values")
+    pairs = zip(kinds, value, strict=True)
+    return tuple(converted(kind, item, f"{path}[{place}]") for place, (kind, item) in enumerate(pairs))
+
+
+def _mapping(hint: Any, value: object, path: str) -> dict[Any, Any]:
+    of_keys, of_values = get_args(hint)
+    if not isinstance(value, dict) or len(value) > _MOST_ITEMS:
+        raise MismatchError(path, words(hint), shortened(value))
+    items = ((converted(of_keys, key, _inside(path, key)), _inside(path, key), item) for key, item in value.items())
+    return {key: converted(of_values, item, where) for key, where, item in items}
+
+
+def _record(kind: Any, value: object, path: str) -> Any:
+    if isinstance(value, kind):
+        value = {field.name: getattr(value, field.name) for field in fields(kind)}
+    if not isinstance(value, dict):
+        raise MismatchError(path, words(kind), shortened(value))
+    known = {field.name: field for field in fields(kind) if field.init}
+    for key in value:
+        if key not in known:
+            close = get_close_matches(key, known, n=1) if isinstance(key, str) else []
+            raise MismatchError(path, f"the key {close[0]}" if close else "known keys", f"the key {shortened(key)}")
+    missing = [name for name, field in known.items() if name not in value and _is_needed(field)]
+    if missing:
+        raise MismatchError(path, f"the key {missing[0]}", "none")
+    hints = hints_of(kind)
+    made = {name: converted(hints[name], item, _inside(path, name)) for name, item in value.items()}
+    try:
+        return kind(**made)
+    except ValueError as error:
+        raise MismatchError(path, "values that fit together", str(error)) from None
+
+
+def _is_needed(field: Field[Any]) -> bool:
+    return field.default is MISSING and field.default_factory is MISSING
+
+
+def _inside(path: str, key: object) -> str:
+    name = key if isinstance(key, str) and key.isidentifier() else f"[{shortened(key)}]"
+    return f"{path}.{name}" if path else str(name)
+
+
+def _scalar(kind: Any, value: object, path: str) -> Any:
+    if kind not in _KINDS:
+        raise TypeError(f"no value can be checked against {kind!r}")
+    if kind is float and type(value) is int and abs(value) <= 2**1023:
+        value = float(value)
+    fits = type(value) is kind and (not isinstance(value, float) or math.isfinite(value))
+    if not fits or (isinstance(value, str) and len(value) > _MOST_TEXT):
+        raise MismatchError(path, words(kind), shortened(value))
+    return value
