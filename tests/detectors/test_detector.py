@@ -133,7 +133,7 @@ def test_a_detector_file_that_lacks_a_tensor_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"d\.safetensors: 1 tensors do not fit"):
         load_detector(file)
     save_file(state, file, metadata={"ladle": json.dumps({"name": "x"})})
-    with pytest.raises(UserError, match="cannot read"):
+    with pytest.raises(UserError, match=r"d\.safetensors: its header: expected the key family, found none"):
         load_detector(file)
     save_file(state, file)
     with pytest.raises(UserError, match="no ladle detector"):

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from ladle.errors import UserError
+from ladle.limits import Length
 
 __all__ = ["RESNETS", "SMALL", "Backbone", "BackboneSpec"]
 
@@ -35,7 +36,7 @@ class BackboneSpec:
         finest: stride of the finest map: 8, or 4 for detectors in two stages on large pictures.
     """
 
-    name: str
+    name: Annotated[str, Length(1, 100)]
     norm: Norm = "batch"
     pretrained: bool = False
     weights: str | None = None
@@ -58,6 +59,11 @@ class BackboneSpec:
     def from_scratch(self) -> bool:
         """Whether the first weights are random."""
         return not self.pretrained and self.weights is None
+
+    @property
+    def can_group(self) -> bool:
+        """Whether it can be built with group normalization."""
+        return self.name in SMALL or self.name in RESNETS
 
     def _net(self) -> Backbone:
         if self.name in SMALL:

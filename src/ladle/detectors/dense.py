@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from ladle.boxes import decode_deltas, decode_distances
 from ladle.detectors.backbones import group_norm
 from ladle.detectors.objectness import ConditionalObjectness, ImplicitObjectness, Objectness
 from ladle.detectors.priors import Anchors
+from ladle.limits import Range
 from ladle.losses import expected_bin
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
@@ -48,18 +49,23 @@ class DenseSpec:
     published bias of 4.
     """
 
-    width: int = 256
-    depth: int = 4
+    width: Annotated[int, Range(1, 4096)] = 256
+    depth: Annotated[int, Range(0, 64)] = 4
     anchors: Anchors = field(default_factory=Anchors)
     quality: bool = True
     norm: bool = True
     level_scale: bool = True
     box: Literal["deltas", "distances", "distribution"] = "deltas"
-    bins: int = 17
-    class_prior: float = 0.01
-    quality_prior: float = 0.5
+    bins: Annotated[int, Range(2, 1000)] = 17
+    class_prior: Annotated[float, Range(0, 1, above=True, below=True)] = 0.01
+    quality_prior: Annotated[float, Range(0, 1, above=True, below=True)] = 0.5
     center_prior: bool = False
     objectness: Literal["conditional", "implicit"] | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for an objectness shared by several anchors of a location."""
+        if self.objectness is not None and self.anchors.per_location > 1:
+            raise ValueError(f"an objectness that is shared by {self.anchors.per_location} anchors at each location")
 
     def build(self, classes: int, strides: Sequence[int]) -> DenseStage:
         """Build the stage for ``classes`` and a pyramid of ``strides``."""

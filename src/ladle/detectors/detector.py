@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, cast
+from typing import Annotated, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,14 +14,21 @@ from torch import Tensor, nn
 from ladle.detectors.backbones import Backbone, BackboneSpec
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.postprocess import Inference
-from ladle.detectors.priors import Anchors
 from ladle.detectors.proposals import ProposalSpec, ProposalStage
 from ladle.detectors.regions import RegionSpec, RegionStage
+from ladle.errors import UserError
+from ladle.limits import Length, Range
 from ladle.types import Batch, Detections, GroundTruth, Output, Priors, Pyramid
+from ladle.untrusted import parse_json, read_record
 
 __all__ = ["Detector", "DetectorSpec", "Neck", "Stage"]
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+_Names = Annotated[tuple[str, ...], Length(1, 20_000)]
+_Ids = Annotated[tuple[Annotated[int, Range(-(2**63), 2**63 - 1)], ...], Length(1, 20_000)]
+_Mean = Annotated[float, Range(-1000, 1000)]
+_Std = Annotated[float, Range(1e-6, 1000)]
 
 
 @dataclass(frozen=True)
@@ -36,17 +43,34 @@ class DetectorSpec:
 
     name: str
     family: str
-    classes: tuple[str, ...]
-    category_ids: tuple[int, ...]
+    classes: _Names
+    category_ids: _Ids
     backbone: BackboneSpec
     head: DenseSpec | ProposalSpec
     inference: Inference = field(default_factory=Inference)
-    extra: int = 2
-    imgsz: int = 640
-    regions: tuple[RegionSpec, ...] = ()
+    extra: Annotated[int, Range(0, 2)] = 2
+    imgsz: Annotated[int, Range(1, 8192)] = 640
+    regions: Annotated[tuple[RegionSpec, ...], Length(0, 16)] = ()
     neck_norm: bool = False
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    mean: tuple[_Mean, _Mean, _Mean] = IMAGENET_MEAN
+    std: tuple[_Std, _Std, _Std] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where the parts do not fit together."""
+        if len(self.category_ids) != len(self.classes):
+            raise ValueError(f"{len(self.category_ids)} category_ids for {len(self.classes)} classes")
+        if self.inference.rule != "class" and not (isinstance(self.head, DenseSpec) and self.head.quality):
+            raise ValueError(f"the score rule {self.inference.rule} and a head without a quality branch")
+        if isinstance(self.head, ProposalSpec) != bool(self.regions):
+            raise ValueError(f"{len(self.regions)} region heads behind a {type(self.head).__name__}")
+        for number, region in enumerate(self.regions):
+            if (region.proposals is None) != (number > 0):
+                raise ValueError(f"region head {number} {'has' if number else 'lacks'} a choice of proposals")
+            if region.width != self.head.width or region.levels > len(self.strides):
+                raise ValueError(
+                    f"region head {number} for {region.levels} maps of width {region.width}, where "
+                    f"{len(self.strides)} of width {self.head.width} are"
+                )
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -76,36 +100,20 @@ class DetectorSpec:
         return json.dumps(values)
 
     @classmethod
-    def from_json(cls, text: str) -> DetectorSpec:
-        """The spec that :meth:`to_json` wrote; raises KeyError, TypeError or ValueError for anything else."""
-        values = json.loads(text)
-        rebuilt: dict[str, Any] = {
-            "backbone": BackboneSpec(**values["backbone"]),
-            "head": _head(values["head"]),
-            "inference": Inference(**values["inference"]),
-            "regions": tuple(_region(region) for region in values.get("regions", ())),
-        }
-        return cls(**(_tupled(values) | rebuilt))
+    def from_json(cls, text: str, where: str = "the spec") -> DetectorSpec:
+        """The spec that :meth:`to_json` wrote, read from ``where``; raises :class:`UserError` for anything else."""
+        spec = read_record(cls, parse_json(text, where), where, _MEND)
+        if not spec.backbone.from_scratch:
+            # Weights of a stranger must not have another file opened or the network asked.
+            raise UserError(f"{where}: expected no source of first weights at backbone, found one; {_MEND}")
+        return spec
+
+
+_MEND = "the file was changed or is of another version, train the detector again"
 
 
 Stage = DenseStage | ProposalStage | RegionStage
 """One step from feature maps to predictions."""
-
-
-def _tupled(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON knows no tuples."""
-    return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
-
-
-def _head(values: dict[str, Any]) -> DenseSpec | ProposalSpec:
-    """A proposal network is told by what it keeps."""
-    kind = ProposalSpec if "keep" in values else DenseSpec
-    return kind(**(_tupled(values) | {"anchors": Anchors(**_tupled(values["anchors"]))}))
-
-
-def _region(values: dict[str, Any]) -> RegionSpec:
-    proposals = values["proposals"] and _head(values["proposals"])
-    return RegionSpec(**(_tupled(values) | {"proposals": proposals}))
 
 
 class Detector(nn.Module):

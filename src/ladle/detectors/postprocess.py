@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.boxes import clip, pairwise_iou
+from ladle.limits import Range
 from ladle.types import Detections, Output, Predictions
 
 __all__ = ["Inference"]
@@ -33,12 +34,12 @@ class Inference:
     """
 
     rule: Literal["class", "product", "root"] = "class"
-    threshold: float = 0.05
-    nms: float = 0.6
-    candidates: int = 1000
-    keep: int = 100
+    threshold: Annotated[float, Range(0, 1)] = 0.05
+    nms: Annotated[float, Range(0, 1)] = 0.6
+    candidates: Annotated[int, Range(1, 100_000)] = 1000
+    keep: Annotated[int, Range(1, 10_000)] = 100
     voting: bool = False
-    least: float = 0.0
+    least: Annotated[float, Range(0, 10_000)] = 0.0
 
     def find(self, output: Output, sizes: Int[Tensor, "B 2"], originals: Int[Tensor, "B 2"]) -> list[Detections]:
         """Detections of every picture, best first, in the pixels of ``originals`` (B,2)."""

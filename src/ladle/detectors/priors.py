@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Annotated
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ladle.limits import Length, Range
 from ladle.types import Grid, Priors
 
 __all__ = ["Anchors"]
+
+
+_Sizes = Annotated[tuple[Annotated[float, Range(0, 1000, above=True)], ...], Length(1, 100)]
 
 
 @dataclass(frozen=True)
@@ -29,9 +34,9 @@ class Anchors:
         rounded: whether half sides are whole pixels (torchvision).
     """
 
-    scales: tuple[float, ...] = (8.0,)
-    ratios: tuple[float, ...] = (1.0,)
-    offset: float = 0.0
+    scales: _Sizes = (8.0,)
+    ratios: _Sizes = (1.0,)
+    offset: Annotated[float, Range(0, 1)] = 0.0
     rounded: bool = False
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from ladle.boxes import clip, decode_deltas
 from ladle.detectors.priors import Anchors
+from ladle.limits import Range
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
 __all__ = ["PLAIN_STDS", "ProposalSpec", "ProposalStage", "best_proposals"]
@@ -19,6 +21,9 @@ PLAIN_STDS = (1.0, 1.0)
 """The deltas of proposals are not scaled (torchvision)."""
 _LEAST_SIDE = 1e-3
 """Proposals with a side below this, in pixels, are dropped."""
+
+
+_Count = Annotated[int, Range(1, 100_000)]
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,12 @@ class ProposalSpec:
         nms: IoU above which the weaker of two proposals of a level goes.
     """
 
-    width: int = 256
-    depth: int = 1
+    width: Annotated[int, Range(1, 4096)] = 256
+    depth: Annotated[int, Range(1, 64)] = 1
     anchors: Anchors = field(default_factory=lambda: Anchors(ratios=(0.5, 1.0, 2.0), rounded=True))
-    candidates: tuple[int, int] = (2000, 1000)
-    keep: tuple[int, int] = (2000, 1000)
-    nms: float = 0.7
+    candidates: tuple[_Count, _Count] = (2000, 1000)
+    keep: tuple[_Count, _Count] = (2000, 1000)
+    nms: Annotated[float, Range(0, 1)] = 0.7
 
     def build(self, classes: int, strides: Sequence[int]) -> ProposalStage:
         """Build the stage for a pyramid of ``strides``; whatever the ``classes``, it knows one, "object"."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from jaxtyping import Bool, Float
@@ -12,9 +13,13 @@ from torch import Tensor, nn
 from ladle.boxes import STDS, clip, decode_deltas
 from ladle.detectors.cutting import cut_out
 from ladle.detectors.proposals import ProposalSpec, best_proposals
+from ladle.limits import Range
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
 __all__ = ["RegionSpec", "RegionStage"]
+
+
+_Scale = Annotated[float, Range(0, 100, above=True)]
 
 
 @dataclass(frozen=True)
@@ -33,13 +38,13 @@ class RegionSpec:
             which takes every refined box.
     """
 
-    width: int = 256
-    hidden: int = 1024
-    convs: int = 0
-    pool: int = 7
-    levels: int = 4
+    width: Annotated[int, Range(1, 4096)] = 256
+    hidden: Annotated[int, Range(1, 65_536)] = 1024
+    convs: Annotated[int, Range(0, 64)] = 0
+    pool: Annotated[int, Range(1, 64)] = 7
+    levels: Annotated[int, Range(1, 6)] = 4
     agnostic: bool = False
-    stds: tuple[float, float] = STDS
+    stds: tuple[_Scale, _Scale] = STDS
     proposals: ProposalSpec | None = None
 
     def build(self, classes: int, strides: Sequence[int]) -> RegionStage:

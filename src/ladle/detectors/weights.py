@@ -1,10 +1,17 @@
-"""A detector in one file: its weights and, in the header, everything needed to build it again."""
+"""A detector in one file: its weights and, in the header, everything needed to build it again.
+
+The file may be a stranger's. Its header is read as plain data, held against the limits of a spec and against the
+tensors that are there. Only then is a detector built, so that what is refused costs neither memory nor time.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.errors import UserError
@@ -13,6 +20,18 @@ from ladle.files import write_atomically
 __all__ = ["load_detector", "read_spec", "save_detector"]
 
 _KEY = "ladle"
+_KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "numbers") | {"I64": "whole numbers"}
+"""What the types of tensors in a file are to a detector, which keeps all its numbers in float32."""
+
+
+class _Outline(NamedTuple):
+    """What is known of a tensor without its numbers."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+    def __str__(self) -> str:
+        return f"{self.kind} of shape {list(self.shape)}"
 
 
 def save_detector(detector: Detector, file: Path | str, half: bool = False) -> None:
@@ -29,6 +48,29 @@ def save_detector(detector: Detector, file: Path | str, half: bool = False) -> N
 
 def read_spec(file: Path) -> DetectorSpec:
     """The spec in the header of a detector's file."""
+    return _read_header(file)[0]
+
+
+def load_detector(file: Path | str) -> Detector:
+    """Build the detector of a file and load every one of its weights; a partial fit is an error."""
+    file = Path(file)
+    spec, found = _read_header(file)
+    _compare(file, spec, found)
+    detector = spec.build()
+    state = _read_tensors(file)
+    broken = [name for name, value in state.items() if not value.isfinite().all()]
+    if broken:
+        raise UserError(
+            f"{file}: expected finite weights, found nan or infinite ones in {len(broken)} tensors (first: "
+            f"{broken[0]}); the file is damaged or of a run that diverged, train the detector again with a lower --lr"
+        )
+    with torch.no_grad():
+        detector.load_state_dict(state)
+    return detector
+
+
+def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _Outline]]:
+    """The spec and what is known of every tensor; no tensor is read."""
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -36,30 +78,45 @@ def read_spec(file: Path) -> DetectorSpec:
     try:
         with safe_open(file, framework="pt") as stream:
             header = stream.metadata() or {}
-    except (SafetensorError, OSError) as error:
+            found = {name: _outline(stream.get_slice(name)) for name in stream.keys()}  # noqa: SIM118 - no mapping
+    except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is not a readable safetensors file ({error})") from error
     if _KEY not in header:
         raise UserError(f"{file} holds tensors but no ladle detector: expected a file written by `ladle train`")
+    return DetectorSpec.from_json(header[_KEY], f"{file}: its header"), found
+
+
+def _outline(tensor: Any) -> _Outline:
+    kind: str = tensor.get_dtype()
+    return _Outline(_KINDS.get(kind, kind), tuple(tensor.get_shape()))
+
+
+def _compare(file: Path, spec: DetectorSpec, found: Mapping[str, _Outline]) -> None:
+    """Raise :class:`UserError` unless the tensors are exactly those of the detector, which takes no memory here."""
     try:
-        return DetectorSpec.from_json(header[_KEY])
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{file} describes its detector in a way this version cannot read ({error!r})") from error
-
-
-def load_detector(file: Path | str) -> Detector:
-    """Build the detector of a file and load every one of its weights; a partial fit is an error."""
-    from safetensors.torch import load_file
-
-    file = Path(file)
-    detector = read_spec(file).build()
-    state = {name: v.float() if v.is_floating_point() else v for name, v in load_file(file).items()}
-    expected = detector.state_dict()
-    wrong = sorted(set(state) ^ set(expected)) or [n for n, v in state.items() if v.shape != expected[n].shape]
+        with torch.device("meta"):
+            skeleton = spec.build().state_dict()
+    except UserError as error:
+        raise UserError(f"{file}: its header describes a detector that cannot be built: {error}") from error
+    expected = {
+        name: _Outline("numbers" if value.is_floating_point() else "whole numbers", tuple(value.shape))
+        for name, value in skeleton.items()
+    }
+    wrong = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
     if wrong:
         raise UserError(
-            f"{file}: {len(wrong)} tensors do not fit a {detector.spec.name} (first: {wrong[0]}); "
-            "it is incomplete or of another version, train it again"
+            f"{file}: {len(wrong)} tensors do not fit a {spec.name} (first: {wrong[0]}, expected "
+            f"{expected.get(wrong[0], 'none')}, found {found.get(wrong[0], 'none')}); it is incomplete or of another "
+            "version, train it again"
         )
-    with torch.no_grad():
-        detector.load_state_dict(state)
-    return detector
+
+
+def _read_tensors(file: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        loaded = load_file(file)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise UserError(f"{file} is not a readable safetensors file ({error})") from error
+    return {name: value.float() if value.is_floating_point() else value for name, value in loaded.items()}
