@@ -15,7 +15,20 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ladle"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-BASE = {"types", "boxes", "overlaps", "pairs", "nearest", "bags", "errors", "files", "limits", "untrusted"}
+BASE = {
+    "types",
+    "boxes",
+    "overlaps",
+    "pairs",
+    "nearest",
+    "bags",
+    "errors",
+    "files",
+    "limits",
+    "untrusted",
+    "children",
+    "streams",
+}
 NETWORKS = BASE | {"losses"}
 TAUGHT = NETWORKS | {"assigners", "criteria", "distillers", "detectors", "objectives", "teachers"}
 BESIDE = {"data", "evaluation", "visual"}
@@ -23,6 +36,8 @@ MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
     "limits": {"errors"},
+    "streams": set(),
+    "children": {"errors", "streams"},
     "untrusted": {"errors", "limits"},
     "types": {"errors"},
     "boxes": {"types"},
@@ -41,9 +56,9 @@ MAY_IMPORT = {
     "evaluation": BASE,
     "visual": BASE,
     "testing": {"types", "boxes"},
-    "engine": {"types", "errors", "files", "limits", "untrusted"},
+    "engine": {"types", "errors", "files", "limits", "untrusted", "children"},
     "recipes": TAUGHT | BESIDE | {"engine"},
-    "cli": {"errors", "limits", "recipes", "untrusted"},
+    "cli": {"errors", "limits", "recipes", "streams", "untrusted"},
     "__main__": {"cli"},
     "__init__": {"errors", "detectors", "objectives", "recipes", "teachers"},
 }

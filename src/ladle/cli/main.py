@@ -14,6 +14,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from ladle.errors import UserError
+from ladle.streams import be_patient, what_was_lost
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -45,7 +46,16 @@ _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one verb; return 0, or 2 after one sentence on standard error where the user gave something wrong."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
+    if arguments is not None:
+        return _answer(list(arguments))
+    be_patient()
+    code, lost = _answer(sys.argv[1:]), what_was_lost()
+    if lost is not None:
+        print(f"ladle: not all that was said could be written: {lost}", file=sys.stderr)  # noqa: T201
+    return code or (0 if lost is None else 2)
+
+
+def _answer(words: list[str]) -> int:
     if not words or words[0] in ("-h", "--help"):
         print(_help())  # noqa: T201
         return 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,13 +18,14 @@ import torch
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from ladle.children import begin_child, interrupts_ignored
 from ladle.data.samples import Sample
 from ladle.data.sources import CatalogueSource, Source
 from ladle.data.transforms import Augmentation, Resize, mosaic
 from ladle.errors import UserError
 from ladle.types import Batch, GroundTruth
 
-__all__ = ["CatalogueSource", "Loader", "Source", "collate", "make_loader", "view"]
+__all__ = ["CatalogueSource", "Loader", "Source", "collate", "lost_workers_told", "make_loader", "view"]
 
 _GREY = 114
 _MULTIPLE = 32
@@ -160,11 +162,31 @@ class Loader:
         return len(self._plan)
 
     def __iter__(self) -> Iterator[Batch]:
-        for batch in self._batches:
+        with interrupts_ignored():
+            batches = iter(self._batches)
+        for batch in batches:
             if isinstance(batch, UserError):
                 # A new one: what a frame both raises and holds is a cycle, and workers freed late take seconds to end.
                 raise UserError(*batch.args)
             yield batch
+
+
+@contextmanager
+def lost_workers_told() -> Iterator[None]:
+    """Say in one sentence that a worker was ended from outside; torch raises that wherever the program just is."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            "a process that loads images was ended from outside, as happens where memory runs out: take fewer "
+            "--workers or a smaller --batch, and go on with --resume"
+        ) from None
+
+
+def _begin_worker(number: int) -> None:
+    begin_child()
 
 
 @dataclass(frozen=True)
@@ -213,6 +235,7 @@ def make_loader(
         collate_fn=_Collate(max(sides) if square else 0),
         num_workers=workers,
         persistent_workers=workers > 0,
+        worker_init_fn=_begin_worker,
         generator=Generator(),  # an own one, or each epoch would draw from the global generator
     )
     return Loader(plan, batches)

@@ -9,9 +9,10 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
-from torch.multiprocessing.spawn import ProcessRaisedException
 
+from ladle.children import run_ranks
 from ladle.errors import UserError
 
 __all__ = ["gather", "launch"]
@@ -21,7 +22,6 @@ R = TypeVar("R")
 
 PATIENCE = timedelta(hours=6)
 """How long a rank waits for another: rank 0 evaluates alone, far longer than the backends' own limits of minutes."""
-_USER_ERROR = "UserError: "
 
 
 def launch(
@@ -34,22 +34,13 @@ def launch(
     """Call ``fn(fabric, *args)`` on each device and return what rank 0 returned.
 
     ``devices`` is a number or the indices of GPUs; ``accelerator`` is ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"``.
-    One device runs in this process. Several on the CPU run in spawned processes over gloo, so ``fn`` and its arguments
-    must be picklable. Several GPUs run this very command again, once for each further GPU, and those copies end here.
+    One device runs in this process. Several run in spawned processes, which end with this one, so ``fn`` and its
+    arguments must be picklable.
     """
-    fabric = _fabric(devices, accelerator)
-    try:
-        parcel: _Parcel = fabric.launch(partial(_call, fn=fn, args=args, kwargs=kwargs))
-    except ProcessRaisedException as error:
-        # A spawned rank hands its exception over as text.
-        _, found, sentence = str(error).rpartition(_USER_ERROR)
-        if found:
-            raise UserError(sentence.strip()) from None
-        raise
-    if fabric.global_rank > 0:
-        raise SystemExit(0)
-    result: R = parcel.value
-    return result
+    indices = _indices(devices, accelerator)
+    if len(indices) == 1:
+        return _call(indices, accelerator, fn, args, kwargs)
+    return run_ranks(len(indices), partial(_call, indices, accelerator, fn, args, kwargs))
 
 
 def gather(fabric: Fabric, value: Any) -> list[Any]:
@@ -61,18 +52,27 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
     return values
 
 
-class _Parcel:
-    """Shields a result from Fabric, which moves the tensors of what comes back and refuses frozen dataclasses."""
+def _call(
+    indices: list[int], accelerator: str, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> R:
+    """``fn`` on the device of this process, which one of several finds in its environment."""
+    gpus = torch.cuda.is_available() and accelerator != "cpu"
+    several = len(indices) > 1
+    strategy = DDPStrategy(process_group_backend=None if gpus else "gloo", timeout=PATIENCE) if several else "auto"
+    fabric = Fabric(
+        accelerator=accelerator,
+        devices=indices if gpus else len(indices),
+        strategy=strategy,
+        precision="32-true",
+        # Whatever cluster this runs on: these processes are of one machine.
+        plugins=LightningEnvironment() if several else None,
+    )
+    fabric.launch()
+    return fn(fabric, *args, **kwargs)
 
-    def __init__(self, value: Any) -> None:
-        self.value = value
 
-
-def _call(fabric: Fabric, fn: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Parcel:
-    return _Parcel(fn(fabric, *args, **kwargs))
-
-
-def _fabric(devices: int | Sequence[int], accelerator: str) -> Fabric:
+def _indices(devices: int | Sequence[int], accelerator: str) -> list[int]:
+    """The devices by number; raises :class:`UserError` where they are not there."""
     cuda = torch.cuda.is_available()
     indices = list(range(devices)) if isinstance(devices, int) else list(devices)
     if not indices:
@@ -83,16 +83,4 @@ def _fabric(devices: int | Sequence[int], accelerator: str) -> Fabric:
         raise UserError(
             f"CUDA device {max(indices)} was asked for, but there are {torch.cuda.device_count()}, from 0 on"
         )
-    spawn = accelerator == "cpu" or (accelerator == "auto" and not cuda)
-    return Fabric(
-        accelerator=accelerator,
-        devices=indices if cuda and not spawn else len(indices),
-        strategy=_strategy(spawn) if len(indices) > 1 else "auto",
-        precision="32-true",
-    )
-
-
-def _strategy(spawn: bool) -> DDPStrategy:
-    if spawn:
-        return DDPStrategy(start_method="spawn", process_group_backend="gloo", timeout=PATIENCE)
-    return DDPStrategy(start_method="popen", timeout=PATIENCE)
+    return indices

@@ -1,8 +1,11 @@
-"""What is made sure of before the first step with a teacher."""
+"""What is made sure of before the first step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import torch
 
 from ladle.data.sources import Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
@@ -10,11 +13,33 @@ from ladle.errors import UserError
 from ladle.recipes.scoring import Examiner
 from ladle.teachers import FrozenDetector, differences
 
-__all__ = ["check_strength", "hire"]
+__all__ = ["check_norms", "check_strength", "hire"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
 _LOOK_AT = 64
+
+
+def check_norms(network: Detector, batch: int, sides: Sequence[int]) -> None:
+    """Try the smallest batch that a network will train on; the network is not fit for use afterwards.
+
+    Batch normalization has no variance where a map holds one value of one image, such as a map of stride 32 at 32
+    pixels. Raises :class:`UserError` then. ``sides`` are the long sides of the images.
+    """
+    if batch > 1:
+        return
+    spec, side = network.spec, min(sides)
+    try:
+        with torch.no_grad():
+            network.train().look(torch.zeros(1, 3, 32, -(-side // 32) * 32))
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        group = "--norm group, " if spec.backbone.can_group else ""
+        raise UserError(
+            f"{spec.name} normalizes by the batch, but of a single image of {side} pixels some of its maps hold one "
+            f"value only: give {group}--batch 2, or larger images by --imgsz (and by a smaller --multiscale)"
+        ) from None
 
 
 def hire(file: str, student: DetectorSpec, features_only: bool = False, aligned: bool = True) -> FrozenDetector:

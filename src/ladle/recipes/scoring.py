@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ladle.data.loader import make_loader
+from ladle.data.loader import lost_workers_told, make_loader
 from ladle.data.samples import Sample
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector
@@ -52,6 +52,7 @@ class Examiner:
         self.truth = _references(source, every)
         self.loader = make_loader(self.source, batch, imgsz, workers=workers)
 
+    @lost_workers_told()
     def __call__(self, detector: Detector) -> Score:
         """Run ``detector``, in evaluation mode and on its own device, over the split."""
         device, was_training = detector.mean.device, detector.training

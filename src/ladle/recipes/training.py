@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
-from ladle.data.loader import Loader, make_loader
+from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
 from ladle.evaluation import Evaluation
@@ -23,7 +23,7 @@ from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_strength, hire
+from ladle.recipes.preflight import check_norms, check_strength, hire
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_history
@@ -99,12 +99,13 @@ def _prepare(job: Job) -> _Prepared:
     pictures, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
     lineup = line_up(job, pictures.classes, pictures.category_ids)
     for spec in lineup.specs.values():
-        spec.build()
+        check_norms(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
     ready = _Prepared(job, lineup, pictures, val)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
 
+@lost_workers_told()
 def _work(fabric: Fabric, ready: _Prepared, resume: bool) -> Result:
     """The part that runs on every device."""
     from ladle.engine import fit

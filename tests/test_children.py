@@ -1,0 +1,104 @@
+"""Children end with their parent, and their parent hears how they ended."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from ladle import children
+from ladle.children import run_ranks
+from ladle.errors import UserError
+from tests.ranks import fail, tell
+
+
+def processes(folder):
+    return [int(file.read_text()) for file in sorted(folder.glob("*.pid"))]
+
+
+def is_there(pid):
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    # A process that has ended but was not asked about yet still has a number.
+    stat = Path("/proc") / str(pid) / "stat"
+    return not stat.exists() or stat.read_text().rpartition(")")[2].split()[0] != "Z"
+
+
+def gone_soon(pids, seconds=20.0):
+    until = time.monotonic() + seconds
+    while any(map(is_there, pids)) and time.monotonic() < until:
+        time.sleep(0.05)
+    return not any(map(is_there, pids))
+
+
+def test_rank_0_answers_for_all(tmp_path):
+    assert run_ranks(2, partial(tell, tmp_path)) == (0, "2", "127.0.0.1")
+    assert len(set(processes(tmp_path))) == 2
+    assert gone_soon(processes(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("how", "error", "said"),
+    [
+        ("killed", UserError, r"process 2 of 2 was ended by the signal SIGKILL, .* --batch .* --resume"),
+        ("exits", UserError, r"process 2 of 2 ended with code 3"),
+        ("full disk", OSError, r"No space left on device: 'resume.pt'"),
+        ("mistake", UserError, r"^a\.jpg: expected a picture, found none$"),
+        ("mistake first", UserError, r"^a\.jpg: expected a picture, found none$"),
+    ],
+)
+def test_where_one_fails_all_end_and_the_cause_is_raised(tmp_path, monkeypatch, how, error, said):
+    monkeypatch.setattr(children, "_GRACE", 0.5)
+    with pytest.raises(error, match=said):
+        run_ranks(2, partial(fail, tmp_path, how))
+    assert len(processes(tmp_path)) == 2
+    assert gone_soon(processes(tmp_path))
+
+
+def local():
+    return lambda: 5
+
+
+def test_what_cannot_be_handed_over_is_said_before_anything_is_started():
+    with pytest.raises((AttributeError, TypeError), match="local"):
+        run_ranks(2, local())
+
+
+PARENT = """
+import sys
+from functools import partial
+from pathlib import Path
+from ladle.children import run_ranks
+from tests.ranks import tell_and_wait
+run_ranks(2, partial(tell_and_wait, Path(sys.argv[1])))
+"""
+
+
+@pytest.mark.parametrize("how", ["SIGKILL", "SIGTERM", "SIGINT", "SIGINT to all"])
+def test_where_the_parent_ends_so_do_they(tmp_path, how):
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, str(tmp_path)],
+        cwd=Path(__file__).parents[1],
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    while len(processes(tmp_path)) < 2:
+        assert parent.poll() is None
+        time.sleep(0.05)
+    pids = processes(tmp_path)
+    if how == "SIGINT to all":
+        os.killpg(parent.pid, signal.SIGINT)
+    else:
+        os.kill(parent.pid, getattr(signal, how))
+    _, said = parent.communicate(timeout=30)
+    assert parent.returncode == -getattr(signal, how.split()[0])
+    assert gone_soon(pids)
+    # Of the three only the parent may have something to say.
+    assert said.count(b"Traceback") == ("SIGINT" in how)
