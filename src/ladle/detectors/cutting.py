@@ -36,7 +36,9 @@ def cut_out(
         return _by_operator(features, strides, boxes, level, cells)
     rows = torch.cat([maps.float().permute(0, 2, 3, 1).flatten(0, 2) for maps in features])
     index, weight = _taps(features, strides, boxes, level, cells)
-    cut: Tensor = _SparseProduct.apply(rows, index, weight)
+    # There is no sparse product of half precision on a processor: the sums are taken in float32.
+    with torch.autocast("cpu", enabled=False):
+        cut: Tensor = _SparseProduct.apply(rows, index, weight)
     return cut.view(-1, cells, cells, rows.shape[1]).permute(0, 3, 1, 2)
 
 
