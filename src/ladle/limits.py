@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from ladle.errors import UserError
 
-__all__ = ["Length", "MismatchError", "Range", "converted", "hints_of", "shortened", "verify", "words"]
+__all__ = ["Length", "MismatchError", "Range", "converted", "flag", "hints_of", "shortened", "verify", "words"]
 
 T = TypeVar("T")
 
@@ -115,7 +115,7 @@ def words(hint: Any) -> str:
         return f"a list of {len(args)}, each {words(args[0])}"
     if origin is tuple:
         return "a list"
-    return _KINDS.get(hint, "a mapping")
+    return _KINDS.get(hint, "a mapping" if is_dataclass(hint) else f"a {hint.__name__}")
 
 
 def shortened(value: object) -> str:
@@ -129,10 +129,15 @@ def shortened(value: object) -> str:
         return "a number of very many digits"
 
 
-def verify(record: Any, spell: Callable[[str], str]) -> None:
+def flag(name: str) -> str:
+    """An argument as it is written on the command line."""
+    return f"--{name.replace('_', '-')}"
+
+
+def verify(record: Any, spell: Callable[[str], str] = flag) -> None:
     """Raise :class:`UserError` for the first field of a record that its hints do not allow.
 
-    ``spell`` makes the name that a user knows the field by, such as a flag.
+    ``spell`` makes the name that a user knows the field by.
     """
     hints = hints_of(type(record))
     for field in fields(record):
@@ -142,8 +147,8 @@ def verify(record: Any, spell: Callable[[str], str]) -> None:
             raise UserError(f"{spell(field.name)} {wrong.found}: expected {wrong.expected}") from None
 
 
-def hints_of(kind: type) -> Mapping[str, Any]:
-    """The hints of a record's fields, with their limits."""
+def hints_of(kind: Any) -> Mapping[str, Any]:
+    """The hints of a record's fields or of a function's arguments, with their limits."""
     return get_type_hints(kind, include_extras=True)
 
 
@@ -234,8 +239,8 @@ def _inside(path: str, key: object) -> str:
 
 
 def _scalar(kind: Any, value: object, path: str) -> Any:
-    if kind not in _KINDS:
-        raise TypeError(f"no value can be checked against {kind!r}")
+    if kind not in _KINDS and isinstance(value, kind):
+        return value  # made in Python; plain data hold none
     if kind is float and type(value) is int and abs(value) <= 2**1023:
         value = float(value)
     fits = type(value) is kind and (not isinstance(value, float) or math.isfinite(value))

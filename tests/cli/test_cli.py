@@ -75,17 +75,14 @@ def test_the_version_is_told(ladle):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_its_flags(verb, capsys):
-    with pytest.raises(SystemExit) as done:
-        main([verb, "--help"])
-    assert done.value.code == 0
+    assert main([verb, "--help"]) == 0
     printed = capsys.readouterr().out
     assert VERBS[verb] in printed
     assert "--config" in printed
 
 
 def test_every_flag_of_a_run_is_described(capsys):
-    with pytest.raises(SystemExit):
-        main(["distill", "--help"])
+    assert main(["distill", "--help"]) == 0
     printed = " ".join(capsys.readouterr().out.split())
     for flag in (*signature(distill).parameters, *(field.name for field in fields(Run))):
         assert flag == "run" or f" --{flag} {flag.upper()} " in printed or f" --{flag} {{" in printed
@@ -99,12 +96,12 @@ def test_every_flag_of_a_run_is_described(capsys):
         ("train --epoch_s 3", "did you mean --epochs?"),
         ("train --epoch-s=3", "did you mean --epochs?"),
         ("train epoch_s=3", "did you mean --epochs?"),
-        ("train --weigth-decay 0.1", "did you mean --weight_decay?"),
+        ("train --weigth-decay 0.1", "did you mean --weight-decay?"),
         ("train --zzz 3", "`ladle train --help` lists the flags"),
-        ("train --epochs many", "--epochs takes a whole number, found many"),
-        ("train --epochs=1.5", "--epochs takes a whole number, found 1.5"),
-        ("train --imgsz large", "--imgsz takes a whole number, found large"),
-        ("train --lr fast", "--lr takes a number, found fast"),
+        ("train --epochs many", "--epochs takes a whole number from 1 to 1000000, found many"),
+        ("train --epochs=1.5", "--epochs takes a whole number from 1 to 1000000, found 1.5"),
+        ("train --imgsz large", "--imgsz takes a whole number from 32 to 8192, found large"),
+        ("train --lr fast", "--lr takes a number above 0, found fast"),
         ("train --pretrained=maybe", "--pretrained takes true or false, found maybe"),
         ("train --device tpu", "--device takes one of auto, cpu, cuda, found tpu"),
         ("train --optimizer lion", "--optimizer takes one of sgd, adamw, found lion"),
@@ -114,7 +111,7 @@ def test_every_flag_of_a_run_is_described(capsys):
         ("colearn --surer loudest", "--surer takes one of spread, fisher, found loudest"),
         ("val --model x --data y --device tpu", "--device takes one of auto, cpu, cuda, found tpu"),
         ("train --epochs", "--epochs"),
-        ("train data", "unrecognized arguments: data"),
+        ("train data", "expected flags such as --name value, found data"),
         ("predict", "give --source and --model"),
         ("val --data data", "give --model"),
         ("check", "give --data"),

@@ -5,19 +5,20 @@ The verbs are known here without importing anything heavy; a verb's own flags ar
 
 from __future__ import annotations
 
-import re
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from inspect import signature
+from typing import TYPE_CHECKING, Any
 
 from ladle.errors import UserError
 from ladle.streams import be_patient, what_was_lost
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
+
+    from ladle.cli.flags import Verb
 
 __all__ = ["VERBS", "main"]
 
@@ -39,9 +40,8 @@ _BARE = {"predict": "source", "check": "data"}
 """The argument that a verb takes without its flag."""
 _ALSO = {"train": {"student": "model"}}
 """Other names of a verb's flags: what learns is the student elsewhere."""
-_ALONE = ("help", "print_config")
-"""The flags that take no value."""
-_WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
+_NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
+"""How torch tells that there is none left."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,7 +51,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     be_patient()
     code, lost = _answer(sys.argv[1:]), what_was_lost()
     if lost is not None:
-        print(f"ladle: not all that was said could be written: {lost}", file=sys.stderr)  # noqa: T201
+        _complain("not all that was said could be written", lost)
     return code or (0 if lost is None else 2)
 
 
@@ -66,16 +66,31 @@ def _answer(words: list[str]) -> int:
         return 0
     try:
         return _run(words[0], words[1:])
-    except UserError as error:
-        print(f"ladle {words[0]}: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    except OSError as error:
-        if error.filename is None:
-            raise
-        print(f"ladle {words[0]}: {error.filename}: {error.strerror}", file=sys.stderr)  # noqa: T201
-        return 2
     except KeyboardInterrupt:
         return 130
+    except (UserError, OSError, MemoryError, RuntimeError) as error:
+        sentence = _sentence(error)
+        if sentence is None:
+            raise
+        return _complain(words[0], sentence)
+
+
+def _sentence(error: Exception) -> str | None:
+    """What to say of an error that is not the program's own fault; None of any other."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return ": ".join(str(part) for part in (error.filename, error.strerror or error) if part is not None)
+    if isinstance(error, MemoryError) or any(words in str(error) for words in _NO_MEMORY):
+        return "memory ran out: take a smaller --batch, smaller images or fewer --workers"
+    return None
+
+
+def _complain(verb: str, sentence: str) -> int:
+    """One line on standard error, whatever is in the names that it quotes."""
+    line = f"ladle {verb}: {sentence}"
+    print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)  # noqa: T201
+    return 2
 
 
 def _help() -> str:
@@ -84,99 +99,68 @@ def _help() -> str:
     return f"usage: ladle VERB [--help] [flags]\n\nDistil label assignment into small object detectors.\n\n{verbs}"
 
 
-def _run(verb: str, words: list[str]) -> int:
-    if verb not in VERBS:
-        close = get_close_matches(verb, VERBS, n=1)
+def _run(name: str, words: list[str]) -> int:
+    if name not in VERBS:
+        close = get_close_matches(name, VERBS, n=1)
         hint = f"did you mean `ladle {close[0]}`?" if close else f"expected one of {', '.join(VERBS)}"
         raise UserError(f"there is no such verb; {hint}")
-    from argparse import ArgumentError
-
     from ladle import recipes
+    from ladle.cli.flags import check_complete, read_flags
 
-    recipe: Callable[..., Any] = getattr(recipes, verb)
-    parser, hints = _parser(verb, recipe), _hints(verb, recipe)
-    switches = {name for name, hint in hints.items() if hint is bool}
-    try:
-        values = parser.parse_args(_spelled(verb, words, switches))
-    except ArgumentError as error:
-        raise UserError(_one_sentence(str(error), parser, hints)) from None
-    given = dict(vars(parser.instantiate(values)))
-    del given["config"]
-    if verb in _RUNS:
+    recipe: Callable[..., Any] = getattr(recipes, name)
+    if "--help" in words or "-h" in words:
+        _parser(name, recipe).print_help()
+        return 0
+    verb = _verb(name, recipe)
+    given = read_flags(verb, words)
+    if "--print_config" in words or "--print-config" in words:
+        print(_config(verb, given), end="")  # noqa: T201
+        return 0
+    check_complete(verb, given)
+    if name in _RUNS:
         own = {field.name for field in fields(recipes.Run)}
-        given["run"] = recipes.Run(**{name: given.pop(name) for name in own})
+        given["run"] = recipes.Run(**{key: given.pop(key) for key in list(given) if key in own})
     outcome = recipe(**given)
-    return 2 if verb == "check" and outcome.fatal else 0
+    return 2 if name == "check" and outcome.fatal else 0
 
 
-def _parser(verb: str, recipe: Callable[..., Any]) -> ArgumentParser:
+def _verb(name: str, recipe: Callable[..., Any]) -> Verb:
+    """The arguments of a recipe, and where it makes a run those of a run."""
+    from ladle.cli.flags import Argument, Verb
+    from ladle.limits import hints_of
+    from ladle.recipes import Run
+
+    makers = (recipe, Run) if name in _RUNS else (recipe,)
+    arguments = {
+        key: Argument(hints_of(maker)[key], one.default)
+        for maker in makers
+        for key, one in signature(maker).parameters.items()
+        if key != "run"
+    }
+    return Verb(name, arguments, _BARE.get(name), _ALSO.get(name, {}))
+
+
+def _config(verb: Verb, given: dict[str, Any]) -> str:
+    """All flags of a verb with the values that they would have, as ``--config`` reads them."""
+    import yaml
+
+    from ladle.cli.flags import NEEDED
+
+    values = {
+        key: given.get(key, None if one.default is NEEDED else one.default) for key, one in verb.arguments.items()
+    }
+    return yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
+
+
+def _parser(name: str, recipe: Callable[..., Any]) -> ArgumentParser:
+    """What explains the flags; it does not read them."""
     from jsonargparse import ArgumentParser
 
     from ladle.recipes import Run
 
-    parser = ArgumentParser(prog=f"ladle {verb}", description=VERBS[verb], exit_on_error=False)
+    parser = ArgumentParser(prog=f"ladle {name}", description=VERBS[name], exit_on_error=False)
     parser.add_argument("--config", action="config", help="a YAML file of flags; flags on the command line win")
     parser.add_function_arguments(recipe, skip={"run"}, as_group=False)
-    if verb in _RUNS:
+    if name in _RUNS:
         parser.add_class_arguments(Run, as_group=False)
     return parser
-
-
-def _hints(verb: str, recipe: Callable[..., Any]) -> dict[str, Any]:
-    from ladle.recipes import Run
-
-    return get_type_hints(recipe) | (get_type_hints(Run) if verb in _RUNS else {})
-
-
-def _spelled(verb: str, words: Sequence[str], switches: set[str]) -> list[str]:
-    """Every accepted spelling as ``--name=value``: ``name=value``, dashes in names, switches, a bare argument."""
-    bare, rest, spelled = _BARE.get(verb), deque(words), []
-    while rest:
-        word = rest.popleft()
-        if _is_assignment(word):
-            word = f"--{word}"
-        elif bare is not None and not word.startswith("-"):
-            word, bare = f"--{bare}={word}", None
-        if not word.startswith("--"):
-            spelled.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        name = name.replace("-", "_")
-        name = _ALSO.get(verb, {}).get(name, name)
-        if not equals and name in switches:
-            equals, value = "=", rest.popleft() if rest and rest[0] in ("true", "false") else "true"
-        elif not equals and name not in _ALONE and rest and not rest[0].startswith("--"):
-            equals, value = "=", rest.popleft()
-        spelled.append(f"--{name}{equals}{value}")
-    return spelled
-
-
-def _is_assignment(word: str) -> bool:
-    key, equals, _ = word.partition("=")
-    return bool(equals) and key.isidentifier()
-
-
-def _one_sentence(message: str, parser: ArgumentParser, hints: dict[str, Any]) -> str:
-    """What was wrong with the flags, with the flag that was probably meant."""
-    message = " ".join(message.split())
-    wrong = re.search(r'Parser key "(\w+)":.*(?:Got|Given) value: (.*)', message)
-    if wrong is not None and wrong[1] in hints:
-        return f"--{wrong[1]} takes {_kind(hints[wrong[1]])}, found {wrong[2]}"
-    missing = re.search(r"arguments are required: (.*)", message)
-    if missing is not None:
-        return f"give {' and '.join('--' + name for name in missing[1].split(', '))} (`{parser.prog} --help`)"
-    unknown = re.search(r"unrecognized arguments:.* ?--([\w.]+)|Option '([\w.]+)' is not accepted", message)
-    if unknown is not None:
-        name = unknown[1] or unknown[2]
-        close = get_close_matches(name, hints, n=1)
-        hint = f"did you mean --{close[0]}?" if close else f"`{parser.prog} --help` lists the flags"
-        return f"there is no flag --{name}; {hint}"
-    return f"{message} (`{parser.prog} --help` explains the flags)"
-
-
-def _kind(hint: Any) -> str:
-    """A type in words."""
-    if get_origin(hint) is Literal:
-        return "one of " + ", ".join(map(str, get_args(hint)))
-    kinds = [_kind(part) for part in get_args(hint) if part is not type(None)]
-    return " or ".join(kinds) or _WORDS.get(hint, str(hint))

@@ -208,7 +208,12 @@ def _timm(name: str, norm: Norm, pretrained: bool, finest: int) -> Backbone:
         raise UserError(
             f"no backbone is called {name!r}: expected tiny, mini, small, r18, r34, r50, r101 or a timm model ({close})"
         )
-    maps = timm.create_model(name, features_only=True).feature_info
+    try:
+        maps = timm.create_model(name, features_only=True).feature_info
+    except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"timm cannot build {name} as a backbone ({error}): `ladle models --timm PATTERN` lists others"
+        ) from error
     strides = [int(reduction) for reduction in maps.reduction()]  # type: ignore[union-attr, operator]
     missing = [stride for stride in _strides(finest) if stride not in strides]
     if missing:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Annotated, Literal
 
 from ladle.engine.optimizer import SGD, OptimizerSpec
 from ladle.engine.schedule import Schedule, Step
-from ladle.errors import UserError
+from ladle.limits import Range, verify
 
 __all__ = ["Settings"]
+
+_Count = Annotated[int, Range(1, 1_000_000_000)]
 
 
 @dataclass(frozen=True)
@@ -24,29 +26,20 @@ class Settings:
     seed + r); the initial weights and the loader's order are the caller's.
     """
 
-    epochs: int = 12
+    epochs: _Count = 12
     optimizer: OptimizerSpec = field(default_factory=lambda: SGD(lr=0.01))
     schedule: Schedule = field(default_factory=Step)
-    clip: float | None = None
-    accumulate: int = 1
+    clip: Annotated[float, Range(0, above=True)] | None = None
+    accumulate: _Count = 1
     precision: Literal["fp32", "bf16"] = "fp32"
-    ema: float | None = None
-    ema_tau: float = 2000.0
-    patience: int | None = None
-    eval_every: int = 1
-    log_every: int = 50
-    seed: int = 0
+    ema: Annotated[float, Range(0, 1, below=True)] | None = None
+    ema_tau: Annotated[float, Range(0, above=True)] = 2000.0
+    patience: _Count | None = None
+    eval_every: _Count = 1
+    log_every: _Count = 50
+    seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        counts = {"epochs": self.epochs, "accumulate": self.accumulate, "patience": self.patience}
-        counts |= {"eval_every": self.eval_every, "log_every": self.log_every}
-        for name, count in counts.items():
-            if count is not None and count < 1:
-                raise UserError(f"{name} must be at least 1, but is {count}: give --{name} a positive whole number")
-        if self.ema is not None and not 0 <= self.ema < 1:
-            raise UserError(f"ema is a decay in [0, 1), but is {self.ema}: give --ema something like 0.999")
-        if self.clip is not None and not self.clip > 0:
-            raise UserError(f"clip bounds a norm and must be above 0, but is {self.clip}: leave it out to not clip")
-        if self.precision not in ("fp32", "bf16"):
-            raise UserError(f"precision {self.precision!r} is unknown: use --precision fp32 or bf16")
+        """Raise :class:`UserError` for values out of their limits."""
+        verify(self)

@@ -13,7 +13,7 @@ from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes, split_scenes
 from ladle.detectors import Detector, detector_spec, load_detector
 from ladle.recipes.console import say, table
-from ladle.recipes.options import Run
+from ladle.recipes.options import Epochs, Run, Seed
 from ladle.recipes.train import Trained, distill, train
 from ladle.types import Batch
 from ladle.visual import Panel, draw_assignment, side_by_side
@@ -30,7 +30,11 @@ _PICTURES = (3, 8, 21, 26)
 """Validation scenes that are drawn: they hold few and many objects, small and large ones, and a crowd."""
 
 
-def demo(out: str = "runs/demo", epochs: int = BUDGET.epochs, seed: int = 0) -> dict[str, Trained]:
+def demo(
+    out: str = "runs/demo",
+    epochs: Epochs = BUDGET.epochs,
+    seed: Seed = 0,
+) -> dict[str, Trained]:
     """Train the same tiny student plainly, with LAD and with SoLAD on the built-in scenes, and compare.
 
     The teacher comes with the package. Every student sees the same pictures in the same order and starts from the

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from ladle.data.transforms import Augmentation
 from ladle.detectors import Start
 from ladle.detectors.backbones import Norm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
-from ladle.errors import UserError
+from ladle.limits import Range, verify
 
-__all__ = ["Run"]
+__all__ = ["Batch", "Epochs", "Run", "Seed", "Share", "Side", "Workers"]
 
-_LEAST_SIDE = 32
-"""Pictures of fewer pixels leave nothing to see at stride 32."""
+Epochs = Annotated[int, Range(1, 1_000_000)]
+Batch = Annotated[int, Range(1, 4096)]
+Side = Annotated[int, Range(32, 8192)]
+"""Of images in pixels; fewer leave nothing to see at stride 32."""
+Workers = Annotated[int, Range(0, 256)]
+Share = Annotated[float, Range(0, 1)]
+Seed = Annotated[int, Range(0, 4_000_000_000)]
 
 
 @dataclass(frozen=True)
@@ -57,50 +62,43 @@ class Run:
         quiet: print nothing but errors.
     """
 
-    epochs: int = 12
-    batch: int = 16
-    imgsz: int | None = None
+    epochs: Epochs = 12
+    batch: Batch = 16
+    imgsz: Side | None = None
     optimizer: Literal["sgd", "adamw"] | None = None
-    lr: float | None = None
-    weight_decay: float | None = None
-    backbone_lr: float = 1.0
+    lr: Annotated[float, Range(0, above=True)] | None = None
+    weight_decay: Annotated[float, Range(0)] | None = None
+    backbone_lr: Annotated[float, Range(0)] = 1.0
     schedule: Literal["cosine", "step", "onecycle"] = "cosine"
-    warmup: int = 100
-    clip: float = 10.0
-    accumulate: int = 1
+    warmup: Annotated[int, Range(0, 1_000_000_000)] = 100
+    clip: Annotated[float, Range(0)] = 10.0
+    accumulate: Annotated[int, Range(1, 10_000)] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
-    ema: float = 0.0
-    multiscale: float = 0.0
-    flip: float = 0.5
-    jitter: float = 0.2
-    crop: float = 0.3
-    mosaic: float = 0.0
+    ema: Annotated[float, Range(0, 1, below=True)] = 0.0
+    multiscale: Annotated[float, Range(0, 1, below=True)] = 0.0
+    flip: Share = 0.5
+    jitter: Share = 0.2
+    crop: Share = 0.3
+    mosaic: Share = 0.0
     pretrained: bool = False
     backbone_weights: str | None = None
     norm: Norm | None = None
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    devices: int = 1
-    workers: int | None = None
+    devices: Annotated[int, Range(1, 64)] = 1
+    workers: Workers | None = None
     cache: bool = False
     on_defect: Literal["repair", "skip", "raise"] = "repair"
-    seed: int = 0
-    patience: int | None = None
-    eval_every: int = 1
-    log_every: int = 20
+    seed: Seed = 0
+    patience: Annotated[int, Range(1, 1_000_000)] | None = None
+    eval_every: Annotated[int, Range(1, 1_000_000)] = 1
+    log_every: Annotated[int, Range(1, 1_000_000_000)] = 20
     name: str | None = None
     project: str = "runs"
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what makes no sense; what the training loop is told is checked there too."""
-        _at_least(1, batch=self.batch, devices=self.devices)
-        _at_least(0, workers=self.workers, warmup=self.warmup, weight_decay=self.weight_decay, clip=self.clip)
-        _at_least(_LEAST_SIDE, imgsz=self.imgsz)
-        if self.lr is not None and not self.lr > 0:
-            raise UserError(f"--lr {self.lr}: a learning rate is above 0; leave it out for the optimizer's own")
-        if not 0 <= self.multiscale < 1:
-            raise UserError(f"--multiscale {self.multiscale}: expected a share of --imgsz in [0, 1), such as 0.3")
-        self.settings()
+        """Raise :class:`UserError` for values out of their limits."""
+        verify(self)
 
     @property
     def start(self) -> Start:
@@ -152,9 +150,3 @@ class Run:
         if self.schedule == "step":
             return Step(warmup=self.warmup)
         return OneCycle()
-
-
-def _at_least(least: int, **values: float | None) -> None:
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise UserError(f"--{name.replace('_', '-')} {value}: expected {least} or more")

@@ -18,6 +18,7 @@ from ladle.errors import UserError
 from ladle.evaluation import coco_results
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
+from ladle.recipes.options import Batch, Share, Side
 from ladle.types import Detections
 from ladle.visual import draw_detections
 
@@ -27,9 +28,9 @@ __all__ = ["predict"]
 def predict(
     source: str,
     model: str,
-    score: float = 0.3,
-    imgsz: int | None = None,
-    batch: int = 8,
+    score: Share = 0.3,
+    imgsz: Side | None = None,
+    batch: Batch = 8,
     device: Device = "auto",
     out: str = "runs/predict",
 ) -> dict[Path, Detections]:

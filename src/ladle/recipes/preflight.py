@@ -13,33 +13,45 @@ from ladle.errors import UserError
 from ladle.recipes.scoring import Examiner
 from ladle.teachers import FrozenDetector, differences
 
-__all__ = ["check_norms", "check_strength", "hire"]
+__all__ = ["check_looks", "check_strength", "hire"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
 _LOOK_AT = 64
 
 
-def check_norms(network: Detector, batch: int, sides: Sequence[int]) -> None:
+def check_looks(network: Detector, batch: int, sides: Sequence[int]) -> None:
     """Try the smallest batch that a network will train on; the network is not fit for use afterwards.
 
     Batch normalization has no variance where a map holds one value of one image, such as a map of stride 32 at 32
-    pixels. Raises :class:`UserError` then. ``sides`` are the long sides of the images.
+    pixels, and some backbones take images of one size alone. Raises :class:`UserError` then. ``sides`` are the long
+    sides of the images.
     """
-    if batch > 1:
+    spec, side = network.spec, -(-min(sides) // 32) * 32
+    wrong = _look(network, batch, 32, side)
+    if wrong is None:
         return
-    spec, side = network.spec, min(sides)
-    try:
-        with torch.no_grad():
-            network.train().look(torch.zeros(1, 3, 32, -(-side // 32) * 32))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
+    if "more than 1 value per channel" in str(wrong):
         group = "--norm group, " if spec.backbone.can_group else ""
         raise UserError(
             f"{spec.name} normalizes by the batch, but of a single image of {side} pixels some of its maps hold one "
             f"value only: give {group}--batch 2, or larger images by --imgsz (and by a smaller --multiscale)"
-        ) from None
+        )
+    wrong = _look(network, batch, side, side)
+    if wrong is not None:
+        raise UserError(
+            f"the backbone of {spec.name} cannot take images of {side} pixels ({wrong}): take another --imgsz or model"
+        ) from wrong
+
+
+def _look(network: Detector, batch: int, height: int, width: int) -> Exception | None:
+    """What a network raises at grey images, if it does."""
+    try:
+        with torch.no_grad():
+            network.train().look(torch.zeros(min(batch, 2), 3, height, width))
+    except Exception as error:
+        return error
+    return None
 
 
 def hire(file: str, student: DetectorSpec, features_only: bool = False, aligned: bool = True) -> FrozenDetector:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from ladle.errors import UserError
+from ladle.limits import Range
 from ladle.recipes.console import say
 from ladle.recipes.jobs import Job, file_hash, new_folder
 from ladle.recipes.lineup import links_of
@@ -53,8 +54,8 @@ def distill(
     warm: str | None = None,
     until: str | None = None,
     keep_count: bool = True,
-    class_power: float = 0.0,
-    judge_until: float | None = None,
+    class_power: Annotated[float, Range(0, 100)] = 0.0,
+    judge_until: Annotated[float, Range(0)] | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
 

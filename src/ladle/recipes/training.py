@@ -23,7 +23,7 @@ from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_norms, check_strength, hire
+from ladle.recipes.preflight import check_looks, check_strength, hire
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_history
@@ -99,7 +99,7 @@ def _prepare(job: Job) -> _Prepared:
     pictures, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
     lineup = line_up(job, pictures.classes, pictures.category_ids)
     for spec in lineup.specs.values():
-        check_norms(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
+        check_looks(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
     ready = _Prepared(job, lineup, pictures, val)
     _loader(ready, rank=0, world=job.run.devices)
     return ready

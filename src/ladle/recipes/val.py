@@ -10,7 +10,7 @@ from ladle.errors import UserError
 from ladle.evaluation import Evaluation, coco_results
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Run
+from ladle.recipes.options import Batch, Run, Side, Workers
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
 
@@ -21,9 +21,9 @@ def val(
     data: str,
     model: str,
     split: str = "val",
-    imgsz: int | None = None,
-    batch: int = 16,
-    workers: int = 0,
+    imgsz: Side | None = None,
+    batch: Batch = 16,
+    workers: Workers = 0,
     device: Device = "auto",
     out: str | None = None,
 ) -> Evaluation:

@@ -1,0 +1,174 @@
+"""From the words of a command line and files of flags to the typed arguments of a verb."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from inspect import Parameter
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+from ladle.errors import UserError
+from ladle.limits import MismatchError, converted, flag, shortened, words
+from ladle.untrusted import parse_yaml
+
+__all__ = ["ALONE", "NEEDED", "Argument", "Verb", "check_complete", "read_flags"]
+
+ALONE = ("help", "print_config")
+"""The flags that take no value."""
+NEEDED = Parameter.empty
+"""The default of an argument that has none."""
+
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
+_INT = re.compile(r"[-+]?\d{1,100}", re.ASCII)
+_FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE)
+
+
+class Argument(NamedTuple):
+    """One argument of a verb: its type with its limits, and its default."""
+
+    hint: Any
+    default: Any
+
+
+class Verb(NamedTuple):
+    """A verb's arguments by name, the one that stands without its flag, and other names of its flags."""
+
+    name: str
+    arguments: Mapping[str, Argument]
+    bare: str | None = None
+    also: Mapping[str, str] = {}
+
+
+def read_flags(verb: Verb, line: Sequence[str]) -> dict[str, Any]:
+    """The arguments that a command line gives, typed; raises :class:`UserError` for what it may not say.
+
+    Flags win over files, later files and flags over earlier ones.
+    """
+    pairs = list(_spelled(verb, line))
+    given: dict[str, Any] = {}
+    for name, text in pairs:
+        if name == "config":
+            given |= _from_file(verb, _said(name, text, "a YAML file of flags"))
+    for name, text in pairs:
+        if name not in ("config", *ALONE):
+            hint = _argument(verb, name).hint
+            given[name] = _typed(name, hint, _said(name, text, _in_words(hint)))
+    return given
+
+
+def check_complete(verb: Verb, given: Collection[str]) -> None:
+    """Raise :class:`UserError` where an argument without a default is not given."""
+    missing = [name for name, one in verb.arguments.items() if one.default is NEEDED and name not in given]
+    if missing:
+        raise UserError(f"give {' and '.join(map(flag, missing))} (`ladle {verb.name} --help`)")
+
+
+def _spelled(verb: Verb, line: Sequence[str]) -> Iterator[tuple[str, str | None]]:
+    """Names and values in all accepted spellings: ``name=value``, dashes in names, switches, a bare argument."""
+    rest, bare = deque(line), verb.bare
+    while rest:
+        word = rest.popleft()
+        if _is_assignment(word):
+            word = f"--{word}"
+        elif bare is not None and not word.startswith("-"):
+            yield bare, word
+            bare = None
+            continue
+        if not word.startswith("--") or word == "--":
+            raise UserError(f"expected flags such as --name value, found {_quoted(word)} (`ladle {verb.name} --help`)")
+        name, equals, value = word[2:].partition("=")
+        name = name.replace("-", "_")
+        name = verb.also.get(name, name)
+        if equals:
+            yield name, value
+        elif name in verb.arguments and verb.arguments[name].hint is bool:
+            yield name, rest.popleft() if rest and rest[0].lower() in (*_TRUE, *_FALSE) else "true"
+        elif name in ALONE or not rest or rest[0].startswith("--"):
+            yield name, None
+        else:
+            yield name, rest.popleft()
+
+
+def _is_assignment(word: str) -> bool:
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key.isidentifier()
+
+
+def _argument(verb: Verb, name: str, where: str = "") -> Argument:
+    if name in verb.arguments:
+        return verb.arguments[name]
+    close = get_close_matches(name, verb.arguments, n=1)
+    hint = f"did you mean {flag(close[0])}?" if close else f"`ladle {verb.name} --help` lists the flags"
+    raise UserError(f"{where}there is no flag {_quoted(flag(name))}; {hint}")
+
+
+def _said(name: str, text: str | None, wanted: str) -> str:
+    if text is None:
+        raise UserError(f"{flag(name)} takes {wanted}, found nothing behind it")
+    return text
+
+
+def _from_file(verb: Verb, file: str) -> dict[str, Any]:
+    """The flags of a YAML file, typed."""
+    path = Path(file)
+    if not path.is_file():
+        raise UserError(f"--config {file}: expected a YAML file of flags, found no file there")
+    with path.open("rb") as stream:
+        values = parse_yaml(stream.read(1_000_000), f"--config {file}")
+    if not isinstance(values, dict):
+        raise UserError(f"--config {file}: expected flags such as `epochs: 12`, found {shortened(values)}")
+    given = {}
+    for key, value in values.items():
+        name = str(key).replace("-", "_")
+        name = verb.also.get(name, name)
+        hint = _argument(verb, name, f"--config {file}: ").hint
+        try:
+            given[name] = converted(hint, value)
+        except MismatchError as wrong:
+            raise UserError(f"--config {file}: {flag(name)} takes {_in_words(hint)}, found {wrong.found}") from None
+    return given
+
+
+def _typed(name: str, hint: Any, text: str) -> Any:
+    """A word in the type of an argument."""
+    try:
+        return converted(hint, _value(set(_kinds(hint)), text))
+    except MismatchError:
+        raise UserError(f"{flag(name)} takes {_in_words(hint)}, found {_quoted(text)}") from None
+
+
+def _value(kinds: set[Any], text: str) -> object:
+    """The value that a word stands for where values of these kinds are expected; else the word."""
+    if NoneType in kinds and text == "null":
+        return None
+    if bool in kinds and text.lower() in (*_TRUE, *_FALSE):
+        return text.lower() in _TRUE
+    if int in kinds and _INT.fullmatch(text):
+        return int(text)
+    return float(text) if float in kinds and _FLOAT.fullmatch(text) else text
+
+
+def _kinds(hint: Any) -> Iterator[Any]:
+    """The plain types that a hint is made of."""
+    origin, args = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        yield from _kinds(args[0])
+    elif origin in (Union, UnionType):
+        for part in args:
+            yield from _kinds(part)
+    else:
+        yield str if origin is Literal else hint
+
+
+def _in_words(hint: Any) -> str:
+    """A type in words; that an argument may be left out is understood."""
+    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return " or ".join(words(part) for part in parts if part is not NoneType)
+
+
+def _quoted(text: str) -> str:
+    return text if text.isprintable() and 0 < len(text) <= 60 else shortened(text)
