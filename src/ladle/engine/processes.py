@@ -68,7 +68,10 @@ def _call(
         plugins=LightningEnvironment() if several else None,
     )
     fabric.launch()
-    return fn(fabric, *args, **kwargs)
+    value = fn(fabric, *args, **kwargs)
+    if several:
+        torch.distributed.destroy_process_group()
+    return value
 
 
 def _indices(devices: int | Sequence[int], accelerator: str) -> list[int]:
