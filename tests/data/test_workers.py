@@ -37,7 +37,7 @@ def test_a_worker_that_is_killed_is_one_sentence():
     def load():
         return list(make_loader(Deadly(), 1, 64, workers=1))
 
-    with pytest.raises(UserError, match=r"ended from outside, .* --workers .* --batch, and go on with --resume"):
+    with pytest.raises(UserError, match=r"ended from outside, .* --workers .* --batch .* --resume"):
         load()
 
 

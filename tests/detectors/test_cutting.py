@@ -58,3 +58,15 @@ def test_boxes_of_no_size_and_no_boxes_are_taken():
     maps, boxes = case()
     assert cut_out(maps, STRIDES, torch.zeros_like(boxes), 7).isfinite().all()
     assert cut_out(maps, STRIDES, boxes[:, :0], 7).shape == (0, 6, 7, 7)
+
+
+def test_under_half_precision_the_sums_are_those_of_single_precision():
+    maps, boxes = case()
+    half = [m.detach().bfloat16().requires_grad_() for m in maps]
+    with torch.autocast("cpu", torch.bfloat16):
+        found = cut_out(half, STRIDES, boxes, 5)
+    expected = cut_out([m.detach().float() for m in half], STRIDES, boxes, 5)
+    assert found.dtype == torch.float32
+    assert torch.equal(found, expected)
+    found.sum().backward()
+    assert all(m.grad.isfinite().all() for m in half)

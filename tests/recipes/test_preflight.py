@@ -1,15 +1,16 @@
-"""A teacher that cannot teach is found before the first step."""
+"""A teacher that cannot teach, and images that a network cannot take, are found before the first step."""
 
 from dataclasses import replace
 
 import pytest
 import torch
+from torch import nn
 
 from ladle.data.scenes import CLASSES, Scenes
-from ladle.detectors import detector_spec, save_detector
+from ladle.detectors import Start, detector_spec, save_detector
 from ladle.errors import UserError
 from ladle.recipes import preflight
-from ladle.recipes.preflight import check_strength, hire
+from ladle.recipes.preflight import check_looks, check_strength, hire
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 
@@ -95,3 +96,46 @@ class Empty(Scenes):
 def test_pictures_without_objects_say_nothing_against_a_teacher(beginner):
     ap = check_strength("some.safetensors", beginner, Empty(4, size=64), 64, 4, allow_weak=False)
     assert ap != ap
+
+
+@pytest.mark.parametrize(
+    ("batch", "sides", "norm", "fits"),
+    [
+        (1, (32,), "batch", False),
+        (1, (96, 64, 32), "batch", False),
+        (1, (33,), "batch", True),
+        (2, (32,), "batch", True),
+        (1, (32,), "group", True),
+        (1, (32,), "frozen", True),
+    ],
+)
+def test_one_value_is_too_few_for_batch_normalization(batch, sides, norm, fits):
+    network = detector_spec("paa-tiny", ("a",), start=Start(norm=norm)).build()
+    if fits:
+        check_looks(network, batch, sides)
+        return
+    with pytest.raises(
+        UserError, match=r"of a single image of 32 pixels .* give --norm group, --batch 2, or .* --imgsz"
+    ):
+        check_looks(network, batch, sides)
+
+
+class OfOneSize(nn.Module):
+    """A backbone that takes images of 64 x 64 pixels alone."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images):
+        if images.shape[-2:] != (64, 64):
+            raise AssertionError("made for\n64 x 64")
+        return self.backbone(images)
+
+
+def test_a_backbone_of_one_size_is_refused_at_others():
+    network = detector_spec("paa-tiny", ("a",)).build()
+    network.backbone = OfOneSize(network.backbone)
+    check_looks(network, 4, (64,))
+    with pytest.raises(UserError, match=r"backbone of paa-tiny cannot take images of 96 pixels \(made for 64 x 64\)"):
+        check_looks(network, 4, (96,))

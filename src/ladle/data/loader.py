@@ -181,7 +181,7 @@ def lost_workers_told() -> Iterator[None]:
             raise
         raise UserError(
             "a process that loads images was ended from outside, as happens where memory runs out: take fewer "
-            "--workers or a smaller --batch, and go on with --resume"
+            "--workers or a smaller --batch (a run goes on with --resume)"
         ) from None
 
 

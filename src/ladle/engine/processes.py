@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -20,6 +22,8 @@ __all__ = ["gather", "launch"]
 P = ParamSpec("P")
 R = TypeVar("R")
 
+_PROCESSES = 8
+"""So many ranks may share the processor of a machine with fewer cores."""
 PATIENCE = timedelta(hours=6)
 """How long a rank waits for another: rank 0 evaluates alone, far longer than the backends' own limits of minutes."""
 
@@ -56,6 +60,8 @@ def _call(
     indices: list[int], accelerator: str, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> R:
     """``fn`` on the device of this process, which one of several finds in its environment."""
+    # It announces every process on standard error, where a person looks for what went wrong.
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     gpus = torch.cuda.is_available() and accelerator != "cpu"
     several = len(indices) > 1
     strategy = DDPStrategy(process_group_backend=None if gpus else "gloo", timeout=PATIENCE) if several else "auto"
@@ -86,4 +92,7 @@ def _indices(devices: int | Sequence[int], accelerator: str) -> list[int]:
         raise UserError(
             f"CUDA device {max(indices)} was asked for, but there are {torch.cuda.device_count()}, from 0 on"
         )
+    most = max(_PROCESSES, os.cpu_count() or 1)
+    if (accelerator == "cpu" or not cuda) and len(indices) > most:
+        raise UserError(f"--devices {len(indices)}: on this machine's processor expected at most {most} processes")
     return indices

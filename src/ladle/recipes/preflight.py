@@ -39,8 +39,9 @@ def check_looks(network: Detector, batch: int, sides: Sequence[int]) -> None:
         )
     wrong = _look(network, batch, side, side)
     if wrong is not None:
+        why = " ".join(str(wrong).split())[:200]
         raise UserError(
-            f"the backbone of {spec.name} cannot take images of {side} pixels ({wrong}): take another --imgsz or model"
+            f"the backbone of {spec.name} cannot take images of {side} pixels ({why}): take another --imgsz or model"
         ) from wrong
 
 

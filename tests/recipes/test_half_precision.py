@@ -1,0 +1,39 @@
+"""Half precision on a processor: every family learns, and from the same losses as in single precision."""
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from ladle.data.loader import collate
+from ladle.data.scenes import CLASSES, Scenes
+from ladle.detectors.ready_made import FAMILIES, REGION_FAMILIES
+from ladle.engine.normalising import normalise
+from ladle.recipes import Run
+from ladle.recipes.jobs import Job
+from ladle.recipes.lineup import build_objective, line_up
+
+
+@pytest.fixture(scope="module")
+def batch():
+    scenes = Scenes(2, seed=3, size=64)
+    return collate([scenes.sample(0), scenes.sample(1)])
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *REGION_FAMILIES])
+def test_every_family_learns_in_half_precision(batch, family):
+    job = Job("train", "scenes", f"{family}-tiny", "nowhere", Run(imgsz=64))
+    lineup = line_up(job, CLASSES, tuple(range(len(CLASSES))))
+    losses = {}
+    for half in (False, True):
+        torch.manual_seed(0)
+        network = lineup.specs["student"].build()
+        objective = build_objective(job, lineup, {"student": network})
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            terms = objective(batch)
+        losses[half], _ = normalise(terms, Fabric(accelerator="cpu", devices=1))
+    losses[True].backward()
+    assert losses[True].dtype == torch.float32
+    assert losses[True].item() == pytest.approx(losses[False].item(), rel=0.02)
+    grads = [p.grad for p in network.parameters() if p.grad is not None]
+    assert all(grad.isfinite().all() and grad.dtype == torch.float32 for grad in grads)
+    assert sum(bool(grad.any()) for grad in grads) > 0.9 * len(list(network.parameters()))
