@@ -20,7 +20,7 @@ def checkpoint_of(toy):
     toy.student(torch.rand(2, 3, 8, 8)).sum().backward()
     optimizer.step()
     standing = Standing(
-        epoch=3, step=30, best_ap={"student": float("nan")}, best_epoch={"student": 2}, rows=[{"epoch": 1, "loss": 0.5}]
+        epoch=3, step=30, best_ap={"student": float("nan")}, best_epoch={"student": 2}, rows=({"epoch": 1, "loss": 0.5},)
     )
     return Checkpoint(standing, 10, toy.state_dict(), optimizer.state_dict(), None, [random_state(CPU)])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -14,10 +14,13 @@ from torch import nn
 from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
+from ladle.errors import UserError
 from ladle.evaluation import Evaluation
 from ladle.objectives import stage_names
 from ladle.recipes.console import say, table
+from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
+from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
 from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from ladle.engine import Result
 
-__all__ = ["Trained", "carry_out"]
+__all__ = ["Trained", "carry_out", "disk_error"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class _Prepared(NamedTuple):
     lineup: Lineup
     pictures: Source
     val: Source
+    resumed: bool
 
     def examiner(self) -> Examiner:
         run = self.job.run
@@ -66,17 +70,43 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     """
     from ladle.engine import launch
 
-    ready = _prepare(job)
+    # A run that was stopped in its first epoch has nothing to go on from: it begins again.
+    epochs = _epochs_done(job) if resume else 0
+    if not epochs:
+        job = replace(job, contents=None)
+    ready = _prepare(job, resumed=epochs > 0)
     for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready)):
         say(line, job.run.quiet)
-    # A run that was stopped in its first epoch has nothing to go on from: it begins again.
-    resume = resume and (Path(job.folder) / "resume.pt").exists()
-    job.write()
+    if epochs:
+        unsure = "" if job.contents else "; its data.json is missing, so nobody knows whether the data are the same"
+        say(f"resume    {epochs} of {job.run.epochs} epochs are done{unsure}", job.run.quiet)
+    ready.job.write()
 
-    result: Result = launch(job.run.devices, job.run.device, _work, ready, resume)
+    result: Result = launch(job.run.devices, job.run.device, _work, ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     return {name: _judged(ready, result, name) for name in ready.lineup.specs}
+
+
+def disk_error(job: Job, error: OSError) -> UserError:
+    """What to tell the user whose disk is full, or whose files cannot be read or written any more."""
+    return UserError(
+        f"{error.filename}: {error.strerror}; the run is as it was last saved: mend that, then go on with "
+        f"`{job.resuming}`"
+    )
+
+
+def _epochs_done(job: Job) -> int:
+    """How many epochs a run has behind it; raises :class:`UserError` where its files do not let it go on."""
+    from ladle.engine.checkpoint import load_checkpoint
+
+    file = Path(job.folder) / "resume.pt"
+    if not file.exists():
+        return 0
+    standing = load_checkpoint(file).standing
+    if job.run.epochs < standing.epoch:
+        raise UserError(f"--epochs {job.run.epochs}: {job.folder} has {standing.epoch} epochs behind it; give more")
+    return standing.epoch
 
 
 def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
@@ -94,32 +124,51 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 
-def _prepare(job: Job) -> _Prepared:
+def _prepare(job: Job, resumed: bool) -> _Prepared:
     imgsz = detector_spec(job.student, (), imgsz=job.run.imgsz).imgsz
     pictures, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
-    lineup = line_up(job, pictures.classes, pictures.category_ids)
+    job = job.with_contents(contents_of(pictures), contents_of(val))
+    lineup = line_up(_without_start(job) if resumed else job, pictures.classes, pictures.category_ids)
     for spec in lineup.specs.values():
         check_looks(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
-    ready = _Prepared(job, lineup, pictures, val)
+    ready = _Prepared(job, lineup, pictures, val, resumed)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
 
+def _without_start(job: Job) -> Job:
+    """The same job for networks whose weights are kept: those that their backbones began with are not asked for."""
+    start = job.run.start
+    norm = start.norm or ("frozen" if start.pretrained or start.weights else None)
+    return replace(job, run=replace(job.run, pretrained=False, backbone_weights=None, norm=norm))
+
+
 @lost_workers_told()
-def _work(fabric: Fabric, ready: _Prepared, resume: bool) -> Result:
+def _work(fabric: Fabric, ready: _Prepared) -> Result:
     """The part that runs on every device."""
     from ladle.engine import fit
 
-    run = ready.job.run
-    torch.manual_seed(run.seed)
+    job, folder = ready.job, Path(ready.job.folder)
+    try:
+        with joined_folder(folder):
+            objective = _objective(fabric, ready)
+            loader = _loader(ready, fabric.global_rank, fabric.world_size)
+            evaluate = partial(_metrics, ready.examiner())
+            return fit(fabric, objective, loader, job.run.settings(), folder, evaluate, _save, ready.resumed)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise disk_error(job, error) from error
+
+
+def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
+    torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.lineup.specs.items()}
     objective = build_objective(ready.job, ready.lineup, students)
     teacher = getattr(objective, "teacher", None)
     if teacher is not None:
         teacher.to(fabric.device)
-    loader = _loader(ready, fabric.global_rank, fabric.world_size)
-    evaluate = partial(_metrics, ready.examiner())
-    return fit(fabric, objective, loader, run.settings(), Path(ready.job.folder), evaluate, _save, resume)
+    return objective
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
@@ -163,12 +212,14 @@ def _about(ready: _Prepared) -> list[str]:
     return [
         f"data      {job.data}: {sizes}",
         *repaired,
-        *(f"{name:<9} {_who(spec)}" for name, spec in ready.lineup.specs.items()),
+        *(f"{name:<9} {_who(spec, ready.resumed)}" for name, spec in ready.lineup.specs.items()),
     ]
 
 
-def _who(spec: DetectorSpec) -> str:
+def _who(spec: DetectorSpec, resumed: bool) -> str:
     origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
+    if resumed:
+        origin = "resume.pt"
     return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalisation)"
 
 
