@@ -190,11 +190,14 @@ def test_the_earliest_of_the_best_is_kept_and_patience_ends_the_run(fabric, tmp_
     assert equal(weights(tmp_path, "last"), seen[-1])
 
 
-def test_a_run_stopped_early_stays_stopped_when_resumed(fabric, tmp_path):
-    settings = replace(SETTINGS, patience=1)
+def test_a_run_stopped_early_stays_stopped_when_resumed_and_says_so(fabric, tmp_path, capsys):
+    settings = replace(SETTINGS, patience=1, quiet=False)
     first = run(fabric, tmp_path, settings, evaluate=lambda _: {"ap": 0.5})
     assert len(first.rows) == 2
+    capsys.readouterr()
     assert run(fabric, tmp_path, settings, evaluate=lambda _: {"ap": 0.9}, resume=True) == first
+    said = "stopped early: no AP above that of epoch 1; resume it with more --patience to go on\n"
+    assert capsys.readouterr().out == said
 
 
 def test_evaluation_comes_every_so_often_and_at_the_end(fabric, tmp_path):

@@ -84,7 +84,9 @@ def new_folder(project: str, verb: str, name: str | None, label: str) -> Iterato
         remove_partials(folder)
         yield str(folder)
     finally:
-        if not begun(folder):
+        if begun(folder):
+            remove_partials(folder)
+        else:
             shutil.rmtree(folder, ignore_errors=True)
         unlock(folder, file)
         for path in missing:
@@ -109,6 +111,7 @@ def held_folder(folder: Path) -> Iterator[None]:
         remove_partials(folder)
         yield
     finally:
+        remove_partials(folder)  # processes that this one started may have been killed
         unlock(folder, file)
 
 

@@ -151,10 +151,12 @@ class Job:
 
     def check_teacher(self) -> None:
         """Raise :class:`UserError` unless the teacher is the file it was when the run began."""
-        if self.teacher is not None and file_hash(Path(self.teacher)) != self.teacher_sha256:
+        if self.teacher is None:
+            return
+        found = "not the file this run began with" if Path(self.teacher).is_file() else "not there any more"
+        if not Path(self.teacher).is_file() or file_hash(Path(self.teacher)) != self.teacher_sha256:
             raise UserError(
-                f"--resume {self.folder}: the teacher {self.teacher} is not the file this run began with; give the "
-                "place of that one with --teacher"
+                f"--resume {self.folder}: the teacher {self.teacher} is {found}; give its place with --teacher"
             )
 
     def with_assistant(self) -> Job:

@@ -90,12 +90,15 @@ def share(folder: Path) -> BinaryIO | None:
 
     Raises :class:`BlockingIOError` where another process has it. None where there is no lock to share.
     """
+    if not (folder / LOCK).is_file():
+        return None
+    file = (folder / LOCK).open("rb", buffering=0)
     try:
-        file = (folder / LOCK).open("rb", buffering=0)
         _seize(file, shared=True)
-    except BlockingIOError:
-        raise
-    except OSError:
+    except OSError as error:
+        file.close()
+        if error.errno not in _UNSUPPORTED:
+            raise
         return None
     _HELD.add(file)
     return file

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
@@ -47,10 +50,11 @@ def begin_run(job: Job, label: str) -> dict[str, Trained]:
 
 @contextmanager
 def _resumable(job: Job) -> Iterator[None]:
-    """Say how to go on where training was stopped by the user or by the disk."""
+    """Say how to go on where training was stopped by the user, by another program or by the disk."""
     try:
-        yield
-    except KeyboardInterrupt:
+        with _terminated_by_exception():
+            yield
+    except (KeyboardInterrupt, SystemExit):
         if begun(Path(job.folder)):
             warn(f"stopped; go on with `{job.resuming}`")
         raise
@@ -58,6 +62,27 @@ def _resumable(job: Job) -> Iterator[None]:
         if error.errno is None or not begun(Path(job.folder)):
             raise
         raise disk_error(job, error) from error
+
+
+@contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """Have SIGTERM raise SystemExit, so that what was opened is closed; a second one ends the process as ever."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    process = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != process:  # a forked child has nothing to close
+            os._exit(128 + number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    if mine:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 def _through_assistants(job: Job, resume: bool = False) -> dict[str, Trained]:
