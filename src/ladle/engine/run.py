@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -147,7 +148,8 @@ def save(run: Run, standing: Standing, better: Collection[str], save_student: Sa
 def take_up(run: Run, save_student: SaveStudent) -> Standing:
     """Put back what :func:`save` kept, with the files that it had no time to write, and say where the run stands.
 
-    A rank that the file knows nothing of, because there were fewer, keeps its fresh seed.
+    Where the best weights are missing, those of the last epoch take their place. A rank that the file knows nothing of,
+    because there were fewer, keeps its fresh seed.
     """
     path = run.folder / RESUME
     checkpoint = load_checkpoint(path)
@@ -165,6 +167,11 @@ def take_up(run: Run, save_student: SaveStudent) -> Standing:
             "started with"
         ) from error
     standing = checkpoint.standing
+    missing = [name for name in standing.best_epoch if not _weights(run, name, "best").exists()]
+    for student in run.fabric.broadcast(missing):
+        # The best weights there are now are those of the last epoch.
+        standing.best_ap[student] = float(standing.rows[-1].get(prefix(student, "/") + "ap", math.nan))
+        standing.best_epoch[student] = standing.epoch
     if run.fabric.is_global_zero:
         last = [name for name, epoch in standing.best_epoch.items() if epoch == standing.epoch]
         _save_the_rest(run, standing, last, save_student)
@@ -176,9 +183,12 @@ def _save_the_rest(run: Run, standing: Standing, better: Collection[str], save_s
     """Write the weights and results.csv, but not what holds the same already."""
     for student, network in run.networks.items():
         for name in ("best", "last") if student in better else ("last",):
-            path = run.folder / "weights" / f"{prefix(student, '-')}{name}.safetensors"
-            write_atomically(path, partial(save_student, network), only_changes=True)
+            write_atomically(_weights(run, student, name), partial(save_student, network), only_changes=True)
     write_results(run.folder / "results.csv", standing.rows)
+
+
+def _weights(run: Run, student: str, name: str) -> Path:
+    return run.folder / "weights" / f"{prefix(student, '-')}{name}.safetensors"
 
 
 def _check(run: Run, checkpoint: Checkpoint, path: Path) -> None:

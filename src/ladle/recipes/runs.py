@@ -16,7 +16,8 @@ from ladle.recipes.console import say, warn
 from ladle.recipes.folders import CONFIG, begun, held_folder, new_folder
 from ladle.recipes.jobs import ASSISTANTS, Job, file_hash
 from ladle.recipes.lineup import links_of
-from ladle.recipes.training import Trained, carry_out, disk_error
+from ladle.recipes.progress import disk_error
+from ladle.recipes.training import Trained, carry_out
 
 __all__ = ["begin_run", "resume_run"]
 

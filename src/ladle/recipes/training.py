@@ -14,7 +14,6 @@ from torch import nn
 from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
-from ladle.errors import UserError
 from ladle.evaluation import Evaluation
 from ladle.objectives import stage_names
 from ladle.recipes.console import say, table
@@ -27,6 +26,7 @@ from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
 from ladle.recipes.preflight import check_looks, check_strength, hire
+from ladle.recipes.progress import about, best_weights, disk_error, standing_of
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_history
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ladle.engine import Result
 
-__all__ = ["Trained", "carry_out", "disk_error"]
+__all__ = ["Trained", "carry_out"]
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,11 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     from ladle.engine import launch
 
     # A run that was stopped in its first epoch has nothing to go on from: it begins again.
-    epochs = _epochs_done(job) if resume else 0
-    if not epochs:
-        job = replace(job, contents=None)
-    ready = _prepare(job, resumed=epochs > 0)
-    for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready)):
+    standing = standing_of(job) if resume else None
+    ready = _prepare(job if standing else replace(job, contents=None), resumed=standing is not None)
+    resuming = _once([f"resume    {line}" for line in about(job, standing)] if standing else [])
+    for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready), *resuming):
         say(line, job.run.quiet)
-    if epochs:
-        unsure = "" if job.contents else "; its data.json is missing, so nobody knows whether the data are the same"
-        say(f"resume    {epochs} of {job.run.epochs} epochs are done{unsure}", job.run.quiet)
     ready.job.write()
 
     result: Result = launch(job.run.devices, job.run.device, _work, ready)
@@ -88,33 +84,11 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     return {name: _judged(ready, result, name) for name in ready.lineup.specs}
 
 
-def disk_error(job: Job, error: OSError) -> UserError:
-    """What to tell the user whose disk is full, or whose files cannot be read or written any more."""
-    return UserError(
-        f"{error.filename}: {error.strerror}; the run is as it was last saved: mend that, then go on with "
-        f"`{job.resuming}`"
-    )
-
-
-def _epochs_done(job: Job) -> int:
-    """How many epochs a run has behind it; raises :class:`UserError` where its files do not let it go on."""
-    from ladle.engine.checkpoint import load_checkpoint
-
-    file = Path(job.folder) / "resume.pt"
-    if not file.exists():
-        return 0
-    standing = load_checkpoint(file).standing
-    if job.run.epochs < standing.epoch:
-        raise UserError(f"--epochs {job.run.epochs}: {job.folder} has {standing.epoch} epochs behind it; give more")
-    return standing.epoch
-
-
 def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     """Score the best weights of a student and draw how good they are."""
     from ladle.engine import prefix
 
-    job, folder = ready.job, Path(ready.job.folder)
-    weights = folder / "weights" / f"{prefix(name, '-')}best.safetensors"
+    job, folder, weights = ready.job, Path(ready.job.folder), best_weights(ready.job, name)
     examiner = ready.examiner()
     score = examiner(load_detector(weights).to(find_device(job.run.device)))
     examiner.draw(score, folder / "plots" / prefix(name, ""))
