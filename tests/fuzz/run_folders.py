@@ -1,22 +1,17 @@
 """Damage the files of finished runs at random and resume them: each time one sentence, or a run that is whole again.
 
-Not collected by pytest: ``python -m tests.campaigns.damage FOLDER --trials 200``. Every trial is a process of its own,
+Not collected by pytest: ``python -m tests.fuzz.run_folders FOLDER --trials 200``. Every trial is a process of its own,
 with a limit of time and of memory. ``--seed`` chooses other damage.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
 import json
 import os
 import random
-import resource
 import shutil
-import signal
 import sys
-import traceback
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -24,11 +19,10 @@ from pathlib import Path
 import torch
 import yaml
 
-from ladle.cli.main import main
 from ladle.recipes import distill, train, training
+from tests.fuzz.forked import judge, run_forked
 from tests.recipes.tiny import RUN, make_data
 
-SECONDS, BYTES = 120, 2**33
 ODD = [
     *(None, True, -1, 0, 10**9, 10**30, 0.5, float("nan"), float("inf"), "", "x", "x" * 5000, "\ud800", "-1", [], [1]),
     *({}, {"a": 1}, [[]], "../..", "\0", "nan", [None] * 1000),
@@ -99,40 +93,12 @@ def damage(file: Path, dice: random.Random) -> str:
     return "other bytes"
 
 
-def attempt(verb: str, run: Path) -> tuple[int, str, str]:
-    """Resume in this process; the exit code, standard error, and the traceback if there was one."""
-    training.draw_history = lambda *_: None
+def trial(verb: str, folder: Path) -> tuple[str, str]:
+    """What becomes of a resume, ``whole``, ``refused`` or what is wrong, and the words."""
+    training.draw_history = lambda *_: None  # what is drawn takes most of the time
     training.Examiner.draw = lambda *_: None
-    err, out = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stderr(err), contextlib.redirect_stdout(out):
-        try:
-            code, trace = main([verb, "--resume", str(run), "--epochs", "3"]), ""
-        except BaseException:
-            code, trace = 1, traceback.format_exc()
-    return code, err.getvalue(), trace
-
-
-def trial(verb: str, run: Path) -> tuple[str, str]:
-    """What becomes of a resume in a forked process: "sentence", "whole", or a kind of failure; and the words."""
-    reader, writer = os.pipe()
-    process = os.fork()
-    if process == 0:
-        resource.setrlimit(resource.RLIMIT_AS, (BYTES, BYTES))
-        signal.alarm(SECONDS)
-        os.write(writer, json.dumps(attempt(verb, run)).encode()[:60_000])
-        os._exit(0)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as stream:
-        told = stream.read()
-    code = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
-    if code:
-        return ("hang" if code == -signal.SIGALRM else f"died of {code}"), ""
-    code, err, trace = json.loads(told)
-    if trace:
-        return "traceback", trace
-    if code == 2:
-        return ("sentence" if err.count("\n") == 1 and len(err) < 2000 else "no sentence"), err
-    return ("whole" if code == 0 else f"exit {code}"), err
+    ended = run_forked([verb, "--resume", str(folder), "--epochs", "3"])
+    return judge(ended).replace("accepted", "whole"), ended.said
 
 
 def campaign(place: Path, trials: int, seed: int) -> Counter[tuple[str, str, str]]:
@@ -155,7 +121,7 @@ def campaign(place: Path, trials: int, seed: int) -> Counter[tuple[str, str, str
         how = damage(folder / file, dice)
         what, words = trial(verb, folder)
         seen[what, str(file), how] += 1
-        if what not in ("sentence", "whole"):
+        if what not in ("refused", "whole"):
             print(f"{number}: {verb} {file}, {how}: {what}\n{words[-1500:]}", flush=True)
     return seen
 
@@ -169,6 +135,6 @@ if __name__ == "__main__":
     found = campaign(given.folder, given.trials, given.seed)
     for (what, file, how), count in sorted(found.items()):
         print(f"{count:5} {what:12} {file:30} {how}")
-    bad = sum(count for (what, _, _), count in found.items() if what not in ("sentence", "whole"))
+    bad = sum(count for (what, _, _), count in found.items() if what not in ("refused", "whole"))
     print(f"{found.total()} trials, {bad} neither told in a sentence nor whole again")
     sys.exit(bad > 0)

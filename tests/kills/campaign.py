@@ -1,6 +1,6 @@
 """Kill runs at random moments, resume them, and compare what they leave with what one leaves that was never killed.
 
-Not collected by pytest: ``python -m tests.campaigns.kills FOLDER --kills 50``. A process is killed by SIGKILL after a
+Not collected by pytest: ``python -m tests.kills.campaign FOLDER --kills 50``. A process is killed by SIGKILL after a
 time that is drawn, at a file operation that is drawn, or in the middle of a file; some are killed again while they are
 resumed. Nothing else is changed: weights must be the same bit for bit, and no trace of the kill may be left.
 """
