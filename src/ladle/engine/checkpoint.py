@@ -93,6 +93,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     if not isinstance(state, dict) or state.keys() != _PARTS.keys():
         raise _unreadable(path, "other contents")
     wrong = [name for name, kind in _PARTS.items() if not isinstance(state[name], kind)]
+    wrong += ["random"] if not wrong and not all(isinstance(one, dict) for one in state["random"]) else []
     if wrong:
         raise _unreadable(path, f"no {wrong[0]}")
     return Checkpoint(**state | {"standing": read_record(Standing, state["standing"], str(path), _MEND)})

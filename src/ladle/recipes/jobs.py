@@ -196,7 +196,8 @@ class Job:
         if began != verb:
             raise UserError(f"--resume {folder}: this is a run of `ladle {began}`, resume it with that")
         run = read_record(Run, {one.name: flags.pop(one.name) for one in fields(Run)}, str(file), _MEND)
-        told = {"verb": began, "folder": folder, "run": run, "student": flags.pop(_STUDENT[began])}
+        student = read_record(str, flags.pop(_STUDENT[began]), f"{file}: {_STUDENT[began]}", _MEND)
+        told = {"verb": began, "folder": folder, "run": run, "student": student}
         job = read_record(cls, told | flags, str(file), _MEND)
         return job._with_origins(Path(folder))
 
