@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+import signal
 from dataclasses import replace
 from pathlib import Path
 
@@ -257,6 +258,16 @@ def test_a_stop_says_how_to_go_on(run, capsys, monkeypatch):
     monkeypatch.setattr("ladle.objectives.Supervised.forward", lambda *_: stop())
     assert main(["train", "--resume", "one", "--epochs=3"]) == 130
     assert capsys.readouterr().err == "stopped; go on with `ladle train --resume one`\n"
+
+
+def test_a_run_that_is_terminated_says_it_too_and_gives_its_folder_back(run, capsys, monkeypatch):
+    monkeypatch.setattr("ladle.objectives.Supervised.forward", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--resume", "one", "--epochs=3"])
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "stopped; go on with `ladle train --resume one`\n"
+    assert [path.name for path in run.rglob(".*")] == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(run, capsys, monkeypatch):

@@ -31,7 +31,8 @@ def resume_run(verb: str, folder: str, asked: Mapping[str, Any]) -> dict[str, Tr
     """
     where = Path(folder)
     if not (where / CONFIG).is_file():
-        raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found none")
+        found = "a file" if where.is_file() else "none"
+        raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found {found}")
     with held_folder(where):
         job = Job.read(folder, verb).changed(asked)
         job.check_teacher()
@@ -110,6 +111,8 @@ def _link(job: Job, name: str, folder: Path) -> Job:
         link = replace(link, teacher=job.taught_by, teacher_sha256=file_hash(Path(job.taught_by)), taught_by=None)
     if (folder / CONFIG).is_file():
         began = Job.read(str(folder), job.verb)
+        if began.teacher_sha256 != link.teacher_sha256:
+            raise UserError(f"--resume {job.folder}: {link.teacher} is not the teacher that {folder} began with")
         return replace(link, run=replace(link.run, epochs=began.run.epochs), contents=began.contents)
     folder.mkdir(parents=True, exist_ok=True)
     return link
