@@ -210,7 +210,7 @@ def test_a_process_that_loads_images_does_not_keep_the_lock_of_its_parent(tmp_pa
     begin(tmp_path)
     file = locks.lock(tmp_path)
     loader = child(lambda: None)
-    file.close()  # as if this process were killed
+    locks.unshare(file)  # as if this process were killed
     with held_folder(tmp_path):
         pass
     kill(loader)
@@ -220,7 +220,7 @@ def test_a_process_that_joins_keeps_the_lock_until_it_ends(tmp_path):
     begin(tmp_path)
     file = locks.lock(tmp_path)
     rank = child(lambda: locks.share(tmp_path))
-    file.close()
+    locks.unshare(file)
     with pytest.raises(UserError, match="or one that it started, is still at work"), held_folder(tmp_path):
         pass
     kill(rank)

@@ -88,11 +88,13 @@ def _take(file: BinaryIO, path: Path) -> None:
 def share(folder: Path) -> BinaryIO | None:
     """Hold the lock that this process's parent holds, until :func:`unshare` or its end.
 
-    Raises :class:`BlockingIOError` where another process has it. None where there is no lock to share.
+    Raises :class:`BlockingIOError` where another process has it. None where there is no lock to share, or where this
+    process has it already: on network file systems closing a file a second time would give all its locks back.
     """
-    if not (folder / LOCK).is_file():
+    path = folder / LOCK
+    if not path.is_file() or any(_is_at(file, path) for file in _HELD):
         return None
-    file = (folder / LOCK).open("rb", buffering=0)
+    file = path.open("rb", buffering=0)
     try:
         _seize(file, shared=True)
     except OSError as error:
