@@ -233,6 +233,28 @@ def test_what_changes_no_weights_may_be_given_anew(run, untrained):
     assert (given.workers, given.cache, given.log_every, given.patience, given.device) == (2, True, 3, 5, "auto")
 
 
+# ---------------------------------------------------------------------------------------------- through assistants
+
+
+def test_a_chain_goes_on_with_the_assistants_it_had(finished, tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    teacher = finished / "runs" / "train" / "one" / LAST
+    flags = "--student paa-tiny --assistants mini --method soft --name chain --imgsz=64 --batch=4 --epochs 1 --quiet"
+    line = ["distill", "--data", str(finished / "data"), "--teacher", str(teacher), "--allow-weak-teacher"]
+    assert main([*line, *flags.split(), "--device=cpu"]) == 0
+    run = Path("runs/distill/chain")
+    assistant = run / "assistants" / "1-paa-mini"
+    before = contents(assistant)
+    write_coco(tmp_path / "other", train=9, val=4, size=64)
+    assert "there are 9 instead of 8" in refused(run, "--data", "other", "--epochs", "2", verb="distill")
+    assert main(["distill", "--resume", str(run), "--epochs", "2"]) == 0
+    assert (len(rows(run)), len(rows(assistant))) == (2, 1)
+    changed = {path.name for path, what in contents(assistant).items() if what != before[path]}
+    assert changed <= {"history.png", "precision_recall.png", "confusion.png"}
+    shutil.copy(teacher, assistant / "weights" / "best.safetensors")
+    assert "best.safetensors is not the one it began with" in refused(run, verb="distill")
+
+
 # ------------------------------------------------------------------------------------------------------ what is lost
 
 

@@ -16,8 +16,8 @@ from ladle.recipes.console import say, warn
 from ladle.recipes.folders import CONFIG, begun, held_folder, new_folder
 from ladle.recipes.jobs import ASSISTANTS, Job, file_hash
 from ladle.recipes.lineup import links_of
-from ladle.recipes.progress import disk_error
-from ladle.recipes.training import Trained, carry_out
+from ladle.recipes.progress import disk_error, standing_of
+from ladle.recipes.training import Trained, carry_out, check_data
 
 __all__ = ["begin_run", "resume_run"]
 
@@ -91,6 +91,10 @@ def _through_assistants(job: Job, resume: bool = False) -> dict[str, Trained]:
     """Carry out a job; before it, where its teacher has assistants, one for each, which then teaches the next."""
     names = links_of(job)
     if names:
+        # All of it is checked before a new flag is kept, and kept before the first link begins.
+        if standing_of(job) is None and not any(Path(job.folder).rglob("resume.pt")):
+            job = replace(job, contents=None)
+        job = check_data(job)
         job.write()
     for number, name in enumerate(names, start=1):
         say(f"assistant {number} of {len(names)}: {name}", job.run.quiet)
@@ -106,7 +110,7 @@ def _through_assistants(job: Job, resume: bool = False) -> dict[str, Trained]:
 
 def _link(job: Job, name: str, folder: Path) -> Job:
     """The job of an assistant; one that has begun keeps its budget and its data."""
-    link = replace(job, student=name, folder=str(folder), assistants=None)
+    link = replace(job, student=name, folder=str(folder), assistants=None, assistant_sha256=None)
     if job.taught_by is not None:
         link = replace(link, teacher=job.taught_by, teacher_sha256=file_hash(Path(job.taught_by)), taught_by=None)
     if (folder / CONFIG).is_file():

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ladle.engine import Result
 
-__all__ = ["Trained", "carry_out"]
+__all__ = ["Trained", "carry_out", "check_data"]
 
 
 @dataclass(frozen=True)
@@ -98,10 +98,19 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 
-def _prepare(job: Job, resumed: bool) -> _Prepared:
+def check_data(job: Job) -> Job:
+    """The job with what its data hold; raises :class:`UserError` where that is not what it began with."""
+    return _open(job)[0]
+
+
+def _open(job: Job) -> tuple[Job, Source, Source]:
     imgsz = detector_spec(job.student, (), imgsz=job.run.imgsz).imgsz
-    pictures, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
-    job = job.with_contents(contents_of(pictures), contents_of(val))
+    train, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
+    return job.with_contents(contents_of(train), contents_of(val)), train, val
+
+
+def _prepare(job: Job, resumed: bool) -> _Prepared:
+    job, pictures, val = _open(job)
     lineup = line_up(_without_start(job) if resumed else job, pictures.classes, pictures.category_ids)
     for spec in lineup.specs.values():
         check_looks(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
