@@ -1,33 +1,161 @@
-"""Files that are whole or not there."""
+"""Files that are read only where they are files, and written whole or not at all."""
 
 from __future__ import annotations
 
+import filecmp
 import os
+import re
+import stat
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from secrets import token_hex
+from typing import BinaryIO
 
-__all__ = ["write_atomically"]
+from ladle.errors import UserError
+
+__all__ = ["append_line", "is_partial", "open_regular", "read_regular", "remove_partials", "write_atomically"]
+
+_PARTIAL = ".partial"
+_WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)
+_KINDS = (
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe (FIFO)"),
+    (stat.S_ISSOCK, "a socket"),
+    (stat.S_ISCHR, "a device"),
+    (stat.S_ISBLK, "a device"),
+)
+_MEGABYTE = 2**20
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def open_regular(file: Path) -> BinaryIO:
+    """Open a regular file to read bytes; the caller closes it.
+
+    Anything else in its place - a pipe that nobody writes to, a device that never ends - is refused before a byte is
+    read. Raises UserError naming the file, also where it is missing or may not be read.
+    """
+    try:
+        _check_kind(file, file.stat().st_mode)  # already here, because opening a device may do something
+        stream = open(file, "rb", opener=_open)  # noqa: SIM115 - Path.open has no opener; the caller closes it
+    except (OSError, ValueError) as error:  # a ValueError: a null byte in the name
+        raise UserError(f"{file}: expected a file that can be read, found {_reason(error)}") from error
+    try:
+        _check_kind(file, os.fstat(stream.fileno()).st_mode)
+    except UserError:
+        stream.close()
+        raise
+    return stream
+
+
+def read_regular(file: Path, most: int) -> bytes:
+    """The bytes of a regular file; raises UserError as `open_regular` does, and for more than ``most`` bytes."""
+    with open_regular(file) as stream:
+        try:
+            too_large = os.fstat(stream.fileno()).st_size > most
+            content = b"" if too_large else stream.read(most + 1) or b""
+        except OSError as error:
+            raise UserError(f"{file}: expected a file that can be read, found {_reason(error)}") from error
+    if too_large or len(content) > most:
+        raise UserError(f"{file}: expected at most {most // _MEGABYTE} MB, found a larger file")
+    return content
+
+
+def _open(name: str, flags: int) -> int:
+    return os.open(name, flags | _WITHOUT_WAITING)
+
+
+def _check_kind(file: Path, mode: int) -> None:
+    if not stat.S_ISREG(mode):
+        found = next((words for is_kind, words in _KINDS if is_kind(mode)), "something else")
+        raise UserError(f"{file}: expected a file, found {found}")
+
+
+def _reason(error: OSError | ValueError) -> str:
+    known: dict[type[Exception], str] = {FileNotFoundError: "no file", PermissionError: "one that may not be read"}
+    return known.get(type(error)) or getattr(error, "strerror", None) or str(error)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object], only_changes: bool = False) -> None:
     """Let ``write`` fill a temporary file in ``path``'s folder, flush it to the disk, then put it in ``path``'s place.
 
-    The temporary keeps the suffix, for writers that look at it.
+    The temporary keeps the suffix, for writers that look at it, and is gone whatever happens, unless the process is
+    killed. With ``only_changes`` a file that holds the same bytes already is left alone. Raises :class:`OSError` with
+    ``path`` as its file name where the disk is full or cannot be written, whatever the writer made of that.
     """
-    temporary = path.with_name(f".{path.stem}.partial{path.suffix}")
-    write(temporary)
-    with temporary.open("rb+") as file:
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    temporary = path.with_name(f".{token_hex(4)}{_PARTIAL}{path.suffix}")
+    try:
+        write(temporary)
+        if only_changes and path.is_file() and filecmp.cmp(temporary, path, shallow=False):
+            temporary.unlink()
+            return
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException as error:
+        with suppress(OSError):
+            temporary.unlink()
+        cause = _disk_error(error)
+        if cause is None:
+            raise
+        raise OSError(cause.errno, cause.strerror, str(path)) from error
     _sync_folder(path.parent)
 
 
+def append_line(path: Path, line: str, sync: bool = False) -> None:
+    """Append ``line`` and a line break, or leave the file as it was; with ``sync`` the whole file is on the disk then.
+
+    Raises :class:`OSError` as :func:`write_atomically` does.
+    """
+    rest = memoryview(f"{line}\n".encode())
+    with path.open("ab", buffering=0) as file:
+        end = file.seek(0, os.SEEK_END)
+        try:
+            while rest:
+                rest = rest[file.write(rest) or 0 :]
+            if sync:
+                os.fsync(file.fileno())
+        except OSError as error:
+            with suppress(OSError):
+                file.truncate(end)
+            raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def is_partial(path: Path) -> bool:
+    """Whether ``path`` is called as the temporary files of :func:`write_atomically`."""
+    return path.name.startswith(".") and _PARTIAL in path.name
+
+
+def remove_partials(folder: Path) -> None:
+    """Remove the temporary files that killed processes left in ``folder`` and below it."""
+    for path in folder.rglob(f".*{_PARTIAL}*"):
+        if path.is_file():
+            path.unlink(missing_ok=True)
+
+
+def _disk_error(error: BaseException) -> OSError | None:
+    """What the operating system said, where that is why a writer failed.
+
+    Libraries raise errors of their own: PyTorch's stands in the context of the OSError of the stream that it was given,
+    safetensors' tells the number in its text.
+    """
+    link: BaseException | None = error if isinstance(error, Exception) else None
+    while link is not None:
+        if isinstance(link, OSError) and link.errno is not None:
+            return link
+        told = re.search(r"\(os error (\d+)\)", str(link))
+        if told is not None:
+            return OSError(int(told[1]), os.strerror(int(told[1])))
+        link = link.__cause__ or link.__context__
+    return None
+
+
 def _sync_folder(folder: Path) -> None:
-    # The new name itself must survive a power cut; Windows cannot open folders and does without.
+    # The new name itself must survive a power cut. Windows and some network file systems cannot do it for folders.
     if os.name == "nt":
         return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

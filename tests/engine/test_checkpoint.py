@@ -1,14 +1,9 @@
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 
 from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
 from ladle.errors import UserError
-from ladle.files import write_atomically
 
 from .toy import Toy
 
@@ -19,9 +14,7 @@ def checkpoint_of(toy):
     optimizer = torch.optim.AdamW(toy.parameters())
     toy.student(torch.rand(2, 3, 8, 8)).sum().backward()
     optimizer.step()
-    standing = Standing(
-        epoch=3, step=30, best_ap={"student": float("nan")}, best_epoch={"student": 2}, rows=[{"epoch": 1, "loss": 0.5}]
-    )
+    standing = Standing(3, 30, {"student": float("nan")}, {"student": 2}, rows=({"epoch": 1, "loss": 0.5},))
     return Checkpoint(standing, 10, toy.state_dict(), optimizer.state_dict(), None, [random_state(CPU)])
 
 
@@ -75,32 +68,3 @@ def test_another_torch_file_is_not_taken_for_a_resume_file(tmp_path, state):
     torch.save(state, tmp_path / "resume.pt")
     with pytest.raises(UserError, match="expected the resume file"):
         load_checkpoint(tmp_path / "resume.pt")
-
-
-def test_a_failed_write_leaves_the_old_file(tmp_path):
-    path = tmp_path / "results.csv"
-    path.write_text("old")
-
-    def fail(temporary):
-        temporary.write_text("half")
-        raise OSError("disk full")
-
-    with pytest.raises(OSError, match="disk full"):
-        write_atomically(path, fail)
-    assert path.read_text() == "old"
-
-
-def test_a_write_leaves_no_temporary_behind(tmp_path):
-    write_atomically(tmp_path / "a.csv", lambda temporary: temporary.write_text("new"))
-    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("a.csv", "new")]
-
-
-def test_a_process_killed_while_writing_leaves_a_loadable_file(tmp_path):
-    script = Path(__file__).with_name("killed_writer.py")
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    whole, versions = map(int, done.stdout.split())
-    assert whole == 25
-    assert versions > 5

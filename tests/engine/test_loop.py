@@ -1,9 +1,5 @@
 import json
-import signal
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 import torch
@@ -68,21 +64,6 @@ def test_each_step_is_logged_with_its_terms_and_monitors(fabric, tmp_path):
     step = lines[0]
     assert step["loss"] == pytest.approx(step["loss/box"] + step["loss/feature"])
     assert {"lr", "positives_per_object", "gradient_norm", "images_per_second"} <= step.keys()
-
-
-def test_a_run_killed_and_resumed_ends_bit_for_bit_like_one_in_one_go(tmp_path):
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    command = [sys.executable, "-m", f"{__package__}.killed_trainer", str(tmp_path)]
-    root = Path(__file__).parents[len(__package__.split("."))]
-    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=60, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == [str(-signal.SIGKILL), "3"]  # a header and two epochs
-    assert equal(weights(whole), weights(broken))
-    assert equal(weights(whole, "best"), weights(broken, "best"))
-    assert without_time(read_rows(whole)) == without_time(read_rows(broken))
-    lines = [json.loads(line) for line in (broken / "metrics.jsonl").read_text().splitlines()]
-    assert [line["epoch"] for line in lines if line["kind"] == "epoch"] == [1, 2, 3, 4]
-    assert [line["step"] for line in lines if line["kind"] == "step"] == list(range(1, 13))
 
 
 def test_a_finished_run_resumes_to_the_same_result(fabric, tmp_path):
@@ -190,11 +171,14 @@ def test_the_earliest_of_the_best_is_kept_and_patience_ends_the_run(fabric, tmp_
     assert equal(weights(tmp_path, "last"), seen[-1])
 
 
-def test_a_run_stopped_early_stays_stopped_when_resumed(fabric, tmp_path):
-    settings = replace(SETTINGS, patience=1)
+def test_a_run_stopped_early_stays_stopped_when_resumed_and_says_so(fabric, tmp_path, capsys):
+    settings = replace(SETTINGS, patience=1, quiet=False)
     first = run(fabric, tmp_path, settings, evaluate=lambda _: {"ap": 0.5})
     assert len(first.rows) == 2
+    capsys.readouterr()
     assert run(fabric, tmp_path, settings, evaluate=lambda _: {"ap": 0.9}, resume=True) == first
+    said = "stopped early: no AP above that of epoch 1; resume it with more --patience to go on\n"
+    assert capsys.readouterr().out == said
 
 
 def test_evaluation_comes_every_so_often_and_at_the_end(fabric, tmp_path):

@@ -45,8 +45,5 @@ def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
 
 
 def test_a_demo_never_writes_into_an_earlier_one(tmp_path):
-    assert _free(tmp_path / "demo") == tmp_path / "demo"
-    (tmp_path / "demo").mkdir()
-    assert _free(tmp_path / "demo") == tmp_path / "demo-2"
-    (tmp_path / "demo-2").mkdir()
-    assert _free(tmp_path / "demo") == tmp_path / "demo-3"
+    for name in ("demo", "demo-2", "demo-3"):
+        assert _free(tmp_path / "a" / "demo") == tmp_path / "a" / name

@@ -28,6 +28,7 @@ def test_a_run_leaves_its_files(run):
     files = {str(path.relative_to(run.folder)) for path in run.folder.rglob("*") if path.is_file()}
     assert {
         "config.yaml",
+        "data.json",
         "metrics.jsonl",
         "results.csv",
         "resume.pt",

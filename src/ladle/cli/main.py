@@ -117,6 +117,9 @@ def _run(name: str, words: list[str]) -> int:
         print(_config(verb, given), end="")  # noqa: T201
         return 0
     check_complete(verb, given)
+    if given.get("resume") is not None:
+        recipes.runs.resume_run(name, given.pop("resume"), given)
+        return 0
     if name in _RUNS:
         own = {field.name for field in fields(recipes.Run)}
         given["run"] = recipes.Run(**{key: given.pop(key) for key in list(given) if key in own})

@@ -36,14 +36,15 @@ class _Outline(NamedTuple):
 
 def save_detector(detector: Detector, file: Path | str, half: bool = False) -> None:
     """Write the detector as safetensors, whole or not at all; ``half`` stores float16."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     file = Path(file)
     tensors = {name: value.detach().cpu().contiguous() for name, value in detector.state_dict().items()}
     if half:
         tensors = {name: v.half() if v.is_floating_point() else v for name, v in tensors.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda part: save_file(tensors, part, metadata={_KEY: detector.spec.to_json()}))
+    # Its own way to files leaves temporaries of a killed process, and nobody but the owner could read the file.
+    write_atomically(file, lambda part: part.write_bytes(save(tensors, {_KEY: detector.spec.to_json()})))
 
 
 def read_spec(file: Path) -> DetectorSpec:

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from ladle.engine.restoring import restore
+
 __all__ = ["Ema"]
 
 
@@ -42,5 +44,5 @@ class Ema:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what :meth:`state_dict` gave."""
+        restore(self.module, state["module"])
         self.updates = int(state["updates"])
-        self.module.load_state_dict(state["module"])

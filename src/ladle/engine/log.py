@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from ladle.files import write_atomically
+from ladle.files import append_line, write_atomically
 
 __all__ = ["Display", "Journal", "Row", "write_results"]
 
@@ -23,31 +23,31 @@ Row = Mapping[str, float | int]
 class Journal:
     """metrics.jsonl: one JSON object for each reading of the losses and for each epoch; values not finite are null.
 
-    Opened at ``epoch`` > 0 it drops what a killed process wrote of later epochs, and any torn line.
+    Opened at ``epoch`` > 0 it drops what a killed process wrote of later epochs, a torn last line, and what else cannot
+    be read: so many lines are ``unreadable``.
     """
 
     def __init__(self, path: Path, epoch: int) -> None:
         self._path = path
-        kept = _lines_until(path, epoch) if epoch else []
-        write_atomically(path, lambda temporary: temporary.write_text("".join(kept)))
+        lines = path.read_bytes().splitlines() if epoch and path.is_file() else []
+        epochs = [_epoch_of(line) for line in lines]
+        self.unreadable = epochs[:-1].count(None)
+        kept = [line + b"\n" for line, one in zip(lines, epochs, strict=True) if one is not None and one <= epoch]
+        write_atomically(path, lambda temporary: temporary.write_bytes(b"".join(kept)), only_changes=True)
 
     def write(self, kind: str, row: Row) -> None:
-        """Append one line, ``kind`` being "step" or "epoch"."""
+        """Append one line, ``kind`` being "step" or "epoch"; with an epoch's all lines are on the disk."""
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
-        with self._path.open("a") as file:
-            file.write(json.dumps({"kind": kind} | finite) + "\n")
+        append_line(self._path, json.dumps({"kind": kind} | finite), sync=kind == "epoch")
 
 
-def _lines_until(path: Path, epoch: int) -> list[str]:
-    lines = path.read_text().splitlines(keepends=True) if path.is_file() else []
-    return [line for line in lines if _epoch_of(line) <= epoch]
-
-
-def _epoch_of(line: str) -> float:
+def _epoch_of(line: bytes) -> float | None:
+    """The epoch of a line; None where there is none to be read."""
     try:
-        return float(json.loads(line)["epoch"])
-    except (ValueError, KeyError, TypeError):
-        return math.inf
+        epoch = float(json.loads(line)["epoch"])
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+    return epoch if math.isfinite(epoch) else None
 
 
 def write_results(path: Path, rows: Sequence[Row]) -> None:
@@ -64,7 +64,7 @@ def write_results(path: Path, rows: Sequence[Row]) -> None:
             table.writeheader()
             table.writerows(rows)
 
-    write_atomically(path, write)
+    write_atomically(path, write, only_changes=True)
 
 
 class Display:

@@ -58,8 +58,10 @@ def fit(
     and where the loader is empty.
     """
     run = prepare(fabric, objective, loader, settings, folder)
-    standing = take_up(run) if resume else Standing()
+    standing = take_up(run, save_student) if resume else Standing()
     with Reporter(run, standing.epoch) as reporter:
+        if standing.epoch >= settings.epochs:
+            reporter.note(f"finished: all {standing.epoch} epochs are done, nothing to train; give --epochs N to go on")
         while standing.epoch < settings.epochs and not _is_stuck(standing, settings.patience):
             started = time.monotonic()
             means = _train_epoch(run, standing, loader, reporter)
@@ -69,8 +71,9 @@ def fit(
             reporter.epoch(standing.rows[-1])
             save(run, standing, better, save_student)
         if standing.epoch < settings.epochs:
-            reporter.note(f"stopped early: no AP above that of epoch {max(standing.best_epoch.values())}")
-    return Result(standing.best_ap, standing.best_epoch, standing.metrics, standing.rows, standing.seconds)
+            best = max(standing.best_epoch.values())
+            reporter.note(f"stopped early: no AP above that of epoch {best}; resume it with more --patience to go on")
+    return Result(standing.best_ap, standing.best_epoch, standing.metrics, list(standing.rows), standing.seconds)
 
 
 def _train_epoch(run: Run, standing: Standing, loader: Loader, reporter: Reporter) -> dict[str, float]:
@@ -124,7 +127,8 @@ def _judge(standing: Standing, metrics: Mapping[str, float], students: Iterable[
 
 def _close_epoch(standing: Standing, seconds: float, values: Mapping[str, float]) -> None:
     standing.seconds += seconds
-    standing.rows.append({"epoch": standing.epoch, "step": standing.step, "seconds": round(seconds, 3)} | dict(values))
+    row: dict[str, float | int] = {"epoch": standing.epoch, "step": standing.step, "seconds": round(seconds, 3)}
+    standing.rows += (row | dict(values),)
 
 
 def _is_stuck(standing: Standing, patience: int | None) -> bool:

@@ -27,6 +27,8 @@ class Reporter:
         self._display = Display(quiet=run.settings.quiet or not first)
         self._journal = Journal(run.folder / "metrics.jsonl", epoch) if first else None
         self._images, self._step, self._since = 0, 0, time.monotonic()
+        if self._journal and self._journal.unreadable:
+            self.note(f"left out of metrics.jsonl: {self._journal.unreadable} lines that cannot be read")
 
     def __enter__(self) -> Reporter:
         self._display.start()

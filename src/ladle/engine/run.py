@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +20,7 @@ from ladle.engine.ema import Ema
 from ladle.engine.log import write_results
 from ladle.engine.processes import gather
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
+from ladle.engine.restoring import UNFIT, restore, restore_optimizer
 from ladle.engine.settings import Settings
 from ladle.engine.silence import Silence
 from ladle.engine.watch import Watch
@@ -31,6 +33,8 @@ __all__ = ["Loader", "Run", "SaveStudent", "prefix", "prepare", "save", "student
 SaveStudent = Callable[[nn.Module, Path], None]
 """Writes a student's weights to a path."""
 
+RESUME = "resume.pt"
+"""The file that says how far a run is; weights and results.csv follow it."""
 ONLY = "student"
 """What the one student of an objective is called."""
 
@@ -122,17 +126,12 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
 
 
 def save(run: Run, standing: Standing, better: Collection[str], save_student: SaveStudent) -> None:
-    """Write the weights, results.csv and, last of all, the resume file that makes the epoch count as done.
+    """Write the resume file, with which the epoch counts as done, and then what can be made again from it.
 
     ``better`` names the students that are as good as never before.
     """
     states = gather(run.fabric, random_state(run.fabric.device))
     if run.fabric.is_global_zero:
-        for student, network in run.networks.items():
-            for name in ("best", "last") if student in better else ("last",):
-                path = run.folder / "weights" / f"{prefix(student, '-')}{name}.safetensors"
-                write_atomically(path, partial(save_student, network))
-        write_results(run.folder / "results.csv", standing.rows)
         checkpoint = Checkpoint(
             standing=standing,
             steps_per_epoch=run.steps_per_epoch,
@@ -141,20 +140,63 @@ def save(run: Run, standing: Standing, better: Collection[str], save_student: Sa
             ema={name: average.state_dict() for name, average in run.ema.items()} if run.ema else None,
             random=states,
         )
-        save_checkpoint(checkpoint, run.folder / "resume.pt")
+        save_checkpoint(checkpoint, run.folder / RESUME)
+        _save_the_rest(run, standing, better, save_student)
     run.fabric.barrier()
 
 
-def take_up(run: Run) -> Standing:
-    """Put back what :func:`save` kept and say where the run stands.
+def take_up(run: Run, save_student: SaveStudent) -> Standing:
+    """Put back what :func:`save` kept, with the files that it had no time to write, and say where the run stands.
 
-    A rank that the file knows nothing of, because there were fewer, keeps its fresh seed.
+    Where the best weights are missing, those of the last epoch take their place. A rank that the file knows nothing of,
+    because there were fewer, keeps its fresh seed.
     """
-    path = run.folder / "resume.pt"
+    path = run.folder / RESUME
     checkpoint = load_checkpoint(path)
-    if checkpoint.steps_per_epoch != run.steps_per_epoch:
+    _check(run, checkpoint, path)
+    try:
+        restore(run.objective, checkpoint.objective)
+        restore_optimizer(run.optimizer, checkpoint.optimizer)
+        for name, average in (run.ema or {}).items():
+            average.load_state_dict((checkpoint.ema or {})[name])
+        if run.fabric.global_rank < len(checkpoint.random):
+            restore_random_state(checkpoint.random[run.fabric.global_rank], run.fabric.device)
+    except UNFIT as error:
         raise UserError(
-            f"{path}: expected {run.steps_per_epoch} steps an epoch, found {checkpoint.steps_per_epoch}; "
+            f"{path}: expected the state of this student and optimizer, found another's; resume with the flags it was "
+            "started with"
+        ) from error
+    standing = checkpoint.standing
+    missing = [name for name in standing.best_epoch if not _weights(run, name, "best").exists()]
+    for student in run.fabric.broadcast(missing):
+        # The best weights there are now are those of the last epoch.
+        standing.best_ap[student] = float(standing.rows[-1].get(prefix(student, "/") + "ap", math.nan))
+        standing.best_epoch[student] = standing.epoch
+    if run.fabric.is_global_zero:
+        last = [name for name, epoch in standing.best_epoch.items() if epoch == standing.epoch]
+        _save_the_rest(run, standing, last, save_student)
+    run.fabric.barrier()
+    return standing
+
+
+def _save_the_rest(run: Run, standing: Standing, better: Collection[str], save_student: SaveStudent) -> None:
+    """Write the weights and results.csv, but not what holds the same already."""
+    for student, network in run.networks.items():
+        for name in ("best", "last") if student in better else ("last",):
+            write_atomically(_weights(run, student, name), partial(save_student, network), only_changes=True)
+    write_results(run.folder / "results.csv", standing.rows)
+
+
+def _weights(run: Run, student: str, name: str) -> Path:
+    return run.folder / "weights" / f"{prefix(student, '-')}{name}.safetensors"
+
+
+def _check(run: Run, checkpoint: Checkpoint, path: Path) -> None:
+    """Raise :class:`UserError` where a checkpoint is not of this run."""
+    standing, steps = checkpoint.standing, checkpoint.steps_per_epoch
+    if steps != run.steps_per_epoch:
+        raise UserError(
+            f"{path}: expected {run.steps_per_epoch} steps an epoch, found {steps}; "
             "resume with the --data, --batch and --device it was started with"
         )
     if (checkpoint.ema is None) != (run.ema is None):
@@ -162,16 +204,7 @@ def take_up(run: Run) -> Standing:
             f"{path}: expected a run {'with' if run.ema else 'without'} a running average, found one "
             f"{'without' if run.ema else 'with'}; resume with the --ema it was started with"
         )
-    try:
-        run.objective.load_state_dict(checkpoint.objective)
-        run.optimizer.load_state_dict(checkpoint.optimizer)
-        for name, average in (run.ema or {}).items():
-            average.load_state_dict((checkpoint.ema or {})[name])
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise UserError(
-            f"{path}: expected the state of this student and optimizer, found another's; resume with the flags it was "
-            "started with"
-        ) from error
-    if run.fabric.global_rank < len(checkpoint.random):
-        restore_random_state(checkpoint.random[run.fabric.global_rank], run.fabric.device)
-    return checkpoint.standing
+    counted = standing.epoch == len(standing.rows) >= 1 and standing.step == standing.epoch * steps
+    judged = standing.best_ap.keys() == standing.best_epoch.keys() <= run.students.keys()
+    if not counted or not judged or any(not 1 <= epoch <= standing.epoch for epoch in standing.best_epoch.values()):
+        raise UserError(f"{path}: its counts of epochs, steps and students contradict each other; start the run anew")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-__all__ = ["say", "table"]
+__all__ = ["say", "table", "warn"]
 
 
 def say(text: object = "", quiet: bool = False) -> None:
@@ -14,6 +14,13 @@ def say(text: object = "", quiet: bool = False) -> None:
         from rich.console import Console
 
         Console(highlight=False, soft_wrap=True).print(text, markup=False)
+
+
+def warn(text: str) -> None:
+    """Print a line on standard error."""
+    from rich.console import Console
+
+    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
 
 
 def table(title: str, rows: Sequence[Mapping[str, object]]) -> object:

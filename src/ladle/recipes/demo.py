@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -72,13 +74,13 @@ def _compare(out: Path, teacher: Path, budget: Run) -> dict[str, Trained]:
 
 
 def _free(out: Path) -> Path:
-    """``out``, or the first numbered neighbour that holds no demo yet."""
-    if not out.exists():
-        return out
-    number = 2
-    while out.with_name(f"{out.name}-{number}").exists():
-        number += 1
-    return out.with_name(f"{out.name}-{number}")
+    """``out``, or its first numbered neighbour that is not there yet, made for this demo alone."""
+    for number in count(1):
+        folder = out if number == 1 else out.with_name(f"{out.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("numbers do not end")
 
 
 def _draw(out: Path, teacher: Detector, trained: dict[str, Trained]) -> list[Path]:

@@ -4,18 +4,33 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+import shlex
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
 
 from ladle.errors import UserError
+from ladle.files import read_regular, write_atomically
+from ladle.limits import Length, shortened
+from ladle.recipes.contents import Contents, difference
+from ladle.recipes.folders import CONFIG, CONTENTS, TEACHER
 from ladle.recipes.options import Run
+from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["Job", "Verb", "file_hash", "new_folder"]
+__all__ = ["ASSISTANTS", "Job", "Verb", "file_hash"]
 
-_CONFIG, _TEACHER = "config.yaml", "teacher.json"
+ASSISTANTS = "assistants"
+"""The folder of a run in which its teacher's assistants have theirs."""
+_PATHS = ("data", "teacher", "backbone_weights")
+"""The flags that are kept as absolute paths, so that a run can be resumed from elsewhere."""
+_MAY_CHANGE = ("epochs", "patience", "device", "workers", "cache", "log_every", "quiet", "data", "teacher")
+"""The flags that a resumed run may be given anew."""
+_MOST = 2**20
+"""The bytes that a file of flags or of origins may have."""
+_MEND = "put it back from a copy, or start the run anew"
 
 Verb = Literal["train", "distill", "colearn"]
 
@@ -42,18 +57,35 @@ _OWN: dict[Verb, tuple[str, ...]] = {
 
 
 @dataclass(frozen=True)
+class _Teacher:
+    """teacher.json."""
+
+    file: str
+    sha256: Annotated[str, Length(64, 64)]
+    assistant: Annotated[str, Length(64, 64)] | None = None
+
+
+@dataclass(frozen=True)
+class _Data:
+    """data.json."""
+
+    train: Contents
+    val: Contents
+
+
+@dataclass(frozen=True)
 class Job:
     """Everything that decides how a run goes.
 
-    In its folder ``config.yaml`` holds the flags, so that ``--config`` can start another run like it, and
-    ``teacher.json`` says which teacher that was: its path and its SHA-256. ``taught_by`` is the last of its teacher's
-    assistants, once it is there.
+    In its folder ``config.yaml`` holds the flags, so that ``--config`` can start another run like it, ``teacher.json``
+    says which teacher that was, by its path and its SHA-256, and ``data.json`` what the training and the validation
+    images were. ``taught_by`` is the last of its teacher's assistants, once it is there.
     """
 
     verb: Verb
     data: str
     student: str
-    folder: str
+    folder: str = ""
     run: Run = field(default_factory=Run)
     method: str = "plain"
     assigner: str | None = None
@@ -70,45 +102,116 @@ class Job:
     second: str | None = None
     surer: Literal["spread", "fisher"] = "spread"
     taught_by: str | None = None
+    assistant_sha256: str | None = None
+    contents: tuple[Contents, Contents] | None = None
 
     @property
     def teacher_file(self) -> str | None:
         """The weights that teach this run: an assistant's, or the teacher's own."""
         return self.taught_by or self.teacher
 
+    @property
+    def flags(self) -> dict[str, Any]:
+        """The flags that say the same on the command line, by name."""
+        own = {name: getattr(self, name) for name in _OWN[self.verb]}
+        return {"data": self.data, _STUDENT[self.verb]: self.student} | own | asdict(self.run)
+
+    @property
+    def resuming(self) -> str:
+        """The command that goes on with this run, or with the one that it is an assistant of."""
+        folder = Path(self.folder)
+        whole = folder.parents[1] if folder.parent.name == ASSISTANTS else folder
+        return f"ladle {self.verb} --resume {shlex.quote(str(whole))}"
+
+    def changed(self, asked: Mapping[str, Any]) -> Job:
+        """The job with the flags that a resumed run is given anew; raises :class:`UserError` for those it cannot."""
+        began = _located(self.flags)
+        changes = {name: value for name, value in _located(asked).items() if value != began[name]}
+        refused = [name for name in changes if name not in _MAY_CHANGE]
+        if refused:
+            told = ", ".join(f"--{name} {asked[name]} (it began with {began[name]})" for name in refused)
+            raise UserError(
+                f"--resume {self.folder} goes on as the run was begun and cannot change {told}: leave that out, or "
+                f"start a new run; it takes --{', --'.join(_MAY_CHANGE)}"
+            )
+        of_run = {name: changes.pop(name) for name in self.run.__dataclass_fields__ if name in changes}
+        return replace(self, run=replace(self.run, **of_run), **changes)
+
+    def with_contents(self, train: Contents, val: Contents) -> Job:
+        """The job with what its data hold; raises :class:`UserError` where that is not what the run began with."""
+        if self.contents is not None:
+            for split, before, now in zip(("training", "validation"), self.contents, (train, val), strict=True):
+                found = difference(before, now)
+                if found is not None:
+                    raise UserError(
+                        f"--resume {self.folder}: the {split} images of {self.data} are not those the run began with: "
+                        f"{found}; give their place with --data, or start a new run"
+                    )
+        return replace(self, contents=(train, val))
+
+    def check_teacher(self) -> None:
+        """Raise :class:`UserError` unless the teacher is the file it was when the run began."""
+        if self.teacher is None:
+            return
+        found = "not the file this run began with" if Path(self.teacher).is_file() else "not there any more"
+        if not Path(self.teacher).is_file() or file_hash(Path(self.teacher)) != self.teacher_sha256:
+            raise UserError(
+                f"--resume {self.folder}: the teacher {self.teacher} is {found}; give its place with --teacher"
+            )
+
+    def with_assistant(self) -> Job:
+        """The job with the SHA-256 of the assistant that teaches it; raises :class:`UserError` where it is another."""
+        assert self.taught_by is not None
+        found = file_hash(Path(self.taught_by))
+        if self.assistant_sha256 not in (None, found):
+            raise UserError(f"--resume {self.folder}: the assistant {self.taught_by} is not the one it began with")
+        return replace(self, assistant_sha256=found)
+
     def write(self) -> None:
-        """Write the job into its folder."""
+        """Write the job into its folder, the flags last, and nothing that is there already."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student}
-        flags |= {name: getattr(self, name) for name in _OWN[self.verb]}
-        if self.verb == "distill":
-            whose = {"file": self.teacher, "sha256": self.teacher_sha256}
-            (folder / _TEACHER).write_text(json.dumps(whose, ensure_ascii=False), encoding="utf-8")
-        text = yaml.safe_dump(flags | asdict(self.run), sort_keys=False, allow_unicode=True)
-        (folder / _CONFIG).write_text(text, encoding="utf-8")
+        if self.teacher is not None:
+            whose = {"file": _located(self.flags)["teacher"], "sha256": self.teacher_sha256}
+            whose |= {"assistant": self.assistant_sha256} if self.assistant_sha256 else {}
+            _write(folder / TEACHER, json.dumps(whose, ensure_ascii=False))
+        if self.contents is not None:
+            train, val = map(asdict, self.contents)
+            _write(folder / CONTENTS, json.dumps({"train": train, "val": val}, ensure_ascii=False))
+        _write(folder / CONFIG, yaml.safe_dump(_located(self.flags), sort_keys=False, allow_unicode=True))
 
     @classmethod
-    def read(cls, folder: str, verb: Verb) -> Job:
-        """The job of a run folder; its teacher must still be the file it was."""
-        file = Path(folder) / _CONFIG
+    def read(cls, folder: str, verb: str) -> Job:
+        """The job of a run folder."""
+        file = Path(folder) / CONFIG
         if not file.is_file():
-            raise UserError(f"--resume {folder}: expected a run folder with a {_CONFIG}, found none")
-        try:
-            flags: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
-            began = next(one for one, key in _STUDENT.items() if key in flags)
-            student = flags.pop(_STUDENT[began])
-            teacher = json.loads((Path(folder) / _TEACHER).read_text(encoding="utf-8")) if began == "distill" else {}
-            run = Run(**{field.name: flags.pop(field.name) for field in fields(Run)})
-            job = cls(
-                verb=began, student=student, folder=folder, run=run, teacher_sha256=teacher.get("sha256"), **flags
-            )
-        except (yaml.YAMLError, AttributeError, KeyError, OSError, StopIteration, TypeError, ValueError) as error:
-            raise UserError(f"{file} is no job of this version ({error}); start the run anew") from error
-        if job.verb != verb:
-            raise UserError(f"--resume {folder}: this is a run of `ladle {job.verb}`, resume it with that")
-        if job.teacher is not None and file_hash(Path(job.teacher)) != job.teacher_sha256:
-            raise UserError(f"--resume {folder}: the teacher {job.teacher} is not the file this run began with")
+            raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found none")
+        flags = parse_yaml(read_regular(file, _MOST), str(file))
+        began = next((one for one, key in _STUDENT.items() if isinstance(flags, dict) and key in flags), None)
+        if began is None:
+            raise UserError(f"{file}: expected the flags of a run, found no detector; {_MEND}")
+        odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
+        if odd:
+            raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_MEND}")
+        if began != verb:
+            raise UserError(f"--resume {folder}: this is a run of `ladle {began}`, resume it with that")
+        run = read_record(Run, {one.name: flags.pop(one.name) for one in fields(Run)}, str(file), _MEND)
+        student = read_record(str, flags.pop(_STUDENT[began]), f"{file}: {_STUDENT[began]}", _MEND)
+        told = {"verb": began, "folder": folder, "run": run, "student": student}
+        job = read_record(cls, told | flags, str(file), _MEND)
+        return job._with_origins(Path(folder))
+
+    def _with_origins(self, folder: Path) -> Job:
+        """The job with what its folder tells of its teacher and of its data."""
+        job, file = self, folder / TEACHER
+        if self.verb == "distill":
+            teacher = read_record(_Teacher, parse_json(read_regular(file, _MOST), str(file)), str(file), _MEND)
+            job = replace(job, teacher_sha256=teacher.sha256, assistant_sha256=teacher.assistant)
+        file = folder / CONTENTS
+        if file.exists():
+            mend = f"{_MEND}, or remove it and make sure yourself that the data are the same"
+            data = read_record(_Data, parse_json(read_regular(file, _MOST), str(file)), str(file), mend)
+            job = replace(job, contents=(data.train, data.val))
         return job
 
 
@@ -116,17 +219,21 @@ def file_hash(file: Path) -> str:
     """SHA-256 of a file."""
     if not file.is_file():
         raise UserError(f"--teacher {file}: there is no such file; expected weights saved by ladle (.safetensors)")
-    return hashlib.sha256(file.read_bytes()).hexdigest()
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def new_folder(run: Run, verb: str, student: str) -> str:
-    """A folder for a new run: the name asked for, which must be free, or the detector's name, numbered."""
-    base = Path(run.project) / verb
-    if run.name is not None:
-        folder = base / run.name
-        if (folder / _CONFIG).exists():
-            raise UserError(f"{folder} already holds a run: go on with --resume {folder}, or take another --name")
-        return str(folder)
-    taken = {path.name for path in base.iterdir()} if base.is_dir() else set()
-    names = [student, *(f"{student}-{number}" for number in range(2, len(taken) + 3))]
-    return str(base / next(name for name in names if name not in taken))
+def _located(flags: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags whose paths mean the same from everywhere; ``scenes`` is no path unless there is a file of that name."""
+    return {name: _absolute(value) if name in _PATHS and value else value for name, value in flags.items()}
+
+
+def _absolute(path: str) -> str:
+    try:
+        return str(Path(path).absolute()) if Path(path).exists() else path
+    except OSError:  # too long to be a path
+        return path
+
+
+def _write(file: Path, text: str) -> None:
+    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"), only_changes=True)

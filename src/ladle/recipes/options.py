@@ -10,6 +10,7 @@ from ladle.detectors import Start
 from ladle.detectors.backbones import Norm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
 from ladle.limits import Range, verify
+from ladle.recipes.folders import check_name, check_project
 
 __all__ = ["Batch", "Epochs", "Run", "Seed", "Share", "Side", "Workers"]
 
@@ -99,6 +100,9 @@ class Run:
     def __post_init__(self) -> None:
         """Raise :class:`UserError` for values out of their limits."""
         verify(self)
+        if self.name is not None:
+            check_name(self.name)
+        check_project(self.project)
 
     @property
     def start(self) -> Start:

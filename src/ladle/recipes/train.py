@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from inspect import signature
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 from ladle.errors import UserError
 from ladle.limits import Range
-from ladle.recipes.console import say
-from ladle.recipes.jobs import Job, file_hash, new_folder
-from ladle.recipes.lineup import links_of
+from ladle.recipes.jobs import Job, file_hash
 from ladle.recipes.methods import parts_of
 from ladle.recipes.options import Run
-from ladle.recipes.training import Trained, carry_out
+from ladle.recipes.runs import begin_run, resume_run
+from ladle.recipes.training import Trained
 
 __all__ = ["CoLearned", "Trained", "colearn", "distill", "train"]
 
@@ -31,13 +32,13 @@ def train(
         data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones.
         model: which detector, see ``ladle models``.
         run: how to train.
-        resume: go on with this run folder, as it was begun; everything else is ignored.
+        resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
         assigner: which prior learns which object, see ``ladle models``; by default the detector's own rule.
     """
+    job = Job("train", data or "", model, run=run, assigner=assigner)
     if resume is not None:
-        return carry_out(Job.read(resume, "train"), resume=True)["student"]
-    folder = new_folder(run, "train", model if assigner is None else f"{model}-{assigner}")
-    return carry_out(Job("train", _given(data), model, folder, run, assigner=assigner))["student"]
+        return resume_run("train", resume, _asked(job, train))["student"]
+    return begin_run(job, model if assigner is None else f"{model}-{assigner}")["student"]
 
 
 def distill(
@@ -67,7 +68,7 @@ def distill(
             more, also several such as ``lad+ld+pkd``; see ``ladle models``.
         run: how to train.
         allow_weak_teacher: go on with a teacher that finds next to nothing.
-        resume: go on with this run folder, as it was begun; everything else is ignored.
+        resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
         assigner: which prior learns which object, see ``ladle models``; by default the student's own rule.
         assistants: detectors between teacher and student, each taught by the one before: ``r50,r34``.
         weight: of what is distilled: a number for all of it, or ``pkd=2,ld=0.5``.
@@ -78,22 +79,14 @@ def distill(
         class_power: power of the teacher's score for an object's class by which such overlaps are multiplied.
         judge_until: the epoch after which the student judges itself; by default the teacher judges to the end.
     """
-    if resume is not None:
-        return _through_assistants(Job.read(resume, "distill"), resume=True)
-    if parts_of(method) == ("plain",):
-        raise UserError("--method plain has no teacher: use `ladle train`")
-    if teacher is None:
-        raise UserError("distilling needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     job = Job(
         verb="distill",
-        data=_given(data),
+        data=data or "",
         student=student,
-        folder=new_folder(run, "distill", "-".join([student, *([assigner] if assigner else []), method])),
         run=run,
         method=method,
         assigner=assigner,
         teacher=teacher,
-        teacher_sha256=file_hash(Path(teacher)),
         assistants=assistants,
         weight=weight,
         warm=warm,
@@ -103,7 +96,14 @@ def distill(
         judge_until=judge_until,
         allow_weak_teacher=allow_weak_teacher,
     )
-    return _through_assistants(job)
+    if resume is not None:
+        return resume_run("distill", resume, _asked(job, distill))["student"]
+    if parts_of(method) == ("plain",):
+        raise UserError("--method plain has no teacher: use `ladle train`")
+    if teacher is None:
+        raise UserError("distilling needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
+    job = replace(job, teacher_sha256=file_hash(Path(teacher)))
+    return begin_run(job, "-".join([student, *([assigner] if assigner else []), method]))["student"]
 
 
 class CoLearned(NamedTuple):
@@ -138,17 +138,14 @@ def colearn(
         weight: of what is imitated: a number for all of it, or ``pkd=2,soft=0.5``.
         warm: epochs over which that weight rises from 0, in the same way.
         until: the epoch after which it is no longer imitated, in the same way.
-        resume: go on with this run folder, as it was begun; everything else is ignored.
+        resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
         assigner: the rule of both, one that shows the costs behind it: ``PAA``; by default the detectors' own.
     """
-    if resume is not None:
-        return CoLearned(**carry_out(Job.read(resume, "colearn"), resume=True))
     job = Job(
         verb="colearn",
-        data=_given(data),
+        data=data or "",
         student=first,
         second=second,
-        folder=new_folder(run, "colearn", f"{first}-{second}"),
         run=run,
         surer=surer,
         method=method,
@@ -157,28 +154,13 @@ def colearn(
         until=until,
         assigner=assigner,
     )
-    return CoLearned(**carry_out(job))
+    if resume is not None:
+        return CoLearned(**resume_run("colearn", resume, _asked(job, colearn)))
+    return CoLearned(**begin_run(job, f"{first}-{second}"))
 
 
-def _through_assistants(job: Job, resume: bool = False) -> Trained:
-    """Carry out a distillation; before it, one for each assistant of the teacher, which then teaches the next."""
-    names = links_of(job)
-    if names:
-        job.write()
-    for number, name in enumerate(names, start=1):
-        say(f"assistant {number} of {len(names)}: {name}", job.run.quiet)
-        folder = str(Path(job.folder) / "assistants" / f"{number}-{name}")
-        link = replace(job, student=name, folder=folder, assistants=None)
-        if job.taught_by is not None:
-            link = replace(link, teacher=job.taught_by, teacher_sha256=file_hash(Path(job.taught_by)), taught_by=None)
-        assistant = carry_out(link, resume)["student"]
-        job = replace(job, taught_by=str(assistant.weights))
-    if names:
-        say(f"the student: {job.student}", job.run.quiet)
-    return carry_out(job, resume)["student"]
-
-
-def _given(data: str | None) -> str:
-    if data is None:
-        raise UserError("there is nothing to train on: give --data FOLDER (COCO, YOLO or Pascal VOC), or --data scenes")
-    return data
+def _asked(job: Job, recipe: Callable[..., Any]) -> dict[str, Any]:
+    """The flags of a job that are not the recipe's defaults."""
+    defaults = {name: one.default for name, one in signature(recipe).parameters.items()} | asdict(Run())
+    asked = {name: value for name, value in job.flags.items() if value != defaults[name]}
+    return asked if job.data else {name: value for name, value in asked.items() if name != "data"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -17,13 +17,16 @@ from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector
 from ladle.evaluation import Evaluation
 from ladle.objectives import stage_names
 from ladle.recipes.console import say, table
+from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
+from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
 from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
 from ladle.recipes.preflight import check_looks, check_strength, hire
+from ladle.recipes.progress import about, best_weights, disk_error, standing_of
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_history
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
 
     from ladle.engine import Result
 
-__all__ = ["Trained", "carry_out"]
+__all__ = ["Trained", "carry_out", "check_data"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class _Prepared(NamedTuple):
     lineup: Lineup
     pictures: Source
     val: Source
+    resumed: bool
 
     def examiner(self) -> Examiner:
         run = self.job.run
@@ -66,14 +70,15 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     """
     from ladle.engine import launch
 
-    ready = _prepare(job)
-    for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready)):
-        say(line, job.run.quiet)
     # A run that was stopped in its first epoch has nothing to go on from: it begins again.
-    resume = resume and (Path(job.folder) / "resume.pt").exists()
-    job.write()
+    standing = standing_of(job) if resume else None
+    ready = _prepare(job if standing else replace(job, contents=None), resumed=standing is not None)
+    resuming = _once([f"resume    {line}" for line in about(job, standing)] if standing else [])
+    for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready), *resuming):
+        say(line, job.run.quiet)
+    ready.job.write()
 
-    result: Result = launch(job.run.devices, job.run.device, _work, ready, resume)
+    result: Result = launch(job.run.devices, job.run.device, _work, ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     return {name: _judged(ready, result, name) for name in ready.lineup.specs}
@@ -83,8 +88,7 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     """Score the best weights of a student and draw how good they are."""
     from ladle.engine import prefix
 
-    job, folder = ready.job, Path(ready.job.folder)
-    weights = folder / "weights" / f"{prefix(name, '-')}best.safetensors"
+    job, folder, weights = ready.job, Path(ready.job.folder), best_weights(ready.job, name)
     examiner = ready.examiner()
     score = examiner(load_detector(weights).to(find_device(job.run.device)))
     examiner.draw(score, folder / "plots" / prefix(name, ""))
@@ -94,32 +98,60 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 
-def _prepare(job: Job) -> _Prepared:
+def check_data(job: Job) -> Job:
+    """The job with what its data hold; raises :class:`UserError` where that is not what it began with."""
+    return _open(job)[0]
+
+
+def _open(job: Job) -> tuple[Job, Source, Source]:
     imgsz = detector_spec(job.student, (), imgsz=job.run.imgsz).imgsz
-    pictures, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
-    lineup = line_up(job, pictures.classes, pictures.category_ids)
+    train, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
+    return job.with_contents(contents_of(train), contents_of(val)), train, val
+
+
+def _prepare(job: Job, resumed: bool) -> _Prepared:
+    job, pictures, val = _open(job)
+    lineup = line_up(_without_start(job) if resumed else job, pictures.classes, pictures.category_ids)
     for spec in lineup.specs.values():
         check_looks(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
-    ready = _Prepared(job, lineup, pictures, val)
+    ready = _Prepared(job, lineup, pictures, val, resumed)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
 
+def _without_start(job: Job) -> Job:
+    """The same job for networks whose weights are kept: those that their backbones began with are not asked for."""
+    start = job.run.start
+    norm = start.norm or ("frozen" if start.pretrained or start.weights else None)
+    return replace(job, run=replace(job.run, pretrained=False, backbone_weights=None, norm=norm))
+
+
 @lost_workers_told()
-def _work(fabric: Fabric, ready: _Prepared, resume: bool) -> Result:
+def _work(fabric: Fabric, ready: _Prepared) -> Result:
     """The part that runs on every device."""
     from ladle.engine import fit
 
-    run = ready.job.run
-    torch.manual_seed(run.seed)
+    job, folder = ready.job, Path(ready.job.folder)
+    try:
+        with joined_folder(folder):
+            objective = _objective(fabric, ready)
+            loader = _loader(ready, fabric.global_rank, fabric.world_size)
+            evaluate = partial(_metrics, ready.examiner())
+            return fit(fabric, objective, loader, job.run.settings(), folder, evaluate, _save, ready.resumed)
+    except OSError as error:
+        if error.errno is None:
+            raise
+        raise disk_error(job, error) from error
+
+
+def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
+    torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.lineup.specs.items()}
     objective = build_objective(ready.job, ready.lineup, students)
     teacher = getattr(objective, "teacher", None)
     if teacher is not None:
         teacher.to(fabric.device)
-    loader = _loader(ready, fabric.global_rank, fabric.world_size)
-    evaluate = partial(_metrics, ready.examiner())
-    return fit(fabric, objective, loader, run.settings(), Path(ready.job.folder), evaluate, _save, resume)
+    return objective
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
@@ -163,12 +195,14 @@ def _about(ready: _Prepared) -> list[str]:
     return [
         f"data      {job.data}: {sizes}",
         *repaired,
-        *(f"{name:<9} {_who(spec)}" for name, spec in ready.lineup.specs.items()),
+        *(f"{name:<9} {_who(spec, ready.resumed)}" for name, spec in ready.lineup.specs.items()),
     ]
 
 
-def _who(spec: DetectorSpec) -> str:
+def _who(spec: DetectorSpec, resumed: bool) -> str:
     origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
+    if resumed:
+        origin = "resume.pt"
     return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalisation)"
 
 

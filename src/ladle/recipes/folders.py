@@ -1,0 +1,176 @@
+"""The folder of a run: made by one process alone, held by it while it works, and left clean."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from itertools import count
+from pathlib import Path
+from typing import BinaryIO
+
+from ladle.errors import UserError
+from ladle.files import is_partial, remove_partials
+from ladle.recipes.locks import LOCK, lock, share, unlock, unshare
+
+__all__ = [
+    "CONFIG",
+    "CONTENTS",
+    "TEACHER",
+    "begun",
+    "check_name",
+    "check_project",
+    "held_folder",
+    "joined_folder",
+    "new_folder",
+]
+
+CONFIG = "config.yaml"
+"""The file that makes a folder that of a run; it is written after the other two."""
+TEACHER = "teacher.json"
+CONTENTS = "data.json"
+_TRIES = 100
+_BYTES = 200
+"""The longest name; file systems end at 255 bytes."""
+_RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)}
+"""What Windows takes for devices, whatever suffix follows."""
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`UserError` unless ``name`` can be the name of one folder, on every system."""
+    wrong = "holds a separator of folders" if re.search(r"[/\\]", name) else _wrong_with(name)
+    if wrong is not None:
+        raise UserError(f"--name {name!r} {wrong}: expected the name of one folder, such as first-try")
+
+
+def check_project(project: str) -> None:
+    """Raise :class:`UserError` unless ``project`` can be the path of a folder."""
+    parts = [part for part in re.split(r"[/\\]", project) if part not in ("", ".", "..")]
+    wrongs = [wrong for wrong in map(_wrong_with, parts) if wrong is not None]
+    if not project or wrongs:
+        raise UserError(
+            f"--project {project!r} {[*wrongs, 'is empty'][0]}: expected the path of a folder, such as runs"
+        )
+
+
+def _wrong_with(name: str) -> str | None:
+    wrongs = {
+        "is empty": not name.strip(),
+        "is no name": name in (".", ".."),
+        "holds characters that cannot be printed": not name.isprintable(),
+        "begins or ends with a space, or ends with a dot": name != name.strip() or name.endswith("."),
+        f"is longer than {_BYTES} bytes": len(name.encode(errors="replace")) > _BYTES,
+        "is a reserved name on Windows": name.partition(".")[0].upper() in _RESERVED,
+    }
+    return next((what for what, is_so in wrongs.items() if is_so), None)
+
+
+def begun(folder: Path) -> bool:
+    """Whether training has begun in the folder of a run, or in that of one of its assistants."""
+    return next(folder.rglob("weights"), None) is not None
+
+
+@contextmanager
+def new_folder(project: str, verb: str, name: str | None, label: str) -> Iterator[str]:
+    """Make the folder of a new run and hold it: ``name``, which must be free, or ``label``, numbered.
+
+    It is removed again where training has not begun by the end. Raises :class:`UserError` where ``name`` is taken.
+    """
+    base = Path(project) / verb
+    missing = [path for path in (base, *base.parents) if not path.exists()]
+    folder, file = _named(base / name) if name is not None else _numbered(base, label)
+    try:
+        remove_partials(folder)
+        yield str(folder)
+    finally:
+        if begun(folder):
+            remove_partials(folder)
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+        unlock(folder, file)
+        for path in missing:
+            with suppress(OSError):  # other runs are in it
+                path.rmdir()
+
+
+@contextmanager
+def held_folder(folder: Path) -> Iterator[None]:
+    """Hold the folder of a run that is there already, and clean it of what a killed process left half-written.
+
+    Raises :class:`UserError` where another process holds it.
+    """
+    try:
+        file = lock(folder)
+    except BlockingIOError as error:
+        raise UserError(
+            f"{folder}: {error.strerror}, or one that it started, is still at work on this run; wait until it ends, "
+            "or stop it"
+        ) from None
+    try:
+        remove_partials(folder)
+        yield
+    finally:
+        remove_partials(folder)  # processes that this one started may have been killed
+        unlock(folder, file)
+
+
+@contextmanager
+def joined_folder(folder: Path) -> Iterator[None]:
+    """Hold a folder together with the process that holds it, which may be this one or have started this one."""
+    try:
+        file = share(folder)
+    except BlockingIOError:
+        raise UserError(f"{folder}: another process has taken up this run; it goes on there") from None
+    try:
+        yield
+    finally:
+        if file is not None:
+            unshare(file)
+
+
+def _named(folder: Path) -> tuple[Path, BinaryIO]:
+    file = _claim(folder)
+    if file is not None:
+        return folder, file
+    if any((folder / name).exists() for name in (CONFIG, LOCK)):
+        raise UserError(f"{folder} already holds a run: go on with --resume {folder}, or take another --name")
+    raise UserError(f"{folder} is there already and holds no run: take another --name")
+
+
+def _numbered(base: Path, label: str) -> tuple[Path, BinaryIO]:
+    label = re.sub(r"[^\w.+=,-]+", "-", label).encode()[:_BYTES].decode(errors="ignore")
+    for number in count(1):
+        folder = base / (label if number == 1 else f"{label}-{number}")
+        file = _claim(folder)
+        if file is not None:
+            return folder, file
+    raise AssertionError("numbers do not end")
+
+
+def _claim(folder: Path) -> BinaryIO | None:
+    """Make ``folder`` and lock it, or take over one whose maker was killed before it began; None where it is taken."""
+    for _ in range(_TRIES):
+        # Whoever holds it may remove it, and its parents, at any moment.
+        with suppress(FileNotFoundError):
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            with suppress(FileExistsError):
+                folder.mkdir()
+            if not _is_free(folder):
+                return None
+            try:
+                file = lock(folder)
+            except BlockingIOError:
+                return None
+            if _is_free(folder):
+                return file
+            unlock(folder, file)
+            return None
+    raise UserError(f"{folder} cannot be made: something removes it again and again")
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether nothing is in ``folder`` but what is written before a run begins."""
+    return folder.is_dir() and all(
+        path.name in (LOCK, TEACHER, CONTENTS) or is_partial(path) for path in folder.iterdir()
+    )

@@ -1,0 +1,62 @@
+"""How far a run is, as its folder tells before anything is done with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ladle.detectors import load_detector
+from ladle.errors import UserError
+from ladle.recipes.jobs import Job
+
+if TYPE_CHECKING:
+    from ladle.engine.checkpoint import Standing
+
+__all__ = ["about", "best_weights", "disk_error", "standing_of"]
+
+
+def standing_of(job: Job) -> Standing | None:
+    """Where a run stands, None in its first epoch; raises :class:`UserError` where its files do not let it go on."""
+    from ladle.engine.checkpoint import load_checkpoint
+
+    file = Path(job.folder) / "resume.pt"
+    if not file.exists():
+        return None
+    standing = load_checkpoint(file).standing
+    if job.run.epochs < standing.epoch:
+        raise UserError(f"--epochs {job.run.epochs}: {job.folder} has {standing.epoch} epochs behind it; give more")
+    for best in filter(Path.exists, (best_weights(job, name) for name in standing.best_epoch)):
+        try:
+            load_detector(best)
+        except UserError as error:
+            raise UserError(f"{error}; put it back from a copy, or remove it to go on without it") from None
+    return standing
+
+
+def about(job: Job, standing: Standing) -> list[str]:
+    """Lines that say how far the run is, and what of it is missing."""
+    lines = [f"{standing.epoch} of {job.run.epochs} epochs are done"]
+    if job.contents is None:
+        lines.append("data.json is missing, so nobody knows whether the data are the same")
+    for name, epoch in standing.best_epoch.items():
+        best = best_weights(job, name)
+        if epoch < standing.epoch and not best.exists():
+            lines.append(
+                f"{best.name} of epoch {epoch} is missing, so the weights of epoch {standing.epoch} replace it"
+            )
+    return lines
+
+
+def best_weights(job: Job, student: str) -> Path:
+    """The best weights of one of a job's students."""
+    from ladle.engine import prefix
+
+    return Path(job.folder) / "weights" / f"{prefix(student, '-')}best.safetensors"
+
+
+def disk_error(job: Job, error: OSError) -> UserError:
+    """What to tell the user whose disk is full, or whose files cannot be read or written any more."""
+    return UserError(
+        f"{error.filename}: {error.strerror}; the run is as it was last saved: mend that, then go on with "
+        f"`{job.resuming}`"
+    )

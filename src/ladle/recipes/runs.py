@@ -1,0 +1,122 @@
+"""Begin a run in a folder of its own, or go on with one where it was stopped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ladle.errors import UserError
+from ladle.recipes.console import say, warn
+from ladle.recipes.folders import CONFIG, begun, held_folder, new_folder
+from ladle.recipes.jobs import ASSISTANTS, Job, file_hash
+from ladle.recipes.lineup import links_of
+from ladle.recipes.progress import disk_error, standing_of
+from ladle.recipes.training import Trained, carry_out, check_data
+
+__all__ = ["begin_run", "resume_run"]
+
+
+def resume_run(verb: str, folder: str, asked: Mapping[str, Any]) -> dict[str, Trained]:
+    """Go on with the run in ``folder``, which ``verb`` began, with the flags that were ``asked`` for anew.
+
+    Returns what is left of each student, by its name. Raises :class:`UserError` where the run is damaged, where another
+    process is at work on it, where its data or its teacher are not what they were, and for a flag that cannot be
+    changed.
+    """
+    where = Path(folder)
+    if not (where / CONFIG).is_file():
+        found = "a file" if where.is_file() else "none"
+        raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found {found}")
+    with held_folder(where):
+        job = Job.read(folder, verb).changed(asked)
+        job.check_teacher()
+        with _resumable(job):
+            return _through_assistants(job, resume=True)
+
+
+def begin_run(job: Job, label: str) -> dict[str, Trained]:
+    """Begin a run in a folder of its own."""
+    if not job.data:
+        raise UserError("there is nothing to train on: give --data FOLDER (COCO, YOLO or Pascal VOC), or --data scenes")
+    with new_folder(job.run.project, job.verb, job.run.name, label) as folder:
+        job = replace(job, folder=folder)
+        with _resumable(job):
+            return _through_assistants(job)
+
+
+@contextmanager
+def _resumable(job: Job) -> Iterator[None]:
+    """Say how to go on where training was stopped by the user, by another program or by the disk."""
+    try:
+        with _terminated_by_exception():
+            yield
+    except (KeyboardInterrupt, SystemExit):
+        if begun(Path(job.folder)):
+            warn(f"stopped; go on with `{job.resuming}`")
+        raise
+    except OSError as error:
+        if error.errno is None or not begun(Path(job.folder)):
+            raise
+        raise disk_error(job, error) from error
+
+
+@contextmanager
+def _terminated_by_exception() -> Iterator[None]:
+    """Have SIGTERM raise SystemExit, so that what was opened is closed; a second one ends the process as ever."""
+    mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    process = os.getpid()
+
+    def stop(number: int, frame: object) -> None:
+        if os.getpid() != process:  # a forked child has nothing to close
+            os._exit(128 + number)
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        raise SystemExit(128 + number)
+
+    if mine:
+        signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        if mine:
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _through_assistants(job: Job, resume: bool = False) -> dict[str, Trained]:
+    """Carry out a job; before it, where its teacher has assistants, one for each, which then teaches the next."""
+    names = links_of(job)
+    if names:
+        # All of it is checked before a new flag is kept, and kept before the first link begins.
+        if standing_of(job) is None and not any(Path(job.folder).rglob("resume.pt")):
+            job = replace(job, contents=None)
+        job = check_data(job)
+        job.write()
+    for number, name in enumerate(names, start=1):
+        say(f"assistant {number} of {len(names)}: {name}", job.run.quiet)
+        link = _link(job, name, Path(job.folder) / ASSISTANTS / f"{number}-{name}")
+        with held_folder(Path(link.folder)):
+            assistant = carry_out(link, resume)["student"]
+        job = replace(job, taught_by=str(assistant.weights))
+    if names:
+        say(f"the student: {job.student}", job.run.quiet)
+        job = job.with_assistant()
+    return carry_out(job, resume)
+
+
+def _link(job: Job, name: str, folder: Path) -> Job:
+    """The job of an assistant; one that has begun keeps its budget and its data."""
+    link = replace(job, student=name, folder=str(folder), assistants=None, assistant_sha256=None)
+    if job.taught_by is not None:
+        link = replace(link, teacher=job.taught_by, teacher_sha256=file_hash(Path(job.taught_by)), taught_by=None)
+    if (folder / CONFIG).is_file():
+        began = Job.read(str(folder), job.verb)
+        if began.teacher_sha256 != link.teacher_sha256:
+            raise UserError(f"--resume {job.folder}: {link.teacher} is not the teacher that {folder} began with")
+        return replace(link, run=replace(link.run, epochs=began.run.epochs), contents=began.contents)
+    folder.mkdir(parents=True, exist_ok=True)
+    return link

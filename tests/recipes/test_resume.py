@@ -1,0 +1,309 @@
+"""A run goes on where it was stopped: from elsewhere, for longer, and never with something else in silence."""
+
+import csv
+import json
+import shutil
+import signal
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import yaml
+
+from ladle import engine
+from ladle.cli.main import main
+from ladle.data.scenes import write_coco
+from ladle.errors import UserError
+from ladle.recipes import Run, distill, train
+from tests.recipes.test_train import stop_after
+from tests.recipes.tiny import RUN, make_data, same_weights
+
+FILES = ("config.yaml", "data.json", "metrics.jsonl", "results.csv", "resume.pt", "weights/last.safetensors")
+LAST = "weights/last.safetensors"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A folder with data and a finished run of two epochs, whose flags were relative to it; nobody changes them."""
+    place = tmp_path_factory.mktemp("place")
+    make_data(place / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(place)
+        train("data", "paa-tiny", replace(RUN, epochs=2, name="one", project="runs"))
+    return place
+
+
+@pytest.fixture
+def run(finished, tmp_path, monkeypatch):
+    """A copy of that run, in another place than where it began; the data lie where they lay."""
+    monkeypatch.chdir(tmp_path)
+    return Path(shutil.copytree(finished / "runs" / "train" / "one", tmp_path / "one"))
+
+
+@pytest.fixture
+def refused(capsys):
+    """Resume by the command line; it must be refused in one sentence, which is returned."""
+
+    def resume(run, *flags, verb="train"):
+        capsys.readouterr()
+        before = contents(run)
+        code = main([verb, "--resume", str(run), *flags])
+        printed = capsys.readouterr()
+        assert code == 2, printed.out
+        assert printed.err.count("\n") == 1, printed.err
+        assert "Traceback" not in printed.err
+        assert contents(run) == before, "a refusal changes nothing"
+        return printed.err
+
+    return resume
+
+
+@pytest.fixture
+def untrained(monkeypatch):
+    """Everything up to the training itself; what would be trained is kept."""
+    kept = []
+
+    def launch(devices, device, work, ready):
+        kept.append(ready.job)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "launch", launch)
+    return kept
+
+
+def contents(run):
+    return {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in run.rglob("*") if path.is_file()}
+
+
+def rows(run):
+    return list(csv.DictReader((run / "results.csv").read_text().splitlines()))
+
+
+# ---------------------------------------------------------------------------------------------------- from elsewhere
+
+
+def test_a_run_is_resumed_from_another_folder(run, finished):
+    kept = yaml.safe_load((run / "config.yaml").read_text())
+    assert kept["data"] == str(finished / "data")
+    before = contents(run)
+    train(resume="one")
+    changed = {path.name for path, what in contents(run).items() if what != before[path]}
+    assert changed <= {"history.png", "precision_recall.png", "confusion.png"}, "what is the same is not written again"
+
+
+def test_data_that_moved_are_given_anew_and_known_again(run, finished, tmp_path, refused, untrained):
+    moved = shutil.copytree(finished / "data", tmp_path / "moved")
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace(str(finished / "data"), str(tmp_path / "gone")))
+    assert "gone" in refused(run)
+    assert main(["train", "--resume", "one", "--data", "moved"]) == 130
+    assert untrained[0].data == str(moved)
+    assert yaml.safe_load(config.read_text())["data"] == str(moved)
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        ({"train": 9, "val": 4}, "the training images of .* there are 9 instead of 8"),
+        ({"train": 8, "val": 5}, "the validation images of .* there are 5 instead of 4"),
+        (
+            {"train": 8, "val": 4, "seed": 7},
+            "the training images of .* (objects instead of|names, sizes or boxes differ)",
+        ),
+    ],
+)
+def test_other_data_are_refused(run, tmp_path, refused, write, said):
+    write_coco(tmp_path / "other", size=64, **write)
+    with pytest.raises(UserError, match=f"^--resume {run}: {said}.*--data"):
+        train("other", resume=str(run))
+
+
+def test_other_classes_are_refused(run, finished, tmp_path, refused):
+    shutil.copytree(finished / "data", tmp_path / "renamed")
+    for file in (tmp_path / "renamed" / "annotations").iterdir():
+        file.write_text(file.read_text().replace('"crescent"', '"moon"'))
+    assert "the classes are" in refused(run, "--data", "renamed")
+
+
+def test_an_object_that_moved_by_a_pixel_is_seen(run, finished, tmp_path, refused):
+    shutil.copytree(finished / "data", tmp_path / "nudged")
+    file = tmp_path / "nudged" / "annotations" / "instances_train.json"
+    told = json.loads(file.read_text())
+    told["annotations"][3]["bbox"][0] += 1
+    file.write_text(json.dumps(told))
+    assert "their names, sizes or boxes differ" in refused(run, "--data", "nudged")
+
+
+def test_without_a_record_of_the_data_that_is_said(run, untrained, capsys):
+    (run / "data.json").unlink()
+    assert main(["train", "--resume", "one", "--quiet=false"]) == 130
+    said = " ".join(capsys.readouterr().out.split())
+    assert "data.json is missing, so nobody knows whether the data are the same" in said
+    assert json.loads((run / "data.json").read_text())["train"]["images"] == 8
+
+
+def test_a_teacher_that_moved_is_given_anew_and_known_again(finished, tmp_path, monkeypatch, refused, untrained):
+    monkeypatch.chdir(tmp_path)
+    weights, run = finished / "runs" / "train" / "one" / LAST, Path("runs/distill/taught")
+    shutil.copy(weights, "teacher.safetensors")
+    flags = "--student paa-tiny --teacher teacher.safetensors --name taught --imgsz=64 --batch=4 --allow-weak-teacher"
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "launch", lambda *_: (run / "weights").mkdir() or stop())
+        assert main(["distill", "--data", str(finished / "data"), *flags.split()]) == 130
+    assert json.loads((run / "teacher.json").read_text())["file"] == str(tmp_path / "teacher.safetensors")
+    Path("teacher.safetensors").rename("moved.safetensors")
+    assert "teacher.safetensors is not there any more; give its place with --teacher" in refused(run, verb="distill")
+    Path("other.safetensors").write_bytes(weights.read_bytes()[:-4] + b"else")
+    said = refused(run, "--teacher", "other.safetensors", verb="distill")
+    assert "other.safetensors is not the file this run began with; give its place with --teacher" in said
+    with pytest.raises(KeyboardInterrupt):
+        distill(teacher="moved.safetensors", resume=str(run))
+    assert json.loads((run / "teacher.json").read_text())["file"] == str(tmp_path / "moved.safetensors")
+
+
+def stop():
+    raise KeyboardInterrupt
+
+
+# -------------------------------------------------------------------------------------------------------- for longer
+
+
+def test_a_finished_run_goes_on_for_more_epochs(run, finished, tmp_path, capsys, monkeypatch):
+    whole = shutil.copytree(run, tmp_path / "whole")
+    assert main(["train", "--resume", "whole", "--epochs", "4", "--quiet", "false"]) == 0
+    assert "resume    2 of 4 epochs are done" in capsys.readouterr().out
+    told = rows(whole)
+    assert [row["epoch"] for row in told] == ["1", "2", "3", "4"]
+    assert told[:2] == rows(finished / "runs" / "train" / "one")
+    assert float(told[3]["lr"]) < float(told[2]["lr"]), "on the way down of a cosine of four epochs"
+    assert yaml.safe_load((whole / "config.yaml").read_text())["epochs"] == 4
+    with monkeypatch.context() as patch:
+        stop_after(patch, 3)
+        with pytest.raises(KeyboardInterrupt):
+            train(resume="one", run=Run(epochs=4))
+    train(resume="one")
+    assert same_weights(run / LAST, whole / LAST), "stopped again, it ends as the one that was not"
+
+
+def test_a_finished_run_says_that_there_is_nothing_to_do(run, capsys):
+    assert main(["train", "--resume", "one", "--quiet=false"]) == 0
+    assert "finished: all 2 epochs are done, nothing to train; give --epochs N to go on" in capsys.readouterr().out
+
+
+def test_fewer_epochs_than_are_done_are_refused(run, refused):
+    assert "--epochs 1: one has 2 epochs behind it; give more" in refused(Path("one"), "--epochs", "1")
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--lr", "0.1"], ["--lr 0.1 (it began with None)"]),
+        (["--batch=8", "--seed=3"], ["--batch 8 (it began with 4)", "--seed 3 (it began with 0)"]),
+        (["--model", "fcos-tiny"], ["--model fcos-tiny (it began with paa-tiny)"]),
+        (["--student", "fcos-tiny"], ["--model fcos-tiny"]),
+        (["--assigner", "ATSS"], ["--assigner ATSS (it began with None)"]),
+        (["--epochs=3", "--imgsz", "96"], ["--imgsz 96 (it began with 64)"]),
+        (["--name", "other"], ["--name other (it began with one)"]),
+        (["--schedule", "cosine", "--flip", "0.5", "--warmup", "100", "--ema", "0.9"], ["--ema 0.9"]),
+        (["--batch", "16"], ["--batch 16 (it began with 4)"]),
+    ],
+)
+def test_a_flag_that_cannot_be_changed_is_named(run, refused, flags, named):
+    said = refused(run, *flags)
+    assert all(name in said for name in named)
+    assert "leave that out, or start a new run; it takes --epochs, --patience" in said
+    assert said.count("it began with") == len(named)
+
+
+def test_python_names_it_too(run):
+    with pytest.raises(UserError, match=r"cannot change --batch 8 \(it began with 4\), --lr 0\.5"):
+        train(resume=str(run), run=Run(batch=8, lr=0.5, epochs=7))
+
+
+def test_the_same_flags_again_are_no_change(run, finished, untrained):
+    flags = f"--data {finished}/data --model paa-tiny --batch 4 --imgsz 64 --device cpu --name one --project runs"
+    assert main(["train", "--resume", "one", *flags.split(), "--config", str(run / "config.yaml")]) == 130
+    assert untrained[0].run == replace(RUN, epochs=2, name="one")
+
+
+def test_what_changes_no_weights_may_be_given_anew(run, untrained):
+    flags = ["--workers=2", "--cache", "--log-every=3", "--patience=5", "--quiet=false", "--device=auto"]
+    assert main(["train", "--resume", "one", *flags]) == 130
+    given = untrained[0].run
+    assert (given.workers, given.cache, given.log_every, given.patience, given.device) == (2, True, 3, 5, "auto")
+
+
+# ---------------------------------------------------------------------------------------------- through assistants
+
+
+def test_a_chain_goes_on_with_the_assistants_it_had(finished, tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    teacher = finished / "runs" / "train" / "one" / LAST
+    flags = "--student paa-tiny --assistants mini --method soft --name chain --imgsz=64 --batch=4 --epochs 1 --quiet"
+    line = ["distill", "--data", str(finished / "data"), "--teacher", str(teacher), "--allow-weak-teacher"]
+    assert main([*line, *flags.split(), "--device=cpu"]) == 0
+    run = Path("runs/distill/chain")
+    assistant = run / "assistants" / "1-paa-mini"
+    before = contents(assistant)
+    write_coco(tmp_path / "other", train=9, val=4, size=64)
+    assert "there are 9 instead of 8" in refused(run, "--data", "other", "--epochs", "2", verb="distill")
+    assert main(["distill", "--resume", str(run), "--epochs", "2"]) == 0
+    assert (len(rows(run)), len(rows(assistant))) == (2, 1)
+    changed = {path.name for path, what in contents(assistant).items() if what != before[path]}
+    assert changed <= {"history.png", "precision_recall.png", "confusion.png"}
+    shutil.copy(teacher, assistant / "weights" / "best.safetensors")
+    assert "best.safetensors is not the one it began with" in refused(run, verb="distill")
+
+
+# ------------------------------------------------------------------------------------------------------ what is lost
+
+
+def test_a_run_whose_backbone_weights_are_gone_goes_on(run, untrained):
+    config = run / "config.yaml"
+    config.write_text(config.read_text().replace("backbone_weights: null", "backbone_weights: gone.pth"))
+    assert main(["train", "--resume", "one"]) == 130
+    assert untrained[0].run.backbone_weights == "gone.pth"
+
+
+def test_weights_and_results_that_follow_from_the_resume_file_are_made_again(run, finished, capsys):
+    for name in (LAST, "weights/best.safetensors", "results.csv"):
+        (run / name).unlink()
+    assert main(["train", "--resume", "one", "--quiet=false"]) == 0
+    assert "best.safetensors of epoch 1 is missing, so the weights of epoch 2 replace it" in capsys.readouterr().out
+    one = finished / "runs" / "train" / "one"
+    assert same_weights(run / LAST, one / LAST)
+    assert same_weights(run / "weights/best.safetensors", one / LAST)
+    assert (run / "results.csv").read_bytes() == (one / "results.csv").read_bytes()
+
+
+def test_a_stop_says_how_to_go_on(run, capsys, monkeypatch):
+    monkeypatch.setattr("ladle.objectives.Supervised.forward", lambda *_: stop())
+    assert main(["train", "--resume", "one", "--epochs=3"]) == 130
+    assert capsys.readouterr().err == "stopped; go on with `ladle train --resume one`\n"
+
+
+def test_a_run_that_is_terminated_says_it_too_and_gives_its_folder_back(run, capsys, monkeypatch):
+    monkeypatch.setattr("ladle.objectives.Supervised.forward", lambda *_: signal.raise_signal(signal.SIGTERM))
+    with pytest.raises(SystemExit) as ended:
+        main(["train", "--resume", "one", "--epochs=3"])
+    assert ended.value.code == 143
+    assert capsys.readouterr().err == "stopped; go on with `ladle train --resume one`\n"
+    assert [path.name for path in run.rglob(".*")] == []
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(run, capsys, monkeypatch):
+    from tests.test_writing import room_for
+
+    before = (run / "resume.pt").read_bytes()
+    with room_for(len(before) // 2):
+        assert main(["train", "--resume", "one", "--epochs=3"]) == 2
+    said = capsys.readouterr().err
+    assert said == (
+        "ladle train: one/resume.pt: File too large; the run is as it was last saved: mend that, then go on with "
+        "`ladle train --resume one`\n"
+    )
+    assert (run / "resume.pt").read_bytes() == before
+    assert [path.name for path in run.rglob(".*")] == []
+    assert main(["train", "--resume", "one"]) == 0
+    assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
