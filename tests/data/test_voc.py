@@ -53,7 +53,7 @@ def test_without_lists_all_annotated_pictures_are_the_training_split(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "JPEGImages" / "c.jpg")
     catalogue = read(tmp_path)
     assert [one.id for one in catalogue.pictures] == ["a", "b"]
-    assert [defect.file for defect in catalogue.defects] == ["c.jpg"]
+    assert [defect.file for defect in catalogue.defects] == ["JPEGImages/c.jpg"]
 
 
 def test_a_class_list_fixes_the_order_and_refuses_other_names(tmp_path):
