@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 
-__all__ = ["flag", "number", "numbers", "shown", "whole"]
+__all__ = ["flag", "number", "numbers", "printable", "shown", "unpacked", "whole"]
 
 _WHOLE = re.compile(r"(-?(?:0|[1-9][0-9]*))(?:\.0*)?")
 _LONGEST_WHOLE = 40
@@ -14,7 +14,7 @@ _FLAGS = {
     **dict.fromkeys(("", "0", "0.0", "false", "no", "off", "n", "f"), False),
     **dict.fromkeys(("1", "1.0", "true", "yes", "on", "y", "t"), True),
 }
-_LONGEST_SHOWN = 80
+_LONGEST_SHOWN, _LONGEST_TEXT = 80, 400
 
 
 def whole(value: object) -> int | None:
@@ -69,6 +69,15 @@ def flag(value: object) -> bool | None:
     if isinstance(value, int | float):
         return bool(value) if value in (0, 1) else None
     return _FLAGS.get(value.strip().lower()) if isinstance(value, str) else None
+
+
+def printable(text: str) -> str:
+    """The text on one line and of bounded length, with characters that do not print as escapes."""
+    if len(text) > _LONGEST_TEXT:
+        text = f"{text[:_LONGEST_TEXT]}…"
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
 def shown(value: object) -> str:

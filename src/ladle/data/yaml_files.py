@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import yaml
 from yaml.events import (
@@ -28,8 +28,8 @@ from ladle.errors import UserError
 
 __all__ = ["YamlValue", "read_yaml"]
 
-YamlValue: TypeAlias = "str | list[YamlValue] | dict[str, YamlValue]"
-"""Text, a list, or a mapping from text."""
+YamlValue: TypeAlias = str | list[Any] | dict[str, Any]
+"""Text, or a list of such values, or a mapping from text to them."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 2**21

@@ -11,23 +11,28 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-__all__ = ["label_folder", "label_of"]
+__all__ = ["absolute", "label_folder", "label_of"]
 
 _SUFFIXES = (".txt", ".TXT")
 
 
+def absolute(path: Path) -> Path:
+    """The path from the root, with links as they are written: ``.`` and ``..`` are resolved by name alone."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links
+
+
 def label_of(picture: Path, base: Path) -> Path | None:
     """The label file of a picture of the data set in ``base``, None where there is none."""
-    absolute = Path(os.path.abspath(picture))  # noqa: PTH100 - links must stay as they are written
-    found = _first(absolute, base)
-    if found is None and (real := Path(os.path.realpath(picture))) != absolute:
+    path = absolute(picture)
+    found = _first(path, base)
+    if found is None and (real := Path(os.path.realpath(picture))) != path:
         found = _first(real, base)
     return found
 
 
 def label_folder(folder: Path, base: Path) -> Path:
     """The folder in which the labels of pictures in ``folder`` are expected first."""
-    return next(_counterparts(Path(os.path.abspath(folder)) / "any", base)).parent  # noqa: PTH100
+    return next(_counterparts(absolute(folder) / "any", base)).parent
 
 
 def _first(picture: Path, base: Path) -> Path | None:
@@ -37,8 +42,8 @@ def _first(picture: Path, base: Path) -> Path | None:
 
 def _counterparts(picture: Path, base: Path) -> Iterator[Path]:
     parts = picture.parts
-    top = os.path.abspath(base)  # noqa: PTH100
-    inside = len(Path(top).parts) if str(picture).startswith(top + os.sep) else 0
+    top = absolute(base)
+    inside = len(top.parts) if picture.is_relative_to(top) else 0
     places = [place for place in range(len(parts) - 2, -1, -1) if parts[place] == "images"]
     if places and places[0] >= inside:
         yield _renamed(parts, places[0])

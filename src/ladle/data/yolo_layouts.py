@@ -18,14 +18,15 @@ from ladle.data.yaml_files import YamlValue, read_yaml
 from ladle.data.yolo_rows import KeyPoints
 from ladle.errors import UserError
 
-__all__ = ["CLASS_LISTS", "Description", "describe", "find_description"]
+__all__ = ["CLASS_LISTS", "DARKNET", "Description", "describe", "find_description"]
 
 CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
 """Files that name one class a line; below ``labels`` they are no labels."""
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 _YAML = (".yaml", ".yml")
-_DARKNET = ".data"
+DARKNET = ".data"
+"""The suffix of the file by which Darknet describes a data set."""
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _SHOWN = 20
 
@@ -53,7 +54,7 @@ def find_description(data: Path) -> Path | None:
     names = [data / f"data{suffix}" for suffix in _YAML]
     listing = [file for file in sorted(data.glob("*.y*ml")) if file.suffix in _YAML and not is_companion(file.name)]
     found = [file for file in names if file.exists()] or [file for file in listing if "names:" in _glance(file)]
-    found = found or [file for file in sorted(data.glob(f"*{_DARKNET}")) if "names" in _glance(file)]
+    found = found or [file for file in sorted(data.glob(f"*{DARKNET}")) if "names" in _glance(file)]
     if len(found) > 1:
         listed = ", ".join(file.name for file in found)
         raise UserError(f"{data}: expected one YOLO file, found {listed}: give the right one itself")
@@ -85,7 +86,7 @@ def describe(file: Path) -> Description:
     """Read the file that describes a YOLO data set; raises UserError for one that says no classes or splits."""
     if file.suffix in _YAML:
         return _of_yaml(file)
-    return _of_darknet(file) if file.suffix == _DARKNET else _of_class_list(file)
+    return _of_darknet(file) if file.suffix == DARKNET else _of_class_list(file)
 
 
 def _of_yaml(file: Path) -> Description:
