@@ -136,10 +136,9 @@ def _stated(image: _Entry, name: str, defects: list[Defect]) -> tuple[int, int] 
     height, width = number(image.get("height")), number(image.get("width"))
     if height and width and all(0 < side <= _MOST_SIDE and side == int(side) for side in (height, width)):
         return int(height), int(width)
-    if not (height or width):
-        defects.append(Defect(name, "width and height are missing in the JSON; read from the picture"))
-    else:
-        defects.append(Defect(name, "width and height in the JSON are no size; read from the picture"))
+    missing = not image.get("height") and not image.get("width")
+    found = "are missing in the JSON" if missing else "in the JSON are no size"
+    defects.append(Defect(name, f"width and height {found}; read from the picture"))
     return None
 
 

@@ -14,7 +14,7 @@ from ladle.data.folders import is_companion
 from ladle.data.repairs import OnDefect, settle
 from ladle.errors import UserError
 
-__all__ = ["Format", "detect_format", "read", "splits"]
+__all__ = ["Format", "detect_format", "meant", "read", "splits"]
 
 Format = Literal["coco", "yolo", "voc"]
 
@@ -53,8 +53,8 @@ def read(
     """
     source = Path(data)
     found = _find(source)
-    reader, note = _choose(found, split)
-    sheet = reader()
+    name, note = _choose(found, split)
+    sheet = found.readers[name]()
     notes = [note] if note else []
     if found.place != source:
         notes.append(f"the data set was found in {found.place}")
@@ -66,6 +66,14 @@ def read(
 def splits(data: Path | str) -> tuple[str, ...]:
     """The splits a data set offers, by their own names, training first."""
     return tuple(_find(Path(data)).readers)
+
+
+def meant(data: Path | str, split: str) -> tuple[str, str]:
+    """The own name of the split that is read as ``split``, and a remark where that is another one, else "".
+
+    Raises UserError where there is none.
+    """
+    return _choose(_find(Path(data)), split)
 
 
 def detect_format(data: Path | str) -> Format:
@@ -134,23 +142,22 @@ def _hint(source: Path) -> str:
     return ""
 
 
-def _choose(found: _Found, split: str) -> tuple[Callable[[], Sheet], str]:
-    """The reader of the split that ``split`` means, and a remark where that one has another name."""
+def _choose(found: _Found, split: str) -> tuple[str, str]:
     source, offered = found.place, found.readers
     if source.suffix.lower() == ".json":
-        ((name, reader),) = offered.items()
+        (name,) = offered
         note = f"{source.name} is one split by itself and is read as {split!r}, as it is for any other split"
-        return reader, "" if name == split else note
+        return name, "" if name == split else note
     for wanted in (split, *_STAND_INS.get(split, ())):
         matches = [wanted] if wanted in offered else [name for name in offered if name.rstrip("0123456789") == wanted]
         if len(matches) > 1:
             raise UserError(f"{source}: expected one split {wanted!r}, found {', '.join(matches)}: name one of them")
         if matches:
             note = "" if wanted == split else f"there is no split {split!r}; {matches[0]!r} stands in for it"
-            return offered[matches[0]], note
+            return matches[0], note
     only = next(iter(offered))
     if split == "train" and len(offered) == 1 and only.rstrip("0123456789") not in _ORDER:
-        return offered[only], f"{only!r} is the only split and is read as 'train'"
+        return only, f"{only!r} is the only split and is read as 'train'"
     listed = ", ".join(list(offered)[:_SHOWN]) + (", …" if len(offered) > _SHOWN else "")
     raise UserError(f"{source}: expected a split {split!r}, found {listed}: {_advice(found, split)}")
 

@@ -150,7 +150,7 @@ def _is_folder(path: Path) -> bool:
 
 
 def _points(shape: YamlValue | None, file: Path) -> KeyPoints | None:
-    if shape is None or shape in _NOTHING:
+    if shape is None or (isinstance(shape, str) and shape in _NOTHING):
         return None
     sides = [whole(side) for side in shape] if isinstance(shape, list) else []
     match sides:
