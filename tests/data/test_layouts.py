@@ -199,7 +199,7 @@ def test_layouts_that_people_have_are_read(tmp_path, layout):
         (
             {"classes.txt": "cat\ndog\n", "images/a.jpg": None, "labels/a.txt": ROW},
             "yolo",
-            "name it as 'val' in data.yaml",
+            "name it under 'val' in data.yaml",
         ),
         ({"annotations/a.xml": XML, "images/a.jpg": None}, "voc", "ImageSets/Main/val.txt"),
         ({"annotations/instances_default.json": coco(), "images/a.jpg": None}, "coco", "instances_val.json"),

@@ -210,7 +210,7 @@ def test_folders_that_number_their_pictures_alike_keep_their_pictures_apart(tmp_
     for name in ("one/0.jpg", "two/0.jpg", "two/1.jpg"):
         picture(tmp_path, name)
     catalogue = read(data(tmp_path, "train: [images/one, images/two]"))
-    assert [one.id for one in catalogue.pictures] == ["images/one/0.jpg", "images/two/0.jpg", "1.jpg"]
+    assert [one.id for one in catalogue.pictures] == ["images/one/0.jpg", "images/two/0.jpg", "images/two/1.jpg"]
 
 
 def test_a_picture_that_is_listed_twice_is_read_once_aloud(tmp_path):

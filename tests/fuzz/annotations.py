@@ -31,9 +31,10 @@ from ladle.data import read
 from ladle.errors import UserError
 
 FORMATS = ("coco", "yolo", "voc")
-PICTURES = 40
-A_SET = 2000
-"""Annotations of one data set."""
+PICTURES, A_SET = 40, 2000
+"""Pictures and annotations of a data set in which many values are odd."""
+FEW_PICTURES, FEW = 5, 12
+"""Those of one whose files are damaged."""
 PATIENCE = 30.0
 """Seconds that one reading may take."""
 SIDES = [(1, 1), (64, 48), (48, 64), (96, 64), (33, 7), (128, 128)]
@@ -146,7 +147,7 @@ def box(rng: random.Random, number: int) -> list[float]:
     return [x, y, x + rng.uniform(0, width / 2), y + rng.uniform(0, height / 2)]
 
 
-def write_coco(rng: random.Random, folder: Path, count: int, odd: float) -> list[Path]:
+def write_coco(rng: random.Random, folder: Path, pictures: int, count: int, odd: float) -> list[Path]:
     """A COCO folder; returns the files that may be mutated."""
 
     def strange(value: object, factor: float = 1.0) -> object:
@@ -154,12 +155,12 @@ def write_coco(rng: random.Random, folder: Path, count: int, odd: float) -> list
 
     images = [
         {"id": strange(n, 0.02), "file_name": strange(f"p{n}.png", 0.2), "width": strange(w), "height": strange(h)}
-        for n in range(PICTURES)
+        for n in range(pictures)
         for w, h in [SIDES[n % len(SIDES)]]
     ]
     annotations = []
     for number in range(count):
-        image = rng.randrange(PICTURES)
+        image = rng.randrange(pictures)
         x1, y1, x2, y2 = box(rng, image)
         entry: dict[str, object] = {
             "id": strange(number),
@@ -181,11 +182,11 @@ def write_coco(rng: random.Random, folder: Path, count: int, odd: float) -> list
     return [file]
 
 
-def write_yolo(rng: random.Random, folder: Path, count: int, odd: float) -> list[Path]:
+def write_yolo(rng: random.Random, folder: Path, pictures: int, count: int, odd: float) -> list[Path]:
     """A YOLO folder; returns the files that may be mutated."""
-    rows: dict[int, list[str]] = {number: [] for number in range(PICTURES)}
+    rows: dict[int, list[str]] = {number: [] for number in range(pictures)}
     for _ in range(count):
-        image = rng.randrange(PICTURES)
+        image = rng.randrange(pictures)
         width, height = SIDES[image % len(SIDES)]
         x1, y1, x2, y2 = (v / s for v, s in zip(box(rng, image), (width, height) * 2, strict=True))
         words = [
@@ -210,7 +211,7 @@ def write_yolo(rng: random.Random, folder: Path, count: int, odd: float) -> list
     return [description, *files]
 
 
-def write_voc(rng: random.Random, folder: Path, count: int, odd: float) -> list[Path]:
+def write_voc(rng: random.Random, folder: Path, pictures: int, count: int, odd: float) -> list[Path]:
     """A VOC folder; returns the files that may be mutated."""
 
     def tag(name: str, text: object) -> str:
@@ -219,9 +220,9 @@ def write_voc(rng: random.Random, folder: Path, count: int, odd: float) -> list[
         shown = f"<{name}>{escape(str(text))}</{name}>"
         return "" if rng.random() < odd / 3 else 2 * shown if rng.random() < odd / 9 else shown
 
-    things: dict[int, list[str]] = {number: [] for number in range(PICTURES)}
+    things: dict[int, list[str]] = {number: [] for number in range(pictures)}
     for _ in range(count):
-        image = rng.randrange(PICTURES)
+        image = rng.randrange(pictures)
         sides = "".join(
             tag(n, f"{v:.2f}") for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box(rng, image), strict=True)
         )
@@ -244,7 +245,7 @@ def write_voc(rng: random.Random, folder: Path, count: int, odd: float) -> list[
     return files
 
 
-WRITERS: dict[str, Callable[[random.Random, Path, int, float], list[Path]]] = {
+WRITERS: dict[str, Callable[[random.Random, Path, int, int, float], list[Path]]] = {
     "coco": write_coco,
     "yolo": write_yolo,
     "voc": write_voc,
@@ -321,12 +322,13 @@ def attack(kind: str, count: int, mutants: int, seed: int, keep: Path | None = N
         pictures = Path(scratch) / "pictures"
         make_pictures(pictures)
         sets = [(min(A_SET, count - done), False) for done in range(0, count, A_SET)]
-        for number, (size, mutant) in enumerate([*sets, *[(12, True)] * mutants]):
+        for number, (size, mutant) in enumerate([*sets, *[(FEW, True)] * mutants]):
             rng = random.Random(f"{seed} {kind} {number}")
             folder = Path(scratch) / "set"
             folder.mkdir()
             (folder / FOLDERS[kind]).symlink_to(pictures, target_is_directory=True)
-            files = WRITERS[kind](rng, folder, size, 0.0 if mutant else rng.choice([0.002, 0.02, 0.2]))
+            pictured = FEW_PICTURES if mutant else PICTURES
+            files = WRITERS[kind](rng, folder, pictured, size, 0.0 if mutant else rng.choice([0.002, 0.02, 0.2]))
             if mutant:
                 mutate(rng, rng.choice(files[:3]), kind)
             wrong = complaint(folder, rng.choice(["repair", "skip", "skip"]), outcome)

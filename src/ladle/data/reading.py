@@ -165,7 +165,7 @@ def _choose(found: _Found, split: str) -> tuple[str, str]:
 def _advice(found: _Found, split: str) -> str:
     mends: dict[Format, str] = {
         "coco": f"put some pictures into a file of their own, such as annotations/instances_{split}.json",
-        "yolo": f"put some pictures into a folder or list of their own, and name it as {split!r} in data.yaml",
+        "yolo": f"put some pictures into a folder or list of their own, and name it under {split!r} in data.yaml",
         "voc": f"name some pictures in a list of their own, ImageSets/Main/{split}.txt",
     }
     return mends[found.format] if len(found.readers) == 1 else "name one of these"

@@ -55,8 +55,8 @@ def offered(data: Path) -> dict[str, Path | str | None] | None:
     if xml is None or not _has_xml(xml):
         names = [folder.name for folder in _folders(data) if _SPLIT.fullmatch(folder.name) and _has_xml(folder)]
         return {name: name for name in names} or ({"train": None} if _holds_xml(data) else None)
-    if (data / "ImageSets" / "Main").is_dir():
-        return {file.stem: file for file in lists(data)}
+    if found := lists(data):
+        return {file.stem: file for file in found}
     inner = [folder.name for folder in _folders(xml) if _SPLIT.fullmatch(folder.name)]
     return {name: name for name in inner} or {"train": None}
 

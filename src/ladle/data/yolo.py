@@ -3,8 +3,8 @@
 A row is ``class cx cy width height`` in fractions of the picture. A sixth number between 0 and 1 is a confidence and is
 ignored; a row of three or more points is a polygon and is replaced by its bounding box; where ``kpt_shape`` is given
 the key points behind a box are ignored. A picture without a label file is background.
-Category ids are the class numbers, picture ids the paths inside the split's folder; where two folders of a split would
-share one, those inside the data set.
+Category ids are the class numbers, picture ids the paths inside the split's folder, or inside the data set where two
+folders of a split would share one.
 """
 
 from __future__ import annotations

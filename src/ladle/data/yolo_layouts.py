@@ -17,6 +17,7 @@ from ladle.data.values import shown, whole
 from ladle.data.yaml_files import YamlValue, read_yaml
 from ladle.data.yolo_rows import KeyPoints
 from ladle.errors import UserError
+from ladle.files import read_regular
 
 __all__ = ["CLASS_LISTS", "DARKNET", "Description", "describe", "find_description"]
 
@@ -29,6 +30,7 @@ DARKNET = ".data"
 """The suffix of the file by which Darknet describes a data set."""
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _SHOWN = 20
+_MOST_GLANCE = 2**26
 
 
 @dataclass(frozen=True)
@@ -62,12 +64,7 @@ def find_description(data: Path) -> Path | None:
 
 
 def _glance(file: Path) -> str:
-    try:
-        return read_text(file)
-    except UserError as error:
-        if "UTF-8" in str(error):
-            return ""
-        raise
+    return read_regular(file, _MOST_GLANCE).decode("utf-8", errors="replace")
 
 
 def _class_list(data: Path) -> Path | None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -120,16 +119,13 @@ def _of_list(listing: Path, about: Description, found: Gathered) -> list[Draft]:
 
 
 def _once(found: Gathered, about: Description) -> list[Draft]:
-    """Every file once; where two folders share an id, the one that tells them apart."""
+    """Every file once; where two would share an id, all have their paths inside the data set."""
     first: dict[Path, Draft] = {}
     for draft in found.drafts:
         if first.setdefault(absolute(draft.file), draft) is not draft:
             found.defects.append(Defect(draft.name, "picture listed more than once; read once"))
-    uses = Counter(draft.id for draft in first.values())
+    if len({draft.id for draft in first.values()}) == len(first):
+        return list(first.values())
     base = absolute(about.base)
-    return [
-        replace(draft, id=(file.relative_to(base) if file.is_relative_to(base) else file).as_posix())
-        if uses[draft.id] > 1
-        else draft
-        for file, draft in first.items()
-    ]
+    inside = {file: file.relative_to(base) if file.is_relative_to(base) else file for file in first}
+    return [replace(draft, id=inside[file].as_posix()) for file, draft in first.items()]
