@@ -81,7 +81,7 @@ VALUES: list[object] = [
     *NUMBERS,
 ]
 TOKENS = {
-    "coco": [
+    ".json": [
         '"',
         "{",
         "}",
@@ -97,7 +97,7 @@ TOKENS = {
         "[" * 50,
         '"bbox":[1,2,3],',
     ],
-    "yolo": [
+    ".yaml": [
         "\n",
         " ",
         "\t",
@@ -114,7 +114,30 @@ TOKENS = {
         "# ",
         "kpt_shape: [2, 2]\n",
     ],
-    "voc": ["<", ">", "</object>", "<object>", "&x;", "<!DOCTYPE a [<!ENTITY x 'y'>]>", "<a>" * 40, "]]>", "<![CDATA["],
+    ".xml": [
+        "<",
+        ">",
+        "</object>",
+        "<object>",
+        "&x;",
+        "<!DOCTYPE a [<!ENTITY x 'y'>]>",
+        "<a>" * 40,
+        "]]>",
+        "<![CDATA[",
+    ],
+    ".txt": [
+        "\n",
+        " ",
+        "\t",
+        "0 ",
+        "1 0.5 0.5 0.2 0.2\n",
+        "0 0.1 0.1 0.9 0.1 0.9 0.9\n",
+        "-",
+        "e",
+        ".",
+        "\u2028",
+        "nan ",
+    ],
 }
 RAW = [b"\x00", b"\xff\xfe", b"\xef\xbb\xbf", b"\xa0", b"\xed\xa0\x80", b"\r", b"\x1a"]
 
@@ -253,9 +276,10 @@ WRITERS: dict[str, Callable[[random.Random, Path, int, int, float], list[Path]]]
 FOLDERS = {"coco": "train", "yolo": "images", "voc": "JPEGImages"}
 
 
-def mutate(rng: random.Random, file: Path, kind: str) -> None:
+def mutate(rng: random.Random, file: Path) -> None:
     """Damage a file in one to three places."""
     content = file.read_bytes()
+    tokens = TOKENS[file.suffix]
     for _ in range(rng.randint(1, 3)):
         start = rng.randrange(len(content) + 1)
         end = min(len(content), start + int(rng.expovariate(0.05)))
@@ -266,13 +290,41 @@ def mutate(rng: random.Random, file: Path, kind: str) -> None:
                 content[:start] + content[end:],
                 content[:end] + piece * rng.choice([1, 2, 50]) + content[end:],
                 content[:other] + piece + content[other:],
-                content[:start] + rng.choice(TOKENS[kind]).encode() * rng.choice([1, 1, 1, 300]) + content[start:],
+                content[:start] + rng.choice(tokens).encode() * rng.choice([1, 1, 1, 300]) + content[start:],
                 content[:start] + rng.choice(RAW) + content[start:],
                 content[:start] + rng.choice(NUMBERS).encode() + content[end:],
                 content[:start],
             ]
         )
     file.write_bytes(content)
+
+
+def restructure(rng: random.Random, file: Path) -> None:
+    """Damage the structure of a JSON file that stays JSON: values replaced, moved, dropped and doubled."""
+    document = json.loads(file.read_text(encoding="utf-8"))
+    for _ in range(rng.randint(1, 4)):
+        nodes = list(_containers(document))
+        node, other = rng.choice(nodes), rng.choice(nodes)
+        place = rng.choice(list(node) if isinstance(node, dict) else range(len(node))) if node else None
+        if place is None:
+            continue
+        move = rng.randrange(4)
+        if move == 0:
+            node[place] = rng.choice([*VALUES, json.loads(json.dumps(other))])
+        elif move == 1:
+            node.pop(place)
+        elif isinstance(node, dict):
+            node[rng.choice(["id", "bbox", "image_id", "segmentation", "iscrowd", "size", "x"])] = node[place]
+        else:
+            node.append(json.loads(json.dumps(node[place])))
+    file.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _containers(node: object) -> Iterator[dict | list]:
+    if isinstance(node, dict | list):
+        yield node
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from _containers(inner)
 
 
 def complaint(folder: Path, on_defect: str, outcome: Outcome) -> str | None:
@@ -330,7 +382,8 @@ def attack(kind: str, count: int, mutants: int, seed: int, keep: Path | None = N
             pictured = FEW_PICTURES if mutant else PICTURES
             files = WRITERS[kind](rng, folder, pictured, size, 0.0 if mutant else rng.choice([0.002, 0.02, 0.2]))
             if mutant:
-                mutate(rng, rng.choice(files[:3]), kind)
+                damage = restructure if kind == "coco" and rng.random() < 0.6 else mutate
+                damage(rng, rng.choice(files[:3]))
             wrong = complaint(folder, rng.choice(["repair", "skip", "skip"]), outcome)
             if wrong is not None:
                 outcome.findings.append(f"{kind} {'mutant' if mutant else 'set'} {number} of seed {seed}: {wrong}")

@@ -24,5 +24,5 @@ def test_the_attack_sees_a_traceback_and_a_broken_promise(tmp_path, monkeypatch)
     make_pictures(tmp_path / "pictures")
     files = write_voc(random.Random(1), tmp_path, 5, 10, 0.0)
     before = files[0].read_bytes()
-    mutate(random.Random(1), files[0], "voc")
+    mutate(random.Random(1), files[0])
     assert files[0].read_bytes() != before
