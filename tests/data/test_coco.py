@@ -165,3 +165,141 @@ def test_a_folder_with_two_formats_is_not_guessed(tmp_path):
     (tmp_path / "data.yaml").write_text("names: [cat]\ntrain: images\n")
     with pytest.raises(UserError, match="coco and yolo"):
         read(tmp_path)
+
+
+def with_values(**values):
+    """One annotation with some values of another kind."""
+    return [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [10, 12, 30, 20], "iscrowd": 0} | values]
+
+
+def test_a_file_with_every_value_as_text_says_the_same(tmp_path):
+    picture(tmp_path / "train" / "a.jpg")
+    entry = {"id": "1", "image_id": "1", "category_id": "7", "bbox": ["10", "12", "30", "20"], "iscrowd": "0"}
+    file = annotations(tmp_path / "train.json", annotations=[entry])
+    catalogue = read(file)
+    np.testing.assert_array_equal(catalogue.pictures[0].boxes, [[10, 12, 40, 32]])
+    np.testing.assert_array_equal(catalogue.pictures[0].labels, [1])
+    np.testing.assert_array_equal(catalogue.pictures[0].crowd, [False])
+    assert catalogue.pictures[0].id == 1
+
+
+@pytest.mark.parametrize(
+    ("values", "crowd"),
+    [
+        ({"iscrowd": "0"}, False),
+        ({"iscrowd": "false"}, False),
+        ({"iscrowd": None}, False),
+        ({"iscrowd": False}, False),
+        ({"iscrowd": "1"}, True),
+        ({"iscrowd": "True"}, True),
+        ({"iscrowd": 1.0}, True),
+        ({"ignore": "1"}, True),
+        ({"ignore": 0}, False),
+    ],
+)
+def test_flags_are_read_as_written(tmp_path, values, crowd):
+    picture(tmp_path / "train" / "a.jpg")
+    catalogue = read(annotations(tmp_path / "train.json", annotations=with_values(**values)))
+    assert catalogue.pictures[0].crowd.tolist() == [crowd]
+    assert ("'ignore' is set" in catalogue.summary()) == (values.get("ignore") == "1")
+
+
+@pytest.mark.parametrize("values", [{"iscrowd": "maybe"}, {"iscrowd": 2}, {"ignore": "-1"}])
+def test_flags_that_are_neither_yes_nor_no_are_refused_by_name(tmp_path, values):
+    picture(tmp_path / "train" / "a.jpg")
+    file = annotations(tmp_path / "train.json", annotations=with_values(**values))
+    with pytest.raises(UserError, match=rf"a\.jpg: annotation 1: expected 0 or 1 under '{next(iter(values))}'"):
+        read(file)
+
+
+@pytest.mark.parametrize("size", [("96", "64"), (96.0, 64.0), ("96.0", " 64 ")])
+def test_sizes_may_be_text(tmp_path, size):
+    picture(tmp_path / "train" / "a.jpg")
+    catalogue = read(annotations(tmp_path / "train.json", size=size))
+    assert catalogue.defects == ()
+
+
+@pytest.mark.parametrize("size", [(10**400, 64), ("9" * 5000, 64), (96.5, 64), ("wide", "high"), (-96, 64), (True, 64)])
+def test_sizes_that_are_none_are_read_from_the_picture_aloud(tmp_path, size):
+    picture(tmp_path / "train" / "a.jpg")
+    catalogue = read(annotations(tmp_path / "train.json", size=size))
+    np.testing.assert_array_equal(catalogue.pictures[0].boxes, [[10, 12, 40, 32]])
+    assert [defect.what for defect in catalogue.defects] == [
+        "width and height in the JSON are no size; read from the picture"
+    ]
+
+
+def test_ids_of_images_are_unique_however_they_are_written(tmp_path):
+    for name in "abc":
+        picture(tmp_path / "train" / f"{name}.jpg")
+    images = [{"id": key, "file_name": f"{n}.jpg", "width": 96, "height": 64} for n, key in zip("ab", (7, "7.0"))]
+    with pytest.raises(UserError, match="its own id, found 7 twice"):
+        read(annotations(tmp_path / "train.json", images=images))
+    images = [
+        {"id": key, "file_name": f"{n}.jpg", "width": 96, "height": 64} for n, key in zip("abc", ("7", "007", "x"))
+    ]
+    file = annotations(tmp_path / "train.json", images=images, annotations=with_values(image_id="007"))
+    assert {one.id: len(one.boxes) for one in read(file).pictures} == {"7": 0, "007": 1, "x": 0}
+
+
+@pytest.mark.parametrize("key", [None, True, [1], {}, 1.5])
+def test_images_without_an_id_are_named(tmp_path, key):
+    picture(tmp_path / "train" / "a.jpg")
+    with pytest.raises(UserError, match=r"id of every image, found none for 'a\.jpg'"):
+        read(annotations(tmp_path / "train.json", images=[{"id": key, "file_name": "a.jpg"}]))
+
+
+def categories(*entries):
+    return [{"id": key, "name": name, "supercategory": above} for key, name, above in entries]
+
+
+def test_classes_of_one_name_are_refused(tmp_path):
+    picture(tmp_path / "train" / "a.jpg")
+    twice = categories((3, "dog", "animal"), (7, "dog ", "animal"))
+    both = [*with_values(), *with_values(id=2, category_id=3)]
+    with pytest.raises(UserError, match=r"different names, found 'dog' for 3, 7: rename"):
+        read(annotations(tmp_path / "train.json", categories=twice, annotations=both))
+
+
+@pytest.mark.parametrize(
+    ("listed", "used", "kept"),
+    [
+        (categories((0, "fish", "none"), (7, "fish", "fish")), True, {7: "fish"}),
+        (categories((0, "fish", "none"), (7, "fish", "fish")), False, {7: "fish"}),
+        (categories((0, "fish", "none"), (7, "fish", "none")), True, {7: "fish"}),
+        (categories((0, "fish", "none"), (7, "fish", "fish"), (8, "shark", "fish")), True, {7: "fish", 8: "shark"}),
+        (categories((0, "things", "none"), (7, "fish", "things")), True, {0: "things", 7: "fish"}),
+    ],
+)
+def test_the_group_of_the_name_of_its_only_class_is_left_out_aloud(tmp_path, listed, used, kept):
+    picture(tmp_path / "train" / "a.jpg")
+    boxes = with_values() if used else []
+    catalogue = read(annotations(tmp_path / "train.json", categories=listed, annotations=boxes))
+    assert dict(zip(catalogue.category_ids, catalogue.classes, strict=True)) == kept
+    assert ("has the name of another one; left out" in catalogue.summary()) == (len(kept) < len(listed))
+
+
+def test_odd_names_of_classes_are_cleaned_aloud(tmp_path):
+    picture(tmp_path / "train" / "a.jpg")
+    odd = [{"id": n, "name": name} for n, name in enumerate(["a\nb", "\ud800", "", None, 7])]
+    catalogue = read(annotations(tmp_path / "train.json", categories=odd, annotations=[]))
+    assert catalogue.classes == ("a b", "\ufffd", "category 2", "category 3", "7")
+    assert len(catalogue.defects) == 5
+    catalogue.summary().encode("utf-8")
+
+
+def test_a_key_that_is_given_two_values_is_refused(tmp_path):
+    picture(tmp_path / "train" / "a.jpg")
+    file = annotations(tmp_path / "train.json")
+    file.write_text(file.read_text().replace('"iscrowd": 0', '"bbox": [1, 2, 3, 4]'))
+    with pytest.raises(UserError, match=r"train\.json: .*'bbox' twice"):
+        read(file)
+
+
+def test_names_do_not_break_the_lines_of_messages(tmp_path):
+    picture(tmp_path / "train" / "b.jpg")
+    file = annotations(tmp_path / "train.json", names=("a\n\x1b[31m.jpg", "b.jpg"))
+    with pytest.raises(UserError) as caught:
+        read(file)
+    assert "a\\n\\x1b[31m.jpg" in str(caught.value)
+    assert str(caught.value).isprintable()

@@ -53,7 +53,7 @@ def test_without_lists_all_annotated_pictures_are_the_training_split(tmp_path):
     Image.new("RGB", (8, 8)).save(tmp_path / "JPEGImages" / "c.jpg")
     catalogue = read(tmp_path)
     assert [one.id for one in catalogue.pictures] == ["a", "b"]
-    assert [defect.file for defect in catalogue.defects] == ["c.jpg"]
+    assert [defect.file for defect in catalogue.defects] == ["JPEGImages/c.jpg"]
 
 
 def test_a_class_list_fixes_the_order_and_refuses_other_names(tmp_path):
@@ -94,3 +94,117 @@ def test_an_entity_is_never_resolved(tmp_path):
     with pytest.raises(UserError, match=r"a\.xml") as caught:
         read(tmp_path)
     assert "hush" not in str(caught.value)
+
+
+def box(**sides) -> str:
+    return "<bndbox>" + "".join(f"<{tag}>{value}</{tag}>" for tag, value in sides.items()) + "</bndbox>"
+
+
+SIDES = {"xmin": 30, "ymin": 20, "xmax": 50, "ymax": 60}
+TURNED = "<attributes><attribute><name>rotation</name><value>90.0</value></attribute></attributes>"
+
+
+@pytest.mark.parametrize(
+    ("inner", "corners", "said"),
+    [
+        (box(xmin=" 10.5 ", ymin="1e1", xmax="40", ymax="32"), [10.5, 10, 40, 32], None),
+        (box(ymax=60, xmax=50, ymin=20, xmin=30), [30, 20, 50, 60], None),
+        (box(xmin="1_0", ymin=1, xmax=20, ymax=20), None, "without four numbers"),
+        (box(xmin="10,5", ymin=1, xmax=20, ymax=20), None, "without four numbers"),
+        (box(**SIDES) + box(**SIDES), None, "several boxes"),
+        (
+            "<bndbox><xmin>1</xmin><xmin>2</xmin><ymin>1</ymin><xmax>9</xmax><ymax>9</ymax></bndbox>",
+            None,
+            "several boxes",
+        ),
+        (box(**SIDES) + TURNED, [20, 30, 60, 50], "turned by an angle"),
+        (box(**SIDES) + TURNED.replace("90.0", "0.0"), [30, 20, 50, 60], None),
+        (
+            "<robndbox><cx>40</cx><cy>40</cy><w>20</w><h>40</h><angle>1.5707963</angle></robndbox>",
+            [20, 30, 60, 50],
+            "turned",
+        ),
+        (
+            "<polygon><x1>1</x1><y1>2</y1><x2>30</x2><y2>4</y2><x3>5</x3><y3>40</y3></polygon>",
+            [1, 2, 30, 40],
+            "polygon",
+        ),
+        ("<polygon><pt><x>1</x><y>2</y></pt><pt><x>30</x><y>40</y></pt></polygon>", [1, 2, 30, 40], "polygon"),
+        ("<polygon><x1>1</x1><y1>2</y1><x2>30</x2></polygon>", None, "without four numbers"),
+        ("<point><x>1</x><y>2</y></point>", None, "without four numbers"),
+    ],
+)
+def test_the_box_of_an_object_is_what_is_written(tmp_path, inner, corners, said):
+    page(tmp_path, "a", f"<object><name>cat</name>{inner}</object>")
+    listing(tmp_path, "train", "a\n")
+    catalogue = read(tmp_path)
+    found = catalogue.pictures[0].boxes
+    np.testing.assert_allclose(found, [corners] if corners else np.zeros((0, 4)), atol=1e-4)
+    assert [said in defect.what for defect in catalogue.defects] == ([True] if said else [])
+
+
+@pytest.mark.parametrize(("word", "crowd"), [("0", False), ("1", True), ("false", False), ("True", True), ("", False)])
+def test_difficult_is_read_as_written(tmp_path, word, crowd):
+    page(tmp_path, "a", thing("dog", difficult=word))
+    listing(tmp_path, "train", "a\n")
+    assert read(tmp_path).pictures[0].crowd.tolist() == [crowd]
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (thing("dog", difficult="perhaps"), "expected 0 or 1 in <difficult>, found 'perhaps'"),
+        (thing("dog</name><name>cat"), "expected one <name>, found several"),
+    ],
+)
+def test_what_cannot_be_understood_is_refused_by_name(tmp_path, text, why):
+    page(tmp_path, "a", text)
+    listing(tmp_path, "train", "a\n")
+    with pytest.raises(UserError, match=rf"Annotations/a\.xml: object 1: {why}"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "size", [("0", "0"), ("", "64"), ("wide", "64"), ("9" * 5000, "64"), ("1e300", "64"), ("nan", "64")]
+)
+def test_sizes_that_are_none_are_those_of_the_picture(tmp_path, size):
+    page(tmp_path, "a", f"<size><width>{size[0]}</width><height>{size[1]}</height></size>", thing("dog"))
+    listing(tmp_path, "train", "a\n")
+    np.testing.assert_array_equal(read(tmp_path).pictures[0].boxes, [[10, 12, 40, 32]])
+
+
+def test_pictures_of_one_name_are_told_apart_by_what_the_xml_says_or_refused(tmp_path):
+    page(tmp_path, "a", thing("dog"))
+    Image.new("RGB", (96, 64)).save(tmp_path / "JPEGImages" / "a.png")
+    listing(tmp_path, "train", "a\n")
+    with pytest.raises(UserError, match=r"expected one picture of this name, found a\.jpg and a\.png"):
+        read(tmp_path)
+    page(tmp_path, "a", "<filename>a.png</filename>", thing("dog"))
+    assert read(tmp_path).pictures[0].file.name == "a.png"
+
+
+def test_names_of_a_class_list_are_not_given_twice(tmp_path):
+    page(tmp_path, "a", thing("dog"))
+    listing(tmp_path, "train", "a\n")
+    (tmp_path / "classes.txt").write_text("dog\ncat\ndog\n")
+    with pytest.raises(UserError, match=r"classes\.txt: expected classes with different names, found 'dog' for 0, 2"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("line", ["../secret", "/etc/passwd", "..\\secret", "JPEGImages/../../secret"])
+def test_a_list_leads_nowhere_else(tmp_path, line):
+    Image.new("RGB", (96, 64)).save(tmp_path / "secret.jpg")
+    (tmp_path / "secret.xml").write_text(f"<annotation>{thing('dog')}</annotation>")
+    page(tmp_path / "set", "a", thing("dog"))
+    listing(tmp_path / "set", "train", f"a\n{line}\n")
+    with pytest.raises(UserError, match="there is no XML of this name"):
+        read(tmp_path / "set")
+
+
+def test_a_list_names_a_picture_once_however_it_is_written(tmp_path):
+    page(tmp_path, "a", thing("dog"))
+    page(tmp_path, "b.1", thing("dog"))
+    listing(tmp_path, "train", "a\na.jpg\n./JPEGImages/a.jpg\nVOC2007/JPEGImages/a.jpg\nb.1\n")
+    catalogue = read(tmp_path)
+    assert [one.id for one in catalogue.pictures] == ["a", "b.1"]
+    assert "1 × listed more than once; read once" in catalogue.summary()

@@ -104,3 +104,172 @@ def test_a_polygon_becomes_its_bounding_box(tmp_path):
     picture(tmp_path, "a.jpg", "0 0.25 0.25 0.5 0.125 0.75 0.75")
     catalogue = read(data(tmp_path, "train: images"))
     np.testing.assert_allclose(catalogue.pictures[0].boxes, [[24, 8, 72, 48]])
+
+
+def boxes(folder: Path, row: str, text: str = "train: images") -> list[list[float]]:
+    picture(folder, "a.jpg", row)
+    return read(data(folder, text)).pictures[0].boxes.round(3).tolist()
+
+
+@pytest.mark.parametrize("points", ["0.5 0.5 0.0 0.0", "0.5 0.5 2 0.0 0.0 0"])
+def test_key_points_behind_a_box_are_ignored_aloud(tmp_path, points):
+    shape = 2 if points.count(" ") == 3 else 3
+    assert boxes(tmp_path, f"{ROW.strip()} {points}\n{ROW}", f"train: images\nkpt_shape: [2, {shape}]") == [
+        [36, 16, 60, 48],
+        [36, 16, 60, 48],
+    ]
+    assert "1 × key points; ignored" in read(tmp_path).summary()
+
+
+@pytest.mark.parametrize(
+    ("row", "text", "why"),
+    [
+        ("0 .5 .5 .2 .2 .5 .5 2", "kpt_shape: [2, 3]", r"expected 11 fields for kpt_shape \[2, 3\], found 8"),
+        ("0 .5 .5 .2 .2 .5 .5 2", "", "for key points data.yaml needs kpt_shape"),
+        ("0 .5 .5 .2 .2 .9 17", "", "a box with a confidence and a number"),
+        ("0 .5 .5 .2 .2 1.3", "", r"confidence between 0 and 1 as sixth number, found 1\.3 .*an angle"),
+        ("0 .5 .5 .2 .2 -0.2", "", "an angle"),
+        ("0 .5 .5 .2 .2 nan", "", "an angle"),
+        ("0 .5 .5 .2 .2 90", "", "an angle"),
+        ("0 30 20 10 10 0.5", "", "pixels"),
+        ("0 .1 .1 30 .1 30 40 .1 40", "", "pixels"),
+        ("1_0 .5 .5 .2 .2", "", "numbers"),
+        ("0.5 .5 .5 .2 .2", "", "class from 0 to 1"),
+        ("-1 .5 .5 .2 .2", "", "class from 0 to 1"),
+        ("99999999999 .5 .5 .2 .2", "", "class from 0 to 1"),
+        ("0 .5 .5 .2 0,2", "", "separated by blanks"),
+    ],
+)
+def test_rows_that_are_no_boxes_are_refused(tmp_path, row, text, why):
+    with pytest.raises(UserError, match=rf"labels/a\.txt: line 2: .*{why}"):
+        boxes(tmp_path, ROW + row, f"train: images\n{text}")
+
+
+def test_one_angle_makes_all_sixth_numbers_of_the_split_suspect(tmp_path):
+    picture(tmp_path, "b.jpg", "0 .5 .5 .2 .2 -0.7")
+    picture(tmp_path, "c.jpg")
+    with pytest.raises(UserError, match=r"labels/a\.txt: line 1: .*labels/b\.txt: line 1: "):
+        boxes(tmp_path, "0 .5 .5 .2 .2 .9")
+    assert [one.id for one in read(tmp_path, on_defect="skip").pictures] == ["c.jpg"]
+
+
+def test_confidences_are_ignored_aloud(tmp_path):
+    assert boxes(tmp_path, ROW.strip() + " 0.93") == [[36, 16, 60, 48]]
+    assert "1 × sixth number (a confidence); ignored" in read(tmp_path).summary()
+
+
+def test_four_corners_and_polygons_become_their_bounding_boxes(tmp_path):
+    rows = "0 0.5 0.25 0.75 0.5 0.5 0.75 0.25 0.5\n0 0.25 0.25 0.5 0.125 0.75 0.75\n0 .1 .1 .2 nan .3 .3 .4 .4\n"
+    assert boxes(tmp_path, rows) == [[24, 16, 72, 48], [24, 8, 72, 48]]
+    assert "1 × coordinates that are no finite numbers; dropped" in read(tmp_path).summary()
+
+
+@pytest.mark.parametrize(
+    ("names", "classes"),
+    [
+        ("[yes, no]", ("yes", "no")),
+        ("[on, off, 007, 010, 1e3, null, 12:30, 2001-01-01, ~]", None),
+        ("{0: y, 1: .5, 2: 0x1F}", ("y", ".5", "0x1F")),
+        ("\n  1: b\n  0: a", ("a", "b")),
+        ("['', \"a\\tb\"]", ("class 0", "a b")),
+    ],
+)
+def test_names_are_what_is_written(tmp_path, names, classes):
+    picture(tmp_path, "a.jpg", "")
+    (tmp_path / "data.yaml").write_text(f"train: images\nnames: {names}\n")
+    written = classes or ("on", "off", "007", "010", "1e3", "null", "12:30", "2001-01-01", "~")
+    assert read(tmp_path).classes == written
+
+
+@pytest.mark.parametrize(
+    ("names", "why"),
+    [
+        ("[dog, cat, dog]", "different names, found 'dog' for 0, 2"),
+        ("[dog, 'dog ']", "different names, found 'dog' for 0, 1"),
+        ("{0: a, 2: b}", "without a gap"),
+        ("{0: a, '0': b}", "twice"),
+        ("{0: a, 0.0: b}", "without a gap"),
+        ("{zero: a}", "without a gap"),
+        ("[a, [b]]", "class names under 'names'"),
+        ("a", "class names under 'names'"),
+        ("[]", "class names under 'names'"),
+        ("[a]\nnames: [b]", "'names' twice"),
+        ("[a]\nkpt_shape: [17, 4]", "kpt_shape"),
+        ("[a]\nval: {a: b}", "under 'val'"),
+        ("[a]\npath: [a]", "folder under 'path'"),
+    ],
+)
+def test_descriptions_that_cannot_be_trusted_are_refused(tmp_path, names, why):
+    picture(tmp_path, "a.jpg")
+    (tmp_path / "data.yaml").write_text(f"train: images\nnames: {names}\n")
+    with pytest.raises(UserError, match=rf"data\.yaml: .*{why}"):
+        read(tmp_path)
+
+
+def test_folders_that_number_their_pictures_alike_keep_their_pictures_apart(tmp_path):
+    for name in ("one/0.jpg", "two/0.jpg", "two/1.jpg"):
+        picture(tmp_path, name)
+    catalogue = read(data(tmp_path, "train: [images/one, images/two]"))
+    assert [one.id for one in catalogue.pictures] == ["images/one/0.jpg", "images/two/0.jpg", "images/two/1.jpg"]
+
+
+def test_a_picture_that_is_listed_twice_is_read_once_aloud(tmp_path):
+    picture(tmp_path, "a.jpg")
+    (tmp_path / "train.txt").write_text(f"images/a.jpg\n./images/a.jpg\n{tmp_path}/images/a.jpg\n")
+    catalogue = read(data(tmp_path, "train: [train.txt, images, images]"))
+    assert len(catalogue) == 1
+    assert "4 × picture listed more than once; read once" in catalogue.summary()
+
+
+def test_splits_that_share_their_pictures_say_so(tmp_path):
+    picture(tmp_path, "a.jpg")
+    picture(tmp_path, "val/b.jpg")
+    data(tmp_path, "train: images\nval: ./images\ntest: images/val")
+    assert "'train' and 'val' are the same pictures" in read(tmp_path).summary()
+    assert "'test' and 'train' share pictures" in read(tmp_path, "test").summary()
+
+
+def test_labels_in_other_encodings_are_all_named_and_skipped_when_asked(tmp_path):
+    for name in "abc":
+        picture(tmp_path, f"{name}.jpg")
+    (tmp_path / "labels" / "a.txt").write_text(ROW, encoding="utf-16")
+    (tmp_path / "labels" / "b.txt").write_bytes(ROW.encode() + b"\xa0")
+    data(tmp_path, "train: images")
+    with pytest.raises(
+        UserError, match=r"labels/a\.txt: expected UTF-8 text, found UTF-16.*labels/b\.txt: .*0xa0 in line 2"
+    ):
+        read(tmp_path)
+    assert [one.id for one in read(tmp_path, on_defect="skip").pictures] == ["c.jpg"]
+
+
+def test_a_pipe_in_the_place_of_labels_is_named(tmp_path):
+    import os
+
+    picture(tmp_path, "a.jpg", rows=None)
+    os.mkfifo(tmp_path / "labels" / "a.txt")
+    with pytest.raises(UserError, match=r"labels/a\.txt: expected a file, found a pipe"):
+        read(data(tmp_path, "train: images"))
+
+
+def test_labels_of_no_picture_and_of_several_are_named(tmp_path):
+    picture(tmp_path, "a.jpg")
+    picture(tmp_path, "a.png")
+    for name in ("labels/z.txt", "labels/._a.txt", "labels/classes.txt", "labels/README.txt"):
+        (tmp_path / name).write_text("x")
+    catalogue = read(data(tmp_path, "train: images"))
+    assert {defect.file: defect.what.partition(";")[0] for defect in catalogue.defects} == {
+        "labels/z.txt": "label file without a picture",
+        "labels/a.txt": "label file of 2 pictures of one name",
+    }
+    assert [one.id for one in catalogue.pictures] == ["a.jpg", "a.png"]
+
+
+def test_a_label_folder_of_another_data_set_above_is_not_taken_for_labels_beside(tmp_path):
+    home = tmp_path / "images" / "set"
+    (home / "t").mkdir(parents=True)
+    Image.new("RGB", (96, 64)).save(home / "t" / "a.jpg")
+    (home / "t" / "a.txt").write_text(ROW)
+    stranger = tmp_path / "labels" / "set" / "t" / "a.txt"
+    stranger.parent.mkdir(parents=True)
+    stranger.write_text("0 0.5 0.5 1 1\n")
+    assert read(data(home, "train: t")).pictures[0].boxes.tolist() == [[36, 16, 60, 48]]

@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float32, Int64
 
+from ladle.data.values import printable
+
 __all__ = ["Catalogue", "Defect", "Picture"]
 
 _EXAMPLES = 3
@@ -45,13 +47,18 @@ class Picture:
 class Defect:
     """Something wrong with a data set: ``file`` says where (``a.jpg: annotation 7``), ``what`` says it.
 
-    A fatal defect makes its picture unusable; the others were repaired as ``what`` tells.
+    A fatal defect makes its picture unusable; the others were repaired as ``what`` tells. What is no printable text in
+    either, such as a line end in a file's name, is escaped, and very long names are cut.
     """
 
     file: str
     what: str
     count: int = 1
     fatal: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "file", printable(self.file))
+        object.__setattr__(self, "what", printable(self.what))
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}"

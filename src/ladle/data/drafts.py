@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ladle.data.catalogue import Defect
-from ladle.errors import UserError
 
-__all__ = ["Draft", "Sheet", "read_text"]
+__all__ = ["Draft", "Form", "Sheet"]
+
+Form = Literal["corners", "corner and size", "center and size"]
+"""What the four numbers of a box are: two corners, the upper left corner and the sides, or the center and the sides."""
 
 
 @dataclass
@@ -40,7 +43,7 @@ class Draft:
 
 @dataclass(frozen=True)
 class Sheet:
-    """One split as its annotation files describe it."""
+    """One split as its annotation files describe it; ``form`` says what the four numbers of its boxes are."""
 
     drafts: list[Draft]
     classes: tuple[str, ...]
@@ -48,11 +51,4 @@ class Sheet:
     defects: list[Defect]
     source: Path
     notes: tuple[str, ...] = ()
-
-
-def read_text(file: Path) -> str:
-    """The text of a UTF-8 file, with or without a byte order mark; raises UserError naming it."""
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file}: expected UTF-8 text, found none that can be read ({error})") from error
+    form: Form = "corners"

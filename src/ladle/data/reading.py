@@ -5,27 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ladle.data import coco, voc, yolo
 from ladle.data.catalogue import Catalogue
 from ladle.data.drafts import Sheet
+from ladle.data.folders import is_companion
 from ladle.data.repairs import OnDefect, settle
 from ladle.errors import UserError
 
-__all__ = ["Format", "detect_format", "read", "splits"]
+__all__ = ["Format", "detect_format", "meant", "read", "splits"]
 
 Format = Literal["coco", "yolo", "voc"]
 
-_STAND_INS = ("valid", "validation", "test")
-_ORDER = ("train", "val", *_STAND_INS)
-_SUFFIXES: dict[str, Format] = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}
+_STAND_INS = {"train": ("training",), "val": ("valid", "validation", "test")}
+_ORDER = ("train", "training", "val", "valid", "validation", "test")
+_SUFFIXES: dict[str, Format] = {".json": "coco", ".yaml": "yolo", ".yml": "yolo", ".data": "yolo"}
 _LAYOUTS = (
     "COCO (annotations/instances_train.json), YOLO (data.yaml) or Pascal VOC (Annotations, JPEGImages, ImageSets/Main)"
 )
+_DEEPEST = 2
+_MOST_FOLDERS = 1000
+_SHOWN = 10
 
 _Readers = dict[str, Callable[[], Sheet]]
 _OFFERS: dict[Format, Callable[[Path], _Readers]] = {"coco": coco.offers, "yolo": yolo.offers, "voc": voc.offers}
+
+
+class _Found(NamedTuple):
+    """A data set: where it is, in what form, and the reader of each of its splits."""
+
+    place: Path
+    format: Format
+    readers: _Readers
 
 
 def read(
@@ -40,56 +52,120 @@ def read(
     ``test``; a year after the name (``train2017``) may be left out; a JSON file is one split, whatever is asked.
     """
     source = Path(data)
-    reader, note = _choose(source, split, _offers(source))
-    sheet = reader()
-    notes = (note, *sheet.notes) if note else sheet.notes
-    return settle(replace(sheet, notes=notes), on_defect, on_defect == "skip" if decode is None else decode)
+    found = _find(source)
+    name, note = _choose(found, split)
+    sheet = found.readers[name]()
+    notes = [note] if note else []
+    if found.place != source:
+        notes.append(f"the data set was found in {found.place}")
+    return settle(
+        replace(sheet, notes=(*notes, *sheet.notes)), on_defect, on_defect == "skip" if decode is None else decode
+    )
 
 
 def splits(data: Path | str) -> tuple[str, ...]:
     """The splits a data set offers, by their own names, training first."""
-    return tuple(_offers(Path(data)))
+    return tuple(_find(Path(data)).readers)
+
+
+def meant(data: Path | str, split: str) -> tuple[str, str]:
+    """The own name of the split that is read as ``split``, and a remark where that is another one, else "".
+
+    Raises UserError where there is none.
+    """
+    return _choose(_find(Path(data)), split)
 
 
 def detect_format(data: Path | str) -> Format:
     """Which of the three formats a folder or file holds; raises UserError for none, and for a folder with several."""
-    source = Path(data)
+    return _find(Path(data)).format
+
+
+def _find(source: Path) -> _Found:
+    """The data set in a folder or file, or the only one in the folders below."""
     if not source.exists():
         raise UserError(f"{source}: expected a data set, found nothing there: correct --data")
     if source.is_file():
-        if source.suffix.lower() not in _SUFFIXES:
-            raise UserError(f"{source}: expected a folder, a COCO .json or a YOLO .yaml, found another kind of file")
-        return _SUFFIXES[source.suffix.lower()]
-    found = [kind for kind, offers in _OFFERS.items() if offers(source)]
-    if not found:
+        return _of_file(source)
+    found = _in_folder(source)
+    if found:
+        return found
+    below = _below(source, _DEEPEST)
+    if len(below) > 1:
+        places = ", ".join(one.place.relative_to(source).as_posix() for one in below[:_SHOWN])
+        raise UserError(f"{source}: expected one data set, found several below it ({places}): give one of them")
+    if not below:
         raise UserError(
-            f"{source}: expected {_LAYOUTS}, found none of them: give the folder that holds one, or the .json"
+            f"{source}: expected {_LAYOUTS}, found none of them{_hint(source)}: "
+            "give the folder that holds one, or the .json"
         )
-    if len(found) > 1:
-        raise UserError(
-            f"{source}: expected one format, found {' and '.join(found)}: give the .json or .yaml file itself"
-        )
-    return found[0]
+    return below[0]
 
 
-def _offers(source: Path) -> _Readers:
-    offered = _OFFERS[detect_format(source)](source)
-    if not offered:
+def _of_file(source: Path) -> _Found:
+    if source.suffix.lower() not in _SUFFIXES:
+        raise UserError(f"{source}: expected a folder, a COCO .json or a YOLO .yaml, found another kind of file")
+    kind = _SUFFIXES[source.suffix.lower()]
+    readers = _OFFERS[kind](source)
+    if not readers:
         raise UserError(f"{source}: expected at least one split, found none: name one with the key 'train'")
-    known = [name for name in offered if name in _ORDER]
-    return {name: offered[name] for name in [*sorted(known, key=_ORDER.index), *(n for n in offered if n not in known)]}
+    return _Found(source, kind, _ordered(readers))
 
 
-def _choose(source: Path, split: str, offered: _Readers) -> tuple[Callable[[], Sheet], str]:
-    """The reader of the split that ``split`` means, and a remark where that one has another name."""
+def _in_folder(folder: Path) -> _Found | None:
+    found = [_Found(folder, kind, _ordered(readers)) for kind, offers in _OFFERS.items() if (readers := offers(folder))]
+    if len(found) > 1:
+        kinds = " and ".join(one.format for one in found)
+        raise UserError(f"{folder}: expected one format, found {kinds}: give the .json or .yaml file itself")
+    return found[0] if found else None
+
+
+def _ordered(readers: _Readers) -> _Readers:
+    known = [name for name in readers if name in _ORDER]
+    return {name: readers[name] for name in [*sorted(known, key=_ORDER.index), *(n for n in readers if n not in known)]}
+
+
+def _below(source: Path, depth: int) -> list[_Found]:
+    """The data sets in the folders below; of a folder that holds one the inner folders do not count."""
+    folders = [path for path in sorted(source.glob("*")) if path.is_dir() and not path.name.startswith(".")]
+    folders = [path for path in folders if not is_companion(path.name)]
+    found: list[_Found] = []
+    for folder in folders if len(folders) <= _MOST_FOLDERS else []:
+        one = _in_folder(folder)
+        found += [one] if one is not None else _below(folder, depth - 1) if depth > 1 else []
+    return found
+
+
+def _hint(source: Path) -> str:
+    if any(source.glob("labels/**/*.txt")):
+        return " (labels/*.txt looks like YOLO: name its classes in a data.yaml or in classes.txt)"
+    return ""
+
+
+def _choose(found: _Found, split: str) -> tuple[str, str]:
+    source, offered = found.place, found.readers
     if source.suffix.lower() == ".json":
-        ((name, reader),) = offered.items()
-        return reader, "" if name == split else f"{source.name} is one split by itself and is read as {split!r}"
-    for wanted in (split, *_STAND_INS) if split == "val" else (split,):
+        (name,) = offered
+        note = f"{source.name} is one split by itself and is read as {split!r}, as it is for any other split"
+        return name, "" if name == split else note
+    for wanted in (split, *_STAND_INS.get(split, ())):
         matches = [wanted] if wanted in offered else [name for name in offered if name.rstrip("0123456789") == wanted]
         if len(matches) > 1:
             raise UserError(f"{source}: expected one split {wanted!r}, found {', '.join(matches)}: name one of them")
         if matches:
-            note = "" if wanted == split else f"there is no split 'val'; {matches[0]!r} stands in for it"
-            return offered[matches[0]], note
-    raise UserError(f"{source}: expected a split {split!r}, found {', '.join(offered)}: name one of these")
+            note = "" if wanted == split else f"there is no split {split!r}; {matches[0]!r} stands in for it"
+            return matches[0], note
+    only = next(iter(offered))
+    if split == "train" and len(offered) == 1 and only.rstrip("0123456789") not in _ORDER:
+        return only, f"{only!r} is the only split and is read as 'train'"
+    listed = ", ".join(list(offered)[:_SHOWN]) + (", …" if len(offered) > _SHOWN else "")
+    raise UserError(f"{source}: expected a split {split!r}, found {listed}: {_advice(found, split)}")
+
+
+def _advice(found: _Found, split: str) -> str:
+    mends: dict[Format, str] = {
+        "coco": f"put some pictures into a file of their own, such as annotations/instances_{split}.json",
+        "yolo": f"put some pictures into a folder or list of their own, and name it under {split!r} in data.yaml",
+        "voc": f"name some pictures in a list of their own, ImageSets/Main/{split}.txt",
+    }
+    return mends[found.format] if len(found.readers) == 1 else "name one of these"

@@ -6,7 +6,7 @@ The readers of COCO, YOLO and VOC hand over drafts; here every draft is held aga
   to be in the smaller of the two frames that holds them, and scaled to the file.
 * Annotations in the stored frame of a picture that EXIF turns on its side stay there (``Picture.upright`` is False).
 * Corners in the wrong order are swapped; boxes are cut at the border of their picture.
-* Boxes that are not finite, lie outside, or have a side under half a pixel are dropped.
+* Boxes that are not finite, lie outside, have a side under half a pixel, or lie within the first pixel are dropped.
 * An entry without objects whose file is listed elsewhere is left out; exact copies of an object are kept and reported.
 
 An overhang under half a pixel is rounding and is cut without a word.
@@ -25,6 +25,7 @@ from jaxtyping import Bool, Float32, Float64
 
 from ladle.data.catalogue import Catalogue, Defect, Picture
 from ladle.data.drafts import Draft, Sheet
+from ladle.data.forms import check_form, within_first_pixel
 from ladle.data.pictures import Header, load_picture, read_header
 from ladle.errors import UserError
 
@@ -64,7 +65,7 @@ def settle(sheet: Sheet, on_defect: OnDefect, decode: bool) -> Catalogue:
         _refuse(sheet.source, [*sheet.defects, *fatal], "give it at least one usable image")
     sighted, repeated = _once(sighted)
     frames, contradictions = _frames(sighted)
-    pictures, repairs, notes = _pictures([draft for draft, _ in sighted], frames)
+    pictures, repairs, notes = _pictures([draft for draft, _ in sighted], frames, sheet)
     defects = [*sheet.defects, *fatal, *repeated, *contradictions, *repairs]
     if defects and on_defect == "raise":
         _refuse(sheet.source, defects, "mend them, or have them repaired with on_defect=repair")
@@ -163,7 +164,7 @@ def _trusts_stated(sighted: Sequence[_Sighted]) -> bool:
 
 
 def _pictures(
-    drafts: Sequence[Draft], frames: Sequence[_Frame]
+    drafts: Sequence[Draft], frames: Sequence[_Frame], sheet: Sheet
 ) -> tuple[tuple[Picture, ...], list[Defect], tuple[str, ...]]:
     """Mend the boxes of all pictures at once."""
     counts = [len(draft.corners) for draft in drafts]
@@ -175,7 +176,11 @@ def _pictures(
     scale = np.array([frame.scale for frame in frames], dtype=np.float64).reshape(-1, 2)[owner]
     limit = np.array([(frame.width, frame.height) for frame in frames], dtype=np.float64).reshape(-1, 2)[owner]
 
-    boxes, kept, verdicts = _mend(corners * np.tile(scale, 2), limit)
+    fractions = np.array([draft.fractions for draft in drafts], dtype=np.bool_)[owner]
+    corners *= np.tile(scale, 2)
+    tiny = ~fractions & within_first_pixel(corners, limit)
+    check_form(sheet, corners, limit, tiny)
+    boxes, kept, verdicts = _mend(corners, limit, tiny)
     verdicts["exact copy of another object; kept"] = kept & _copies(owner, labels, crowd, boxes)
     defects = [Defect(places[row], what) for what, rows in verdicts.items() for row in np.flatnonzero(rows)]
     ends = np.cumsum(np.bincount(owner[kept], minlength=len(drafts)))[:-1]
@@ -192,23 +197,27 @@ _CUT = "box reached outside the picture; cut at the border"
 
 
 def _mend(
-    corners: Float64[np.ndarray, "n 4"], limit: Float64[np.ndarray, "n 2"]
+    corners: Float64[np.ndarray, "n 4"], limit: Float64[np.ndarray, "n 2"], tiny: Bool[np.ndarray, " n"]
 ) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, " n"], dict[str, Bool[np.ndarray, " n"]]]:
-    """Clip boxes to ``limit`` (width, height); return them, which of them to keep, and which rows had what defect."""
+    """Clip boxes to ``limit`` (width, height); return them, which of them to keep, and which rows had what defect.
+
+    ``tiny`` are those that look like fractions where pixels belong.
+    """
     finite = np.isfinite(corners).all(axis=1)
     corners = np.where(finite[:, None], corners, 0.0)
     low, high = np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])
     boxes = np.concatenate([low.clip(0, limit), high.clip(0, limit)], axis=1)
-    thin = finite & ((high - low) < _HALF_PIXEL).any(axis=1)
-    kept = finite & (boxes[:, 2:] - boxes[:, :2] >= _HALF_PIXEL).all(axis=1)
+    thin = finite & ~tiny & ((high - low) < _HALF_PIXEL).any(axis=1)
+    kept = finite & ~tiny & (boxes[:, 2:] - boxes[:, :2] >= _HALF_PIXEL).all(axis=1)
     overhangs = (low < -_HALF_PIXEL).any(axis=1) | (high > limit + _HALF_PIXEL).any(axis=1)
     return (
         boxes.astype(np.float32),
         kept,
         {
             "coordinates that are no finite numbers; dropped": ~finite,
+            "box between 0 and 1, perhaps in fractions of the picture instead of pixels; dropped": tiny,
             "box with a side under half a pixel; dropped": thin,
-            _OUTSIDE: finite & ~thin & ~kept,
+            _OUTSIDE: finite & ~thin & ~tiny & ~kept,
             _CUT: kept & overhangs,
             "corners in the wrong order; swapped": kept & (corners[:, :2] > corners[:, 2:]).any(axis=1),
         },

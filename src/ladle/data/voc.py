@@ -1,195 +1,126 @@
-"""Pascal VOC annotations: ``Annotations/*.xml``, ``JPEGImages/`` and the lists of ``ImageSets/Main/*.txt``.
+"""Pascal VOC annotations: one XML file for each picture, with lists, folders or nothing to say what the splits are.
 
-A picture belongs to the XML file of the same stem, whatever ``<filename>`` says. Coordinates are taken as written.
-The classes are all names in ``Annotations`` in alphabetical order, so that every split agrees on them; a
+A picture belongs to the XML file of the same name, whatever ``<filename>`` says. Coordinates are taken as written.
+The classes are all names in all XML files in alphabetical order, so that every split agrees on them; a
 ``classes.txt`` (one name a line) fixes them instead, and then any other name is an error. Category ids count from 0.
-``difficult`` objects are regions to be ignored, parts are not objects. Without ``ImageSets`` all XML files are
-the split ``train``, and pictures without XML are left out.
+``difficult`` objects are regions to be ignored, parts are not objects. Without lists and folders of splits all XML
+files are the split ``train``, and pictures without XML are left out.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from xml.etree.ElementTree import Element, ParseError
 
 from ladle.data.catalogue import Defect
-from ladle.data.drafts import Draft, Sheet, read_text
-from ladle.data.pictures import SUFFIXES
+from ladle.data.documents import read_text
+from ladle.data.drafts import Draft, Sheet
+from ladle.data.naming import check_distinct, clean_name
+from ladle.data.voc_layouts import Shelf, arrange, listed, offered
+from ladle.data.voc_pages import Page, read_page
 from ladle.errors import UserError
 
 __all__ = ["offers", "read_voc"]
 
-_FLAGS = frozenset({"-1", "0", "1"})
-
-
-@dataclass(frozen=True)
-class _Thing:
-    name: str
-    raw_name: str
-    corners: tuple[float, float, float, float] | None
-    difficult: bool
-
-
-@dataclass(frozen=True)
-class _Page:
-    """One XML file."""
-
-    filename: str
-    stated: tuple[int, int] | None
-    things: tuple[_Thing, ...]
+_Pages = dict[str, Page | UserError]
 
 
 def offers(data: Path) -> dict[str, Callable[[], Sheet]]:
     """The splits of a VOC folder, each with the function that reads it; lists of a single class are no splits."""
-    if not any(data.glob("Annotations/*.xml")):
-        return {}
-    lists = [file for file in sorted(data.glob("ImageSets/Main/*.txt")) if not _of_one_class(file)]
-    if not (data / "ImageSets" / "Main").is_dir():
-        return {"train": partial(read_voc, data)}
-    return {file.stem: partial(read_voc, data, file) for file in lists}
+    splits = offered(data) or {}
+    return {split: partial(read_voc, data, part) for split, part in splits.items()}
 
 
-def _of_one_class(file: Path) -> bool:
-    """Whether this is a list like ``cat_train.txt``, in which each id is followed by 1, 0 or -1."""
-    lines = [line.split() for line in read_text(file).splitlines() if line.strip()]
-    return bool(lines) and all(len(words) > 1 and words[-1] in _FLAGS for words in lines)
-
-
-def read_voc(folder: Path, listing: Path | None = None) -> Sheet:
-    """Read the pictures that ``listing`` names, or all with an XML file; broken XML makes its picture unusable."""
-    pages = {file.stem: _attempt(file) for file in sorted(folder.glob("Annotations/*.xml"))}
-    files = _pictures(folder)
-    defects: list[Defect] = []
-    if listing is None:
-        stems = list(pages)
-        defects += [Defect(f"{f.name}", "picture without XML; left out") for s, f in files.items() if s not in pages]
+def read_voc(folder: Path, part: Path | str | None = None) -> Sheet:
+    """Read the pictures that a list names, those in the folder of a split, or all; broken XML makes one unusable."""
+    whole = arrange(folder)
+    defects = list(whole.defects)
+    pages: _Pages = {key: _attempt(key, files) for key, files in whole.pages.items()}
+    classes = _classes(folder, pages, defects)
+    if isinstance(part, Path):
+        keys = listed(part, whole, defects)
     else:
-        stems = _listed(listing, defects)
-    classes = _classes(folder, pages)
+        shelf = whole.split(part)
+        keys = list(shelf.pages)
+        bare = [files[0] for key, files in shelf.pictures.items() if key not in shelf.pages]
+        defects += [Defect(file.relative_to(folder).as_posix(), "picture without XML; left out") for file in bare]
     labels = {name: label for label, name in enumerate(classes)}
-    drafts = [_draft(stem, folder, pages, files, labels, defects) for stem in stems]
-    return Sheet(drafts, classes, tuple(range(len(classes))), defects, listing or folder)
+    drafts = [_draft(key, folder, pages.get(key), whole, labels, defects) for key in keys]
+    source = part if isinstance(part, Path) else folder / part if part else folder
+    return Sheet(drafts, classes, tuple(range(len(classes))), defects, source)
 
 
-def _pictures(folder: Path) -> dict[str, Path]:
-    found = sorted(file for file in folder.glob("JPEGImages/*") if file.suffix.lower() in SUFFIXES)
-    return {file.stem: file for file in reversed(found)}
+def _attempt(key: str, files: list[Path]) -> Page | UserError:
+    if len(files) > 1:
+        return UserError(f"expected one XML file for {key}, found {files[0]} and {files[1]}")
+    try:
+        return read_page(files[0])
+    except UserError as error:
+        return UserError(str(error).removeprefix(f"{files[0]}: "))
 
 
-def _listed(listing: Path, defects: list[Defect]) -> list[str]:
-    uses = Counter(line.strip() for line in read_text(listing).splitlines() if line.strip())
-    again = [stem for stem, times in uses.items() if times > 1]
-    defects += [Defect(f"{listing.name}: {stem}", "listed more than once; read once") for stem in again]
-    return list(uses)
-
-
-def _classes(folder: Path, pages: dict[str, _Page | UserError]) -> tuple[str, ...]:
+def _classes(folder: Path, pages: _Pages, defects: list[Defect]) -> tuple[str, ...]:
     given = folder / "classes.txt"
-    if given.is_file():
-        return tuple(dict.fromkeys(line.strip() for line in read_text(given).splitlines() if line.strip()))
-    sound = [page for page in pages.values() if isinstance(page, _Page)]
-    return tuple(sorted({thing.name for page in sound for thing in page.things if thing.name}))
+    if not given.exists():
+        sound = [page for page in pages.values() if isinstance(page, Page)]
+        return tuple(sorted({thing.name for page in sound for thing in page.things if thing.name}))
+    lines = [line for line in read_text(given).splitlines() if line.strip()]
+    names = [clean_name(line, f"class {number}")[0] for number, line in enumerate(lines)]
+    check_distinct(dict(enumerate(names)), given)
+    return tuple(names)
 
 
 def _draft(
-    stem: str,
-    folder: Path,
-    pages: dict[str, _Page | UserError],
-    files: dict[str, Path],
-    labels: dict[str, int],
-    defects: list[Defect],
+    key: str, folder: Path, page: Page | UserError | None, shelf: Shelf, labels: dict[str, int], defects: list[Defect]
 ) -> Draft:
-    name = f"Annotations/{stem}.xml"
-    draft = Draft(stem, name, files.get(stem, folder / "JPEGImages" / stem))
-    page = pages.get(stem)
+    files = shelf.pictures.get(key, [])
+    xml = shelf.pages[key][0].relative_to(folder).as_posix() if key in shelf.pages else key
+    draft = Draft(key, xml, files[0] if files else folder / key)
     if page is None:
-        draft.faults.append(Defect(stem, "listed, but Annotations has no XML of this name", fatal=True))
+        draft.faults.append(Defect(key, "listed, but there is no XML of this name", fatal=True))
     elif isinstance(page, UserError):
-        draft.faults.append(Defect(name, str(page), fatal=True))
-    if stem not in files:
-        draft.faults.append(Defect(stem, "XML without a picture of this name in JPEGImages", fatal=True))
-    if isinstance(page, _Page) and not draft.faults:
-        _fill(draft, page, files, labels, defects)
+        draft.faults.append(Defect(xml, str(page), fatal=True))
+    if not files:
+        draft.faults.append(Defect(key, "there is no picture of this name", fatal=True))
+    elif len(files) > 1:
+        draft = _chosen(draft, files, page)
+    if isinstance(page, Page) and not draft.faults:
+        _fill(draft, page, shelf, labels, defects)
     return draft
 
 
-def _fill(draft: Draft, page: _Page, files: dict[str, Path], labels: dict[str, int], defects: list[Defect]) -> None:
+def _chosen(draft: Draft, files: list[Path], page: Page | UserError | None) -> Draft:
+    """Of several pictures of one name that which ``<filename>`` says."""
+    named = [file for file in files if isinstance(page, Page) and file.name == _basename(page.filename)]
+    if len(named) == 1:
+        draft.file = named[0]
+    else:
+        found = " and ".join(file.name for file in files[:2])
+        draft.faults.append(Defect(draft.name, f"expected one picture of this name, found {found}", fatal=True))
+    return draft
+
+
+def _basename(name: str) -> str:
+    return name.replace("\\", "/").rpartition("/")[2]
+
+
+def _fill(draft: Draft, page: Page, shelf: Shelf, labels: dict[str, int], defects: list[Defect]) -> None:
     draft.stated = page.stated
-    named = page.filename.replace("\\", "/").rpartition("/")[2]
-    if Path(named).stem != draft.id and Path(named).stem in files:
+    folders, _, own = str(draft.id).rpartition("/")
+    named = Path(_basename(page.filename)).stem
+    if named != own and (f"{folders}/{named}" if folders else named) in shelf.pictures:
         defects.append(
             Defect(draft.name, "<filename> names another picture; paired with the one of the XML's own name")
         )
     for number, thing in enumerate(page.things, start=1):
         record = f"object {number}"
-        complaint = _complaint(thing)
-        if complaint:
-            defects.append(Defect(f"{draft.name}: {record}", complaint))
+        where = f"{draft.name}: {record}"
+        defects += [Defect(where, complaint) for complaint in thing.complaints]
+        fault = thing.fault
         if thing.name and thing.name not in labels:
-            what = f"class {thing.name!r} is not in classes.txt"
-            draft.faults.append(Defect(f"{draft.name}: {record}", what, fatal=True))
-        elif thing.name and thing.corners:
+            fault = f"class {thing.name!r} is not in classes.txt"
+        if fault:
+            draft.faults.append(Defect(where, fault, fatal=True))
+        elif thing.corners:
             draft.add(record, thing.corners, labels[thing.name], thing.difficult)
-
-
-def _complaint(thing: _Thing) -> str | None:
-    if not thing.name:
-        return "object without a name; dropped"
-    if thing.corners is None:
-        return "object without four numbers in <bndbox>; dropped"
-    return "class name with blanks around it; stripped" if thing.name != thing.raw_name else None
-
-
-def _attempt(file: Path) -> _Page | UserError:
-    try:
-        return _page(file)
-    except UserError as error:
-        return error
-
-
-def _page(file: Path) -> _Page:
-    from defusedxml.ElementTree import parse
-
-    try:
-        root = parse(file).getroot()
-    except (OSError, ParseError, ValueError, LookupError) as error:  # defusedxml's refusals are ValueErrors
-        raise UserError(f"expected XML that can be read and that declares no entities, found {error}") from error
-    if root is None or root.tag != "annotation":
-        raise UserError("expected an <annotation>, found another kind of XML")
-    return _Page(
-        filename=root.findtext("filename") or "",
-        stated=_stated(root),
-        things=tuple(_thing(element) for element in root.findall("object")),
-    )
-
-
-def _stated(root: Element) -> tuple[int, int] | None:
-    height, width = _number(root, "size/height"), _number(root, "size/width")
-    sound = height is not None and width is not None and 1 <= min(height, width) <= max(height, width) < math.inf
-    return (int(height), int(width)) if height and width and sound else None
-
-
-def _thing(element: Element) -> _Thing:
-    left, top, right, bottom = (_number(element, f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax"))
-    corners = None
-    if left is not None and top is not None and right is not None and bottom is not None:
-        corners = (left, top, right, bottom)
-    raw = element.findtext("name") or ""
-    return _Thing(
-        name=" ".join(raw.split()),
-        raw_name=raw,
-        corners=corners,
-        difficult=bool(_number(element, "difficult")),
-    )
-
-
-def _number(element: Element, path: str) -> float | None:
-    try:
-        return float(element.findtext(path) or "")
-    except ValueError:
-        return None

@@ -1,190 +1,138 @@
-"""YOLO annotations: a ``data.yaml`` that names the classes and splits, and one text file for each picture.
+"""YOLO annotations: a file that names the classes and splits, and one text file of rows for each picture.
 
-A row is ``class cx cy width height`` in fractions of the picture. A sixth number is a confidence and is ignored; a row
-of three or more points is a polygon and is replaced by its bounding box. The label file lies where the picture lies,
-with the last folder called ``images`` replaced by ``labels`` and the suffix by ``.txt``; a picture without one is
-background.
-Category ids are the class numbers, picture ids the paths inside the split's folder.
+A row is ``class cx cy width height`` in fractions of the picture. A sixth number between 0 and 1 is a confidence and is
+ignored; a row of three or more points is a polygon and is replaced by its bounding box; where ``kpt_shape`` is given
+the key points behind a box are ignored. A picture without a label file is background.
+Category ids are the class numbers, picture ids the paths inside the split's folder, or inside the data set where two
+folders of a split would share one.
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any
-
-import yaml
 
 from ladle.data.catalogue import Defect
-from ladle.data.drafts import Draft, Sheet, read_text
-from ladle.data.pictures import SUFFIXES, locate
+from ladle.data.documents import read_text
+from ladle.data.drafts import Draft, Sheet
+from ladle.data.yolo_labels import absolute, label_folder, label_of
+from ladle.data.yolo_layouts import Description, describe, find_description
+from ladle.data.yolo_pictures import Gathered, gather
+from ladle.data.yolo_rows import read_row
 from ladle.errors import UserError
 
 __all__ = ["offers", "read_yolo"]
 
-_SPLITS = ("train", "val", "test")
-_YAML = (".yaml", ".yml")
-_BOX_FIELDS = 5
-_POLYGON_FIELDS = 7
-_MOST_FRACTION = 2.0
-"""No box that is worth clipping has a centre or a side beyond this; larger numbers are pixels."""
+
+@dataclass
+class _Reading:
+    """What the label files of a split said: whose each is, pictures without one, and sixth numbers of rows."""
+
+    about: Description
+    defects: list[Defect]
+    owners: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
+    bare: int = 0
+    sixths: list[tuple[Draft, str, float]] = field(default_factory=list)
 
 
 def offers(data: Path) -> dict[str, Callable[[], Sheet]]:
-    """The splits of a YOLO folder or YAML file, each with the function that reads it."""
-    file = data if data.is_file() else _find_yaml(data)
-    if file is None:
-        return {}
-    document = _parse(file)
-    return {split: partial(read_yolo, file, split) for split in _SPLITS if document.get(split)}
-
-
-def _find_yaml(folder: Path) -> Path | None:
-    named = [folder / f"data{suffix}" for suffix in _YAML if (folder / f"data{suffix}").is_file()]
-    listing = [file for file in sorted(folder.glob("*.y*ml")) if file.suffix in _YAML]
-    found = named or [file for file in listing if "names:" in file.read_text(encoding="utf-8-sig", errors="replace")]
-    if len(found) > 1:
-        names = ", ".join(file.name for file in found)
-        raise UserError(f"{folder}: expected one YOLO file, found {names}: give the right one itself")
-    return found[0] if found else None
+    """The splits of a YOLO folder or of the file that describes it, each with the function that reads it."""
+    file = find_description(data)
+    return {split: partial(read_yolo, file, split) for split in describe(file).splits} if file is not None else {}
 
 
 def read_yolo(file: Path, split: str) -> Sheet:
-    """Read one split of a YOLO YAML file; a label file that breaks the format makes its picture unusable."""
-    document = _parse(file)
-    defects: list[Defect] = []
-    classes = _classes(document, file, defects)
-    drafts: list[Draft] = []
-    entries = document[split] if isinstance(document[split], list) else [document[split]]
-    places = [_place(str(entry), split, document, file) for entry in entries]
-    for place in places:
-        drafts += _from_folder(place, defects) if place.is_dir() else _from_list(place, file)
-    bare = sum(not _label_file(draft.file).is_file() for draft in drafts if not draft.faults)
-    for draft in drafts:
-        _fill(draft, len(classes), file.parent, defects)
-    notes = (f"{bare} of {len(drafts)} pictures have no label file and count as background",) if bare else ()
-    return Sheet(drafts, classes, tuple(range(len(classes))), defects, places[0] if len(places) == 1 else file, notes)
+    """Read one split of a YOLO data set; a label file that breaks the format makes its picture unusable."""
+    about = describe(file)
+    found = gather(about, split)
+    reading = _Reading(about, [*about.defects, *found.defects])
+    for draft in found.drafts:
+        _fill(draft, reading)
+    _judge_sixths(reading)
+    _check_labelled(found, reading)
+    _say_unpaired(found, reading)
+    notes = [*about.notes, *found.notes]
+    if reading.bare:
+        notes.append(f"{reading.bare} of {len(found.drafts)} pictures have no label file and count as background")
+    source = found.places[0] if len(found.places) == 1 else file
+    ids = tuple(range(len(about.classes)))
+    return Sheet(found.drafts, about.classes, ids, reading.defects, source, tuple(notes), form="center and size")
 
 
-def _parse(file: Path) -> dict[str, Any]:
-    try:
-        document = yaml.safe_load(file.read_bytes().decode("utf-8-sig"))
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"{file}: expected a YOLO data file, found YAML that cannot be read ({reason})") from error
-    if not isinstance(document, dict) or "names" not in document:
-        raise UserError(f"{file}: expected a YOLO data file with the keys 'names' and 'train', found no 'names'")
-    return document
-
-
-def _classes(document: dict[str, Any], file: Path, defects: list[Defect]) -> tuple[str, ...]:
-    names, count = document["names"], document.get("nc")
-    if isinstance(names, dict):
-        if set(names) != set(range(len(names))):
-            raise UserError(f"{file}: expected 'names' to number the classes from 0 without a gap, found {list(names)}")
-        names = [names[number] for number in range(len(names))]
-    if not isinstance(names, list) or not names:
-        raise UserError(f"{file}: expected class names under 'names', found {names!r}")
-    if count is not None and count != len(names):
-        defects.append(Defect(file.name, f"nc is {count}, but there are {len(names)} names; the names count"))
-    for name, times in Counter(map(str, names)).items():
-        if times > 1:
-            defects.append(Defect(f"{file.name}: class {name!r}", "name of several classes; kept apart", times))
-    return tuple(map(str, names))
-
-
-def _place(entry: str, split: str, document: dict[str, Any], file: Path) -> Path:
-    """The folder or list a split names: under ``path``, beside the YAML, or there after a stray ``../``."""
-    bases = [file.parent / str(document.get("path") or "."), file.parent]
-    options = [base / entry for base in bases] + [file.parent / entry.removeprefix("../")]
-    found = next((option for option in options if option.exists()), None)
-    if found is None:
-        raise UserError(
-            f"{file}: expected pictures for {split!r} at {options[0]}, found nothing: correct 'path' and {split!r}"
-        )
-    return found
-
-
-def _from_folder(folder: Path, defects: list[Defect]) -> list[Draft]:
-    files = [f for f in sorted(folder.rglob("*")) if f.suffix.lower() in SUFFIXES and not f.name.startswith(".")]
-    labels = _label_file(folder / "any").parent
-    if not labels.is_dir():
-        raise UserError(f"{folder}: expected its label files in {labels}, found no such folder")
-    paired = {_label_file(file) for file in files}
-    orphans = [file for file in sorted(labels.rglob("*.txt")) if file not in paired] if labels != folder else []
-    defects += [
-        Defect(f"{labels.name}/{f.relative_to(labels)}", "label file without a picture; ignored") for f in orphans
-    ]
-    return [Draft(name, name, file) for file in files for name in [file.relative_to(folder).as_posix()]]
-
-
-def _from_list(listing: Path, file: Path) -> list[Draft]:
-    names = filter(None, map(str.strip, read_text(listing).splitlines()))
-    return [_listed(name, listing, file) for name in names]
-
-
-def _listed(name: str, listing: Path, file: Path) -> Draft:
-    draft = Draft(name.removeprefix("./"), name, listing.parent / name)
-    try:
-        draft.file = locate(listing.parent, name)
-    except UserError as error:
-        try:
-            draft.file = locate(file.parent, name)
-        except UserError:
-            draft.faults.append(Defect(name, str(error).removeprefix(f"{name}: "), fatal=True))
-    return draft
-
-
-def _label_file(picture: Path) -> Path:
-    parts = list(picture.parts)
-    for place in range(len(parts) - 2, -1, -1):
-        if parts[place] == "images":
-            parts[place] = "labels"
-            break
-    return Path(*parts).with_suffix(".txt")
-
-
-def _fill(draft: Draft, classes: int, base: Path, defects: list[Defect]) -> None:
-    file = _label_file(draft.file)
+def _fill(draft: Draft, reading: _Reading) -> None:
     draft.fractions = True
-    if draft.faults or not file.is_file():
+    if draft.faults:
         return
-    draft.name = file.relative_to(base).as_posix() if file.is_relative_to(base) else str(file)
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
-        if not line.strip():
-            continue
-        record = f"line {number}"
-        try:
-            label, corners, complaint = _row(line.split(), classes)
-        except UserError as error:
-            draft.faults.append(Defect(f"{draft.name}: {record}", str(error), fatal=True))
-            continue
-        draft.add(record, corners, label)
-        if complaint:
-            defects.append(Defect(f"{draft.name}: {record}", complaint))
-
-
-def _row(words: list[str], classes: int) -> tuple[int, tuple[float, float, float, float], str | None]:
-    """Class, corners in fractions, and what is odd about one row."""
+    file = label_of(draft.file, reading.about.base)
+    if file is None:
+        reading.bare += 1
+        return
+    reading.owners[file] += 1
+    draft.name = _name(file, reading)
     try:
-        label, *values = map(float, words)
-    except ValueError as error:
-        raise UserError(f"expected numbers separated by blanks, found {' '.join(words)!r}") from error
-    if label not in range(classes):
-        raise UserError(f"expected a class from 0 to {classes - 1}, found {words[0]}")
-    if any(abs(value) > _MOST_FRACTION for value in values if math.isfinite(value)):
-        raise UserError(
-            f"expected fractions of the picture between 0 and 1, found {' '.join(words)!r}: are these pixels?"
-        )
-    complaint = None if words[0].isdecimal() else "class is no whole number; read as one"
-    if len(words) >= _POLYGON_FIELDS and len(words) % 2:
-        across, down = values[0::2], values[1::2]
-        return int(label), (min(across), min(down), max(across), max(down)), "polygon; its bounding box is used"
-    if len(words) not in (_BOX_FIELDS, _BOX_FIELDS + 1):
-        raise UserError(f"expected class, x, y, width and height, found {len(words)} fields")
-    x, y, width, height = values[:4]
-    complaint = complaint if len(words) == _BOX_FIELDS else "sixth number (a confidence); ignored"
-    return int(label), (x - width / 2, y - height / 2, x + width / 2, y + height / 2), complaint
+        text = read_text(file)
+    except UserError as error:
+        draft.faults.append(Defect(draft.name, str(error).removeprefix(f"{file}: "), fatal=True))
+        return
+    for number, line in enumerate(text.splitlines(), start=1):
+        words = line.split()
+        if words:
+            _add(words, f"line {number}", draft, reading)
+
+
+def _name(file: Path, reading: _Reading) -> str:
+    folder = absolute(reading.about.file.parent)
+    return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
+
+
+def _add(words: list[str], record: str, draft: Draft, reading: _Reading) -> None:
+    try:
+        row = read_row(words, len(reading.about.classes), reading.about.points)
+    except UserError as error:
+        draft.faults.append(Defect(f"{draft.name}: {record}", str(error), fatal=True))
+        return
+    draft.add(record, row.corners, row.label)
+    if row.sixth is not None:
+        reading.sixths.append((draft, record, row.sixth))
+    if row.complaint:
+        reading.defects.append(Defect(f"{draft.name}: {record}", row.complaint))
+
+
+def _judge_sixths(reading: _Reading) -> None:
+    """Sixth numbers are confidences if all lie between 0 and 1; otherwise no row with one can be trusted."""
+    odd = next((value for _, _, value in reading.sixths if not 0 <= value <= 1), None)
+    for draft, record, value in reading.sixths:
+        where = f"{draft.name}: {record}"
+        if odd is None:
+            reading.defects.append(Defect(where, "sixth number (a confidence); ignored"))
+        else:
+            what = (
+                f"expected a confidence between 0 and 1 as sixth number, found {value} here and {odd} in this split: "
+            )
+            draft.faults.append(Defect(where, f"{what}an angle? boxes that are turned are not read", fatal=True))
+
+
+def _check_labelled(found: Gathered, reading: _Reading) -> None:
+    """Refuse a split without a single label file, unless the folder for them is there: then all is background."""
+    sound = [draft for draft in found.drafts if not draft.faults]
+    if not sound or reading.bare < len(sound):
+        return
+    folder = absolute(sound[0].file).parent
+    expected = label_folder(folder, reading.about.base)
+    if expected == folder or not expected.is_dir():
+        absence = "none there, nor in a folder called labels" if expected == folder else "no such folder"
+        raise UserError(f"{found.places[0]}: expected its label files in {expected}, found {absence}")
+
+
+def _say_unpaired(found: Gathered, reading: _Reading) -> None:
+    """Record label files that belong to no picture, and those that belong to several."""
+    for file in found.labels:
+        if file not in reading.owners:
+            reading.defects.append(Defect(_name(file, reading), "label file without a picture; ignored"))
+    for file, pictures in reading.owners.items():
+        if pictures > 1:
+            what = f"label file of {pictures} pictures of one name; read for each of them"
+            reading.defects.append(Defect(_name(file, reading), what))

@@ -1,0 +1,124 @@
+"""Where the picture files lie that an annotation file or a list names."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ladle.data.folders import list_folder, pictures_of
+from ladle.data.pictures import locate
+from ladle.errors import UserError
+
+__all__ = ["Finder", "find_root"]
+
+_PROBES = 20
+_MOST_DROPPED = 4
+_MOST_SEARCHED = 500_000
+_LONGEST_NAME = 1000
+
+
+@dataclass(frozen=True)
+class Finder:
+    """Finds files by the names that annotations give them: below ``root``, less the first ``dropped`` folders.
+
+    With ``index`` - files by their last name - folders do not count at all.
+    """
+
+    root: Path
+    dropped: int = 0
+    index: dict[str, list[Path]] | None = None
+
+    def find(self, name: str) -> Path:
+        """The file called ``name``; raises UserError where there is none, several, or one outside ``root``."""
+        if len(name) > _LONGEST_NAME:
+            raise UserError(f"{name[:40]}…: expected a file name, found one of {len(name)} characters")
+        if self.index is None:
+            return locate(self.root, _without(name, self.dropped))
+        found = _alike(name, self.index.get(_parts(name)[-1], [])) if _parts(name) else []
+        if len(found) > 1:
+            places = " and ".join(path.relative_to(self.root).as_posix() for path in found[:2])
+            raise UserError(f"{name}: expected one picture of this name below {self.root}, found {places}")
+        return found[0] if found else locate(self.root, name)
+
+    @property
+    def note(self) -> str:
+        """What a reader of messages should know of how files are found; empty where nothing is unusual."""
+        if self.index is not None:
+            return f"pictures were found by their names alone, in the folders below {self.root}"
+        what = "the first folder" if self.dropped == 1 else f"the first {self.dropped} folders"
+        return f"{what} of the file names was passed over, to find them below {self.root}" if self.dropped else ""
+
+
+def find_root(roots: Sequence[Path], names: Sequence[str], below: Path | None = None) -> Finder:
+    """How to find files of these names: the way that finds most of the first twenty; of several, the first.
+
+    Tried are the names below each of ``roots``; where that does not find most, the names without their first folder,
+    and so on; then anywhere ``below``.
+    """
+    probes = list(names[:_PROBES])
+    places = [root for root in roots if root.is_dir()]
+    plain, most = _best([Finder(root) for root in places], probes)
+    for dropped in range(1, _MOST_DROPPED + 1):
+        if 2 * most >= len(probes):
+            return plain
+        shorter, hits = _best([Finder(root, dropped) for root in places], probes)
+        if 2 * hits > len(probes):
+            return shorter
+    anywhere = Finder(below, index=_index(below)) if below is not None and below.is_dir() else plain
+    return anywhere if 2 * _hits(anywhere, probes) > len(probes) else plain
+
+
+def _index(folder: Path) -> dict[str, list[Path]]:
+    index: dict[str, list[Path]] = defaultdict(list)
+    try:
+        files = list_folder(folder, _MOST_SEARCHED).files
+    except UserError:  # a folder that cannot be searched holds nothing that can be found
+        return {}
+    for file in pictures_of(files):
+        index[file.name].append(file)
+    return dict(index)
+
+
+def _best(finders: Sequence[Finder], names: Sequence[str]) -> tuple[Finder, int]:
+    hits = [_hits(finder, names) for finder in finders]
+    return finders[hits.index(max(hits))], max(hits)
+
+
+def _hits(finder: Finder, names: Sequence[str]) -> int:
+    return sum(_finds(finder, name) for name in names)
+
+
+def _finds(finder: Finder, name: str) -> bool:
+    try:
+        return finder.find(name).is_file()
+    except (UserError, OSError):
+        return False
+
+
+def _parts(name: str) -> tuple[str, ...]:
+    return PurePosixPath(name.replace("\\", "/")).parts
+
+
+def _without(name: str, folders: int) -> str:
+    """The name less its first folders; a name that is absolute or steps up keeps them, and is refused later."""
+    parts = _parts(name)
+    if not folders or not parts or ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
+        return name
+    return "/".join(parts[min(folders, len(parts) - 1) :])
+
+
+def _alike(name: str, candidates: list[Path]) -> list[Path]:
+    """Those of the candidates whose last folders agree best with those of the name."""
+    wanted = _parts(name)[::-1]
+    if ".." in wanted or name.startswith(("/", "\\")) or ":" in wanted[-1]:
+        return []
+    agreement = [_common(wanted, candidate.parts[::-1]) for candidate in candidates]
+    return [path for path, common in zip(candidates, agreement, strict=True) if common == max(agreement)]
+
+
+def _common(first: Sequence[str], second: Sequence[str]) -> int:
+    return next(
+        (n for n, (a, b) in enumerate(zip(first, second, strict=False)) if a != b), min(len(first), len(second))
+    )

@@ -1,0 +1,137 @@
+"""Where Pascal VOC data sets keep their XML files, their pictures and their lists.
+
+An XML file and a picture belong together when their paths are the same but for the suffix and for folders that only
+say what is in them, such as ``Annotations`` and ``JPEGImages``. So pictures may lie in folders of their own, or beside
+the XML files, in one folder or in one for each split.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ladle.data.catalogue import Defect
+from ladle.data.documents import read_text
+from ladle.data.folders import is_companion, list_folder, pictures_of
+from ladle.data.pictures import SUFFIXES
+
+__all__ = ["Shelf", "arrange", "listed", "lists", "offered"]
+
+_XML_FOLDERS = ("Annotations", "annotations", "Annotation", "annotation", "xmls", "xml")
+_PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "jpegimages", "imgs", "img")
+_SAYS_NOTHING = frozenset(name.lower() for name in (*_XML_FOLDERS, *_PICTURE_FOLDERS))
+_SPLIT = re.compile(r"(train|training|trainval|val|valid|validation|test)\d*", re.IGNORECASE)
+_FLAGS = frozenset({"-1", "0", "1"})
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """The XML files and the pictures of a data set by their keys, and what was odd on the way to them."""
+
+    pages: dict[str, list[Path]]
+    pictures: dict[str, list[Path]]
+    defects: tuple[Defect, ...]
+
+    def split(self, name: str | None) -> Shelf:
+        """What lies in the folder of one split; all of it for None."""
+        if name is None:
+            return self
+        parts = [
+            {key: files for key, files in found.items() if key.startswith(f"{name}/")}
+            for found in (self.pages, self.pictures)
+        ]
+        return Shelf(parts[0], parts[1], self.defects)
+
+
+def offered(data: Path) -> dict[str, Path | str | None] | None:
+    """The splits of a VOC folder and what makes each of them up; None where there is no VOC data set.
+
+    That is a list, the name of a folder, or nothing where all files are one split.
+    """
+    xml = _first(data, _XML_FOLDERS)
+    if xml is None or not _has_xml(xml):
+        names = [folder.name for folder in _folders(data) if _SPLIT.fullmatch(folder.name) and _has_xml(folder)]
+        return {name: name for name in names} or ({"train": None} if _holds_xml(data) else None)
+    if found := lists(data):
+        return {file.stem: file for file in found}
+    inner = [folder.name for folder in _folders(xml) if _SPLIT.fullmatch(folder.name)]
+    return {name: name for name in inner} or {"train": None}
+
+
+def _first(data: Path, names: Iterable[str]) -> Path | None:
+    return next((data / name for name in names if (data / name).is_dir()), None)
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*")) if path.is_dir() and not is_companion(path.name)]
+
+
+def _has_xml(folder: Path) -> bool:
+    """Whether XML files lie in a folder or in those just below it."""
+    return any(_holds_xml(place) for place in (folder, *_folders(folder)))
+
+
+def _holds_xml(folder: Path) -> bool:
+    return any(not is_companion(file.name) for file in folder.glob("*.xml"))
+
+
+def lists(data: Path) -> list[Path]:
+    """The lists of a VOC folder that are splits: lists of a single class are none."""
+    files = [file for file in sorted(data.glob("ImageSets/Main/*.txt")) if not is_companion(file.name)]
+    return [file for file in files if not _of_one_class(file, data)]
+
+
+def _of_one_class(file: Path, data: Path) -> bool:
+    """Whether this is a list like ``cat_train.txt``, in which each id is followed by 1, 0 or -1."""
+    lines = [line for line in read_text(file).splitlines() if line.strip()]
+    words = [line.split() for line in lines]
+    flagged = bool(lines) and all(len(found) > 1 and found[-1] in _FLAGS for found in words)
+    return flagged and not (data / "Annotations" / f"{lines[0].strip()}.xml").exists()
+
+
+def arrange(data: Path) -> Shelf:
+    """Find all XML files and pictures of a VOC folder, and give each its key."""
+    xml = _first(data, _XML_FOLDERS)
+    xml = xml if xml is not None and _has_xml(xml) else data
+    pictures = data if xml == data else _first(data, _PICTURE_FOLDERS) or data
+    sought = list_folder(xml)
+    seen = sought if pictures == xml else list_folder(pictures)
+    pages = [file for file in sought.files if file.suffix.lower() == ".xml"]
+    defects = dict.fromkeys((*sought.defects, *seen.defects))
+    return Shelf(_keyed(pages, xml), _keyed(pictures_of(seen.files), pictures), tuple(defects))
+
+
+def _keyed(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in files:
+        *folders, name = file.relative_to(root).with_suffix("").parts
+        found["/".join([*(part for part in folders if part.lower() not in _SAYS_NOTHING), name])].append(file)
+    return dict(found)
+
+
+def listed(listing: Path, shelf: Shelf, defects: list[Defect]) -> list[str]:
+    """The keys that a list names, each once: with or without suffix, ``./`` and the folder of the pictures."""
+    keys: dict[str, int] = {}
+    for line in map(str.strip, read_text(listing).splitlines()):
+        if line and not is_companion(PurePosixPath(line).name):
+            key = _key(line, shelf)
+            keys[key] = keys.get(key, 0) + 1
+        elif line:
+            defects.append(Defect(f"{listing.name}: {line}", "companion file of an operating system; left out"))
+    again = [key for key, times in keys.items() if times > 1]
+    defects += [Defect(f"{listing.name}: {key}", "listed more than once; read once") for key in again]
+    return list(keys)
+
+
+def _key(line: str, shelf: Shelf) -> str:
+    path = PurePosixPath(line.replace("\\", "/"))
+    if line in shelf.pages or path.is_absolute() or ".." in path.parts:
+        return line
+    name = path.stem if path.suffix.lower() in SUFFIXES | {".xml"} else path.name
+    *folders, _ = path.parts or ("",)
+    folders = [part for part in folders if part.lower() not in _SAYS_NOTHING]
+    options = ["/".join([*folders[start:], name]) for start in range(len(folders) + 1)]
+    return next((option for option in options if option in shelf.pages), options[0])

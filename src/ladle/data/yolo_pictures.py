@@ -1,0 +1,131 @@
+"""Which pictures a split of a YOLO data set has: those below its folders, and those that its lists name."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+
+from ladle.data.catalogue import Defect
+from ladle.data.documents import read_text
+from ladle.data.drafts import Draft
+from ladle.data.finding import find_root
+from ladle.data.folders import is_companion, list_folder, pictures_of
+from ladle.data.yolo_labels import absolute, label_folder
+from ladle.data.yolo_layouts import CLASS_LISTS, DARKNET, Description
+from ladle.errors import UserError
+
+__all__ = ["Gathered", "gather", "place_of"]
+
+
+@dataclass
+class Gathered:
+    """The pictures of a split, the folders or lists they come from, label files that may be theirs, and remarks."""
+
+    drafts: list[Draft] = field(default_factory=list)
+    places: list[Path] = field(default_factory=list)
+    labels: list[Path] = field(default_factory=list)
+    defects: list[Defect] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+
+def gather(about: Description, split: str) -> Gathered:
+    """Find the pictures of a split, each once and with an id of its own; raises UserError for a missing place."""
+    found = Gathered([], [place_of(entry, split, about) for entry in about.splits[split]])
+    found.notes += _overlaps(found.places, split, about)
+    for place in found.places:
+        found.drafts += _of_folder(place, about, found) if place.is_dir() else _of_list(place, about, found)
+    found.drafts = _once(found, about)
+    return found
+
+
+def place_of(entry: str, split: str, about: Description) -> Path:
+    """The folder or list a split names: under ``path``, beside the file, or there after a stray ``../``."""
+    beside = about.file.parent
+    names = dict.fromkeys((entry, entry.replace("\\", "/")))
+    options = [base / name for name in names for base in (about.base, beside)]
+    options += [beside / name.removeprefix("../") for name in names]
+    parts = PurePosixPath(entry.replace("\\", "/")).parts
+    if about.file.suffix == DARKNET:  # its paths are relative to a folder above
+        options += [beside.joinpath(*parts[start:]) for start in range(1, len(parts)) if ".." not in parts[start:]]
+    found = next((option for option in options if _exists(option)), None)
+    if found is None:
+        raise UserError(
+            f"{about.file}: expected pictures for {split!r} at {options[0]}, found nothing: "
+            f"correct 'path' and {split!r}"
+        )
+    return found
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except (OSError, ValueError):  # a name too long, or with a null byte in it
+        return False
+
+
+def _overlaps(places: Sequence[Path], split: str, about: Description) -> Iterator[str]:
+    """Say which other splits lie in the same folders or lists."""
+    mine = [os.path.realpath(place) for place in places]
+    for other in about.splits:
+        try:
+            theirs = [os.path.realpath(place_of(entry, other, about)) for entry in about.splits[other]]
+        except UserError:
+            continue
+        if other != split and mine == theirs:
+            yield f"{split!r} and {other!r} are the same pictures"
+        elif other != split and any(_holds(a, b) or _holds(b, a) for a in mine for b in theirs):
+            yield f"{split!r} and {other!r} share pictures: one lies in a folder of the other"
+
+
+def _holds(folder: str, other: str) -> bool:
+    return folder == other or other.startswith(folder + os.sep)
+
+
+def _of_folder(folder: Path, about: Description, found: Gathered) -> list[Draft]:
+    listing = list_folder(folder)
+    found.defects += listing.defects
+    labels = label_folder(folder, about.base)
+    beside = listing.files if labels == absolute(folder) else ()
+    apart = list_folder(labels).files if labels.is_dir() and not beside else ()
+    found.labels += [absolute(file) for file in (*beside, *apart) if _may_be_label(file)]
+    files = pictures_of(listing.files)
+    return [Draft(name, name, file) for file in files for name in [file.relative_to(folder).as_posix()]]
+
+
+def _may_be_label(file: Path) -> bool:
+    name = file.name.lower()
+    return file.suffix.lower() == ".txt" and name not in CLASS_LISTS and not name.startswith("readme")
+
+
+def _of_list(listing: Path, about: Description, found: Gathered) -> list[Draft]:
+    lines = [line for line in map(str.strip, read_text(listing).splitlines()) if line]
+    names = [line for line in lines if not is_companion(PurePosixPath(line.replace("\\", "/")).name)]
+    if len(names) < len(lines):
+        what = "companion file of an operating system; left out"
+        found.defects.append(Defect(listing.name, what, len(lines) - len(names)))
+    top = f"{absolute(listing.parent)}{os.sep}"
+    names = [name.removeprefix(top) for name in names]  # an absolute name that stays in the folder
+    finder = find_root(list(dict.fromkeys((listing.parent, about.base, about.file.parent))), names)
+    found.notes += [finder.note] if finder.note else []
+    drafts = [Draft(name.replace("\\", "/").removeprefix("./"), name, listing.parent / name) for name in names]
+    for draft in drafts:
+        try:
+            draft.file = finder.find(draft.name)
+        except UserError as error:
+            draft.faults.append(Defect(draft.name, str(error).removeprefix(f"{draft.name}: "), fatal=True))
+    return drafts
+
+
+def _once(found: Gathered, about: Description) -> list[Draft]:
+    """Every file once; where two would share an id, all have their paths inside the data set."""
+    first: dict[Path, Draft] = {}
+    for draft in found.drafts:
+        if first.setdefault(absolute(draft.file), draft) is not draft:
+            found.defects.append(Defect(draft.name, "picture listed more than once; read once"))
+    if len({draft.id for draft in first.values()}) == len(first):
+        return list(first.values())
+    base = absolute(about.base)
+    inside = {file: file.relative_to(base) if file.is_relative_to(base) else file for file in first}
+    return [replace(draft, id=inside[file].as_posix()) for file, draft in first.items()]

@@ -1,0 +1,92 @@
+"""One row of a YOLO label file: a class and a box, a polygon, four corners, or a box with key points."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+from ladle.data.shapes import Corners, hull
+from ladle.data.values import number, shown, whole
+from ladle.errors import UserError
+
+__all__ = ["KeyPoints", "Row", "read_row"]
+
+_BOX_FIELDS = 5
+_POLYGON_FIELDS = 7
+_LONGEST_CLASS = 9
+_NOWHERE = (math.nan, math.nan, math.nan, math.nan)
+_MOST_FRACTION = 2.0
+"""No box that is worth clipping has a center or a side beyond this; larger numbers are pixels."""
+
+
+class KeyPoints(NamedTuple):
+    """What ``kpt_shape`` in a YOLO file says: how many key points follow each box, of how many numbers each."""
+
+    points: int
+    numbers: int
+
+
+class Row(NamedTuple):
+    """A class, corners in fractions of the picture, what is odd about the row, and its sixth number if it has one."""
+
+    label: int
+    corners: Corners
+    complaint: str | None = None
+    sixth: float | None = None
+
+
+def read_row(words: list[str], classes: int, points: KeyPoints | None) -> Row:
+    """Read the words of one row; raises UserError, without the file's name, for what is no row."""
+    numbers = [number(word) for word in words]
+    found = [value for value in numbers[1:] if value is not None]
+    if None in numbers:
+        raise UserError(f"expected numbers separated by blanks, found {_shown(words)}")
+    label = _label(words[0], classes)
+    if points is not None and len(words) != _BOX_FIELDS:
+        return _pose(label, found, points)
+    if any(abs(value) > _MOST_FRACTION for value in found[:4] if math.isfinite(value)):
+        raise UserError(f"expected fractions of the picture between 0 and 1, found {_shown(words)}: are these pixels?")
+    complaint = None if words[0].isdecimal() else "class is no whole number; read as one"
+    if len(words) == _BOX_FIELDS:
+        return Row(label, _box(found), complaint)
+    if len(words) == _BOX_FIELDS + 1:
+        return Row(label, _box(found), None, sixth=found[-1])
+    return Row(label, _polygon(found, words), "polygon; its bounding box is used")
+
+
+def _label(word: str, classes: int) -> int:
+    label = int(word) if word.isascii() and word.isdecimal() and len(word) <= _LONGEST_CLASS else whole(word)
+    if label is None or not 0 <= label < classes:
+        raise UserError(f"expected a class from 0 to {classes - 1}, found {shown(word)}")
+    return label
+
+
+def _box(values: list[float]) -> Corners:
+    x, y, width, height = values[:4]
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
+
+
+def _pose(label: int, values: list[float], points: KeyPoints) -> Row:
+    expected = _BOX_FIELDS + points.points * points.numbers
+    if len(values) + 1 != expected:
+        raise UserError(f"expected {expected} fields for kpt_shape {list(points)}, found {len(values) + 1}")
+    if any(abs(value) > _MOST_FRACTION for value in values[:4] if math.isfinite(value)):
+        raise UserError("expected fractions of the picture between 0 and 1 in the box: are these pixels?")
+    return Row(label, _box(values), "key points; ignored")
+
+
+def _polygon(values: list[float], words: list[str]) -> Corners:
+    if len(words) < _POLYGON_FIELDS or len(words) % 2 == 0:
+        raise UserError(
+            f"expected class, x, y, width and height, found {len(words)} fields: "
+            "for key points data.yaml needs kpt_shape"
+        )
+    if len(words) == _POLYGON_FIELDS and words[-1].isdecimal() and 0 <= values[-2] <= 1:
+        raise UserError(f"expected a box or a polygon, found {_shown(words)}: a box with a confidence and a number?")
+    if any(abs(value) > _MOST_FRACTION for value in values if math.isfinite(value)):
+        raise UserError(f"expected fractions of the picture between 0 and 1, found {_shown(words)}: are these pixels?")
+    return hull(values) or _NOWHERE
+
+
+def _shown(words: list[str]) -> str:
+    return shown(" ".join(words))
