@@ -21,7 +21,8 @@ class Picture:
     ``height`` and ``width`` are those of the file after its EXIF rotation, whatever the annotations claim. Where
     ``upright`` is False the annotations are in the stored, unrotated frame, and so are ``height`` and ``width``: the
     rotation must not be applied. Labels count from 0 without gaps; ``crowd`` marks regions to be ignored (COCO
-    ``iscrowd``, VOC ``difficult``). Every box is finite, inside the picture and has sides of half a pixel or more.
+    ``iscrowd``, VOC ``difficult``). ``deep`` pictures have 16 bits a channel. Every box is finite, inside the picture
+    and has sides of half a pixel or more.
     """
 
     id: int | str
@@ -32,6 +33,7 @@ class Picture:
     labels: Int64[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
     upright: bool = True
+    deep: bool = False
 
     @property
     def areas(self) -> Float32[np.ndarray, " n"]:
@@ -79,7 +81,11 @@ class Catalogue:
         """Say in a few lines what was read, what was remarked, and what was repaired or left out."""
         boxes = sum(len(picture.boxes) for picture in self.pictures)
         head = f"{self.source}: {len(self)} pictures, {boxes} boxes, {len(self.classes)} classes"
-        return "\n".join([head, *(f"  note: {note}" for note in self.notes), *_lines(self.defects)])
+        return "\n".join([head, *(f"  note: {note}" for note in self.notes), *(f"  {act}" for act in self.acts())])
+
+    def acts(self) -> list[str]:
+        """A line for every kind of repair and of pictures left out: how often and where."""
+        return _lines(self.defects)
 
 
 def _lines(defects: tuple[Defect, ...]) -> list[str]:
@@ -91,4 +97,4 @@ def _lines(defects: tuple[Defect, ...]) -> list[str]:
 
 def _line(what: str, fatal: bool, kind: list[Defect]) -> str:
     places = ", ".join(defect.file for defect in kind[:_EXAMPLES]) + (", …" if len(kind) > _EXAMPLES else "")
-    return f"  {'left out: ' if fatal else ''}{sum(defect.count for defect in kind)} × {what} ({places})"
+    return f"{'left out: ' if fatal else ''}{sum(defect.count for defect in kind)} × {what} ({places})"

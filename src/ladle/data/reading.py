@@ -13,7 +13,7 @@ from ladle.data.drafts import Sheet
 from ladle.data.repairs import OnDefect, settle
 from ladle.errors import UserError
 
-__all__ = ["Format", "detect_format", "read", "splits"]
+__all__ = ["Format", "detect_format", "meant", "read", "splits"]
 
 Format = Literal["coco", "yolo", "voc"]
 
@@ -40,8 +40,9 @@ def read(
     ``test``; a year after the name (``train2017``) may be left out; a JSON file is one split, whatever is asked.
     """
     source = Path(data)
-    reader, note = _choose(source, split, _offers(source))
-    sheet = reader()
+    offered = _offers(source)
+    name, note = _choose(source, split, offered)
+    sheet = offered[name]()
     notes = (note, *sheet.notes) if note else sheet.notes
     return settle(replace(sheet, notes=notes), on_defect, on_defect == "skip" if decode is None else decode)
 
@@ -49,6 +50,15 @@ def read(
 def splits(data: Path | str) -> tuple[str, ...]:
     """The splits a data set offers, by their own names, training first."""
     return tuple(_offers(Path(data)))
+
+
+def meant(data: Path | str, split: str) -> tuple[str, str]:
+    """The own name of the split that is read as ``split``, and a remark where that is another one, else "".
+
+    Raises UserError where there is none.
+    """
+    source = Path(data)
+    return _choose(source, split, _offers(source))
 
 
 def detect_format(data: Path | str) -> Format:
@@ -80,16 +90,15 @@ def _offers(source: Path) -> _Readers:
     return {name: offered[name] for name in [*sorted(known, key=_ORDER.index), *(n for n in offered if n not in known)]}
 
 
-def _choose(source: Path, split: str, offered: _Readers) -> tuple[Callable[[], Sheet], str]:
-    """The reader of the split that ``split`` means, and a remark where that one has another name."""
+def _choose(source: Path, split: str, offered: _Readers) -> tuple[str, str]:
     if source.suffix.lower() == ".json":
-        ((name, reader),) = offered.items()
-        return reader, "" if name == split else f"{source.name} is one split by itself and is read as {split!r}"
+        (name,) = offered
+        return name, "" if name == split else f"{source.name} is one split by itself and is read as {split!r}"
     for wanted in (split, *_STAND_INS) if split == "val" else (split,):
         matches = [wanted] if wanted in offered else [name for name in offered if name.rstrip("0123456789") == wanted]
         if len(matches) > 1:
             raise UserError(f"{source}: expected one split {wanted!r}, found {', '.join(matches)}: name one of them")
         if matches:
             note = "" if wanted == split else f"there is no split 'val'; {matches[0]!r} stands in for it"
-            return offered[matches[0]], note
+            return matches[0], note
     raise UserError(f"{source}: expected a split {split!r}, found {', '.join(offered)}: name one of these")

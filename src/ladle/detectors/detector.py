@@ -31,7 +31,8 @@ class DetectorSpec:
     ``classes`` are in label order, ``category_ids`` are the data set's own ids of these classes, for results files.
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
     ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` normalises
-    the pyramid. ``imgsz`` is the long side it was trained at.
+    the pyramid. ``imgsz`` is the long side it was trained at, ``value_range`` are the values of 16-bit channels that
+    were black and white to it.
     """
 
     name: str
@@ -47,6 +48,7 @@ class DetectorSpec:
     neck_norm: bool = False
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    value_range: tuple[int, int] = (0, 65535)
 
     @property
     def strides(self) -> tuple[int, ...]:

@@ -48,6 +48,8 @@ class Run:
         workers: processes that load pictures; by default none on the CPU, else up to 8.
         cache: keep decoded pictures in memory.
         on_defect: what to do about defects of the data: ``repair`` them, ``skip`` the picture, or ``raise``.
+        value_range: values of 16-bit pictures that become black and white, such as ``0,4095``; by default the fewest
+            bits of a sensor that hold all values of training and validation.
         seed: of the first weights, the order and the views of the pictures.
         patience: stop after so many epochs without a better AP.
         eval_every: epochs between evaluations.
@@ -83,6 +85,7 @@ class Run:
     workers: int | None = None
     cache: bool = False
     on_defect: Literal["repair", "skip", "raise"] = "repair"
+    value_range: str | None = None
     seed: int = 0
     patience: int | None = None
     eval_every: int = 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ladle.data.loader import Loader, make_loader
-from ladle.data.sources import CatalogueSource, Source
+from ladle.data.sources import Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
 from ladle.evaluation import Evaluation
 from ladle.objectives import stage_names
@@ -23,9 +23,9 @@ from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_strength, hire
+from ladle.recipes.preflight import check_norms, check_strength, hire
 from ladle.recipes.scoring import Examiner
-from ladle.recipes.sources import open_source
+from ladle.recipes.sources import supply
 from ladle.visual import draw_history
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ class _Prepared(NamedTuple):
     lineup: Lineup
     pictures: Source
     val: Source
+    said: list[str]
 
     def examiner(self) -> Examiner:
         run = self.job.run
@@ -67,6 +68,7 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     from ladle.engine import launch
 
     ready = _prepare(job)
+    job = ready.job
     for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready)):
         say(line, job.run.quiet)
     # A run that was stopped in its first epoch has nothing to go on from: it begins again.
@@ -96,11 +98,14 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
 
 def _prepare(job: Job) -> _Prepared:
     imgsz = detector_spec(job.student, (), imgsz=job.run.imgsz).imgsz
-    pictures, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
+    pictures, val, value_range, said = supply(job.data, job.run, imgsz)
     lineup = line_up(job, pictures.classes, pictures.category_ids)
+    if value_range is not None:
+        job = replace(job, run=replace(job.run, value_range="{},{}".format(*value_range)))
+        lineup = lineup.seeing(value_range)
     for spec in lineup.specs.values():
-        spec.build()
-    ready = _Prepared(job, lineup, pictures, val)
+        check_norms(spec, job.run)
+    ready = _Prepared(job, lineup, pictures, val, said)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
@@ -153,15 +158,14 @@ def _save(network: nn.Module, path: Path) -> None:
 def _about(ready: _Prepared) -> list[str]:
     """What is learnt from, and who learns."""
     job, classes = ready.job, len(ready.pictures.classes)
-    repaired = [
-        f"          {source.catalogue.summary()} (`ladle check {job.data}` lists everything)"
-        for source in (ready.pictures, ready.val)
-        if isinstance(source, CatalogueSource) and source.catalogue.defects
-    ]
     sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {classes} classes"
+    step = job.run.batch * job.run.devices
+    few = [f"note: a step takes {step} pictures, more than there are: some are taken several times"]
+    told = [*(few if len(ready.pictures) < step else []), *ready.said]
     return [
         f"data      {job.data}: {sizes}",
-        *repaired,
+        *(" " * 10 + line for line in told),
+        *([f"          `ladle check {job.data}` lists everything"] if told else []),
         *(f"{name:<9} {_who(spec)}" for name, spec in ready.lineup.specs.items()),
     ]
 
@@ -181,8 +185,22 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
         return [f"teacher   {teacher.spec.name}, not tried: it knows other classes, its features alone count ({file})"]
     ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
-    strength = "unknown AP: the validation pictures hold no object" if math.isnan(ap) else f"{100 * ap:.1f} AP"
-    return [f"teacher   {teacher.spec.name}, {strength} on a sample of the validation pictures ({file})"]
+    strength = f"{100 * ap:.1f} AP on a sample of the validation pictures"
+    if math.isnan(ap):
+        strength = "not tried: the sample of validation pictures holds no object"
+    return [f"teacher   {teacher.spec.name}, {strength} ({file})", *_about_values(ready, teacher.spec)]
+
+
+def _about_values(ready: _Prepared, teacher: DetectorSpec) -> list[str]:
+    """Whether the teacher was trained on images of 16 bits that were read in another way."""
+    mine = ready.lineup.specs["student"].value_range
+    if ready.job.run.value_range is None or teacher.value_range == mine:
+        return []
+    theirs = "{},{}".format(*teacher.value_range)
+    return [
+        f"          note: it was trained with --value-range {theirs}, and sees these pictures with "
+        f"{ready.job.run.value_range}; --value-range {theirs} shows them as it knows them"
+    ]
 
 
 def _about_lessons(ready: _Prepared) -> list[str]:

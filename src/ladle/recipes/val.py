@@ -12,7 +12,7 @@ from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Run
 from ladle.recipes.scoring import Examiner
-from ladle.recipes.sources import open_source
+from ladle.recipes.sources import open_source, remarks
 
 __all__ = ["val"]
 
@@ -26,6 +26,7 @@ def val(
     workers: int = 0,
     device: Device = "auto",
     out: str | None = None,
+    value_range: str | None = None,
 ) -> Evaluation:
     """Score a trained detector: COCO's twelve numbers, the AP of every class, and plots.
 
@@ -38,16 +39,21 @@ def val(
         workers: processes that load pictures.
         device: ``auto``, ``cpu`` or ``cuda``.
         out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``.
+        value_range: values of 16-bit pictures that become black and white; by default what the detector was trained
+            with.
     """
     detector = load_detector(model)
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
-    source = open_source(data, split, Run(), side)
+    run = Run(value_range=value_range if value_range is not None else "{},{}".format(*spec.value_range))
+    source = open_source(data, split, run, side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
             f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
             "no class has the same name"
         )
+    for line in remarks(source, split, side):
+        say(line)
     examiner = Examiner(source, side, batch, workers)
     score = examiner(detector.to(find_device(device)))
 
