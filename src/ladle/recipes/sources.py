@@ -59,7 +59,7 @@ def supply(data: str, run: Run, imgsz: int) -> Supply:
     found = obstacles(splits, imgsz)
     if found:
         raise UserError(f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {data}` tells more)")
-    said = [f"note: {note}" for note in (*differences(splits), *_copies(splits))]
+    said = [f"note: {note}" for note in (*_few(run, len(train)), *differences(splits), *_copies(splits))]
     value_range = None
     if any(picture.deep for split in splits.values() for picture in split.pictures):
         value_range, sentence = _range(run, splits)
@@ -97,6 +97,12 @@ def _range(run: Run, splits: Mapping[str, Catalogue]) -> tuple[ValueRange, str]:
         return parse_range(run.value_range), ""
     say("looking for the largest value of all pictures with 16 bits a channel (--value-range spares that)", run.quiet)
     return range_of(values_of([*splits.values()]))
+
+
+def _few(run: Run, pictures: int) -> list[str]:
+    step = run.batch * run.devices
+    found = f"a step takes {step} pictures, more than the {pictures} of train: some are taken several times in it"
+    return [found] if pictures < step else []
 
 
 def _copies(splits: Mapping[str, Catalogue]) -> list[str]:

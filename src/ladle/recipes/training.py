@@ -159,13 +159,10 @@ def _about(ready: _Prepared) -> list[str]:
     """What is learnt from, and who learns."""
     job, classes = ready.job, len(ready.pictures.classes)
     sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {classes} classes"
-    step = job.run.batch * job.run.devices
-    few = [f"note: a step takes {step} pictures, more than there are: some are taken several times"]
-    told = [*(few if len(ready.pictures) < step else []), *ready.said]
     return [
         f"data      {job.data}: {sizes}",
-        *(" " * 10 + line for line in told),
-        *([f"          `ladle check {job.data}` lists everything"] if told else []),
+        *(" " * 10 + line for line in ready.said),
+        *([f"          `ladle check {job.data}` lists everything"] if ready.said else []),
         *(f"{name:<9} {_who(spec)}" for name, spec in ready.lineup.specs.items()),
     ]
 
