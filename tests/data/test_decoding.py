@@ -1,5 +1,7 @@
 """Images are decoded side by side as far as a budget of memory allows."""
 
+import os
+from collections import Counter
 from pathlib import Path
 from threading import Barrier, Lock
 
@@ -11,30 +13,35 @@ from ladle.data import decoding
 from ladle.data.catalogue import Catalogue, Picture
 from ladle.data.decoding import bounded, values_of
 
-COST = 10 * 10 * 14
+COST = 10 * 10 * 12
 """Bytes that an image of 10 x 10 is taken for."""
 
 
-def most_at_once(budget, sizes):
-    """The most images in work at the same time, and the most bytes."""
-    lock, now, most = Lock(), [], [0, 0]
+def at_once(budget, sizes):
+    """The threads that work on images of each size, with the most of them at the same time."""
+    lock, now, most = Lock(), Counter(), Counter()
 
     def work(place):
         with lock:
-            now.append(sizes[place][0] * sizes[place][1] * 14)
-            most[0], most[1] = max(most[0], len(now)), max(most[1], sum(now))
+            now[sizes[place]] += 1
+            most[sizes[place]] = max(most[sizes[place]], now.total())
         sum(range(20_000))
         with lock:
-            now.remove(sizes[place][0] * sizes[place][1] * 14)
+            now[sizes[place]] -= 1
         return place
 
     assert bounded(work, sizes, budget) == list(range(len(sizes)))
-    return tuple(most)
+    return most
 
 
-def test_no_more_is_decoded_at_once_than_the_budget_holds():
-    assert most_at_once(2 * COST, [(10, 10)] * 40)[0] <= 2
-    assert most_at_once(COST, [(10, 10)] * 40)[0] == 1
+@pytest.mark.parametrize(("held", "threads"), [(0, 1), (1, 1), (2, 2), (3, 2), (5, 4), (1000, 12)])
+def test_no_more_is_decoded_at_once_than_the_budget_holds_on_any_machine(monkeypatch, held, threads):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    pools = []
+    real = decoding.ThreadPoolExecutor
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", lambda count: pools.append(count) or real(count))
+    assert at_once(held * COST, [(10, 10)] * 40)[10, 10] <= threads
+    assert pools == ([threads] if threads > 1 else [])
 
 
 def test_small_images_are_decoded_side_by_side():
@@ -42,20 +49,22 @@ def test_small_images_are_decoded_side_by_side():
     assert bounded(lambda place: together.wait(20) >= 0, [(10, 10)] * 2, 2 * COST) == [True, True]
 
 
-def test_an_image_above_the_budget_is_decoded_alone():
-    sizes = [(10, 10)] * 10 + [(100, 100)] + [(10, 10)] * 10
-    assert most_at_once(3 * COST, sizes)[1] <= 100 * COST
+def test_a_large_image_is_decoded_alone_and_leaves_small_ones_their_threads():
+    sizes = [(10, 10)] * 10 + [(100, 100)] + [(10, 10)] * 10 + [(10, 1000)]
+    most = at_once(4 * COST, sizes)
+    assert most[100, 100] == most[10, 1000] == 1
+    assert most[10, 10] <= 4
 
 
-def test_what_fails_gives_its_memory_back():
+def test_a_mistake_is_raised_and_nothing_to_do_is_nothing():
     def work(place):
         if place % 2:
             raise ValueError("odd")
         return place
 
-    with pytest.raises(ValueError, match="odd"):
-        bounded(work, [(10, 10)] * 8, COST)
-    assert bounded(abs, [(10, 10)] * 3, COST) == [0, 1, 2]
+    for budget in (COST, 4 * COST):
+        with pytest.raises(ValueError, match="odd"):
+            bounded(work, [(10, 10)] * 8, budget)
     assert bounded(abs, [], COST) == []
 
 

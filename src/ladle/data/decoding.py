@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from threading import Condition
 from typing import TypeVar
 
 from ladle.data.catalogue import Catalogue, Picture
@@ -18,23 +18,35 @@ __all__ = ["bounded", "values_of"]
 T = TypeVar("T")
 
 _BUDGET = 2**30
-"""So many bytes all images that are being decoded may take; one that takes more is decoded alone."""
-_PIXEL_BYTES = 14
-"""A pixel as its file has it (up to 4), as RGB in Pillow (4), in an array and in a tensor (3 each)."""
+"""So many bytes all images that are decoded at the same time may take; one that takes more is decoded alone."""
+_PIXEL_BYTES = 12
+"""A pixel as its file has it (up to 4), as RGB in Pillow (4), and in two arrays (3 each), not all at the same time."""
 _BLOCK = 64
 
 
 def bounded(work: Callable[[int], T], sizes: Sequence[tuple[int, int]], budget: int = _BUDGET) -> list[T]:
-    """``work(0), work(1), ...``, in threads; ``sizes`` are the heights and widths of the images they decode."""
-    space = _Space(budget)
+    """``[work(0), work(1), ...]``, in threads; ``sizes`` are the heights and widths of the images they decode.
 
-    def within(place: int) -> T:
-        height, width = sizes[place]
-        with space.of(height * width * _PIXEL_BYTES):
-            return work(place)
+    Images of about one size are decoded together, by as many threads as the budget holds such images: a thread keeps
+    for itself what its largest image took, so that waiting for the others to finish would not be enough.
+    """
+    groups: dict[int, list[int]] = defaultdict(list)
+    for place, (height, width) in enumerate(sizes):
+        groups[_threads(budget // (height * width * _PIXEL_BYTES))].append(place)
+    found: dict[int, T] = {}
+    for threads, places in groups.items():
+        if threads == 1:
+            found.update((place, work(place)) for place in places)
+            continue
+        with ThreadPoolExecutor(threads) as pool:
+            found.update(zip(places, pool.map(work, places), strict=True))
+    return [found[place] for place in range(len(sizes))]
 
-    with ThreadPoolExecutor() as pool:
-        return list(pool.map(within, range(len(sizes))))
+
+def _threads(held: int) -> int:
+    """How many threads decode images of which the budget holds so many: a power of two, or all that are of use."""
+    most = min(32, (os.cpu_count() or 1) + 4)
+    return min(most, 1 << max(0, held.bit_length() - 1))
 
 
 def values_of(catalogues: Sequence[Catalogue]) -> tuple[int, int] | None:
@@ -57,22 +69,3 @@ def _extremes(pictures: Sequence[Picture], place: int) -> tuple[int, int] | None
         return extremes(pictures[place].file)
     except UserError:
         return None
-
-
-class _Space:
-    """Bytes that threads take and give back; one waits until there is room, or nobody else has any."""
-
-    def __init__(self, budget: int) -> None:
-        self._budget, self._taken, self._changed = budget, 0, Condition()
-
-    @contextmanager
-    def of(self, cost: int) -> Iterator[None]:
-        with self._changed:
-            self._changed.wait_for(lambda: self._taken == 0 or self._taken + cost <= self._budget)
-            self._taken += cost
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= cost
-                self._changed.notify_all()

@@ -67,7 +67,7 @@ def load_picture(file: Path, upright: bool = True, value_range: ValueRange = ALL
     before any pixel is allocated.
     """
     pixels = with_image(file, lambda open_image: _decoded(open_image, file, upright, value_range))
-    return torch.from_numpy(pixels).permute(2, 0, 1).contiguous()
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
 
 
 def picture_size(file: Path) -> tuple[int, int]:
@@ -126,7 +126,7 @@ def _decoded(open_image: Opener, file: Path, upright: bool, value_range: ValueRa
         raise UserError(f"{file}: {reason}")
     turn = _TURNS.get(_orientation(image)) if upright else None
     pixels = _rgb(shallow(image, open_image, value_range) if is_deep(image) else image)
-    return np.array(pixels if turn is None else pixels.transpose(turn))
+    return np.asarray(pixels if turn is None else pixels.transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
