@@ -67,7 +67,7 @@ def load_picture(file: Path, upright: bool = True, value_range: ValueRange = ALL
     before any pixel is allocated.
     """
     pixels = with_image(file, lambda open_image: _decoded(open_image, file, upright, value_range))
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
 
 
 def picture_size(file: Path) -> tuple[int, int]:
