@@ -12,10 +12,11 @@ from PIL import Image
 
 from ladle.data import pictures
 from ladle.data.scenes import Scenes
-from ladle.detectors import read_spec
+from ladle.detectors import detector_spec, read_spec
 from ladle.errors import UserError
 from ladle.recipes import predict, train, val
 from ladle.recipes.options import Run
+from ladle.recipes.preflight import reads_otherwise
 from ladle.recipes.sources import open_source, remarks, remarks_on_files, supply
 from tests.recipes.tiny import RUN
 
@@ -30,7 +31,7 @@ def yolo(folder, train=4, val=2, rows="0 0.5 0.5 0.5 0.5\n", splits=("train", "v
             Image.fromarray(shade).save(folder / "images" / split / f"{number}.png")
             (folder / "labels" / split / f"{number}.txt").write_text(rows)
     listed = "".join(f"{split}: images/{split}\n" for split in splits)
-    (folder / "data.yaml").write_text(f"{listed}names: [red, green]\n")
+    (folder / "data.yaml").write_text(f"{listed}names: [red]\n")
     return folder
 
 
@@ -56,7 +57,7 @@ def test_a_split_that_stands_in_is_told(tmp_path):
 def test_repairs_are_told_by_kind_with_their_number(tmp_path):
     yolo(tmp_path)
     for number in (0, 1):
-        (tmp_path / "labels" / "val" / f"{number}.txt").write_text("0 0.5 0.5 1.9 1.9\n1 0.5 0.5 0.5 0.5\n")
+        (tmp_path / "labels" / "val" / f"{number}.txt").write_text("0 0.5 0.5 1.9 1.9\n0 0.5 0.5 0.5 0.5\n")
     (line,) = [line for line in said(tmp_path) if "cut at the border" in line]
     assert line.startswith("val: 2 × box reached outside the picture; cut at the border (labels/val/0.txt: line 1")
 
@@ -86,6 +87,13 @@ def test_one_file_for_both_splits_is_told(tmp_path):
         "train: note: default.json is one split by itself and is read as 'train'",
         "val: note: default.json is one split by itself and is read as 'val'",
     ]
+
+
+def test_classes_without_objects_are_told(tmp_path):
+    yolo(tmp_path)
+    file = tmp_path / "data.yaml"
+    file.write_text(file.read_text().replace("[red]", "[red, green, blue]"))
+    assert said(tmp_path) == ["note: train has no object of 'green', 'blue'"]
 
 
 def test_small_objects_are_told_at_the_size_of_the_run(tmp_path):
@@ -170,8 +178,6 @@ def test_pictures_of_sixteen_bits_are_read_by_what_both_splits_hold(tmp_path):
     given = supply(str(data), replace(RUN, value_range="0,8000"), 64)
     assert given.value_range == (0, 8000)
     assert int(given.val.sample(0).image.max()) == round(4000 * 3 // 36 * 255 / 8000)
-    with pytest.raises(UserError, match="--value-range"):
-        supply(str(data), replace(RUN, value_range="x"), 64)
 
 
 @pytest.fixture(scope="module")
@@ -211,21 +217,48 @@ def test_of_pictures_to_predict_on_only_deep_ones_are_told(tmp_path):
     assert line.startswith("note: 1 of 4 pictures have 16 bits a channel")
 
 
-def test_val_says_what_was_repaired(data, teacher, tmp_path, capsys):
+def test_val_says_what_was_repaired_and_what_the_detector_does_not_know(data, teacher, tmp_path, capsys):
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
     file = copy / "annotations" / "instances_val.json"
     document = json.loads(file.read_text())
     document["annotations"][0]["bbox"][2] = 1000
+    document["categories"].append({"id": 99, "name": "gnu"})
     file.write_text(json.dumps(document))
     val(str(copy), teacher, batch=4, out=str(tmp_path / "out"), device="cpu")
-    assert "val: 1 × box reached outside the picture; cut at the border" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "val: 1 × box reached outside the picture; cut at the border" in out
+    assert "note: paa-tiny does not know 'gnu', and finds none of it" in out
 
 
 def test_a_step_of_more_pictures_than_there_are_is_told(tmp_path):
     told = "note: a step takes 6 pictures, more than the 4 of train: some are taken several times in it"
     assert said(yolo(tmp_path), batch=3, devices=2) == [told]
     assert said(tmp_path, batch=2, devices=2) == []
+
+
+def test_a_range_that_changes_nothing_is_told_and_one_that_is_none_refused(tmp_path):
+    told = "note: --value-range 0,4095 changes nothing: no picture has 16 bits a channel"
+    assert said(yolo(tmp_path), value_range="0,4095") == [told]
+    assert supply(str(tmp_path), replace(RUN, value_range="0,4095"), 64).value_range is None
+    with pytest.raises(UserError, match="--value-range 12"):
+        Run(value_range="12")
+
+
+def test_a_split_without_objects_is_told_where_it_is_scored(tmp_path):
+    source = open_source(str(yolo(tmp_path, rows="")), "val", RUN, 64)
+    assert remarks(source, "val", 64) == ["val: note: no objects to score"]
+
+
+def test_a_teacher_that_read_pictures_otherwise_is_told(tmp_path):
+    teacher = detector_spec("paa-tiny", ("red",))
+    data = yolo(tmp_path)
+    assert reads_otherwise(supply(str(data), RUN, 64).train, teacher) == [], "8 bits are read in one way"
+    source = supply(str(deepened(data, 4000)), RUN, 64).train
+    (line,) = reads_otherwise(source, teacher)
+    assert "it was trained with --value-range 0,65535, here pictures are read with 0,4095" in line
+    assert reads_otherwise(source, replace(teacher, value_range=(0, 4095))) == []
+    assert reads_otherwise(Scenes(2), teacher) == []
 
 
 def test_a_run_needs_no_range_where_all_pictures_have_eight_bits():

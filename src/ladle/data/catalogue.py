@@ -77,6 +77,11 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @property
+    def holds_objects(self) -> bool:
+        """Whether there is an object that is no region to be ignored."""
+        return any((~picture.crowd).any() for picture in self.pictures)
+
     def summary(self) -> str:
         """Say in a few lines what was read, what was remarked, and what was repaired or left out."""
         boxes = sum(len(picture.boxes) for picture in self.pictures)

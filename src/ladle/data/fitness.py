@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
+
 from ladle.data.catalogue import Catalogue
 from ladle.data.depth import ALL_VALUES, ValueRange, fitting
 from ladle.data.shrinking import CELL, shrunk, sufficient
 
-__all__ = ["deep_note", "differences", "notes", "obstacles", "range_of"]
+__all__ = ["deep_note", "differences", "notes", "obstacles", "range_of", "unseen"]
 
 _NAMED = 10
 
@@ -18,7 +20,7 @@ def obstacles(splits: Mapping[str, Catalogue], imgsz: int) -> list[str]:
     found = [
         f"{name}: no objects to {'score' if place else 'learn'}"
         for place, (name, catalogue) in enumerate(splits.items())
-        if not _has_objects(catalogue)
+        if not catalogue.holds_objects
     ]
     for first, train, name, other in _pairs(splits):
         unknown = _only(other, train)
@@ -37,6 +39,14 @@ def differences(splits: Mapping[str, Catalogue]) -> list[str]:
         elif set(train.classes) == set(other.classes) and _numbering(train) != _numbering(other):
             found.append(f"{first} and {name} number their classes differently; they are matched by name")
     return found
+
+
+def unseen(name: str, catalogue: Catalogue) -> list[str]:
+    """The sentence about the classes of which a split has no object, if there are any."""
+    labels = [picture.labels[~picture.crowd] for picture in catalogue.pictures]
+    seen = set(np.unique(np.concatenate([np.zeros(0, np.int64), *labels])).tolist())
+    missing = [one for label, one in enumerate(catalogue.classes) if label not in seen]
+    return [f"{name} has no object of {_named(missing)}"] if missing else []
 
 
 def notes(catalogue: Catalogue, imgsz: int, value_range: ValueRange | None) -> list[str]:
@@ -77,10 +87,6 @@ def range_of(values: tuple[int, int] | None) -> tuple[ValueRange, str]:
 def _pairs(splits: Mapping[str, Catalogue]) -> list[tuple[str, Catalogue, str, Catalogue]]:
     """The first split with each of the others."""
     return [(*first, *other) for first in [*splits.items()][:1] for other in [*splits.items()][1:]]
-
-
-def _has_objects(catalogue: Catalogue) -> bool:
-    return any((~picture.crowd).any() for picture in catalogue.pictures)
 
 
 def _vanished(name: str, train: Catalogue, imgsz: int) -> list[str]:

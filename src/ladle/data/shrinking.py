@@ -42,13 +42,15 @@ def sufficient(catalogue: Catalogue, imgsz: int) -> int:
 
 def _sides(catalogue: Catalogue, imgsz: int) -> Float[np.ndarray, " n"]:
     """The shorter side of every object, in pixels of its resized image."""
-    return np.concatenate([np.zeros(0), *(_sides_of(picture, imgsz) for picture in catalogue.pictures)])
+    pictures = catalogue.pictures
+    scales = np.array([_scale(picture, imgsz) for picture in pictures]).reshape(-1, 2)
+    boxes = np.concatenate([np.zeros((0, 4)), *(picture.boxes for picture in pictures)])
+    crowd = np.concatenate([np.zeros(0, np.bool_), *(picture.crowd for picture in pictures)])
+    owner = np.repeat(np.arange(len(pictures)), [len(picture.boxes) for picture in pictures])
+    sides: Float[np.ndarray, " n"] = ((boxes[:, 2:] - boxes[:, :2]) * scales[owner]).min(axis=1)[~crowd]
+    return sides
 
 
-def _sides_of(picture: Picture, imgsz: int) -> Float[np.ndarray, " n"]:
+def _scale(picture: Picture, imgsz: int) -> tuple[float, float]:
     height, width = fit((picture.height, picture.width), imgsz)
-    boxes = picture.boxes[~picture.crowd].astype(np.float64)
-    scaled: Float[np.ndarray, " n"] = (
-        (boxes[:, 2:] - boxes[:, :2]) * (width / picture.width, height / picture.height)
-    ).min(axis=1)
-    return scaled
+    return width / picture.width, height / picture.height

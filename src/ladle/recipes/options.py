@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from ladle.data.depth import parse_range
 from ladle.data.transforms import Augmentation
 from ladle.detectors import Start
 from ladle.detectors.backbones import Norm
@@ -103,6 +104,8 @@ class Run:
             raise UserError(f"--lr {self.lr}: a learning rate is above 0; leave it out for the optimizer's own")
         if not 0 <= self.multiscale < 1:
             raise UserError(f"--multiscale {self.multiscale}: expected a share of --imgsz in [0, 1), such as 0.3")
+        if self.value_range is not None:
+            parse_range(self.value_range)
         self.settings()
 
     @property

@@ -6,14 +6,14 @@ import math
 
 import torch
 
-from ladle.data.sources import Source
+from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
 from ladle.recipes.options import Run
 from ladle.recipes.scoring import Examiner
 from ladle.teachers import FrozenDetector, differences
 
-__all__ = ["check_norms", "check_strength", "hire"]
+__all__ = ["check_norms", "check_strength", "hire", "reads_otherwise"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
@@ -75,3 +75,13 @@ def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch:
             f"least {100 * LEAST_AP:.0f}: train it on this data first, or insist with --allow-weak-teacher"
         )
     return ap
+
+
+def reads_otherwise(source: Source, teacher: DetectorSpec) -> list[str]:
+    """A line where a teacher was trained on images of 16 bits that were read in another way than these are."""
+    if not isinstance(source, CatalogueSource) or source.value_range == teacher.value_range:
+        return []
+    if not any(picture.deep for picture in source.catalogue.pictures):
+        return []
+    theirs, ours = ("{},{}".format(*one) for one in (teacher.value_range, source.value_range))
+    return [f"          note: it was trained with --value-range {theirs}, here pictures are read with {ours}"]

@@ -11,7 +11,7 @@ from ladle.data import Catalogue, read
 from ladle.data.copies import shared
 from ladle.data.decoding import values_of
 from ladle.data.depth import ALL_VALUES, ValueRange, parse_range
-from ladle.data.fitness import deep_note, differences, notes, obstacles, range_of
+from ladle.data.fitness import deep_note, differences, notes, obstacles, range_of, unseen
 from ladle.data.pictures import read_header
 from ladle.data.scenes import split_scenes
 from ladle.data.sources import CatalogueSource, Remembered, Source
@@ -59,12 +59,17 @@ def supply(data: str, run: Run, imgsz: int) -> Supply:
     found = obstacles(splits, imgsz)
     if found:
         raise UserError(f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {data}` tells more)")
-    said = [f"note: {note}" for note in (*_few(run, len(train)), *differences(splits), *_copies(splits))]
-    value_range = None
-    if any(picture.deep for split in splits.values() for picture in split.pictures):
-        value_range, sentence = _range(run, splits)
-        said += [f"note: {sentence}"] if sentence else []
+    value_range, told = _range(run, splits)
+    if value_range is not None:
         train, val = (replace(source, value_range=value_range) for source in (train, val))
+    together = [
+        *_few(run, len(train)),
+        *differences(splits),
+        *unseen("train", train.catalogue),
+        *_copies(splits),
+        *told,
+    ]
+    said = [f"note: {note}" for note in together]
     return Supply(train, val, value_range, [*said, *remarks(train, "train", imgsz), *remarks(val, "val", imgsz)])
 
 
@@ -72,7 +77,8 @@ def remarks(source: Source, split: str, imgsz: int) -> list[str]:
     """A line for everything that was remarked of a split, repaired in it or left out, at one size of images."""
     if not isinstance(source, CatalogueSource):
         return []
-    noted = [f"note: {note}" for note in notes(source.catalogue, imgsz, source.value_range)]
+    empty = [] if source.catalogue.holds_objects else ["no objects to score"]
+    noted = [f"note: {note}" for note in (*empty, *notes(source.catalogue, imgsz, source.value_range))]
     return [f"{split}: {line}" for line in (*noted, *source.catalogue.acts())]
 
 
@@ -92,11 +98,16 @@ def _is_deep(file: Path) -> bool:
         return False
 
 
-def _range(run: Run, splits: Mapping[str, Catalogue]) -> tuple[ValueRange, str]:
+def _range(run: Run, splits: Mapping[str, Catalogue]) -> tuple[ValueRange | None, list[str]]:
+    """How images of 16 bits are read, None without any, and the sentence about it."""
+    if not any(picture.deep for split in splits.values() for picture in split.pictures):
+        unused = f"--value-range {run.value_range} changes nothing: no picture has 16 bits a channel"
+        return None, [unused] if run.value_range is not None else []
     if run.value_range is not None:
-        return parse_range(run.value_range), ""
+        return parse_range(run.value_range), []
     say("looking for the largest value of all pictures with 16 bits a channel (--value-range spares that)", run.quiet)
-    return range_of(values_of([*splits.values()]))
+    value_range, sentence = range_of(values_of([*splits.values()]))
+    return value_range, [sentence] if sentence else []
 
 
 def _few(run: Run, pictures: int) -> list[str]:

@@ -23,7 +23,7 @@ from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_norms, check_strength, hire
+from ladle.recipes.preflight import check_norms, check_strength, hire, reads_otherwise
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import supply
 from ladle.visual import draw_history
@@ -185,19 +185,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     strength = f"{100 * ap:.1f} AP on a sample of the validation pictures"
     if math.isnan(ap):
         strength = "not tried: the sample of validation pictures holds no object"
-    return [f"teacher   {teacher.spec.name}, {strength} ({file})", *_about_values(ready, teacher.spec)]
-
-
-def _about_values(ready: _Prepared, teacher: DetectorSpec) -> list[str]:
-    """Whether the teacher was trained on images of 16 bits that were read in another way."""
-    mine = ready.lineup.specs["student"].value_range
-    if ready.job.run.value_range is None or teacher.value_range == mine:
-        return []
-    theirs = "{},{}".format(*teacher.value_range)
-    return [
-        f"          note: it was trained with --value-range {theirs}, and sees these pictures with "
-        f"{ready.job.run.value_range}; --value-range {theirs} shows them as it knows them"
-    ]
+    return [f"teacher   {teacher.spec.name}, {strength} ({file})", *reads_otherwise(ready.pictures, teacher.spec)]
 
 
 def _about_lessons(ready: _Prepared) -> list[str]:

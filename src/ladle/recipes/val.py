@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ladle.detectors import load_detector
+from ladle.data.sources import Source
+from ladle.detectors import DetectorSpec, load_detector
 from ladle.errors import UserError
 from ladle.evaluation import Evaluation, coco_results
 from ladle.recipes.console import say, table
@@ -52,7 +53,7 @@ def val(
             f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
             "no class has the same name"
         )
-    for line in remarks(source, split, side):
+    for line in (*remarks(source, split, side), *_unknown(source, spec)):
         say(line)
     examiner = Examiner(source, side, batch, workers)
     score = examiner(detector.to(find_device(device)))
@@ -70,3 +71,8 @@ def val(
     say(table("", [{"class": name, "AP": 100 * ap} for name, ap in numbers.per_class.items()]))
     say(f"plots and results.json are in {folder}")
     return numbers
+
+
+def _unknown(source: Source, spec: DetectorSpec) -> list[str]:
+    names = [name for name in source.classes if name not in spec.classes]
+    return [f"note: {spec.name} does not know {', '.join(map(repr, names))}, and finds none of it"] if names else []
