@@ -74,7 +74,7 @@ def test_small_objects_are_counted_in_words():
 def test_images_of_sixteen_bits_are_counted_with_the_range_they_are_read_by():
     data = split(50, 50, 50, deep=2)
     assert notes(data, 640, (0, 4095)) == [
-        "2 of 3 pictures have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range)"
+        "2 of 3 pictures have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range 0,4095)"
     ]
     assert notes(data, 640, None) == ["2 of 3 pictures have 16 bits a channel"]
     assert notes(replace(data, pictures=data.pictures[2:]), 640, (0, 4095)) == []

@@ -161,7 +161,7 @@ def test_sixteen_bits_are_told_with_the_values_that_all_splits_hold(data):
         with Image.open(data / file) as image:
             Image.fromarray(np.full((image.height, image.width), value, dtype=np.uint16)).save(data / file)
     health = inspect(data)
-    told = "pictures have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range)"
+    told = "pictures have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range 0,4095)"
     assert [one.notes for one in health.splits] == [(f"1 of 2 {told}",), (f"1 of 1 {told}",)]
     said = "the values of 16 bits lie between 900 and 3000, so that they are read with --value-range 0,4095"
     assert health.notes == (said,)

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from ladle.data.scenes import CLASSES, Scenes
-from ladle.detectors import Start, detector_spec, save_detector
+from ladle.detectors import detector_spec, save_detector
 from ladle.errors import UserError
 from ladle.recipes import preflight
-from ladle.recipes.options import Run
-from ladle.recipes.preflight import check_norms, check_strength, hire
+from ladle.recipes.preflight import check_strength, hire
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 
@@ -66,27 +65,6 @@ def test_an_incomplete_teacher_is_refused(saved, tmp_path):
     save_file(tensors, file, header)
     with pytest.raises(UserError, match=lost):
         hire(file, STUDENT)
-
-
-def one_picture(imgsz, name="paa-tiny", **flags):
-    flags = {"batch": 1, **flags}
-    check_norms(detector_spec(name, CLASSES, imgsz=imgsz, start=Start(norm=flags.get("norm"))), Run(**flags))
-
-
-@pytest.mark.parametrize(
-    ("imgsz", "flags"),
-    [(32, {}), (64, {"multiscale": 0.5}), (32, {"name": "retinanet-r18"}), (32, {"name": "fasterrcnn-tiny"})],
-)
-def test_a_batch_too_small_to_normalize_over_is_refused_before_there_is_a_run(imgsz, flags):
-    with pytest.raises(UserError, match=r"a single picture of 32 x 32 pixels .* give --batch 2 or a larger --imgsz"):
-        one_picture(imgsz, **flags)
-
-
-@pytest.mark.parametrize(
-    ("imgsz", "flags"), [(33, {}), (64, {}), (64, {"multiscale": 0.2}), (32, {"batch": 2}), (32, {"norm": "group"})]
-)
-def test_every_other_batch_is_large_enough(imgsz, flags):
-    one_picture(imgsz, **flags)
 
 
 @pytest.fixture

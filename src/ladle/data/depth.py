@@ -18,7 +18,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from ladle.data.raster import Opener, with_image
 from ladle.errors import UserError
 
-__all__ = ["ALL_VALUES", "ValueRange", "extremes", "fitting", "is_deep", "parse_range", "refusal", "shallow"]
+__all__ = ["ALL_VALUES", "ValueRange", "extremes", "fitting", "is_deep", "parse_range", "refusal", "shallow", "spelled"]
 
 ValueRange = tuple[int, int]
 """The values of 16 bits that become black and white; smaller ones are black too, larger ones white."""
@@ -87,6 +87,11 @@ def parse_range(text: str) -> ValueRange:
     raise UserError(
         f"--value-range {text}: expected the values of 16-bit images that become black and white, such as 0,4095"
     )
+
+
+def spelled(value_range: ValueRange) -> str:
+    """A range as a user writes it."""
+    return f"{value_range[0]},{value_range[1]}"
 
 
 def _layout(image: ImageFile.ImageFile) -> str:

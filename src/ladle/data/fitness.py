@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ladle.data.catalogue import Catalogue
-from ladle.data.depth import ALL_VALUES, ValueRange, fitting
+from ladle.data.depth import ALL_VALUES, ValueRange, fitting, spelled
 from ladle.data.shrinking import CELL, shrunk, sufficient
 
 __all__ = ["deep_note", "differences", "notes", "obstacles", "range_of", "unseen"]
@@ -72,7 +72,8 @@ def deep_note(deep: int, pictures: int, value_range: ValueRange | None) -> str:
     found = f"{deep} of {pictures} pictures have 16 bits a channel"
     if value_range is None:
         return found
-    return f"{found}: values up to {value_range[0]} become black, from {value_range[1]} on white (--value-range)"
+    low, high = value_range
+    return f"{found}: values up to {low} become black, from {high} on white (--value-range {spelled(value_range)})"
 
 
 def range_of(values: tuple[int, int] | None) -> tuple[ValueRange, str]:
@@ -81,7 +82,10 @@ def range_of(values: tuple[int, int] | None) -> tuple[ValueRange, str]:
         return ALL_VALUES, ""
     low, high = fitting(values[1])
     found = f"lie between {values[0]} and {values[1]}" if high < ALL_VALUES[1] else "use all 16 bits"
-    return (low, high), f"the values of 16 bits {found}, so that they are read with --value-range {low},{high}"
+    return (
+        low,
+        high,
+    ), f"the values of 16 bits {found}, so that they are read with --value-range {spelled((low, high))}"
 
 
 def _pairs(splits: Mapping[str, Catalogue]) -> list[tuple[str, Catalogue, str, Catalogue]]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ladle.data import load_picture
-from ladle.data.depth import ValueRange, parse_range
+from ladle.data.depth import ValueRange, parse_range, spelled
 from ladle.data.loader import make_loader
 from ladle.data.pictures import SUFFIXES
 from ladle.data.samples import Sample
@@ -54,7 +54,7 @@ def predict(
     detector = load_detector(model).eval()
     where = find_device(device)
     detector.to(where)
-    values = detector.spec.value_range if value_range is None else parse_range(value_range)
+    values = parse_range(value_range or spelled(detector.spec.value_range))
     for line in remarks_on_files(files, values):
         say(line)
     loader = make_loader(_Unlabelled(files, values), batch, detector.spec.imgsz if imgsz is None else imgsz)

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import math
 
-import torch
-
+from ladle.data.depth import spelled
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
-from ladle.recipes.options import Run
 from ladle.recipes.scoring import Examiner
 from ladle.teachers import FrozenDetector, differences
 
-__all__ = ["check_norms", "check_strength", "hire", "reads_otherwise"]
+__all__ = ["check_strength", "hire", "reads_otherwise"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
 _LOOK_AT = 64
-_STRIDE = 32
 
 
 def hire(file: str, student: DetectorSpec, features_only: bool = False, aligned: bool = True) -> FrozenDetector:
@@ -43,28 +40,6 @@ def hire(file: str, student: DetectorSpec, features_only: bool = False, aligned:
         raise UserError(f"--teacher {file}: {error}") from None
 
 
-def check_norms(spec: DetectorSpec, run: Run) -> None:
-    """Build a student and make sure that it can be trained on batches of one image, where these are asked for.
-
-    Batch normalization needs several values a channel, which a batch of one at stride 32 may not have.
-    """
-    detector = spec.build()
-    if run.batch > 1:
-        return
-    # A batch is padded to multiples of 32, so that the smallest is a thin picture at the smallest scale.
-    side = -(-min(run.scales(spec.imgsz) or (spec.imgsz,)) // _STRIDE) * _STRIDE
-    try:
-        with torch.no_grad():
-            detector.train().look(torch.zeros(1, 3, side, _STRIDE))
-    except ValueError as error:
-        if "more than 1 value per channel" not in str(error):
-            raise
-        raise UserError(
-            f"{spec.name} normalizes over the batch, which a single picture of {side} x {_STRIDE} pixels is too small "
-            "for: give --batch 2 or a larger --imgsz"
-        ) from None
-
-
 def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch: int, allow_weak: bool) -> float:
     """The teacher's AP on a few validation pictures, seen as the student will see them."""
     examiner = Examiner(val, imgsz, batch, limit=_LOOK_AT)
@@ -83,5 +58,5 @@ def reads_otherwise(source: Source, teacher: DetectorSpec) -> list[str]:
         return []
     if not any(picture.deep for picture in source.catalogue.pictures):
         return []
-    theirs, ours = ("{},{}".format(*one) for one in (teacher.value_range, source.value_range))
+    theirs, ours = spelled(teacher.value_range), spelled(source.value_range)
     return [f"          note: it was trained with --value-range {theirs}, here pictures are read with {ours}"]

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
+from ladle.data.depth import spelled
 from ladle.data.loader import Loader, make_loader
 from ladle.data.sources import Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
@@ -23,7 +24,7 @@ from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_norms, check_strength, hire, reads_otherwise
+from ladle.recipes.preflight import check_strength, hire, reads_otherwise
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import supply
 from ladle.visual import draw_history
@@ -101,10 +102,10 @@ def _prepare(job: Job) -> _Prepared:
     pictures, val, value_range, said = supply(job.data, job.run, imgsz)
     lineup = line_up(job, pictures.classes, pictures.category_ids)
     if value_range is not None:
-        job = replace(job, run=replace(job.run, value_range="{},{}".format(*value_range)))
+        job = replace(job, run=replace(job.run, value_range=spelled(value_range)))
         lineup = lineup.seeing(value_range)
     for spec in lineup.specs.values():
-        check_norms(spec, job.run)
+        spec.build()
     ready = _Prepared(job, lineup, pictures, val, said)
     _loader(ready, rank=0, world=job.run.devices)
     return ready

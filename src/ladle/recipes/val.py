@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from ladle.data.depth import spelled
 from ladle.data.sources import Source
 from ladle.detectors import DetectorSpec, load_detector
 from ladle.errors import UserError
@@ -46,8 +47,7 @@ def val(
     detector = load_detector(model)
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
-    run = Run(value_range=value_range if value_range is not None else "{},{}".format(*spec.value_range))
-    source = open_source(data, split, run, side)
+    source = open_source(data, split, Run(value_range=value_range or spelled(spec.value_range)), side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
             f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
