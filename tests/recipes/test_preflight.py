@@ -9,7 +9,7 @@ from ladle.data.scenes import CLASSES, Scenes
 from ladle.detectors import detector_spec, save_detector
 from ladle.errors import UserError
 from ladle.recipes import preflight
-from ladle.recipes.preflight import check_strength, hire
+from ladle.recipes.preflight import check_strength, hire, strength_in_words
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 
@@ -95,3 +95,5 @@ class Empty(Scenes):
 def test_pictures_without_objects_say_nothing_against_a_teacher(beginner):
     ap = check_strength("some.safetensors", beginner, Empty(4, size=64), 64, 4, allow_weak=False)
     assert ap != ap
+    assert strength_in_words(ap) == "not tried: the sample of validation pictures holds no object"
+    assert strength_in_words(0.25) == "25.0 AP on a sample of the validation pictures"

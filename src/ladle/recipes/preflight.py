@@ -11,7 +11,7 @@ from ladle.errors import UserError
 from ladle.recipes.scoring import Examiner
 from ladle.teachers import FrozenDetector, differences
 
-__all__ = ["check_strength", "hire", "reads_otherwise"]
+__all__ = ["check_strength", "hire", "reads_otherwise", "strength_in_words"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
@@ -50,6 +50,13 @@ def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch:
             f"least {100 * LEAST_AP:.0f}: train it on this data first, or insist with --allow-weak-teacher"
         )
     return ap
+
+
+def strength_in_words(ap: float) -> str:
+    """What came of trying a teacher: its AP, or nan where there was nothing to find."""
+    if math.isnan(ap):
+        return "not tried: the sample of validation pictures holds no object"
+    return f"{100 * ap:.1f} AP on a sample of the validation pictures"
 
 
 def reads_otherwise(source: Source, teacher: DetectorSpec) -> list[str]:

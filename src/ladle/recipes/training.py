@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +23,7 @@ from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_strength, hire, reads_otherwise
+from ladle.recipes.preflight import check_strength, hire, reads_otherwise, strength_in_words
 from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import supply
 from ladle.visual import draw_history
@@ -183,10 +182,10 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
         return [f"teacher   {teacher.spec.name}, not tried: it knows other classes, its features alone count ({file})"]
     ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
-    strength = f"{100 * ap:.1f} AP on a sample of the validation pictures"
-    if math.isnan(ap):
-        strength = "not tried: the sample of validation pictures holds no object"
-    return [f"teacher   {teacher.spec.name}, {strength} ({file})", *reads_otherwise(ready.pictures, teacher.spec)]
+    return [
+        f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
+        *reads_otherwise(ready.pictures, teacher.spec),
+    ]
 
 
 def _about_lessons(ready: _Prepared) -> list[str]:
