@@ -32,8 +32,9 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, monkeypatch, ki
     with socket.socket(socket.AF_UNIX) as listener:
         make = {"pipe": os.mkfifo, "folder": os.mkdir, "socket": listener.bind, "nothing": str}
         make[kind]("here.json")
-        with pytest.raises(UserError, match=rf"here\.json: expected a file.*found {found}"):
+        with pytest.raises(UserError, match=rf"here\.json: expected a file.*found {found}") as error:
             open_regular(tmp_path / "here.json")
+        assert str(error.value).count("expected") == 1
 
 
 def test_a_device_is_named_and_not_opened(tmp_path):

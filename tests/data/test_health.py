@@ -1,6 +1,8 @@
 import json
+import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -85,6 +87,101 @@ def test_splits_must_agree_on_their_classes(data):
     file = data / "annotations" / "val.json"
     file.write_text(file.read_text().replace("dog", "wolf"))
     assert any("same classes" in sentence for sentence in inspect(data).fatal)
+
+
+def test_a_broken_split_that_training_never_reads_stops_nothing_and_is_told(data):
+    (data / "annotations" / "test.json").write_text("{")
+    health = inspect(data)
+    assert health.fatal == ()
+    (sentence,) = health.aside
+    assert sentence.startswith("test: ")
+    assert f"not read by training: {sentence}" in health.render()
+    assert "no fatal defects" in health.render()
+
+
+@pytest.mark.parametrize(
+    ("pictures", "changed", "told"),
+    [
+        ({"d.png": []}, ("", ""), "test: no objects to score"),
+        (
+            {"d.png": [(CAT, 20)]},
+            ("dog", "gnu"),
+            "train and test: expected the same classes, found 'gnu' in test alone",
+        ),
+        ({"d.png": [(9, 20)]}, ("", ""), "category_id 9 is not in 'categories'"),
+    ],
+)
+def test_a_split_that_only_tests_may_be_what_training_could_not_be(data, pictures, changed, told):
+    split(data, "test", pictures, shade=3)
+    file = data / "annotations" / "test.json"
+    file.write_text(file.read_text().replace(*changed) if changed[0] else file.read_text())
+    health = inspect(data)
+    assert health.fatal == ()
+    assert told in " ".join(health.aside)
+    assert any("test: " in sentence for sentence in inspect(data, ["train", "test"]).fatal), "asked for, it is judged"
+
+
+def test_a_split_that_stands_in_is_judged_and_named(data):
+    (data / "annotations" / "val.json").rename(data / "annotations" / "test.json")
+    (data / "val").rename(data / "test")
+    health = inspect(data)
+    assert (health.fatal, health.aside) == ((), ())
+    assert health.splits[1].notes == ("there is no split 'val'; 'test' stands in for it",)
+    split(data, "test", {"d.png": []}, shade=3)
+    assert inspect(data).fatal == ("test: no objects to score",)
+
+
+@pytest.mark.parametrize("gone", ["train", "val"])
+def test_a_split_that_training_needs_and_nobody_offers_is_fatal(data, gone):
+    (data / "annotations" / f"{gone}.json").unlink()
+    (sentence,) = inspect(data).fatal
+    assert f"expected a split '{gone}'" in sentence
+
+
+def test_one_file_for_both_splits_is_told(data):
+    health = inspect(data / "annotations" / "train.json")
+    assert health.fatal == ()
+    assert health.splits[0].notes == (
+        "train.json is one split by itself and is read as 'val'",
+        "the same pictures train and validate",
+    )
+
+
+def test_small_objects_are_told_at_the_size_that_is_asked_for(data):
+    told = "1 of 3 objects have a side under 8 pixels at --imgsz 100"
+    assert told in inspect(data, imgsz=100).splits[0].notes
+    assert f"note: {told}" in inspect(data, imgsz=100).render()
+    assert inspect(data).splits[0].notes == ()
+    (sentence,) = inspect(data, imgsz=2).fatal
+    assert sentence.startswith("train: every object has a side under 1 pixel at --imgsz 2")
+
+
+def test_sixteen_bits_are_told_with_the_values_that_all_splits_hold(data):
+    for file, value in (("train/a.png", 900), ("val/c.png", 3000)):
+        with Image.open(data / file) as image:
+            Image.fromarray(np.full((image.height, image.width), value, dtype=np.uint16)).save(data / file)
+    health = inspect(data)
+    told = "pictures have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range 0,4095)"
+    assert [one.notes for one in health.splits] == [(f"1 of 2 {told}",), (f"1 of 1 {told}",)]
+    said = "the values of 16 bits lie between 900 and 3000, so that they are read with --value-range 0,4095"
+    assert health.notes == (said,)
+    assert f"note: {said}" in health.render()
+    assert inspect(data, decode=False).splits[1].notes == ("1 of 1 pictures have 16 bits a channel",)
+
+
+def test_other_ids_for_the_same_classes_are_told_and_stop_nothing(data):
+    file = data / "annotations" / "val.json"
+    file.write_text(file.read_text().replace('"id": 2, "name"', '"id": 7, "name"'))
+    health = inspect(data)
+    assert health.fatal == ()
+    assert health.notes == ("train and val number their classes differently; they are matched by name",)
+
+
+def test_a_pipe_in_the_place_of_a_picture_is_a_defect_and_not_waited_for(data):
+    (data / "train" / "b.png").unlink()
+    os.mkfifo(data / "train" / "b.png")
+    (sentence,) = inspect(data).fatal
+    assert sentence == "train: b.png: expected a file, found a pipe (FIFO)"
 
 
 def test_nothing_to_examine_is_a_mistake(tmp_path):

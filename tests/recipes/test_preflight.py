@@ -10,7 +10,7 @@ from ladle.data.scenes import CLASSES, Scenes
 from ladle.detectors import Start, detector_spec, save_detector
 from ladle.errors import UserError
 from ladle.recipes import preflight
-from ladle.recipes.preflight import check_looks, check_strength, hire
+from ladle.recipes.preflight import check_looks, check_strength, hire, strength_in_words
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 
@@ -96,6 +96,8 @@ class Empty(Scenes):
 def test_pictures_without_objects_say_nothing_against_a_teacher(beginner):
     ap = check_strength("some.safetensors", beginner, Empty(4, size=64), 64, 4, allow_weak=False)
     assert ap != ap
+    assert strength_in_words(ap) == "not tried: the sample of validation pictures holds no object"
+    assert strength_in_words(0.25) == "25.0 AP on a sample of the validation pictures"
 
 
 @pytest.mark.parametrize(

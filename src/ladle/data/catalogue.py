@@ -23,7 +23,8 @@ class Picture:
     ``height`` and ``width`` are those of the file after its EXIF rotation, whatever the annotations claim. Where
     ``upright`` is False the annotations are in the stored, unrotated frame, and so are ``height`` and ``width``: the
     rotation must not be applied. Labels count from 0 without gaps; ``crowd`` marks regions to be ignored (COCO
-    ``iscrowd``, VOC ``difficult``). Every box is finite, inside the picture and has sides of half a pixel or more.
+    ``iscrowd``, VOC ``difficult``). ``deep`` pictures have 16 bits a channel. Every box is finite, inside the picture
+    and has sides of half a pixel or more.
     """
 
     id: int | str
@@ -34,6 +35,7 @@ class Picture:
     labels: Int64[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
     upright: bool = True
+    deep: bool = False
 
     @property
     def areas(self) -> Float32[np.ndarray, " n"]:
@@ -82,11 +84,20 @@ class Catalogue:
     def __len__(self) -> int:
         return len(self.pictures)
 
+    @property
+    def holds_objects(self) -> bool:
+        """Whether there is an object that is no region to be ignored."""
+        return any((~picture.crowd).any() for picture in self.pictures)
+
     def summary(self) -> str:
         """Say in a few lines what was read, what was remarked, and what was repaired or left out."""
         boxes = sum(len(picture.boxes) for picture in self.pictures)
         head = f"{self.source}: {len(self)} pictures, {boxes} boxes, {len(self.classes)} classes"
-        return "\n".join([head, *(f"  note: {note}" for note in self.notes), *_lines(self.defects)])
+        return "\n".join([head, *(f"  note: {note}" for note in self.notes), *(f"  {act}" for act in self.acts())])
+
+    def acts(self) -> list[str]:
+        """A line for every kind of repair and of pictures left out: how often and where."""
+        return _lines(self.defects)
 
 
 def _lines(defects: tuple[Defect, ...]) -> list[str]:
@@ -98,4 +109,4 @@ def _lines(defects: tuple[Defect, ...]) -> list[str]:
 
 def _line(what: str, fatal: bool, kind: list[Defect]) -> str:
     places = ", ".join(defect.file for defect in kind[:_EXAMPLES]) + (", …" if len(kind) > _EXAMPLES else "")
-    return f"  {'left out: ' if fatal else ''}{sum(defect.count for defect in kind)} × {what} ({places})"
+    return f"{'left out: ' if fatal else ''}{sum(defect.count for defect in kind)} × {what} ({places})"

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
 
 import numpy as np
 from jaxtyping import Num
 
 from ladle.data.catalogue import Catalogue, Defect
-from ladle.data.reading import Format, detect_format, read
+from ladle.data.copies import shared
+from ladle.data.decoding import values_of
+from ladle.data.fitness import differences, notes, obstacles, range_of
+from ladle.data.reading import Format, detect_format, meant, read
 from ladle.data.reading import splits as offered_splits
 from ladle.errors import UserError
 
@@ -58,7 +59,8 @@ class SplitHealth:
 class Health:
     """The findings about a data set: its splits, the files they ``shared`` by content, and what is ``fatal``.
 
-    ``fatal`` holds one sentence for everything that would make training fail; empty means the data set is usable.
+    ``fatal`` holds one sentence for everything that makes training refuse the data; empty means they are usable.
+    ``aside`` are the same findings about splits that training does not read, ``notes`` are about all splits together.
     """
 
     source: Path
@@ -66,6 +68,8 @@ class Health:
     splits: tuple[SplitHealth, ...]
     shared: tuple[str, ...]
     fatal: tuple[str, ...]
+    aside: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def render(self) -> str:
         """The report as plain text."""
@@ -73,32 +77,78 @@ class Health:
         for split in self.splits:
             lines += ["", *_render_split(split)]
         lines += ["", f"shared between splits: {len(self.shared)} pictures", *_some(self.shared)]
+        lines += [f"note: {note}" for note in self.notes]
+        lines += [f"not read by training: {sentence}" for sentence in self.aside]
         lines += [f"FATAL: {sentence}" for sentence in self.fatal] or ["no fatal defects"]
         return "\n".join(lines)
 
 
-def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool = True) -> Health:
+def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool = True, imgsz: int = 640) -> Health:
     """Examine the given splits, or all, and report rather than raise whatever is wrong inside them.
 
-    Every picture file is read whole to find copies; ``decode`` also decodes it to find damage. Raises UserError only
-    where there is no data set to examine.
+    Judged is what training reads at ``imgsz``: ``train`` and ``val``, or what stands in for it; or else the given
+    splits, of which the first is trained on. ``decode`` decodes every image to find damage and the range of 16-bit
+    values. Raises UserError only where there is no data set to examine.
     """
     source = Path(data)
     fatal: list[str] = []
+    aside: list[str] = []
+    roles = _roles(source, fatal) if splits is None else {name: [] for name in splits}
+    catalogues, unread = _read_all(source, splits if splits is not None else offered_splits(source), decode)
+    for name, sentence in unread.items():
+        (fatal if name in roles else aside).append(f"{name}: {sentence}")
+    judged = {name: catalogues[name] for name in roles if name in catalogues}
+    others = {name: catalogue for name, catalogue in catalogues.items() if name not in judged}
+    fatal += [*_refused(judged), *obstacles(judged, imgsz)]
+    beside = obstacles({**dict([*judged.items()][:1]), **others}, imgsz)
+    aside += [*_refused(others), *(sentence for sentence in beside if sentence not in fatal)]
+    value_range, said = range_of(values_of([*judged.values()])) if decode else (None, "")
+    return Health(
+        source=source,
+        format=detect_format(source),
+        splits=tuple(
+            _examine(name, one, (*roles.get(name, ()), *notes(one, imgsz, value_range)))
+            for name, one in catalogues.items()
+        ),
+        shared=tuple(" = ".join(f"{name}/{file.name}" for name, file in one.items()) for one in shared(catalogues)),
+        fatal=tuple(fatal),
+        aside=tuple(aside),
+        notes=(*differences(judged), *filter(None, [said])),
+    )
+
+
+def _read_all(source: Path, splits: Sequence[str], decode: bool) -> tuple[dict[str, Catalogue], dict[str, str]]:
+    """The splits that can be read, and why the others cannot."""
     catalogues: dict[str, Catalogue] = {}
-    for name in splits if splits is not None else offered_splits(source):
+    unread: dict[str, str] = {}
+    for name in splits:
         try:
             catalogues[name] = read(source, name, on_defect="skip", decode=decode)
         except UserError as error:
-            fatal.append(f"{name}: {error}")
-    examined = tuple(_examine(name, catalogue) for name, catalogue in catalogues.items())
-    fatal += [f"{split.name}: {defect}" for split in examined for defect in split.defects if defect.fatal]
-    fatal += [f"{split.name}: no objects to learn" for split in examined if not split.objects]
-    fatal += _disagreements(catalogues)
-    return Health(source, detect_format(source), examined, tuple(_shared(catalogues)), tuple(fatal))
+            unread[name] = str(error)
+    return catalogues, unread
 
 
-def _examine(name: str, catalogue: Catalogue) -> SplitHealth:
+def _roles(source: Path, fatal: list[str]) -> dict[str, list[str]]:
+    """The splits that training reads, what is trained on first, each with what is remarkable about that."""
+    roles: dict[str, list[str]] = {}
+    for role in ("train", "val"):
+        try:
+            name, note = meant(source, role)
+        except UserError as error:
+            fatal.append(str(error))
+        else:
+            roles.setdefault(name, []).extend([note] if note else [])
+    if len(roles) == 1 and not fatal:
+        roles[next(iter(roles))].append("the same pictures train and validate")
+    return roles
+
+
+def _refused(splits: Mapping[str, Catalogue]) -> list[str]:
+    return [f"{name}: {one}" for name, catalogue in splits.items() for one in catalogue.defects if one.fatal]
+
+
+def _examine(name: str, catalogue: Catalogue, remarks: tuple[str, ...]) -> SplitHealth:
     pictures = catalogue.pictures
     crowd = np.concatenate([picture.crowd for picture in pictures])
     labels = np.concatenate([picture.labels for picture in pictures])[~crowd]
@@ -121,7 +171,7 @@ def _examine(name: str, catalogue: Catalogue) -> SplitHealth:
         medium=medium,
         large=len(areas) - small - medium,
         defects=catalogue.defects,
-        notes=catalogue.notes,
+        notes=remarks,
     )
 
 
@@ -130,31 +180,6 @@ def _quantiles(values: Num[np.ndarray, " n"]) -> Quantiles:
         return 0.0, 0.0, 0.0, 0.0, 0.0
     low, quarter, median, three_quarters, high = np.quantile(values, (0, 0.25, 0.5, 0.75, 1)).tolist()
     return low, quarter, median, three_quarters, high
-
-
-def _disagreements(catalogues: dict[str, Catalogue]) -> list[str]:
-    return [
-        f"{first} and {second}: expected the same classes, found {list(a.classes)} and {list(b.classes)}"
-        for (first, a), (second, b) in combinations(catalogues.items(), 2)
-        if (a.classes, a.category_ids) != (b.classes, b.category_ids)
-    ]
-
-
-def _shared(catalogues: dict[str, Catalogue]) -> Iterator[str]:
-    """Name the pictures that several splits hold, by content."""
-    copies: dict[bytes, dict[str, str]] = defaultdict(dict)
-    digests: dict[Path, bytes] = {}
-    for name, catalogue in catalogues.items():
-        for picture in catalogue.pictures:
-            if picture.file not in digests:
-                digests[picture.file] = _digest(picture.file)
-            copies[digests[picture.file]].setdefault(name, f"{name}/{picture.file.name}")
-    yield from (" = ".join(places.values()) for places in copies.values() if len(places) > 1)
-
-
-def _digest(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "blake2b").digest()
 
 
 def _render_split(split: SplitHealth) -> list[str]:

@@ -1,24 +1,25 @@
 """Picture files: find them, read their size from the header, decode them to RGB.
 
 Whatever the file holds - CMYK, 16 bits, a palette, one channel, transparency, several frames - three channels of 8 bits
-come out. Transparent pixels are composited on white, 16-bit grey is divided by 257, the first frame of many is used,
-and the content decides the format, not the file's suffix. Nothing half decoded is ever returned.
+come out. Transparent pixels are composited on white, 16 bits are brought to 8 by one range of values for all images,
+the first frame of many is used, and the content decides the format, not the file's suffix. Nothing half decoded is ever
+returned.
 """
 
 from __future__ import annotations
 
 import unicodedata
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 import numpy as np
 import torch
 from jaxtyping import UInt8
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile
 from torch import Tensor
 
+from ladle.data.depth import ALL_VALUES, ValueRange, is_deep, refusal, shallow
+from ladle.data.raster import Opener, with_image
 from ladle.errors import UserError
 
 __all__ = ["SUFFIXES", "Header", "load_picture", "locate", "picture_size", "read_header"]
@@ -38,16 +39,19 @@ _TURNS = {
 """EXIF orientation to the transposition that undoes it; any other value of the tag means nothing."""
 _LYING = frozenset({5, 6, 7, 8})
 _WHITE = (255, 255, 255, 255)
-_SIXTEEN_TO_EIGHT = 257
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says before its pixels: the stored size, and whether display turns it on its side."""
+    """What a picture file says before its pixels: the stored size, whether display turns it on its side, its depth.
+
+    ``deep`` are pictures with 16 bits a channel.
+    """
 
     height: int
     width: int
     lying: bool
+    deep: bool = False
 
     @property
     def displayed(self) -> tuple[int, int]:
@@ -55,18 +59,15 @@ class Header:
         return (self.width, self.height) if self.lying else (self.height, self.width)
 
 
-def load_picture(file: Path, upright: bool = True) -> UInt8[Tensor, "3 H W"]:
+def load_picture(file: Path, upright: bool = True, value_range: ValueRange = ALL_VALUES) -> UInt8[Tensor, "3 H W"]:
     """Decode a picture to RGB bytes, turned as its EXIF tag says unless ``upright`` is False.
 
-    Raises UserError naming the file when it is missing, damaged, truncated, no picture at all, or so large that it
-    must be taken for a decompression bomb; the last before any pixel is allocated.
+    ``value_range`` are the values of 16-bit channels that become 0 and 255. Raises UserError naming the file when it is
+    missing, damaged, truncated, no picture at all, or so large that it must be taken for a decompression bomb; the last
+    before any pixel is allocated.
     """
-    with _opened(file) as image:
-        turn = _TURNS.get(_orientation(image)) if upright else None
-        image.load()
-        pixels = _rgb(image, file)
-        upright_pixels = np.array(pixels if turn is None else pixels.transpose(turn))
-    return torch.from_numpy(upright_pixels).permute(2, 0, 1).contiguous()
+    pixels = with_image(file, lambda open_image: _decoded(open_image, file, upright, value_range))
+    return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
 
 
 def picture_size(file: Path) -> tuple[int, int]:
@@ -76,8 +77,7 @@ def picture_size(file: Path) -> tuple[int, int]:
 
 def read_header(file: Path) -> Header:
     """Read the header of a picture file, without decoding pixels; raises UserError naming the file."""
-    with _opened(file) as image:
-        return Header(height=image.height, width=image.width, lying=_orientation(image) in _LYING)
+    return with_image(file, lambda open_image: _header(open_image()))
 
 
 def locate(root: Path, name: str) -> Path:
@@ -115,26 +115,18 @@ def _exists(file: Path) -> bool:
         return False
 
 
-@contextmanager
-def _opened(file: Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(file) as image:
-            yield image
-    except UserError:
-        raise
-    except Exception as error:  # on damaged files Pillow's plugins raise whatever their parser ran into
-        raise UserError(f"{file}: expected a whole picture, found {_trouble(error)}") from error
+def _header(image: ImageFile.ImageFile) -> Header:
+    return Header(image.height, image.width, lying=_orientation(image) in _LYING, deep=is_deep(image))
 
 
-def _trouble(error: Exception) -> str:
-    known: tuple[tuple[type[Exception], str], ...] = (
-        (FileNotFoundError, "no file"),
-        (IsADirectoryError, "a folder"),
-        (PermissionError, "a file that may not be read"),
-        (UnidentifiedImageError, "content that is no picture"),
-        (Image.DecompressionBombError, "far more pixels than any picture has (a decompression bomb)"),
-    )
-    return next((words for kind, words in known if isinstance(error, kind)), f"a damaged one ({error})")
+def _decoded(open_image: Opener, file: Path, upright: bool, value_range: ValueRange) -> UInt8[np.ndarray, "H W 3"]:
+    image = open_image()
+    reason = refusal(image)
+    if reason is not None:
+        raise UserError(f"{file}: {reason}")
+    turn = _TURNS.get(_orientation(image)) if upright else None
+    pixels = _rgb(shallow(image, open_image, value_range) if is_deep(image) else image)
+    return np.asarray(pixels if turn is None else pixels.transpose(turn))
 
 
 def _orientation(image: Image.Image) -> int:
@@ -149,12 +141,7 @@ def _orientation(image: Image.Image) -> int:
     return tag if isinstance(tag, int) else 1
 
 
-def _rgb(image: Image.Image, file: Path) -> Image.Image:
-    if image.mode.startswith("I;16"):
-        grey = np.rint(np.asarray(image, dtype=np.float32) / _SIXTEEN_TO_EIGHT)
-        return Image.fromarray(grey.astype(np.uint8)).convert("RGB")
-    if image.mode in ("I", "F"):
-        raise UserError(f"{file}: expected 8 or 16 bits a channel, found 32: save the picture with 8 bits")
+def _rgb(image: Image.Image) -> Image.Image:
     if image.has_transparency_data:
         layer = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", layer.size, _WHITE), layer).convert("RGB")

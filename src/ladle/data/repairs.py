@@ -15,8 +15,7 @@ An overhang under half a pixel is rounding and is cut without a word.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NoReturn
 
@@ -24,6 +23,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
 from ladle.data.catalogue import Catalogue, Defect, Picture
+from ladle.data.decoding import bounded
 from ladle.data.drafts import Draft, Sheet
 from ladle.data.forms import check_form, within_first_pixel
 from ladle.data.pictures import Header, load_picture, read_header
@@ -66,6 +66,7 @@ def settle(sheet: Sheet, on_defect: OnDefect, decode: bool) -> Catalogue:
     sighted, repeated = _once(sighted)
     frames, contradictions = _frames(sighted)
     pictures, repairs, notes = _pictures([draft for draft, _ in sighted], frames, sheet)
+    pictures = tuple(replace(one, deep=header.deep) for one, (_, header) in zip(pictures, sighted, strict=True))
     defects = [*sheet.defects, *fatal, *repeated, *contradictions, *repairs]
     if defects and on_defect == "raise":
         _refuse(sheet.source, defects, "mend them, or have them repaired with on_defect=repair")
@@ -89,20 +90,19 @@ def _open(drafts: Sequence[Draft], decode: bool) -> tuple[list[_Sighted], list[D
         except UserError as error:
             draft.faults.append(_fault(draft, error))
     if decode:
-        with ThreadPoolExecutor() as pool:
-            damaged = set(pool.map(_damage, range(len(sighted)), sighted)) - {None}
-        sighted = [pair for place, pair in enumerate(sighted) if place not in damaged]
+        whole = bounded(lambda place: _is_whole(sighted[place][0]), [header.displayed for _, header in sighted])
+        sighted = [pair for pair, sound in zip(sighted, whole, strict=True) if sound]
     return sighted, [fault for draft in drafts for fault in draft.faults]
 
 
-def _damage(place: int, sighted: _Sighted) -> int | None:
-    draft, _ = sighted
+def _is_whole(draft: Draft) -> bool:
+    """Whether the picture can be decoded; if not, the draft has a fault more."""
     try:
         load_picture(draft.file)
     except UserError as error:
         draft.faults.append(_fault(draft, error))
-        return place
-    return None
+        return False
+    return True
 
 
 def _fault(draft: Draft, error: UserError) -> Defect:

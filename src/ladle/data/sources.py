@@ -8,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import torch
 
 from ladle.data.catalogue import Catalogue
+from ladle.data.depth import ALL_VALUES, ValueRange
 from ladle.data.samples import Sample, fit, resize
 from ladle.errors import UserError
 
@@ -42,11 +43,13 @@ class CatalogueSource:
     """The pictures of a data set on disk.
 
     With ``cache`` > 0 each picture is decoded once and stays in memory, shrunk until its longer side is at most
-    ``cache`` pixels. Each worker keeps its own copies.
+    ``cache`` pixels. Each worker keeps its own copies. ``value_range`` are the values of 16-bit channels that become
+    black and white.
     """
 
     catalogue: Catalogue
     cache: int = 0
+    value_range: ValueRange = ALL_VALUES
     _kept: dict[int, Sample] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +85,10 @@ class CatalogueSource:
         from ladle.data.pictures import load_picture
 
         picture = self.catalogue.pictures[index]
-        image = load_picture(picture.file, picture.upright)
+        try:
+            image = load_picture(picture.file, picture.upright, self.value_range)
+        except UserError as error:
+            raise UserError(f"{error}; mend it, or leave such pictures out with --on-defect skip") from None
         if tuple(image.shape[1:]) != (picture.height, picture.width):
             raise UserError(
                 f"{picture.file} is {image.shape[2]}x{image.shape[1]} pixels, but its annotations were made for "

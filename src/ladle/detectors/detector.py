@@ -29,6 +29,7 @@ _Names = Annotated[tuple[str, ...], Length(1, 20_000)]
 _Ids = Annotated[tuple[Annotated[int, Range(-(2**63), 2**63 - 1)], ...], Length(1, 20_000)]
 _Mean = Annotated[float, Range(-1000, 1000)]
 _Std = Annotated[float, Range(1e-6, 1000)]
+_Value = Annotated[int, Range(0, 65535)]
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class DetectorSpec:
     ``classes`` are in label order, ``category_ids`` are the data set's own ids of these classes, for results files.
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
     ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` normalises
-    the pyramid. ``imgsz`` is the long side it was trained at.
+    the pyramid. ``imgsz`` is the long side it was trained at, ``value_range`` are the values of 16-bit channels that
+    were black and white to it.
     """
 
     name: str
@@ -54,11 +56,14 @@ class DetectorSpec:
     neck_norm: bool = False
     mean: tuple[_Mean, _Mean, _Mean] = IMAGENET_MEAN
     std: tuple[_Std, _Std, _Std] = IMAGENET_STD
+    value_range: tuple[_Value, _Value] = (0, 65535)
 
     def __post_init__(self) -> None:
         """Raise ValueError where the parts do not fit together."""
         if len(self.category_ids) != len(self.classes):
             raise ValueError(f"{len(self.category_ids)} category_ids for {len(self.classes)} classes")
+        if self.value_range[0] >= self.value_range[1]:
+            raise ValueError(f"a value_range from {self.value_range[0]} to {self.value_range[1]}")
         if self.inference.rule != "class" and not (isinstance(self.head, DenseSpec) and self.head.quality):
             raise ValueError(f"the score rule {self.inference.rule} and a head without a quality branch")
         if isinstance(self.head, ProposalSpec) != bool(self.regions):

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from ladle.data import Health, inspect
+from ladle.errors import UserError
 from ladle.recipes.console import say
 
 __all__ = ["check"]
 
 
-def check(data: str) -> Health:
+def check(data: str, imgsz: int = 640) -> Health:
     """Print the health of a data set: sizes, classes, objects, duplicates between splits, and every defect.
 
     Args:
         data: a folder in COCO, YOLO or Pascal VOC form.
+        imgsz: long side of the pictures in pixels at which you mean to train: tells which objects are too small for it.
     """
-    health = inspect(data)
+    if imgsz < 1:
+        raise UserError(f"--imgsz {imgsz}: expected the long side of the pictures in pixels, such as 640")
+    health = inspect(data, imgsz=imgsz)
     say(health.render())
     return health

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -30,6 +31,10 @@ class Lineup(NamedTuple):
     def imgsz(self) -> int:
         """The long side of the pictures, the same for all."""
         return next(iter(self.specs.values())).imgsz
+
+    def seeing(self, value_range: tuple[int, int]) -> Lineup:
+        """The same students, to be told which values of 16-bit images become black and white."""
+        return self._replace(specs={name: replace(one, value_range=value_range) for name, one in self.specs.items()})
 
 
 def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Lineup:

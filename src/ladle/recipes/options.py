@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from ladle.data.depth import parse_range
 from ladle.data.transforms import Augmentation
 from ladle.detectors import Start
 from ladle.detectors.backbones import Norm
@@ -54,6 +55,8 @@ class Run:
         workers: processes that load pictures; by default none on the CPU, else up to 8.
         cache: keep decoded pictures in memory.
         on_defect: what to do about defects of the data: ``repair`` them, ``skip`` the picture, or ``raise``.
+        value_range: values of 16-bit pictures that become black and white, such as ``0,4095``; by default the fewest
+            bits of a sensor that hold all values of training and validation.
         seed: of the first weights, the order and the views of the pictures.
         patience: stop after so many epochs without a better AP.
         eval_every: epochs between evaluations.
@@ -89,6 +92,7 @@ class Run:
     workers: Workers | None = None
     cache: bool = False
     on_defect: Literal["repair", "skip", "raise"] = "repair"
+    value_range: str | None = None
     seed: Seed = 0
     patience: Annotated[int, Range(1, 1_000_000)] | None = None
     eval_every: Annotated[int, Range(1, 1_000_000)] = 1
@@ -103,6 +107,8 @@ class Run:
         if self.name is not None:
             check_name(self.name)
         check_project(self.project)
+        if self.value_range is not None:
+            parse_range(self.value_range)
 
     @property
     def start(self) -> Start:

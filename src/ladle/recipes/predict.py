@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from ladle.data import load_picture
+from ladle.data.depth import ValueRange, parse_range, spelled
 from ladle.data.loader import make_loader
 from ladle.data.pictures import SUFFIXES
 from ladle.data.samples import Sample
@@ -19,6 +20,7 @@ from ladle.evaluation import coco_results
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, Share, Side
+from ladle.recipes.sources import remarks_on_files
 from ladle.types import Detections
 from ladle.visual import draw_detections
 
@@ -33,6 +35,7 @@ def predict(
     batch: Batch = 8,
     device: Device = "auto",
     out: str = "runs/predict",
+    value_range: str | None = None,
 ) -> dict[Path, Detections]:
     """Draw what a detector finds and write it as COCO results.
 
@@ -45,12 +48,17 @@ def predict(
         device: ``auto``, ``cpu`` or ``cuda``.
         out: folder for the drawn pictures, ``results.json`` and ``images.json``, which says which file each
             ``image_id`` is.
+        value_range: values of 16-bit pictures that become black and white; by default what the detector was trained
+            with.
     """
     files = list(_pictures(source))
     detector = load_detector(model).eval()
     where = find_device(device)
     detector.to(where)
-    loader = make_loader(_Unlabelled(files), batch, detector.spec.imgsz if imgsz is None else imgsz)
+    values = parse_range(value_range or spelled(detector.spec.value_range))
+    for line in remarks_on_files(files, values):
+        say(line)
+    loader = make_loader(_Unlabelled(files, values), batch, detector.spec.imgsz if imgsz is None else imgsz)
 
     folder = Path(out)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +66,10 @@ def predict(
     found = dict(zip(files, seen, strict=True))
     for file, name in zip(files, _names(files), strict=True):
         draw_detections(
-            load_picture(file), _confident(found[file], score), detector.spec.classes, folder / f"{name}.png"
+            load_picture(file, value_range=values),
+            _confident(found[file], score),
+            detector.spec.classes,
+            folder / f"{name}.png",
         )
 
     numbered = dict(enumerate(files, start=1))
@@ -77,14 +88,14 @@ class _Unlabelled:
     classes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] = ()
 
-    def __init__(self, files: list[Path]) -> None:
-        self.files = files
+    def __init__(self, files: list[Path], value_range: ValueRange) -> None:
+        self.files, self.value_range = files, value_range
 
     def __len__(self) -> int:
         return len(self.files)
 
     def sample(self, index: int) -> Sample:
-        image = load_picture(self.files[index])
+        image = load_picture(self.files[index], value_range=self.value_range)
         nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
         return Sample(image, *nothing, id=index, original=(image.shape[1], image.shape[2]))
 

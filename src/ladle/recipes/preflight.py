@@ -7,13 +7,14 @@ from collections.abc import Sequence
 
 import torch
 
-from ladle.data.sources import Source
+from ladle.data.depth import spelled
+from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
 from ladle.recipes.scoring import Examiner
 from ladle.teachers import FrozenDetector, differences
 
-__all__ = ["check_looks", "check_strength", "hire"]
+__all__ = ["check_looks", "check_strength", "hire", "reads_otherwise", "strength_in_words"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
@@ -87,3 +88,20 @@ def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch:
             f"least {100 * LEAST_AP:.0f}: train it on this data first, or insist with --allow-weak-teacher"
         )
     return ap
+
+
+def strength_in_words(ap: float) -> str:
+    """What came of trying a teacher: its AP, or nan where there was nothing to find."""
+    if math.isnan(ap):
+        return "not tried: the sample of validation pictures holds no object"
+    return f"{100 * ap:.1f} AP on a sample of the validation pictures"
+
+
+def reads_otherwise(source: Source, teacher: DetectorSpec) -> list[str]:
+    """A line where a teacher was trained on images of 16 bits that were read in another way than these are."""
+    if not isinstance(source, CatalogueSource) or source.value_range == teacher.value_range:
+        return []
+    if not any(picture.deep for picture in source.catalogue.pictures):
+        return []
+    theirs, ours = spelled(teacher.value_range), spelled(source.value_range)
+    return [f"          note: it was trained with --value-range {theirs}, here pictures are read with {ours}"]

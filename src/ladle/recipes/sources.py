@@ -1,20 +1,38 @@
-"""From what ``--data`` says to pictures."""
+"""From what ``--data`` says to pictures, and what is said of them before anything is done with them."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-from ladle.data import read
+from ladle.data import Catalogue, read
+from ladle.data.copies import shared
+from ladle.data.decoding import values_of
+from ladle.data.depth import ALL_VALUES, ValueRange, parse_range
+from ladle.data.fitness import deep_note, differences, notes, obstacles, range_of, unseen
+from ladle.data.pictures import read_header
 from ladle.data.scenes import split_scenes
 from ladle.data.sources import CatalogueSource, Remembered, Source
 from ladle.errors import UserError
+from ladle.recipes.console import say
 from ladle.recipes.options import Run
 
-__all__ = ["open_source"]
+__all__ = ["Supply", "open_source", "remarks", "remarks_on_files", "supply"]
 
 SCENES = "scenes"
 """``--data scenes`` are the built-in scenes, ``scenes:3000`` that many to train on."""
 _TRAIN_SCENES, _VAL_SCENES, _MOST_SCENES = 800, 300, 1_000_000
+
+
+class Supply(NamedTuple):
+    """What a training run reads: the pictures of both splits, how 16-bit values are read, what is to be said of it."""
+
+    train: Source
+    val: Source
+    value_range: ValueRange | None
+    said: list[str]
 
 
 def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
@@ -27,4 +45,79 @@ def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
             raise UserError(f"--split {split}: the built-in scenes have the splits train and val")
         train, val = split_scenes(int(count or _TRAIN_SCENES), _VAL_SCENES)
         return Remembered(train if split == "train" else val)
-    return CatalogueSource(read(data, split, run.on_defect), cache=2 * imgsz if run.cache else 0)
+    value_range = ALL_VALUES if run.value_range is None else parse_range(run.value_range)
+    return CatalogueSource(read(data, split, run.on_defect), 2 * imgsz if run.cache else 0, value_range)
+
+
+def supply(data: str, run: Run, imgsz: int) -> Supply:
+    """Both splits of a training run; raises UserError for data that nobody can learn from.
+
+    Where there are images of 16 bits and no ``--value-range``, it is the one that fits all of them.
+    """
+    train, val = (open_source(data, split, run, imgsz) for split in ("train", "val"))
+    if not isinstance(train, CatalogueSource) or not isinstance(val, CatalogueSource):
+        return Supply(train, val, None, [])
+    splits = {"train": train.catalogue, "val": val.catalogue}
+    found = obstacles(splits, imgsz)
+    if found:
+        raise UserError(f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {data}` tells more)")
+    value_range, told = _range(run, splits)
+    if value_range is not None:
+        train, val = (replace(source, value_range=value_range) for source in (train, val))
+    together = [
+        *_few(run, len(train)),
+        *differences(splits),
+        *unseen("train", train.catalogue),
+        *_copies(splits),
+        *told,
+    ]
+    said = [f"note: {note}" for note in together]
+    return Supply(train, val, value_range, [*said, *remarks(train, "train", imgsz), *remarks(val, "val", imgsz)])
+
+
+def remarks(source: Source, split: str, imgsz: int) -> list[str]:
+    """A line for everything that was remarked of a split, repaired in it or left out, at one size of images."""
+    if not isinstance(source, CatalogueSource):
+        return []
+    empty = [] if source.catalogue.holds_objects else ["no objects to score"]
+    noted = [f"note: {note}" for note in (*empty, *notes(source.catalogue, imgsz, source.value_range))]
+    return [f"{split}: {line}" for line in (*noted, *source.catalogue.acts())]
+
+
+def remarks_on_files(files: Sequence[Path], value_range: ValueRange) -> list[str]:
+    """A line for what is to be said of pictures without annotations: how those of 16 bits are read.
+
+    Pictures that cannot be opened are passed over: whoever loads them names them.
+    """
+    deep = sum(map(_is_deep, files))
+    return [f"note: {note}" for note in [deep_note(deep, len(files), value_range)] if note]
+
+
+def _is_deep(file: Path) -> bool:
+    try:
+        return read_header(file).deep
+    except UserError:
+        return False
+
+
+def _range(run: Run, splits: Mapping[str, Catalogue]) -> tuple[ValueRange | None, list[str]]:
+    """How images of 16 bits are read, None without any, and the sentence about it."""
+    if not any(picture.deep for split in splits.values() for picture in split.pictures):
+        unused = f"--value-range {run.value_range} changes nothing: no picture has 16 bits a channel"
+        return None, [unused] if run.value_range is not None else []
+    if run.value_range is not None:
+        return parse_range(run.value_range), []
+    say("looking for the largest value of all pictures with 16 bits a channel (--value-range spares that)", run.quiet)
+    value_range, sentence = range_of(values_of([*splits.values()]))
+    return value_range, [sentence] if sentence else []
+
+
+def _few(run: Run, pictures: int) -> list[str]:
+    step = run.batch * run.devices
+    found = f"a step takes {step} pictures, more than the {pictures} of train: some are taken several times in it"
+    return [found] if pictures < step else []
+
+
+def _copies(splits: Mapping[str, Catalogue]) -> list[str]:
+    copies, pictures = len(shared(splits)), len(splits["val"])
+    return [f"{copies} of the {pictures} pictures of val are in train too, which flatters the AP"] if copies else []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +10,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import nn
 
+from ladle.data.depth import spelled
 from ladle.data.loader import Loader, lost_workers_told, make_loader
-from ladle.data.sources import CatalogueSource, Source
+from ladle.data.sources import Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
 from ladle.evaluation import Evaluation
 from ladle.objectives import stage_names
@@ -25,10 +25,10 @@ from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_looks, check_strength, hire
+from ladle.recipes.preflight import check_looks, check_strength, hire, reads_otherwise, strength_in_words
 from ladle.recipes.progress import about, best_weights, disk_error, standing_of
 from ladle.recipes.scoring import Examiner
-from ladle.recipes.sources import open_source
+from ladle.recipes.sources import Supply, supply
 from ladle.visual import draw_history
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class _Prepared(NamedTuple):
     lineup: Lineup
     pictures: Source
     val: Source
+    said: list[str]
     resumed: bool
 
     def examiner(self) -> Examiner:
@@ -103,18 +104,22 @@ def check_data(job: Job) -> Job:
     return _open(job)[0]
 
 
-def _open(job: Job) -> tuple[Job, Source, Source]:
+def _open(job: Job) -> tuple[Job, Supply]:
     imgsz = detector_spec(job.student, (), imgsz=job.run.imgsz).imgsz
-    train, val = (open_source(job.data, split, job.run, imgsz) for split in ("train", "val"))
-    return job.with_contents(contents_of(train), contents_of(val)), train, val
+    found = supply(job.data, job.run, imgsz)
+    if found.value_range is not None:
+        job = replace(job, run=replace(job.run, value_range=spelled(found.value_range)))
+    return job.with_contents(contents_of(found.train), contents_of(found.val)), found
 
 
 def _prepare(job: Job, resumed: bool) -> _Prepared:
-    job, pictures, val = _open(job)
+    job, (pictures, val, value_range, said) = _open(job)
     lineup = line_up(_without_start(job) if resumed else job, pictures.classes, pictures.category_ids)
+    if value_range is not None:
+        lineup = lineup.seeing(value_range)
     for spec in lineup.specs.values():
         check_looks(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
-    ready = _Prepared(job, lineup, pictures, val, resumed)
+    ready = _Prepared(job, lineup, pictures, val, said, resumed)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
@@ -186,15 +191,11 @@ def _save(network: nn.Module, path: Path) -> None:
 def _about(ready: _Prepared) -> list[str]:
     """What is learnt from, and who learns."""
     job, classes = ready.job, len(ready.pictures.classes)
-    repaired = [
-        f"          {source.catalogue.summary()} (`ladle check {job.data}` lists everything)"
-        for source in (ready.pictures, ready.val)
-        if isinstance(source, CatalogueSource) and source.catalogue.defects
-    ]
     sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {classes} classes"
     return [
         f"data      {job.data}: {sizes}",
-        *repaired,
+        *(" " * 10 + line for line in ready.said),
+        *([f"          `ladle check {job.data}` lists everything"] if ready.said else []),
         *(f"{name:<9} {_who(spec, ready.resumed)}" for name, spec in ready.lineup.specs.items()),
     ]
 
@@ -216,8 +217,10 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
         return [f"teacher   {teacher.spec.name}, not tried: it knows other classes, its features alone count ({file})"]
     ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
-    strength = "unknown AP: the validation pictures hold no object" if math.isnan(ap) else f"{100 * ap:.1f} AP"
-    return [f"teacher   {teacher.spec.name}, {strength} on a sample of the validation pictures ({file})"]
+    return [
+        f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
+        *reads_otherwise(ready.pictures, teacher.spec),
+    ]
 
 
 def _about_lessons(ready: _Prepared) -> list[str]:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from ladle.detectors import load_detector
+from ladle.data.depth import spelled
+from ladle.data.sources import Source
+from ladle.detectors import DetectorSpec, load_detector
 from ladle.errors import UserError
 from ladle.evaluation import Evaluation, coco_results
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, Run, Side, Workers
 from ladle.recipes.scoring import Examiner
-from ladle.recipes.sources import open_source
+from ladle.recipes.sources import open_source, remarks
 
 __all__ = ["val"]
 
@@ -26,6 +28,7 @@ def val(
     workers: Workers = 0,
     device: Device = "auto",
     out: str | None = None,
+    value_range: str | None = None,
 ) -> Evaluation:
     """Score a trained detector: COCO's twelve numbers, the AP of every class, and plots.
 
@@ -38,16 +41,20 @@ def val(
         workers: processes that load pictures.
         device: ``auto``, ``cpu`` or ``cuda``.
         out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``.
+        value_range: values of 16-bit pictures that become black and white; by default what the detector was trained
+            with.
     """
     detector = load_detector(model)
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
-    source = open_source(data, split, Run(), side)
+    source = open_source(data, split, Run(value_range=value_range or spelled(spec.value_range)), side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
             f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
             "no class has the same name"
         )
+    for line in (*remarks(source, split, side), *_unknown(source, spec)):
+        say(line)
     examiner = Examiner(source, side, batch, workers)
     score = examiner(detector.to(find_device(device)))
 
@@ -64,3 +71,8 @@ def val(
     say(table("", [{"class": name, "AP": 100 * ap} for name, ap in numbers.per_class.items()]))
     say(f"plots and results.json are in {folder}")
     return numbers
+
+
+def _unknown(source: Source, spec: DetectorSpec) -> list[str]:
+    names = [name for name in source.classes if name not in spec.classes]
+    return [f"note: {spec.name} does not know {', '.join(map(repr, names))}, and finds none of it"] if names else []

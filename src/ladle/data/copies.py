@@ -1,0 +1,71 @@
+"""Which images several splits hold, by content and with as little reading as that takes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from ladle.data.catalogue import Catalogue
+from ladle.files import open_regular
+
+__all__ = ["shared"]
+
+_END, _BLOCK = 2**12, 2**20
+
+
+class _Place(NamedTuple):
+    number: int
+    split: str
+    file: Path
+
+
+def shared(catalogues: Mapping[str, Catalogue]) -> list[dict[str, Path]]:
+    """The images that several splits hold: for each of them its first file in every split that has it.
+
+    Files are compared by size, then by their first and last bytes, and as a whole only where these agree.
+    """
+    pairs = [(name, picture.file) for name, catalogue in catalogues.items() for picture in catalogue.pictures]
+    alike = [[_Place(number, *pair) for number, pair in enumerate(pairs)]]
+    for trait in (_size, _ends, _digest):
+        alike = [part for group in alike for part in _parted(group, trait)]
+    return [_firsts(group) for group in sorted(alike)]
+
+
+def _firsts(group: list[_Place]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for place in group:
+        found.setdefault(place.split, place.file)
+    return found
+
+
+def _parted(group: list[_Place], trait: Callable[[Path], Hashable]) -> list[list[_Place]]:
+    """The parts of a group that agree in a trait and lie in several splits."""
+    if len({place.file for place in group}) == 1:
+        return [group] if len({place.split for place in group}) > 1 else []
+    parts: dict[Hashable, list[_Place]] = defaultdict(list)
+    for place in group:
+        parts[trait(place.file)].append(place)
+    return [part for part in parts.values() if len({place.split for place in part}) > 1]
+
+
+def _size(file: Path) -> int:
+    return file.stat().st_size
+
+
+def _ends(file: Path) -> bytes:
+    with open_regular(file) as stream:
+        first = stream.read(_END)
+        stream.seek(-min(_END, os.fstat(stream.fileno()).st_size), os.SEEK_END)
+        return first + stream.read()
+
+
+def _digest(file: Path) -> bytes:
+    with open_regular(file) as stream:
+        digest = hashlib.blake2b()
+        while block := stream.read(_BLOCK):
+            digest.update(block)
+        return digest.digest()

@@ -1,0 +1,116 @@
+"""What would make training fail or teach nothing, and what a user should know of the data before it begins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from ladle.data.catalogue import Catalogue
+from ladle.data.depth import ALL_VALUES, ValueRange, fitting, spelled
+from ladle.data.shrinking import CELL, shrunk, sufficient
+
+__all__ = ["deep_note", "differences", "notes", "obstacles", "range_of", "unseen"]
+
+_NAMED = 10
+
+
+def obstacles(splits: Mapping[str, Catalogue], imgsz: int) -> list[str]:
+    """Why nobody can train on the first split and validate on the others, a sentence each; empty where one can."""
+    found = [
+        f"{name}: no objects to {'score' if place else 'learn'}"
+        for place, (name, catalogue) in enumerate(splits.items())
+        if not catalogue.holds_objects
+    ]
+    for first, train, name, other in _pairs(splits):
+        unknown = _only(other, train)
+        if unknown:
+            found.append(f"{first} and {name}: expected the same classes, found {_named(unknown)} in {name} alone")
+    return found + [sentence for name, train in [*splits.items()][:1] for sentence in _vanished(name, train, imgsz)]
+
+
+def differences(splits: Mapping[str, Catalogue]) -> list[str]:
+    """How the classes of the other splits differ from those of the first, where that is no obstacle."""
+    found = []
+    for first, train, name, other in _pairs(splits):
+        missing = _only(train, other)
+        if missing:
+            found.append(f"{name} does not list {_named(missing)}, which {first} does, and says nothing about it")
+        elif set(train.classes) == set(other.classes) and _numbering(train) != _numbering(other):
+            found.append(f"{first} and {name} number their classes differently; they are matched by name")
+    return found
+
+
+def unseen(name: str, catalogue: Catalogue) -> list[str]:
+    """The sentence about the classes of which a split has no object, if there are any."""
+    labels = [picture.labels[~picture.crowd] for picture in catalogue.pictures]
+    seen = set(np.unique(np.concatenate([np.zeros(0, np.int64), *labels])).tolist())
+    missing = [one for label, one in enumerate(catalogue.classes) if label not in seen]
+    return [f"{name} has no object of {_named(missing)}"] if missing else []
+
+
+def notes(catalogue: Catalogue, imgsz: int, value_range: ValueRange | None) -> list[str]:
+    """What is to be said of a split at one size of images: its own notes, small objects, and images of 16 bits.
+
+    Without a ``value_range`` nothing is said about how these are read.
+    """
+    found = list(catalogue.notes)
+    sizes = shrunk(catalogue, imgsz)
+    if sizes.tiny:
+        lost = f", {sizes.lost} of them under 1 pixel, which training leaves out" if sizes.lost else ""
+        found.append(
+            f"{sizes.tiny} of {sizes.objects} objects have a side under {CELL} pixels at --imgsz {imgsz}{lost}"
+        )
+    deep = deep_note(sum(picture.deep for picture in catalogue.pictures), len(catalogue), value_range)
+    return [*found, deep] if deep else found
+
+
+def deep_note(deep: int, pictures: int, value_range: ValueRange | None) -> str:
+    """The sentence about ``deep`` of so many pictures that have 16 bits a channel, "" for none."""
+    if not deep:
+        return ""
+    found = f"{deep} of {pictures} pictures have 16 bits a channel"
+    if value_range is None:
+        return found
+    low, high = value_range
+    return f"{found}: values up to {low} become black, from {high} on white (--value-range {spelled(value_range)})"
+
+
+def range_of(values: tuple[int, int] | None) -> tuple[ValueRange, str]:
+    """The range that fits the smallest and the largest value of 16 bits in a data set, and the sentence about it."""
+    if values is None:
+        return ALL_VALUES, ""
+    low, high = fitting(values[1])
+    found = f"lie between {values[0]} and {values[1]}" if high < ALL_VALUES[1] else "use all 16 bits"
+    return (
+        low,
+        high,
+    ), f"the values of 16 bits {found}, so that they are read with --value-range {spelled((low, high))}"
+
+
+def _pairs(splits: Mapping[str, Catalogue]) -> list[tuple[str, Catalogue, str, Catalogue]]:
+    """The first split with each of the others."""
+    return [(*first, *other) for first in [*splits.items()][:1] for other in [*splits.items()][1:]]
+
+
+def _vanished(name: str, train: Catalogue, imgsz: int) -> list[str]:
+    sizes = shrunk(train, imgsz)
+    if not sizes.objects or sizes.lost < sizes.objects:
+        return []
+    return [
+        f"{name}: every object has a side under 1 pixel at --imgsz {imgsz}, so that none is left to learn; give "
+        f"--imgsz {sufficient(train, imgsz)}, or cut the pictures into tiles"
+    ]
+
+
+def _only(one: Catalogue, other: Catalogue) -> list[str]:
+    """The classes that the first lists and the second does not."""
+    return [name for name in one.classes if name not in set(other.classes)]
+
+
+def _numbering(catalogue: Catalogue) -> list[tuple[str, int]]:
+    return [*zip(catalogue.classes, catalogue.category_ids, strict=True)]
+
+
+def _named(names: list[str]) -> str:
+    return ", ".join(map(repr, names[:_NAMED])) + (f" and {len(names) - _NAMED} more" if len(names) > _NAMED else "")

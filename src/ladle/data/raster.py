@@ -1,0 +1,98 @@
+"""Open image files of the formats on offer and nothing else, and say in plain words what is wrong with one.
+
+Only regular files are opened, only by the readers of :data:`FORMATS`: others of Pillow's start programs (PostScript).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from PIL import Image, ImageFile, UnidentifiedImageError
+
+from ladle.errors import UserError
+from ladle.files import open_regular
+
+__all__ = ["FORMATS", "Opener", "with_image"]
+
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
+"""What Pillow may open. MPO is among them: to Pillow it is a JPEG of several frames."""
+
+Opener = Callable[[], ImageFile.ImageFile]
+"""Opens the image of a file from its beginning; each call gives one that is not decoded yet."""
+
+T = TypeVar("T")
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
+"""The chunks that pixels and the way up need."""
+
+
+def with_image(file: Path, use: Callable[[Opener], T]) -> T:
+    """Hand ``use`` a function that opens the image in ``file``, and return what it makes of it.
+
+    Raises UserError naming the file when it is missing, no regular file, no image of :data:`FORMATS`, damaged, or so
+    large that it must be taken for a decompression bomb; the last before any pixel is allocated.
+    """
+    with open_regular(file) as stream:
+        if os.fstat(stream.fileno()).st_size == 0:  # as the kernel's own files are, which may be without end
+            raise UserError(f"{file}: expected a picture, found an empty file")
+        try:
+            return _used(stream, use)
+        except UserError:
+            raise
+        except Exception as error:  # on damaged files Pillow's plugins raise whatever their parser ran into
+            raise UserError(f"{file}: expected a whole picture, found {_trouble(error)}") from error
+
+
+def _used(stream: BinaryIO, use: Callable[[Opener], T]) -> T:
+    try:
+        return use(lambda: _open(stream))
+    except ValueError as error:
+        # Pillow refuses a PNG with long texts or a large color profile, of which nothing is needed.
+        stream.seek(0)
+        if isinstance(error, UserError) or stream.read(len(_PNG)) != _PNG:
+            raise
+    plain = _pixels_alone(stream)
+    return use(lambda: _open(plain))
+
+
+def _open(stream: BinaryIO | BytesIO) -> ImageFile.ImageFile:
+    try:
+        return Image.open(stream, formats=FORMATS)
+    except UnidentifiedImageError:
+        for name in FORMATS:
+            factory, accept = Image.OPEN[name]
+            stream.seek(0)
+            if accept is not None and accept(stream.read(16)):
+                stream.seek(0)
+                factory(stream, "")  # begins as such a file does: raises what Image.open keeps to itself
+        raise
+
+
+def _pixels_alone(stream: BinaryIO) -> BytesIO:
+    """A PNG without the chunks that say nothing of its pixels."""
+    end = os.fstat(stream.fileno()).st_size
+    stream.seek(len(_PNG))
+    kept = [_PNG]
+    while len(head := stream.read(8)) == 8:
+        length, kind = struct.unpack(">I4s", head)
+        if kind in _PNG_PIXELS:
+            kept += [head, stream.read(min(length + 4, end))]
+        else:
+            stream.seek(length + 4, os.SEEK_CUR)
+    return BytesIO(b"".join(kept))
+
+
+def _trouble(error: Exception) -> str:
+    formats = ", ".join(FORMATS)
+    known: tuple[tuple[type[Exception], str], ...] = (
+        (UnidentifiedImageError, f"content that is no picture of a format that is read ({formats})"),
+        (Image.DecompressionBombError, f"too large a one, cut it into tiles ({error})"),
+        (MemoryError, "one that does not fit into memory"),
+    )
+    return next((words for kind, words in known if isinstance(error, kind)), f"a damaged one ({error})")

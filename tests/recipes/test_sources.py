@@ -1,0 +1,266 @@
+"""What is said of the data before anything is done with it, and what nobody can learn from."""
+
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ladle.data import pictures
+from ladle.data.scenes import Scenes
+from ladle.detectors import detector_spec, read_spec
+from ladle.errors import UserError
+from ladle.recipes import predict, train, val
+from ladle.recipes.options import Run
+from ladle.recipes.preflight import reads_otherwise
+from ladle.recipes.sources import open_source, remarks, remarks_on_files, supply
+from tests.recipes.tiny import RUN
+
+
+def yolo(folder, train=4, val=2, rows="0 0.5 0.5 0.5 0.5\n", splits=("train", "val")):
+    """Grey pictures of 64 pixels, no two alike, each with the same rows."""
+    for split, count in zip(splits, (train, val), strict=True):
+        (folder / "images" / split).mkdir(parents=True)
+        (folder / "labels" / split).mkdir(parents=True)
+        for number in range(count):
+            shade = np.full((64, 64, 3), 10 * number + len(split), np.uint8)
+            Image.fromarray(shade).save(folder / "images" / split / f"{number}.png")
+            (folder / "labels" / split / f"{number}.txt").write_text(rows)
+    listed = "".join(f"{split}: images/{split}\n" for split in splits)
+    (folder / "data.yaml").write_text(f"{listed}names: [red]\n")
+    return folder
+
+
+def said(folder, imgsz=64, **flags):
+    return supply(str(folder), replace(RUN, **flags), imgsz).said
+
+
+def test_of_sound_data_nothing_is_said(tmp_path):
+    assert said(yolo(tmp_path)) == []
+
+
+def test_pictures_without_a_label_file_are_told(tmp_path):
+    yolo(tmp_path)
+    (tmp_path / "labels" / "train" / "1.txt").unlink()
+    assert said(tmp_path) == ["train: note: 1 of 4 pictures have no label file and count as background"]
+
+
+def test_a_split_that_stands_in_is_told(tmp_path):
+    yolo(tmp_path, splits=("train", "test"))
+    assert said(tmp_path) == ["val: note: there is no split 'val'; 'test' stands in for it"]
+
+
+def test_repairs_are_told_by_kind_with_their_number(tmp_path):
+    yolo(tmp_path)
+    for number in (0, 1):
+        (tmp_path / "labels" / "val" / f"{number}.txt").write_text("0 0.5 0.5 1.9 1.9\n0 0.5 0.5 0.5 0.5\n")
+    (line,) = [line for line in said(tmp_path) if "cut at the border" in line]
+    assert line.startswith("val: 2 × box reached outside the picture; cut at the border (labels/val/0.txt: line 1")
+
+
+def test_pictures_in_both_splits_are_told(tmp_path):
+    yolo(tmp_path)
+    shutil.copy(tmp_path / "images" / "train" / "2.png", tmp_path / "images" / "val" / "0.png")
+    assert said(tmp_path) == ["note: 1 of the 2 pictures of val are in train too, which flatters the AP"]
+
+
+def coco(folder):
+    """One JSON of three pictures beside it."""
+    images, annotations = [], []
+    for number in range(3):
+        Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
+        images.append({"id": number, "file_name": f"{number}.png", "width": 64, "height": 64})
+        annotations.append({"id": number, "image_id": number, "category_id": 1, "bbox": [5, 5, 30, 30]})
+    document = {"images": images, "annotations": annotations, "categories": [{"id": 1, "name": "red"}]}
+    (folder / "default.json").write_text(json.dumps(document))
+    return folder / "default.json"
+
+
+def test_one_file_for_both_splits_is_told(tmp_path):
+    lines = said(coco(tmp_path), batch=2)
+    assert lines == [
+        "note: 3 of the 3 pictures of val are in train too, which flatters the AP",
+        "train: note: default.json is one split by itself and is read as 'train'",
+        "val: note: default.json is one split by itself and is read as 'val'",
+    ]
+
+
+def test_classes_without_objects_are_told(tmp_path):
+    yolo(tmp_path)
+    file = tmp_path / "data.yaml"
+    file.write_text(file.read_text().replace("[red]", "[red, green, blue]"))
+    assert said(tmp_path) == ["note: train has no object of 'green', 'blue'"]
+
+
+def test_small_objects_are_told_at_the_size_of_the_run(tmp_path):
+    yolo(tmp_path, rows="0 0.5 0.5 0.1 0.5\n")
+    assert said(tmp_path, 64) == [
+        "train: note: 4 of 4 objects have a side under 8 pixels at --imgsz 64",
+        "val: note: 2 of 2 objects have a side under 8 pixels at --imgsz 64",
+    ]
+    assert said(tmp_path, 160) == []
+
+
+def test_built_in_scenes_need_no_words():
+    assert supply("scenes:4", RUN, 64).said == []
+    assert remarks(Scenes(2), "train", 64) == []
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        ("labels", "train: no objects to learn"),
+        ("validation", "val: no objects to score"),
+        ("tiny", "every object has a side under 1 pixel at --imgsz 64.*give --imgsz"),
+        ("pictures", "image"),
+        ("damaged", "damaged one"),
+    ],
+)
+def test_data_that_nobody_can_learn_from_are_refused_before_there_is_a_run(tmp_path, broken, named):
+    data = yolo(tmp_path / "data", rows="0 0.5 0.5 0.01 0.5\n" if broken == "tiny" else "0 0.5 0.5 0.5 0.5\n")
+    for file in (data / "labels" / ("val" if broken == "validation" else "train")).iterdir():
+        if broken in ("labels", "validation"):
+            file.write_text("")
+        elif broken == "pictures":
+            (data / "images" / "train" / f"{file.stem}.png").unlink()
+        elif broken == "damaged":
+            (data / "images" / "train" / f"{file.stem}.png").write_bytes(b"\x89PNG\r\n\x1a\nand no more")
+    with pytest.raises(UserError, match=named) as error:
+        train(str(data), "paa-tiny", replace(RUN, project=str(tmp_path / "runs")))
+    assert str(data) in str(error.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_class_that_only_validation_knows_is_refused(tmp_path):
+    for split, name in (("train", "red"), ("val", "blue")):
+        (tmp_path / split).mkdir()
+        document = json.loads(coco(tmp_path / split).read_text())
+        document["categories"][0]["name"] = name
+        (tmp_path / split / "_annotations.coco.json").write_text(json.dumps(document))
+        (tmp_path / split / "default.json").unlink()
+    with pytest.raises(UserError, match="expected the same classes, found 'blue' in val alone"):
+        supply(str(tmp_path), RUN, 64)
+
+
+def test_a_damaged_picture_says_what_leaves_it_out(tmp_path):
+    yolo(tmp_path)
+    file = tmp_path / "images" / "train" / "2.png"
+    file.write_bytes(file.read_bytes()[:-30])
+    source = open_source(str(tmp_path), "train", RUN, 64)
+    with pytest.raises(UserError, match=r"2\.png: .*damaged.*--on-defect skip"):
+        source.sample(2)
+    assert len(open_source(str(tmp_path), "train", replace(RUN, on_defect="skip"), 64)) == 3
+    (line,) = said(tmp_path, on_defect="skip", batch=2)
+    assert line.startswith("train: left out: 1 × ")
+
+
+def deepened(data, most):
+    """The same pictures as a camera of fewer than 16 bits writes them; the brightest value is ``most``."""
+    for file in data.rglob("*.png"):
+        with Image.open(file) as image:
+            grey = np.asarray(image.convert("L")).astype(np.uint32)
+        Image.fromarray((grey * most // 36).astype(np.uint16)).save(file)
+    return data
+
+
+def test_pictures_of_sixteen_bits_are_read_by_what_both_splits_hold(tmp_path):
+    data = deepened(yolo(tmp_path), 4000)
+    shades = [4000 * shade // 36 * 255 / 4095 for shade in (5, 15, 25, 35)]
+    ready = supply(str(data), RUN, 64)
+    assert ready.value_range == (0, 4095)
+    assert [int(ready.train.sample(number).image.max()) for number in range(4)] == list(map(round, shades))
+    assert "so that they are read with --value-range 0,4095" in ready.said[0]
+    assert "train: note: 4 of 4 pictures have 16 bits a channel" in ready.said[1]
+    given = supply(str(data), replace(RUN, value_range="0,8000"), 64)
+    assert given.value_range == (0, 8000)
+    assert int(given.val.sample(0).image.max()) == round(4000 * 3 // 36 * 255 / 8000)
+
+
+@pytest.fixture(scope="module")
+def deep(tmp_path_factory):
+    """A run on pictures of 12 bits, and its data."""
+    data = deepened(yolo(tmp_path_factory.mktemp("deep") / "data"), 4000)
+    return data, train(str(data), "paa-tiny", replace(RUN, project=str(data.parent / "runs")))
+
+
+def test_a_detector_remembers_how_its_pictures_were_read(deep):
+    _, run = deep
+    assert read_spec(Path(run.weights)).value_range == (0, 4095)
+    assert yaml.safe_load((run.folder / "config.yaml").read_text())["value_range"] == "0,4095"
+
+
+def test_val_and_predict_read_pictures_as_training_did(deep, tmp_path, monkeypatch, capsys):
+    data, run = deep
+    seen = []
+    decode = pictures._decoded
+    monkeypatch.setattr(pictures, "_decoded", lambda *of: seen.append(of[-1]) or decode(*of))
+    scored = val(str(data), str(run.weights), batch=4, out=str(tmp_path / "val"), device="cpu")
+    assert scored.ap == run.evaluation.ap
+    predict(str(data / "images" / "val"), str(run.weights), out=str(tmp_path / "found"), device="cpu")
+    assert len(seen) == 2 + 2 * 2, "predict also draws them"
+    assert set(seen) == {(0, 4095)}
+    assert capsys.readouterr().out.count("2 of 2 pictures have 16 bits a channel: values up to 0 become black") == 2
+    predict(str(data / "images" / "val"), str(run.weights), out=str(tmp_path / "found"), value_range="0,9000")
+    assert seen[-1] == (0, 9000)
+
+
+def test_of_pictures_to_predict_on_only_deep_ones_are_told(tmp_path):
+    files = sorted((yolo(tmp_path) / "images" / "train").iterdir())
+    assert remarks_on_files(files, (0, 4095)) == []
+    files[0].write_bytes(b"no picture")
+    Image.fromarray(np.zeros((4, 4), np.uint16)).save(files[1])
+    (line,) = remarks_on_files(files, (0, 4095))
+    assert line.startswith("note: 1 of 4 pictures have 16 bits a channel")
+
+
+def test_val_says_what_was_repaired_and_what_the_detector_does_not_know(data, teacher, tmp_path, capsys):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    file = copy / "annotations" / "instances_val.json"
+    document = json.loads(file.read_text())
+    document["annotations"][0]["bbox"][2] = 1000
+    document["categories"].append({"id": 99, "name": "gnu"})
+    file.write_text(json.dumps(document))
+    val(str(copy), teacher, batch=4, out=str(tmp_path / "out"), device="cpu")
+    out = capsys.readouterr().out
+    assert "val: 1 × box reached outside the picture; cut at the border" in out
+    assert "note: paa-tiny does not know 'gnu', and finds none of it" in out
+
+
+def test_a_step_of_more_pictures_than_there_are_is_told(tmp_path):
+    told = "note: a step takes 6 pictures, more than the 4 of train: some are taken several times in it"
+    assert said(yolo(tmp_path), batch=3, devices=2) == [told]
+    assert said(tmp_path, batch=2, devices=2) == []
+
+
+def test_a_range_that_changes_nothing_is_told_and_one_that_is_none_refused(tmp_path):
+    told = "note: --value-range 0,4095 changes nothing: no picture has 16 bits a channel"
+    assert said(yolo(tmp_path), value_range="0,4095") == [told]
+    assert supply(str(tmp_path), replace(RUN, value_range="0,4095"), 64).value_range is None
+    with pytest.raises(UserError, match="--value-range 12"):
+        Run(value_range="12")
+
+
+def test_a_split_without_objects_is_told_where_it_is_scored(tmp_path):
+    source = open_source(str(yolo(tmp_path, rows="")), "val", RUN, 64)
+    assert remarks(source, "val", 64) == ["val: note: no objects to score"]
+
+
+def test_a_teacher_that_read_pictures_otherwise_is_told(tmp_path):
+    teacher = detector_spec("paa-tiny", ("red",))
+    data = yolo(tmp_path)
+    assert reads_otherwise(supply(str(data), RUN, 64).train, teacher) == [], "8 bits are read in one way"
+    source = supply(str(deepened(data, 4000)), RUN, 64).train
+    (line,) = reads_otherwise(source, teacher)
+    assert "it was trained with --value-range 0,65535, here pictures are read with 0,4095" in line
+    assert reads_otherwise(source, replace(teacher, value_range=(0, 4095))) == []
+    assert reads_otherwise(Scenes(2), teacher) == []
+
+
+def test_a_run_needs_no_range_where_all_pictures_have_eight_bits():
+    assert Run().value_range is None
+    assert supply("scenes:4", RUN, 64).value_range is None
