@@ -37,6 +37,8 @@ def open_regular(file: Path) -> BinaryIO:
     try:
         _check_kind(file, file.stat().st_mode)  # already here, because opening a device may do something
         stream = open(file, "rb", opener=_open)  # noqa: SIM115 - Path.open has no opener; the caller closes it
+    except UserError:  # which is a ValueError
+        raise
     except (OSError, ValueError) as error:  # a ValueError: a null byte in the name
         raise UserError(f"{file}: expected a file that can be read, found {_reason(error)}") from error
     try:

@@ -142,7 +142,7 @@ def test_one_file_for_both_splits_is_told(data):
     health = inspect(data / "annotations" / "train.json")
     assert health.fatal == ()
     assert health.splits[0].notes == (
-        "train.json is one split by itself and is read as 'val'",
+        "train.json is one split by itself and is read as 'val', as it is for any other split",
         "the same pictures train and validate",
     )
 

@@ -58,7 +58,7 @@ LAYOUTS: dict[str, tuple[str, dict, str]] = {
     ),
     "YOLO with a path on another machine": (
         "yolo",
-        {"data.yaml": f"path: /home/someone/set\n{NAMES}train: images/t\nval: images\\v\n"},
+        {"data.yaml": f"path: /opt/someone/set\n{NAMES}train: images/t\nval: images\\v\n"},
         "images/t/a.jpg labels/t/a.txt images/v/b.JPG labels/v/b.TXT",
     ),
     "YOLO with labels beside the pictures, below a folder called images": (

@@ -15,6 +15,7 @@ from ladle.cli.main import main
 from ladle.data.scenes import write_coco
 from ladle.errors import UserError
 from ladle.recipes import Run, distill, train
+from ladle.recipes.jobs import Job
 from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import RUN, make_data, same_weights
 
@@ -251,8 +252,13 @@ def test_a_chain_goes_on_with_the_assistants_it_had(finished, tmp_path, monkeypa
     assert (len(rows(run)), len(rows(assistant))) == (2, 1)
     changed = {path.name for path, what in contents(assistant).items() if what != before[path]}
     assert changed <= {"history.png", "precision_recall.png", "confusion.png"}
-    shutil.copy(teacher, assistant / "weights" / "best.safetensors")
-    assert "best.safetensors is not the one it began with" in refused(run, verb="distill")
+    best = assistant / "weights" / "best.safetensors"
+    shutil.copy(teacher, best)
+    assert main(["distill", "--resume", str(run)]) == 0
+    assert contents(assistant)[best][0] == before[best][0]  # its last epoch was its best, so it is made again
+    job = replace(Job.read(str(run), "distill"), taught_by=str(teacher))
+    with pytest.raises(UserError, match=r"the assistant .* is not the one it began with"):
+        job.with_assistant()
 
 
 # ------------------------------------------------------------------------------------------------------ what is lost

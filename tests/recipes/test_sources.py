@@ -84,8 +84,8 @@ def test_one_file_for_both_splits_is_told(tmp_path):
     lines = said(coco(tmp_path), batch=2)
     assert lines == [
         "note: 3 of the 3 pictures of val are in train too, which flatters the AP",
-        "train: note: default.json is one split by itself and is read as 'train'",
-        "val: note: default.json is one split by itself and is read as 'val'",
+        "train: note: default.json is one split by itself and is read as 'train', as it is for any other split",
+        "val: note: default.json is one split by itself and is read as 'val', as it is for any other split",
     ]
 
 
