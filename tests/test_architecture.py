@@ -15,13 +15,14 @@ ROOT = Path(__file__).parents[1]
 SOURCE = ROOT / "src" / "ladle"
 FILES = sorted(SOURCE.rglob("*.py"))
 
-BASE = {"types", "boxes", "overlaps", "pairs", "nearest", "bags", "errors", "files"}
+BASE = {"types", "boxes", "overlaps", "pairs", "nearest", "bags", "errors", "files", "names"}
 NETWORKS = BASE | {"losses"}
 TAUGHT = NETWORKS | {"assigners", "criteria", "distillers", "detectors", "objectives", "teachers"}
 BESIDE = {"data", "evaluation", "visual"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
+    "names": set(),
     "types": {"errors"},
     "boxes": {"types"},
     "overlaps": {"types", "boxes"},

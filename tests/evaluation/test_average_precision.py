@@ -18,7 +18,7 @@ from ladle.types import Detections
 
 from .pictures import CLASSES, Picture, detections, perfect, picture, random_set
 
-NUMBERS = [field.name for field in fields(Evaluation) if field.name != "per_class"]
+NUMBERS = [field.name for field in fields(Evaluation) if field.name not in ("per_class", "most")]
 
 
 def by_pycocotools(truth: list[Picture], found: dict[Hashable, Detections]) -> list[float]:

@@ -13,6 +13,7 @@ from dataclasses import fields
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from ladle.cli.words import ALONE, is_assignment, part_words
 from ladle.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,10 +37,10 @@ _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
 _BARE = {"predict": "source", "check": "data"}
 """The argument that a verb takes without its flag."""
+_SEVERAL = ("predict",)
+"""The verbs that take several such arguments: a shell makes them of one pattern."""
 _ALSO = {"train": {"student": "model"}}
 """Other names of a verb's flags: what learns is the student elsewhere."""
-_ALONE = ("help", "print_config")
-"""The flags that take no value."""
 _WORDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a word"}
 
 
@@ -86,17 +87,22 @@ def _run(verb: str, words: list[str]) -> int:
     recipe: Callable[..., Any] = getattr(recipes, verb)
     parser, hints = _parser(verb, recipe), _hints(verb, recipe)
     switches = {name for name, hint in hints.items() if hint is bool}
+    bare, found = _BARE.get(verb), list[str]()
+    if bare is not None:
+        found, words = part_words(words, bare, verb in _SEVERAL, hints)
     try:
-        values = parser.parse_args(_spelled(verb, words, switches))
+        values = parser.parse_args([*(f"--{bare}={word}" for word in found[:1]), *_spelled(verb, words, switches)])
     except ArgumentError as error:
         raise UserError(_one_sentence(str(error), parser, hints)) from None
     given = dict(vars(parser.instantiate(values)))
     del given["config"]
+    if bare is not None and found:  # as they were typed: where a list may stand the parser reads YAML
+        given[bare] = found if len(found) > 1 else found[0]
     if verb in _RUNS:
         own = {field.name for field in fields(recipes.Run)}
         given["run"] = recipes.Run(**{name: given.pop(name) for name in own})
     outcome = recipe(**given)
-    return 2 if verb == "check" and outcome.fatal else 0
+    return 2 if (verb == "check" and outcome.fatal) or (verb == "predict" and outcome.damaged) else 0
 
 
 def _parser(verb: str, recipe: Callable[..., Any]) -> ArgumentParser:
@@ -119,14 +125,12 @@ def _hints(verb: str, recipe: Callable[..., Any]) -> dict[str, Any]:
 
 
 def _spelled(verb: str, words: Sequence[str], switches: set[str]) -> list[str]:
-    """Every accepted spelling as ``--name=value``: ``name=value``, dashes in names, switches, a bare argument."""
-    bare, rest, spelled = _BARE.get(verb), deque(words), []
+    """Every accepted spelling as ``--name=value``: ``name=value``, dashes in names, switches."""
+    rest, spelled = deque(words), []
     while rest:
         word = rest.popleft()
-        if _is_assignment(word):
+        if is_assignment(word):
             word = f"--{word}"
-        elif bare is not None and not word.startswith("-"):
-            word, bare = f"--{bare}={word}", None
         if not word.startswith("--"):
             spelled.append(word)
             continue
@@ -135,15 +139,10 @@ def _spelled(verb: str, words: Sequence[str], switches: set[str]) -> list[str]:
         name = _ALSO.get(verb, {}).get(name, name)
         if not equals and name in switches:
             equals, value = "=", rest.popleft() if rest and rest[0] in ("true", "false") else "true"
-        elif not equals and name not in _ALONE and rest and not rest[0].startswith("--"):
+        elif not equals and name not in ALONE and rest and not rest[0].startswith("--"):
             equals, value = "=", rest.popleft()
         spelled.append(f"--{name}{equals}{value}")
     return spelled
-
-
-def _is_assignment(word: str) -> bool:
-    key, equals, _ = word.partition("=")
-    return bool(equals) and key.isidentifier()
 
 
 def _one_sentence(message: str, parser: ArgumentParser, hints: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from ladle.data.scenes import CLASSES, Scenes, split_scenes
 from ladle.detectors import Detector, detector_spec, load_detector
 from ladle.recipes.console import say, table
 from ladle.recipes.options import Run
+from ladle.recipes.outputs import free_folder
 from ladle.recipes.train import Trained, distill, train
 from ladle.types import Batch
 from ladle.visual import Panel, draw_assignment, side_by_side
@@ -41,7 +42,9 @@ def demo(out: str = "runs/demo", epochs: int = BUDGET.epochs, seed: int = 0) -> 
         epochs: budget of every student.
         seed: of the first weights and the order of the pictures.
     """
-    return _compare(_free(Path(out)), teacher_file(), replace(BUDGET, epochs=epochs, eval_every=epochs, seed=seed))
+    return _compare(
+        free_folder(Path(out)), teacher_file(), replace(BUDGET, epochs=epochs, eval_every=epochs, seed=seed)
+    )
 
 
 def teacher_file() -> Path:
@@ -65,16 +68,6 @@ def _compare(out: Path, teacher: Path, budget: Run) -> dict[str, Trained]:
     for path in _draw(out, load_detector(teacher), trained):
         say(f"wrote {path}")
     return trained
-
-
-def _free(out: Path) -> Path:
-    """``out``, or the first numbered neighbour that holds no demo yet."""
-    if not out.exists():
-        return out
-    number = 2
-    while out.with_name(f"{out.name}-{number}").exists():
-        number += 1
-    return out.with_name(f"{out.name}-{number}")
 
 
 def _draw(out: Path, teacher: Detector, trained: dict[str, Trained]) -> list[Path]:

@@ -11,8 +11,10 @@ from ladle.detectors.backbones import Norm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
 from ladle.errors import UserError
 
-__all__ = ["Run"]
+__all__ = ["Run", "check_most"]
 
+_MOST_DETECTIONS = 10_000
+"""``--max-det`` may be as large as this."""
 _LEAST_SIDE = 32
 """Pictures of fewer pixels leave nothing to see at stride 32."""
 
@@ -49,6 +51,8 @@ class Run:
         cache: keep decoded pictures in memory.
         on_defect: what to do about defects of the data: ``repair`` them, ``skip`` the picture, or ``raise``.
         seed: of the first weights, the order and the views of the pictures.
+        max_det: most objects that are found in an image, here and wherever the detector is used; COCO's numbers are
+            those of 100.
         patience: stop after so many epochs without a better AP.
         eval_every: epochs between evaluations.
         log_every: steps between lines of ``metrics.jsonl``.
@@ -84,6 +88,7 @@ class Run:
     cache: bool = False
     on_defect: Literal["repair", "skip", "raise"] = "repair"
     seed: int = 0
+    max_det: int = 100
     patience: int | None = None
     eval_every: int = 1
     log_every: int = 20
@@ -98,6 +103,7 @@ class Run:
         _at_least(_LEAST_SIDE, imgsz=self.imgsz)
         if self.lr is not None and not self.lr > 0:
             raise UserError(f"--lr {self.lr}: a learning rate is above 0; leave it out for the optimizer's own")
+        check_most(self.max_det)
         if not 0 <= self.multiscale < 1:
             raise UserError(f"--multiscale {self.multiscale}: expected a share of --imgsz in [0, 1), such as 0.3")
         self.settings()
@@ -152,6 +158,12 @@ class Run:
         if self.schedule == "step":
             return Step(warmup=self.warmup)
         return OneCycle()
+
+
+def check_most(most: int | None) -> None:
+    """Refuse a ``max_det`` that makes no sense; None is what a detector was trained with."""
+    if most is not None and not 1 <= most <= _MOST_DETECTIONS:
+        raise UserError(f"--max-det {most}: expected a number of objects in an image, 1 to {_MOST_DETECTIONS}")
 
 
 def _at_least(least: int, **values: float | None) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +23,10 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
+from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.plans import Plan
 from ladle.recipes.preflight import check_strength, hire
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.scoring import Examiner, crowded
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_history
 
@@ -76,7 +78,10 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     result: Result = launch(job.run.devices, job.run.device, _work, ready, resume)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
-    return {name: _judged(ready, result, name) for name in ready.lineup.specs}
+    trained = {name: _judged(ready, result, name) for name in ready.lineup.specs}
+    for line in _what_is_left(ready, trained):
+        say(line, job.run.quiet)
+    return trained
 
 
 def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
@@ -90,8 +95,27 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     examiner.draw(score, folder / "plots" / prefix(name, ""))
     who = f", {name} ({ready.lineup.specs[name].name})" if len(ready.lineup.specs) > 1 else ""
     title = f"{folder}{who}, epoch {result.best_epoch[name]} of {job.run.epochs}"
-    say(table(title, [score.evaluation.row()]), job.run.quiet)
+    say(table(title_of(title, score.evaluation), [score.evaluation.row()]), job.run.quiet)
     return Trained(folder, weights, score.evaluation, result.seconds)
+
+
+def _what_is_left(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
+    """Where the weights are, and what to type next."""
+    data, several = ready.job.data, len(trained) > 1
+    weights = [f"{name}: {one.weights}" if several else str(one.weights) for name, one in trained.items()]
+    commands = [
+        command
+        for one in trained.values()
+        for command in (
+            shlex.join(["ladle", "val", "--data", data, "--model", str(one.weights)]),
+            shlex.join(["ladle", "predict", "IMAGES", "--model", str(one.weights)]),
+        )
+    ]
+    return [
+        *_once([f"drawn     {line}" for line in about_labels(ready.val.classes)]),
+        *_once([f"weights   {line}" for line in weights]),
+        *_once([f"next      {line}" for line in commands]),
+    ]
 
 
 def _prepare(job: Job) -> _Prepared:
@@ -141,7 +165,7 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
 def _metrics(examine: Examiner, network: nn.Module) -> dict[str, float]:
     assert isinstance(network, Detector)
     numbers = asdict(examine(network).evaluation)
-    del numbers["per_class"]
+    del numbers["per_class"], numbers["most"]
     return numbers
 
 
@@ -158,10 +182,13 @@ def _about(ready: _Prepared) -> list[str]:
         for source in (ready.pictures, ready.val)
         if isinstance(source, CatalogueSource) and source.catalogue.defects
     ]
+    val = ready.val
+    full = crowded(val.catalogue.pictures, job.run.max_det) if isinstance(val, CatalogueSource) else None
     sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {classes} classes"
     return [
         f"data      {job.data}: {sizes}",
         *repaired,
+        *([f"          {full}"] if full is not None else []),
         *(f"{name:<9} {_who(spec)}" for name, spec in ready.lineup.specs.items()),
     ]
 

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
+from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import load_detector
 from ladle.errors import UserError
-from ladle.evaluation import Evaluation, coco_results
+from ladle.evaluation import Evaluation
+from ladle.names import readable
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Run
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.options import Run, check_most
+from ladle.recipes.outputs import RESULTS, about_labels, coco_rows, output_folder, title_of, write_rows
+from ladle.recipes.scoring import Examiner, Score, crowded
 from ladle.recipes.sources import open_source
 
 __all__ = ["val"]
@@ -26,6 +28,7 @@ def val(
     workers: int = 0,
     device: Device = "auto",
     out: str | None = None,
+    max_det: int | None = None,
 ) -> Evaluation:
     """Score a trained detector: COCO's twelve numbers, the AP of every class, and plots.
 
@@ -37,9 +40,15 @@ def val(
         batch: pictures at once.
         workers: processes that load pictures.
         device: ``auto``, ``cpu`` or ``cuda``.
-        out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``.
+        out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``, numbered where it
+            is there already.
+        max_det: most objects that are found in an image; by default what the detector was trained with, usually the
+            100 of COCO.
     """
+    check_most(max_det)
     detector = load_detector(model)
+    if max_det is not None:
+        detector.keep(max_det)
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
     source = open_source(data, split, Run(), side)
@@ -48,19 +57,41 @@ def val(
             f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
             "no class has the same name"
         )
+    for line in _about_data(source):
+        say(line)
     examiner = Examiner(source, side, batch, workers)
     score = examiner(detector.to(find_device(device)))
 
-    folder = Path(out) if out is not None else Path("runs") / "val" / Path(model).resolve().parent.parent.name
+    folder = output_folder(out, Path("runs") / "val" / _name_of(Path(model).resolve()))
     examiner.draw(score, folder)
-    results = coco_results(score.detections, source.category_ids)
-    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    write_rows(folder / RESULTS, coco_rows(score.detections, source.category_ids))
+    _report(score, examiner, f"{spec.name} on {data}, {split} ({len(source)} pictures)")
+    say(f"plots and {RESULTS} are in {folder}")
+    return score.evaluation
 
+
+def _name_of(model: Path) -> str:
+    """What a detector is called: by its run, and by its file where that is not its best."""
+    if model.parent.name != "weights":
+        return model.stem
+    return model.parent.parent.name + ("" if model.stem == "best" else f"-{model.stem}")
+
+
+def _about_data(source: Source) -> list[str]:
+    """What was repaired."""
+    if isinstance(source, CatalogueSource) and (source.catalogue.defects or source.catalogue.notes):
+        return [source.catalogue.summary()]
+    return []
+
+
+def _report(score: Score, examiner: Examiner, title: str) -> None:
     numbers = score.evaluation
-    recall = {"AR1": numbers.ar1, "AR10": numbers.ar10, "AR100": numbers.ar100}
-    recall |= {"ARS": numbers.ar_small, "ARM": numbers.ar_medium, "ARL": numbers.ar_large}
-    say(table(f"{spec.name} on {data}, {split} ({len(source)} pictures)", [numbers.row()]))
-    say(table("", [{name: 100 * value for name, value in recall.items()}]))
-    say(table("", [{"class": name, "AP": 100 * ap} for name, ap in numbers.per_class.items()]))
-    say(f"plots and results.json are in {folder}")
-    return numbers
+    say(table(title_of(title, numbers), [numbers.row()]))
+    say(table("", [numbers.recalls()]))
+    aps = zip(readable(list(numbers.per_class)), numbers.per_class.values(), strict=True)
+    say(table("", [{"class": name, "AP": 100 * ap} for name, ap in aps]))
+    for line in (crowded(examiner.truth, numbers.most), *about_labels(examiner.source.classes)):
+        if line is not None:
+            say(line)
+    if score.cut:
+        say(f"{score.cut} images gave more than {numbers.most} detections: the surest {numbers.most} of each count")
