@@ -7,6 +7,7 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Float, Int, UInt8
 from PIL import Image, ImageDraw
 from torch import Tensor
@@ -69,7 +70,10 @@ def side_by_side(panels: Sequence[Panel], classes: Sequence[str], path: Path | s
 
 
 def free_place(
-    box: Rectangle, size: tuple[float, float], taken: Sequence[Rectangle], bounds: tuple[float, float]
+    box: Rectangle,
+    size: tuple[float, float],
+    taken: Sequence[Rectangle] | Float[np.ndarray, "n 4"],
+    bounds: tuple[float, float],
 ) -> Rectangle:
     """Where a label of ``size`` (width, height) at ``box`` covers least of ``taken`` inside ``bounds`` (width, height).
 
@@ -81,7 +85,8 @@ def free_place(
     corners += [(x2, y1), (x1 - wide, y1), (x2, y2 - high), (x1 - wide, y2 - high)]
     inside = [(x, y) for x, y in corners if 0 <= y <= bounds[1] - high]
     places = [_shifted_in(x, y, size, bounds) for x, y in inside or corners]
-    return min(places, key=lambda place: sum(_shared(place, other) for other in taken))
+    covered = _shared(np.array(places), np.asarray(taken, dtype=np.float64).reshape(-1, 4))
+    return places[int(covered.sum(axis=1).argmin())]
 
 
 def _shifted_in(x: float, y: float, size: tuple[float, float], bounds: tuple[float, float]) -> Rectangle:
@@ -89,10 +94,10 @@ def _shifted_in(x: float, y: float, size: tuple[float, float], bounds: tuple[flo
     return left, top, left + size[0], top + size[1]
 
 
-def _shared(first: Rectangle, second: Rectangle) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _shared(first: Float[np.ndarray, "m 4"], second: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
+    """The area that each of the first shares with each of the second."""
+    sides = np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])
+    return np.asarray(sides.clip(min=0).prod(axis=-1))
 
 
 def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
@@ -110,12 +115,12 @@ def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
     bounds = (float(picture.width), float(picture.height))
     names = labels_of(classes, most=min(40, max(8, round(picture.width / size / _EM) - len(" 0.00"))))
     captions = [_caption(panel, i, names) for i in order]
-    places: list[Rectangle] = []
-    for i, caption in zip(order, captions, strict=True):
+    places = np.zeros((len(order), 4))
+    for number, (i, caption) in enumerate(zip(order, captions, strict=True)):
         wide = pen.textlength(caption.text, font=image_font(caption, size))
-        places.append(free_place(boxes[i], (wide + size * 0.7, size * 1.35), places, bounds))
-    for i, caption, place in reversed(list(zip(order, captions, places, strict=True))):
-        _tag(pen, place, caption, shades[i], size)
+        places[number] = free_place(boxes[i], (wide + size * 0.7, size * 1.35), places[:number], bounds)
+    for i, caption, (x1, y1, x2, y2) in reversed(list(zip(order, captions, places.tolist(), strict=True))):
+        _tag(pen, (x1, y1, x2, y2), caption, shades[i], size)
     return picture
 
 
