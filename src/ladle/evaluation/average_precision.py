@@ -95,8 +95,8 @@ class Evaluation:
         return {name: round(100 * value, digits) for name, value in named.items()}
 
     def recalls(self, digits: int = 1) -> dict[str, float]:
-        """The six AR numbers in percent, in the same way; the third is called by how many detections count."""
-        named = {"AR1": self.ar1, "AR10": self.ar10, f"AR{self.most}": self.ar100}
+        """The AR numbers in percent, in the same way; the first three are called by how many detections count."""
+        named = {"AR1": self.ar1, f"AR{min(10, self.most)}": self.ar10, f"AR{self.most}": self.ar100}
         named |= {"ARS": self.ar_small, "ARM": self.ar_medium, "ARL": self.ar_large}
         return {name: round(100 * value, digits) for name, value in named.items()}
 

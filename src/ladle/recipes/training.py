@@ -92,10 +92,10 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     weights = folder / "weights" / f"{prefix(name, '-')}best.safetensors"
     examiner = ready.examiner()
     score = examiner(load_detector(weights).to(find_device(job.run.device)))
-    examiner.draw(score, folder / "plots" / prefix(name, ""))
     who = f", {name} ({ready.lineup.specs[name].name})" if len(ready.lineup.specs) > 1 else ""
     title = f"{folder}{who}, epoch {result.best_epoch[name]} of {job.run.epochs}"
     say(table(title_of(title, score.evaluation), [score.evaluation.row()]), job.run.quiet)
+    examiner.draw(score, folder / "plots" / prefix(name, ""))
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 

@@ -16,7 +16,7 @@ from ladle.recipes.outputs import RESULTS, about_labels, coco_rows, output_folde
 from ladle.recipes.scoring import Examiner, Score, crowded
 from ladle.recipes.sources import open_source
 
-__all__ = ["val"]
+__all__ = ["name_of", "val"]
 
 
 def val(
@@ -62,15 +62,15 @@ def val(
     examiner = Examiner(source, side, batch, workers)
     score = examiner(detector.to(find_device(device)))
 
-    folder = output_folder(out, Path("runs") / "val" / _name_of(Path(model).resolve()))
-    examiner.draw(score, folder)
+    folder = output_folder(out, Path("runs") / "val" / name_of(Path(model).resolve()))
     write_rows(folder / RESULTS, coco_rows(score.detections, source.category_ids))
     _report(score, examiner, f"{spec.name} on {data}, {split} ({len(source)} pictures)")
+    examiner.draw(score, folder)
     say(f"plots and {RESULTS} are in {folder}")
     return score.evaluation
 
 
-def _name_of(model: Path) -> str:
+def name_of(model: Path) -> str:
     """What a detector is called: by its run, and by its file where that is not its best."""
     if model.parent.name != "weights":
         return model.stem
