@@ -25,6 +25,8 @@ _DISTINCT = 12
 """More curves than this cannot be told apart by colour."""
 _READABLE_CELLS = 20
 """Up to this many classes the cells of a confusion matrix have room for a number."""
+_READABLE_SIZE = 4.0
+"""Names in smaller letters, in points, are left out of a confusion matrix."""
 _WIDE_RANGE = 50.0
 """Losses whose largest value exceeds the smallest by this factor are drawn on a logarithmic axis."""
 
@@ -94,7 +96,8 @@ def draw_precision_recall(
 def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], path: Path | str) -> Path:
     """Draw how often each class (row) was detected as which (column); background is last in both.
 
-    Shades are shares of the row; up to twenty classes the cells hold the counts as well.
+    Shades are shares of the row; up to twenty classes the cells hold the counts as well. Of more classes than have room
+    every second, third ... is named.
     """
     names = labels_of([*classes, "background"])
     if counts.shape != (len(names), len(names)):
@@ -105,16 +108,20 @@ def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.48 * len(names), 3.0, 11.0))
     size = min(9.0, 0.62 * 72 * side / len(names))
+    step = math.ceil(_READABLE_SIZE / size)
+    size *= step
     room = max(width_of(name, size) for name in names) / 72
     width, height = side + room + 0.9, side + 0.75 * room + 0.8
     figure = new_figure(width, height)
     axis = figure.add_axes(((room + 0.5) / width, 0.4 / height, side / width, side / height))
-    axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=min(1.5, 30 / len(names)))
+    cells = axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1)
+    if step == 1:
+        cells.set(edgecolor="white", linewidth=min(1.5, 30 / len(names)))
     axis.set(aspect="equal", xlim=(0, len(names)), ylim=(len(names), 0))
-    ticks = np.arange(len(names)) + 0.5
+    ticks = np.arange(0, len(names), step) + 0.5
     axis.tick_params(length=0, labelcolor=INK, top=True, bottom=False, labeltop=True, labelbottom=False, pad=3)
-    _name_ticks(axis.xaxis, ticks, labels_of([*classes, "missed"]), size, rotation=45, ha="left")
-    _name_ticks(axis.yaxis, ticks, names, size)
+    _name_ticks(axis.xaxis, ticks, labels_of([*classes, "missed"])[::step], size, rotation=45, ha="left")
+    _name_ticks(axis.yaxis, ticks, names[::step], size)
     axis.spines[:].set_visible(False)
     axis.set_xlabel("detected as", color=MUTED, fontsize=9, labelpad=6)
     axis.set_ylabel("object", color=MUTED, fontsize=9, labelpad=6)
