@@ -115,6 +115,8 @@ class Tables(NamedTuple):
 
 def limits(most: int) -> tuple[int, ...]:
     """How many detections of a picture and class may count: 1, 10, and ``most``, without those above it."""
+    if most < 1:
+        raise UserError(f"at least one detection of a picture must count, not {most}: give a larger number")
     return tuple(sorted({1, min(10, most), most}))
 
 
@@ -162,8 +164,6 @@ def tabulate(
 
     At each threshold detections take objects of their own class, surest first; what falls on a crowd is left out.
     """
-    if most < 1:
-        raise UserError(f"at least one detection of a picture must count, not {most}: give a larger number")
     from faster_coco_eval import COCO, COCOeval_faster
 
     # Ids of our own, from 1: COCO's code wants small integers where a data set may use any name.
@@ -172,7 +172,7 @@ def tabulate(
         return _empty(len(thresholds), len(classes), len(limits(most)))
     frame = {
         "images": [{"id": n, "height": p.height, "width": p.width} for n, p in pictures.items()],
-        "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
+        "categories": [{"id": label, "name": str(label)} for label in range(len(classes))],
     }
     objects = list(_objects(pictures))
     found = list(_found(pictures, detections))

@@ -68,8 +68,8 @@ def draw_assignment(
     plans = {title: plan.to("cpu") for title, plan in plans.items()}
     paper = sheet(image.shape[1], image.shape[2], len(plans))
     figure = new_figure(paper.width, paper.height)
-    titles = labels_of(list(plans), "plan", bold=True)
-    for number, (title, plan) in enumerate(zip(titles, plans.values(), strict=True)):
+    titled = zip(labels_of(list(plans), "plan", bold=True), plans.values(), strict=True)
+    for number, (title, plan) in enumerate(titled):
         axes = figure.add_axes(paper.panel(number))
         draw_picture(axes, image)
         tally = positives_per_object(plan, truth)[0]
