@@ -8,7 +8,7 @@ raises ValueError.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, dataclass, fields, is_dataclass
 from difflib import get_close_matches
 from reprlib import Repr
@@ -17,7 +17,18 @@ from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 from ladle.errors import UserError
 
-__all__ = ["Length", "MismatchError", "Range", "converted", "flag", "hints_of", "shortened", "verify", "words"]
+__all__ = [
+    "Length",
+    "MismatchError",
+    "Range",
+    "converted",
+    "flag",
+    "hints_of",
+    "shortened",
+    "verify",
+    "verify_arguments",
+    "words",
+]
 
 T = TypeVar("T")
 
@@ -82,9 +93,9 @@ class MismatchError(ValueError):
 def converted(hint: Any, value: object, path: str = "") -> Any:
     """``value``, as JSON or YAML give it, in the type of ``hint``; raises :class:`MismatchError` where it is another.
 
-    Lists become tuples, mappings become records, whole numbers become floats where floats are asked for. Nothing else
-    is turned into anything: true is no number, "1" is none, and nan is none unless the hint says so. ``path`` says
-    where the value stands.
+    Lists become tuples, unless the hint is a list, mappings become records, and whole numbers floats. Nothing else is
+    turned into anything: true is no number, "1" is none, and nan is none unless the hint says so. ``path`` says where
+    the value stands.
     """
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -95,8 +106,8 @@ def converted(hint: Any, value: object, path: str = "") -> Any:
         if any(value == choice and type(value) is type(choice) for choice in args):
             return value
         raise MismatchError(path, words(hint), shortened(value))
-    if origin is tuple:
-        return _tuple(hint, value, path)
+    if origin in (tuple, list):
+        return origin(_items(hint, value, path))
     if origin is dict:
         return _mapping(hint, value, path)
     return _record(hint, value, path) if is_dataclass(hint) else _scalar(hint, value, path)
@@ -113,7 +124,7 @@ def words(hint: Any) -> str:
         return ("one of " if len(args) > 1 else "") + ", ".join(map(str, args))
     if origin is tuple and args[-1] is not Ellipsis:
         return f"a list of {len(args)}, each {words(args[0])}"
-    if origin is tuple:
+    if origin in (tuple, list):
         return "a list"
     return _KINDS.get(hint, "a mapping" if is_dataclass(hint) else f"a {hint.__name__}")
 
@@ -139,12 +150,21 @@ def verify(record: Any, spell: Callable[[str], str] = flag) -> None:
 
     ``spell`` makes the name that a user knows the field by.
     """
-    hints = hints_of(type(record))
-    for field in fields(record):
+    _verify(type(record), {field.name: getattr(record, field.name) for field in fields(record)}, spell)
+
+
+def verify_arguments(function: Callable[..., Any], **given: Any) -> None:
+    """Raise :class:`UserError` for the first of the arguments that the function's hints do not allow."""
+    _verify(function, given, flag)
+
+
+def _verify(kind: Any, values: Mapping[str, Any], spell: Callable[[str], str]) -> None:
+    hints = hints_of(kind)
+    for name, value in values.items():
         try:
-            converted(hints[field.name], getattr(record, field.name))
+            converted(hints[name], value)
         except MismatchError as wrong:
-            raise UserError(f"{spell(field.name)} {wrong.found}: expected {wrong.expected}") from None
+            raise UserError(f"{spell(name)} {wrong.found}: expected {wrong.expected}") from None
 
 
 def hints_of(kind: Any) -> Mapping[str, Any]:
@@ -188,8 +208,8 @@ def _likeness(kind: Any, value: Mapping[object, object]) -> int:
     return sum(1 if key in names else -1 for key in value)
 
 
-def _tuple(hint: Any, value: object, path: str) -> tuple[Any, ...]:
-    kinds = get_args(hint)
+def _items(hint: Any, value: object, path: str) -> Iterator[Any]:
+    kinds = get_args(hint) if get_origin(hint) is tuple else (*get_args(hint), ...)
     if not isinstance(value, list | tuple) or len(value) > _MOST_ITEMS:
         raise MismatchError(path, words(hint), shortened(value))
     if kinds[-1] is Ellipsis:
@@ -197,7 +217,7 @@ def _tuple(hint: Any, value: object, path: str) -> tuple[Any, ...]:
     if len(kinds) != len(value):
         raise MismatchError(path, words(hint), f"{len(value)} values")
     pairs = zip(kinds, value, strict=True)
-    return tuple(converted(kind, item, f"{path}[{place}]") for place, (kind, item) in enumerate(pairs))
+    return (converted(kind, item, f"{path}[{place}]") for place, (kind, item) in enumerate(pairs))
 
 
 def _mapping(hint: Any, value: object, path: str) -> dict[Any, Any]:

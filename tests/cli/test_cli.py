@@ -11,7 +11,7 @@ import yaml
 
 from ladle.cli.main import VERBS, main
 from ladle.data.scenes import CLASSES
-from ladle.detectors import detector_spec, save_detector
+from ladle.detectors import detector_spec, read_spec, save_detector
 from ladle.recipes import Run, distill, preflight
 from tests.recipes.tiny import FLAGS, make_data, make_teacher
 
@@ -113,6 +113,13 @@ def test_every_flag_of_a_run_is_described(capsys):
         ("train --epochs", "--epochs"),
         ("train data", "expected flags such as --name value, found data"),
         ("predict", "give --source and --model"),
+        ("predict modle=x.safetensors a.png", "did you mean --model?"),
+        ("predict a.png --model x --score 3", "--score 3.0: expected a number from 0 to 1"),
+        ("predict a.png --model x --score lots", "--score takes a number, found lots"),
+        ("predict a.png --model x --max-det 0", "--max-det 0: expected a number of objects"),
+        ("val --data data --model x --max-det 0", "--max-det 0: expected a number of objects"),
+        ("train --data data --max-det 0", "--max-det 0: expected a number of objects"),
+        ("check a b", "unrecognized arguments: b"),
         ("val --data data", "give --model"),
         ("check", "give --data"),
         ("train --config nowhere.yaml", "nowhere.yaml"),
@@ -136,14 +143,20 @@ def configured(name):
 
 
 def test_training_leaves_a_run_and_says_what_it_does(ladle):
-    printed = ladle(f"train --data data --model paa-tiny {TINY} --name files")
+    printed = ladle(f"train --data data --model paa-tiny {TINY} --name files --max-det 2")
     files = {path.relative_to("runs/train/files").as_posix() for path in Path("runs/train/files").rglob("*.*")}
     assert files >= {"config.yaml", "metrics.jsonl", "results.csv", "resume.pt"}
     assert files >= {f"weights/{name}.safetensors" for name in ("best", "last")}
     assert files >= {f"plots/{name}.png" for name in ("history", "precision_recall", "confusion")}
     assert "8 pictures to train on, 4 to validate, 6 classes" in printed
     assert "paa-tiny at 64 px" in printed
+    assert "images hold more than 2 objects" in printed
+    assert "up to 2 detections of an image count, not 100 as in COCO" in printed
     assert "AP50" in printed
+    weights = "runs/train/files/weights/best.safetensors"
+    assert f"\nweights   {weights}\nnext      ladle val --data data --model {weights}\n" in printed
+    assert printed.endswith(f"          ladle predict IMAGES --model {weights}\n")
+    assert read_spec(Path(weights)).inference.keep == 2
 
 
 def test_a_quiet_run_prints_nothing(ladle):
@@ -201,6 +214,47 @@ def test_val_scores_what_was_trained(ladle):
 def test_predict_draws_a_picture_a_folder_and_a_pattern(ladle, tmp_path, line, count):
     assert f"in {count} pictures" in ladle(f"{line} --device cpu --out {tmp_path}")
     assert len(list(tmp_path.glob("*.png"))) == count
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        (["a.png", "b.png"], "a b"),
+        (["--model", TEACHER, "a.png", "--score", "0.5", "b.png", "a.png"], "a b"),
+        (["c=1.png"], "c=1"),
+        (["score=1.png", "-x.png"], "score=1 -x"),
+        (["--", "-x.png", "--source.png", "-h"], "-x --source -h"),
+        (["c=*.png"], "c=1"),
+        (["--source", "[a, b]"], "in"),
+        (["[a, b]", "[x].png"], "in [x]"),
+        (["source=a.png", "--source=b.png"], "a b"),
+        (["null", "1"], "null 1"),
+    ],
+)
+def test_predict_takes_files_as_a_shell_hands_them_over(words, names, place, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name in ("a", "b", "c=1", "score=1", "-x", "--source", "[x]", "[a, b]/in"):
+        Path(name).parent.mkdir(exist_ok=True)
+        shutil.copy(place / "data/val/000001.png", f"{name}.png")
+    for name in ("-h", "null", "1"):
+        shutil.copy(place / "data/val/000001.png", name)
+    shutil.copy(place / TEACHER, TEACHER)
+    assert main(["predict", "--model", TEACHER, "--device", "cpu", "--imgsz", "32", "--out", "out", *words]) == 0
+    drawn = [image["drawing"] for image in json.loads(Path("out/images.json").read_text())]
+    assert drawn == [f"{name}.png" for name in names.split()]
+    assert capsys.readouterr().err == ""
+
+
+def test_a_damaged_image_among_others_is_answered_with_2(capsys, tmp_path):
+    shutil.copytree("data/val", tmp_path / "in")
+    (tmp_path / "in" / "000001.png").write_bytes(b"half")
+    line = f"predict {tmp_path / 'in'} --model {TEACHER} --device cpu --out {tmp_path / 'out'}"
+    assert main(line.split()) == 2
+    printed = capsys.readouterr()
+    assert "in 3 pictures" in printed.out
+    assert len(printed.err.splitlines()) == 2
+    assert "000001.png: expected a whole picture" in printed.err
+    assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
 def test_predict_without_a_picture_is_refused(refused):

@@ -1,6 +1,7 @@
 """Detectors: their priors, their files, and what they find."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -181,6 +182,34 @@ def test_voting_averages_what_was_suppressed():
     weight = (-((1 - overlap) ** 2) / 0.025).exp() * logits[:2, 0].sigmoid()
     torch.testing.assert_close(found.boxes[0], (weight[:, None] * boxes[:2]).sum(0) / weight.sum())
     torch.testing.assert_close(found.boxes[1], boxes[2])
+
+
+def test_no_more_than_the_surest_are_kept():
+    corners = torch.stack(torch.meshgrid(torch.arange(9.0), torch.arange(9.0), indexing="ij"), -1).reshape(-1, 2) * 11
+    boxes = torch.cat([corners, corners + 10], 1)
+    logits = torch.linspace(-2, 4, len(boxes))[torch.randperm(len(boxes), generator=torch.Generator().manual_seed(0))]
+    output = point_output(boxes, logits[:, None], torch.zeros(len(boxes)))
+    for keep in (1, 7, 80, 81, 100):
+        found = Inference(keep=keep).find(output, SIZE, SIZE)[0]
+        assert len(found.scores) == min(keep, 81)
+        torch.testing.assert_close(found.scores, logits.sigmoid().sort(descending=True).values[:keep])
+
+
+@pytest.mark.parametrize(
+    ("steps", "candidates"),
+    [([100], 1000), ([1], 1000), ([1, 100], 1000), ([300], 3000), ([10_000], 100_000), ([250, 100], 2500)],
+)
+def test_what_is_kept_is_chosen_from_ten_times_as_many(steps, candidates):
+    spec = detector_spec("paa-tiny", ("a",))
+    for most in steps:
+        spec = spec.keeping(most)
+    assert spec == replace(spec, inference=replace(spec.inference, keep=steps[-1], candidates=candidates))
+    assert spec.from_json(spec.to_json()) == spec
+
+
+def test_the_usual_number_is_no_change():
+    for name in ("paa-r18", "cascade-tiny"):
+        assert detector_spec(name, ("a",)).keeping(100) == detector_spec(name, ("a",))
 
 
 def test_detect_finds_nothing_in_padding_and_says_so_per_picture():

@@ -258,6 +258,22 @@ def test_ground_truth_is_put_among_proposals_in_training_alone():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize("name", ["fasterrcnn-tiny", "cascade-tiny"])
+def test_two_stages_find_as_many_objects_as_they_may(name):
+    detector = small(name).eval()
+    for stage in detector.chain[1:]:
+        stage.class_score.bias.copy_(torch.tensor([-3.0] + [0.0] * len(CLASSES)))
+    detector.spec = replace(detector.spec, inference=replace(detector.spec.inference, nms=1.0))
+    few, usual, many = ([len(one.scores) for one in detector.keep(most).detect(batch())] for most in (7, 100, 5000))
+    assert few == [7, 7]
+    assert usual == [100, 100]
+    assert min(many) > 200 * len(CLASSES), "more than 200 proposals are looked at"
+    assert detector.spec.regions[0].proposals.keep == (500, 10_000)
+    assert detector.spec.regions[0].proposals.candidates == (500, 15_000)
+    assert detector.chain[1].spec == detector.spec.regions[0]
+
+
+@torch.no_grad()
 def test_each_look_of_a_cascade_starts_where_the_one_before_ended_and_chances_are_averaged():
     detector = small("cascade-tiny").eval()
     outputs = detector(pictures(), SIZES)

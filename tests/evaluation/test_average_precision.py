@@ -18,10 +18,13 @@ from ladle.types import Detections
 
 from .pictures import CLASSES, Picture, detections, perfect, picture, random_set
 
-NUMBERS = [field.name for field in fields(Evaluation) if field.name != "per_class"]
+NUMBERS = [field.name for field in fields(Evaluation) if field.name not in ("per_class", "most")]
 
 
-def by_pycocotools(truth: list[Picture], found: dict[Hashable, Detections]) -> list[float]:
+def by_pycocotools(
+    truth: list[Picture], found: dict[Hashable, Detections], most: tuple[int, ...] = (1, 10, 100)
+) -> list[float]:
+    """The numbers of COCO, or the recalls at ``most`` detections of an image and the AP at the last of them."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
@@ -51,8 +54,12 @@ def by_pycocotools(truth: list[Picture], found: dict[Hashable, Detections]) -> l
         coco.createIndex()
         rows = coco_results({ids[name]: d for name, d in found.items()}, range(1, len(CLASSES) + 1))
         judge = COCOeval(coco, coco.loadRes(rows), "bbox")
+        judge.params.maxDets = list(most)
         judge.evaluate()
         judge.accumulate()
+        if most != (1, 10, 100):
+            precision, recall = judge.eval["precision"][:, :, :, 0, -1], judge.eval["recall"][:, :, 0]
+            return [precision[precision > -1].mean(), *(recall[recall[..., -1] > -1].mean(axis=0))]
         judge.summarize()
     return [float("nan") if value == -1 else float(value) for value in judge.stats]
 
@@ -63,6 +70,48 @@ def test_the_twelve_numbers_are_those_of_pycocotools(seed: int) -> None:
     ours = evaluate(truth, found, CLASSES)
     np.testing.assert_allclose([getattr(ours, name) for name in NUMBERS], by_pycocotools(truth, found), atol=1e-12)
     assert 0.05 < ours.ap < 0.95, "the data must be neither trivial nor hopeless to prove anything"
+
+
+def crowded_set(seed: int) -> tuple[list[Picture], dict[Hashable, Detections]]:
+    """Images of 250 objects each, of which some are found, with as many false alarms."""
+    rng = np.random.default_rng(seed)
+    truth, found = [], {}
+    for name in range(3):
+        corners = rng.uniform(0, 380, (250, 2))
+        boxes = np.concatenate([corners, corners + rng.uniform(5, 20, (250, 2))], axis=1)
+        truth.append(picture(name, boxes.tolist(), rng.integers(0, 2, 250).tolist()))
+        shown = np.concatenate([boxes + rng.normal(0, 0.7, boxes.shape), rng.permutation(boxes.ravel()).reshape(-1, 4)])
+        labels = [*truth[-1].labels.tolist(), *rng.integers(0, 2, 250).tolist()]
+        found[name] = detections(shown.tolist(), rng.uniform(0, 1, 500).tolist(), labels)
+    return truth, found
+
+
+@pytest.mark.parametrize("most", [1, 5, 10, 30, 100, 200, 400])
+def test_any_number_of_detections_may_count(most: int) -> None:
+    truth, found = crowded_set(0)
+    ours = evaluate(truth, found, CLASSES, most)
+    limits = tuple(sorted({1, min(10, most), most}))
+    if most == 100:
+        expected = by_pycocotools(truth, found)
+        assert [ours.ap, ours.ar1, ours.ar10, ours.ar100] == pytest.approx([expected[n] for n in (0, 6, 7, 8)])
+    else:
+        ap, *recalls = by_pycocotools(truth, found, limits)
+        assert [ours.ap, ours.ar1, ours.ar100] == pytest.approx([ap, recalls[0], recalls[-1]])
+        assert ours.ar10 == pytest.approx(recalls[limits.index(min(10, most))])
+    assert ours.most == most
+    assert list(ours.recalls()) == [*(f"AR{limit}" for limit in limits), "ARS", "ARM", "ARL"]
+
+
+def test_more_detections_find_more_of_a_crowded_image() -> None:
+    truth, found = crowded_set(1)
+    few, many = (evaluate(truth, found, CLASSES, most) for most in (20, 400))
+    assert many.ar100 > 1.5 * few.ar100
+    assert many.ar10 == few.ar10
+
+
+def test_no_detection_at_all_cannot_be_scored() -> None:
+    with pytest.raises(UserError, match="at least one detection"):
+        evaluate([picture(1, [], [])], {}, ["cat"], most=0)
 
 
 def test_ground_truth_fed_back_scores_one() -> None:
@@ -165,7 +214,8 @@ def test_coco_results_speak_the_data_sets_own_categories() -> None:
     ("truth", "found", "classes", "hint"),
     [
         ([picture(1, [], []), picture(1, [], [])], {}, ["cat"], "an id of its own"),
-        ([picture(1, [], [])], {}, ["cat", "cat"], "rename"),
+        ([picture(1, [], [])], {}, ["cat", "cat"], "found 2 called 'cat': rename"),
+        ([picture(1, [], [])], {}, ["a", "b", "a", "b", "a"], "found 3 called 'a' and 1 more such names"),
         ([picture(1, [], [])], {2: detections([], [], [])}, ["cat"], "picture 2"),
         ([picture(1, [[0, 0, 9, 9]], [1])], {}, ["cat"], "expected 0 to 0"),
         ([picture(1, [], [])], {1: detections([[0, 0, 9, 9]], [0.5], [3])}, ["cat"], "expected 0 to 0"),

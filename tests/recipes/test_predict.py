@@ -11,7 +11,7 @@ from PIL import Image
 
 from ladle.data import picture_size
 from ladle.errors import UserError
-from ladle.recipes import models, predict
+from ladle.recipes import models, predict, predicted
 from ladle.recipes.lessons import ASSIGNERS
 
 HOW = {"batch": 3, "device": "cpu"}
@@ -40,6 +40,10 @@ def test_a_folder_is_searched_to_its_bottom_and_every_picture_is_drawn_once(albu
     found = predict(str(album), teacher, out=str(out), **HOW)
     assert list(found) == [album / "a.png", album / "b.jpg", album / "deep" / "a.png"]
     assert {path.name for path in out.glob("*.png")} == {"a.png", "b.png", "a-2.png"}
+    images = json.loads((out / "images.json").read_text())
+    assert [(image["id"], image["drawing"]) for image in images] == [(1, "a.png"), (2, "b.png"), (3, "a-2.png")]
+    with Image.open(out / "a-2.png") as drawing:
+        assert drawing.size == (640, 640), "the drawing is that of its own image"
 
 
 def test_results_are_those_found_in_the_pixels_of_the_files(album, teacher, tmp_path):
@@ -87,6 +91,82 @@ def test_sizes_that_make_no_sense_are_refused_before_anything_is_written(album, 
     with pytest.raises(UserError, match="give"):
         predict(str(album), teacher, out=str(tmp_path / "out"), **wrong)
     assert not (tmp_path / "out").exists()
+
+
+def test_several_sources_are_one_album(album, teacher, tmp_path):
+    found = predict(
+        [str(album / "deep"), f"{album}/*.jpg", str(album / "b.jpg")], teacher, out=str(tmp_path / "out"), **HOW
+    )
+    assert list(found) == [album / "deep" / "a.png", album / "b.jpg"]
+
+
+def test_a_damaged_image_is_named_and_the_others_are_done(album, teacher, tmp_path, capsys):
+    whole = (album / "b.jpg").read_bytes()
+    (album / "b.jpg").write_bytes(whole[: len(whole) // 2])
+    (album / "c.png").write_bytes(b"")
+    found = predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)
+    assert list(found) == [album / "a.png", album / "deep" / "a.png"]
+    assert list(found.damaged) == [album / "b.jpg", album / "c.png"]
+    printed = capsys.readouterr()
+    assert [line.split(": ")[0] for line in printed.err.splitlines()] == [
+        str(album / "b.jpg"),
+        str(album / "c.png"),
+        "2 of 4 files could not be read; the others are done",
+    ]
+    assert "in 2 pictures" in printed.out
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert [(image["id"], Path(image["file_name"])) for image in images] == [
+        (1, album / "a.png"),
+        (4, album / "deep" / "a.png"),
+    ]
+    assert {row["image_id"] for row in json.loads((tmp_path / "out" / "results.json").read_text())} <= {1, 4}
+
+
+def test_where_no_image_is_whole_nothing_is_written(album, teacher, tmp_path):
+    for file in album.rglob("*.*"):
+        file.write_bytes(b"damaged")
+    with pytest.raises(UserError, match=r"a\.png: expected a whole picture.*, nor could 2 others"):
+        predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5, 30, float("nan")])
+def test_a_score_outside_of_0_to_1_is_refused(album, teacher, tmp_path, score):
+    with pytest.raises(UserError, match="--score .*from 0 to 1"):
+        predict(str(album), teacher, score=score, out=str(tmp_path / "out"))
+
+
+def test_what_was_found_is_kept_when_the_work_is_interrupted(album, teacher, tmp_path, monkeypatch):
+    draw = predicted.draw_detections
+
+    def interrupted(image, found, classes, path):
+        if path.name == "b.png":
+            raise KeyboardInterrupt
+        return draw(image, found, classes, path)
+
+    monkeypatch.setattr(predicted, "draw_detections", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        predict(str(album), teacher, score=0.0, out=str(tmp_path / "out"), **HOW)
+    images = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert [Path(image["file_name"]) for image in images] == [album / "a.png"]
+    assert {row["image_id"] for row in json.loads((tmp_path / "out" / "results.json").read_text())} == {1}
+
+
+def test_no_more_is_found_than_max_det_says(album, teacher, tmp_path, capsys):
+    every = predict(str(album), teacher, out=str(tmp_path / "all"), **HOW)
+    assert max(len(one.scores) for one in every.values()) > 3
+    capsys.readouterr()
+    few = predict(str(album), teacher, out=str(tmp_path / "few"), max_det=3, **HOW)
+    for file, one in few.items():
+        assert torch.equal(one.scores, every[file].scores[:3])
+    cut = sum(len(one.scores) > 3 for one in every.values())
+    assert f"{cut} images gave more than 3 detections: the surest 3 of each are kept" in capsys.readouterr().out
+
+
+def test_what_is_passed_over_is_told(album, teacher, tmp_path, capsys):
+    picture(album / "._a.png")
+    assert len(predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)) == 3
+    assert f"1 files passed over, such as {album / '._a.png'}" in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_refused(album, teacher, tmp_path, monkeypatch):

@@ -1,6 +1,8 @@
 """A detector is scored on every picture once, by the names of its classes."""
 
 import json
+import shutil
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,9 @@ from ladle.detectors import detector_spec, save_detector
 from ladle.errors import UserError
 from ladle.recipes import val
 from ladle.recipes.options import Run
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.scoring import Examiner, crowded
 from ladle.recipes.sources import open_source
+from ladle.recipes.val import name_of
 from ladle.types import Detections
 
 SCENES = Scenes(10, size=64)
@@ -30,7 +33,7 @@ def oracle(classes=CLASSES, find=truth):
     detector = detector_spec("paa-tiny", classes).build()
     detector.asked = []
 
-    def detect(batch):
+    def detect(batch, inference):
         assert not detector.training
         detector.asked += batch.ids
         return [find(SCENES.sample(name), classes) for name in batch.ids]
@@ -84,6 +87,93 @@ def test_val_writes_plots_and_results_and_gives_the_numbers(data, teacher, tmp_p
     results = json.loads((tmp_path / "out" / "results.json").read_text())
     assert {row["image_id"] for row in results} <= {0, 1, 2, 3}
     assert {row["category_id"] for row in results} <= set(range(1, len(CLASSES) + 1))
+
+
+def test_every_val_has_a_folder_of_its_own(data, teacher, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for _ in range(2):
+        val(data, teacher, device="cpu")
+    assert sorted(path.name for path in Path("runs/val").iterdir()) == ["paa-tiny", "paa-tiny-2"]
+    assert "earlier run" not in capsys.readouterr().out
+    val(data, teacher, device="cpu", out="runs/val/paa-tiny")
+    assert f"{Path('runs/val/paa-tiny')} holds results of an earlier run: they are replaced" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("model", "name"),
+    [
+        ("runs/train/cats/weights/best.safetensors", "cats"),
+        ("runs/train/cats/weights/last.safetensors", "cats-last"),
+        ("runs/colearn/pair/weights/second-best.safetensors", "pair-second-best"),
+        ("cats.safetensors", "cats"),
+    ],
+)
+def test_results_are_called_by_the_run_and_the_file(model, name):
+    assert name_of(Path(model)) == name
+
+
+def test_val_says_what_was_repaired(data, teacher, tmp_path, capsys):
+    shutil.copytree(data, tmp_path / "data")
+    (file,) = (tmp_path / "data").rglob("*val*.json")
+    document = json.loads(file.read_text())
+    document["annotations"][0]["bbox"] = [500.0, 500.0, 20.0, 20.0]
+    file.write_text(json.dumps(document))
+    val(str(tmp_path / "data"), teacher, out=str(tmp_path / "out"), device="cpu")
+    assert "1 × box" in capsys.readouterr().out
+
+
+def test_val_counts_as_many_detections_as_it_is_told(data, teacher, tmp_path, capsys):
+    one = val(data, teacher, out=str(tmp_path / "one"), device="cpu", max_det=1)
+    printed = capsys.readouterr().out
+    assert one.most == 1
+    assert one.ar100 == one.ar1
+    assert "up to 1 detections of an image count, not 100 as in COCO" in printed
+    assert " of 4 images hold more than 1 objects (up to " in printed
+    assert "4 images gave more than 1 detections: the surest 1 of each count" in printed
+    found = Counter(row["image_id"] for row in json.loads((tmp_path / "one" / "results.json").read_text()))
+    assert set(found.values()) == {1}
+    assert val(data, teacher, out=str(tmp_path / "all"), device="cpu").most == 100
+    assert "COCO" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("most", [0, -1, 10_001])
+def test_a_number_of_detections_that_makes_no_sense_is_refused(data, teacher, most):
+    with pytest.raises(UserError, match=f"--max-det {most}: expected a number of objects"):
+        val(data, teacher, max_det=most)
+    with pytest.raises(UserError, match=f"--max-det {most}: expected a number of objects"):
+        Run(max_det=most)
+
+
+class Renamed(Scenes):
+    classes = ("dog", "cat", "dog")
+
+
+def test_two_classes_of_one_name_are_never_mixed_up():
+    doubled = oracle((*CLASSES, CLASSES[0]))
+    with pytest.raises(UserError, match=f"paa-tiny: expected classes with a name each, found 2 called '{CLASSES[0]}'"):
+        Examiner(SCENES, 64, 4)(doubled)
+    with pytest.raises(UserError, match="the data: expected classes with a name each, found 2 called 'dog'"):
+        Examiner(Renamed(2, size=64), 64, 4)
+
+
+def test_no_more_is_scored_than_the_detector_keeps():
+    detector = oracle().keep(2)
+    asked = detector.detect
+
+    def detect(batch, inference):
+        return [found.map(lambda values: values[: inference.keep]) for found in asked(batch, inference)]
+
+    detector.detect = detect
+    score = Examiner(SCENES, 64, 4)(detector)
+    loads = [len(truth(SCENES.sample(n), CLASSES).labels) for n in range(10)]
+    assert [len(score.detections[n].labels) for n in range(10)] == [min(load, 2) for load in loads]
+    assert score.cut == sum(load > 2 for load in loads) > 0
+    assert score.evaluation.most == 2
+    assert crowded(Examiner(SCENES, 64, 4).truth, 2) == (
+        f"{score.cut} of 10 images hold more than 2 objects (up to {max(loads)}), but at most 2 are found in each: "
+        f"--max-det {max(loads)} finds more"
+    )
+    assert crowded(Examiner(SCENES, 64, 4).truth, max(loads)) is None
 
 
 def test_val_does_not_depend_on_the_batch(data, teacher, tmp_path):

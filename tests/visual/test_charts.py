@@ -94,6 +94,14 @@ def test_confusion_draws_any_number_of_classes(tmp_path: Path, classes: int) -> 
     assert max(read(path).shape) < 3_000
 
 
+def test_names_in_a_large_confusion_stay_readable(tmp_path: Path) -> None:
+    names = [f"class number {i}" for i in range(200)]
+    pixels = read(draw_confusion(np.zeros((201, 201), dtype=int), names, tmp_path / "a.png"))
+    margin = (pixels[:, :200] < 128).any(-1).any(-1)
+    tops = np.flatnonzero(margin[1:] & ~margin[:-1])
+    assert 60 < len(tops) < 140, "every other row is named, with white between the names"
+
+
 def test_a_confusion_of_other_classes_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="has 3 rows with the background"):
         draw_confusion(np.zeros((2, 2), dtype=int), ["cat", "dog"], tmp_path / "a.png")

@@ -11,18 +11,16 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
+from ladle.cli.words import ALONE, FALSE, TRUE, is_assignment, part_words
 from ladle.errors import UserError
 from ladle.limits import MismatchError, converted, flag, shortened, words
 from ladle.untrusted import parse_yaml
 
-__all__ = ["ALONE", "NEEDED", "Argument", "Verb", "check_complete", "read_flags"]
+__all__ = ["NEEDED", "Argument", "Verb", "check_complete", "read_flags"]
 
-ALONE = ("help", "print_config")
-"""The flags that take no value."""
 NEEDED = Parameter.empty
 """The default of an argument that has none."""
 
-_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _INT = re.compile(r"[-+]?\d{1,100}", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE)
 
@@ -35,11 +33,12 @@ class Argument(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A verb's arguments by name, the one that stands without its flag, and other names of its flags."""
+    """A verb's arguments by name, the one that needs no flag, whether that has several values, other names of flags."""
 
     name: str
     arguments: Mapping[str, Argument]
     bare: str | None = None
+    several: bool = False
     also: Mapping[str, str] = {}
 
 
@@ -48,6 +47,10 @@ def read_flags(verb: Verb, line: Sequence[str]) -> dict[str, Any]:
 
     Flags win over files, later files and flags over earlier ones.
     """
+    values: list[str] = []
+    if verb.bare is not None:
+        switches = {name for name, one in verb.arguments.items() if one.hint is bool}
+        values, line = part_words(line, verb.bare, verb.several, {*verb.arguments, *verb.also, "config"}, switches)
     pairs = list(_spelled(verb, line))
     given: dict[str, Any] = {}
     for name, text in pairs:
@@ -57,6 +60,8 @@ def read_flags(verb: Verb, line: Sequence[str]) -> dict[str, Any]:
         if name not in ("config", *ALONE):
             hint = _argument(verb, name).hint
             given[name] = _typed(name, hint, _said(name, text, _in_words(hint)))
+    if verb.bare is not None and values:
+        given[verb.bare] = values if len(values) > 1 else values[0]
     return given
 
 
@@ -68,16 +73,12 @@ def check_complete(verb: Verb, given: Collection[str]) -> None:
 
 
 def _spelled(verb: Verb, line: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Names and values in all accepted spellings: ``name=value``, dashes in names, switches, a bare argument."""
-    rest, bare = deque(line), verb.bare
+    """Names and values in all accepted spellings: ``name=value``, dashes in names, switches."""
+    rest = deque(line)
     while rest:
         word = rest.popleft()
-        if _is_assignment(word):
+        if is_assignment(word):
             word = f"--{word}"
-        elif bare is not None and not word.startswith("-"):
-            yield bare, word
-            bare = None
-            continue
         if not word.startswith("--") or word == "--":
             raise UserError(f"expected flags such as --name value, found {_quoted(word)} (`ladle {verb.name} --help`)")
         name, equals, value = word[2:].partition("=")
@@ -86,16 +87,11 @@ def _spelled(verb: Verb, line: Sequence[str]) -> Iterator[tuple[str, str | None]
         if equals:
             yield name, value
         elif name in verb.arguments and verb.arguments[name].hint is bool:
-            yield name, rest.popleft() if rest and rest[0].lower() in (*_TRUE, *_FALSE) else "true"
+            yield name, rest.popleft() if rest and rest[0].lower() in (*TRUE, *FALSE) else "true"
         elif name in ALONE or not rest or rest[0].startswith("--"):
             yield name, None
         else:
             yield name, rest.popleft()
-
-
-def _is_assignment(word: str) -> bool:
-    key, equals, _ = word.partition("=")
-    return bool(equals) and key.isidentifier()
 
 
 def _argument(verb: Verb, name: str, where: str = "") -> Argument:
@@ -145,8 +141,8 @@ def _value(kinds: set[Any], text: str) -> object:
     """The value that a word stands for where values of these kinds are expected; else the word."""
     if NoneType in kinds and text == "null":
         return None
-    if bool in kinds and text.lower() in (*_TRUE, *_FALSE):
-        return text.lower() in _TRUE
+    if bool in kinds and text.lower() in (*TRUE, *FALSE):
+        return text.lower() in TRUE
     if int in kinds and _INT.fullmatch(text):
         return int(text)
     return float(text) if float in kinds and _FLOAT.fullmatch(text) else text

@@ -38,6 +38,8 @@ _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
 _BARE = {"predict": "source", "check": "data"}
 """The argument that a verb takes without its flag."""
+_SEVERAL = ("predict",)
+"""The verbs that take several such arguments: a shell makes them of one pattern."""
 _ALSO = {"train": {"student": "model"}}
 """Other names of a verb's flags: what learns is the student elsewhere."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
@@ -124,7 +126,7 @@ def _run(name: str, words: list[str]) -> int:
         own = {field.name for field in fields(recipes.Run)}
         given["run"] = recipes.Run(**{key: given.pop(key) for key in list(given) if key in own})
     outcome = recipe(**given)
-    return 2 if name == "check" and outcome.fatal else 0
+    return 2 if (name == "check" and outcome.fatal) or (name == "predict" and outcome.damaged) else 0
 
 
 def _verb(name: str, recipe: Callable[..., Any]) -> Verb:
@@ -140,7 +142,7 @@ def _verb(name: str, recipe: Callable[..., Any]) -> Verb:
         for key, one in signature(maker).parameters.items()
         if key != "run"
     }
-    return Verb(name, arguments, _BARE.get(name), _ALSO.get(name, {}))
+    return Verb(name, arguments, _BARE.get(name), name in _SEVERAL, _ALSO.get(name, {}))
 
 
 def _config(verb: Verb, given: dict[str, Any]) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
+from math import ceil
 from typing import Annotated, cast
 
 import torch
@@ -23,6 +24,8 @@ from ladle.untrusted import parse_json, read_record
 
 __all__ = ["Detector", "DetectorSpec", "Neck", "Stage"]
 
+_USUAL_MOST = 100
+"""So many objects of a picture every detector finds unless told otherwise, as COCO's numbers ask for."""
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _Names = Annotated[tuple[str, ...], Length(1, 20_000)]
@@ -88,6 +91,18 @@ class DetectorSpec:
     def pyramid(self) -> Pyramid:
         """What the feature maps are like."""
         return Pyramid((self.head.width,) * len(self.strides), self.strides)
+
+    def keeping(self, most: int) -> DetectorSpec:
+        """The same detector, which finds up to ``most`` objects in a picture.
+
+        Where that is more than now and more than 100, what they are chosen from grows in the same proportion: the
+        candidates before suppression and, outside of training, the proposals of a network in stages.
+        """
+        inference = self.inference
+        times = max(1.0, most / max(_USUAL_MOST, inference.keep))
+        regions = tuple(region.proposing(times) for region in self.regions)
+        candidates = ceil(times * inference.candidates)
+        return replace(self, inference=replace(inference, keep=most, candidates=candidates), regions=regions)
 
     def build(self) -> Detector:
         """Build the detector, its backbone started as the spec says and the rest at random."""
@@ -164,6 +179,14 @@ class Detector(nn.Module):
         floats = images.float() / 255 if images.dtype == torch.uint8 else images
         maps: tuple[Tensor, ...] = self.neck(self.backbone((floats - self.mean) / self.std))
         return maps
+
+    def keep(self, most: int) -> Detector:
+        """From now on find up to ``most`` objects in a picture; see :meth:`DetectorSpec.keeping`."""
+        self.spec = self.spec.keeping(most)
+        for stage, region in zip(self.chain[1:], self.spec.regions, strict=True):
+            assert isinstance(stage, RegionStage)
+            stage.spec = region
+        return self
 
     @property
     def pyramid(self) -> Pyramid:

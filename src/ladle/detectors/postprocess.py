@@ -27,8 +27,8 @@ class Inference:
             RTMDet), their ``product`` (ATSS, FCOS, YOLOX, AutoAssign), or its square ``root`` (PAA, OTA).
         threshold: least score.
         nms: IoU above which the weaker of two boxes of one class goes.
-        candidates: best priors kept per level before suppression.
-        keep: most detections per picture.
+        candidates: best priors of each level that are looked at before suppression.
+        keep: most detections of an image, the surest; :meth:`DetectorSpec.keeping` changes it with ``candidates``.
         voting: whether each kept box becomes the average of what it suppressed, weighted by overlap and score (PAA).
         least: least side of a box in pixels, once it is cut at the border of its picture.
     """

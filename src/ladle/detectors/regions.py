@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import ceil
 from typing import Annotated
 
 import torch
@@ -46,6 +47,14 @@ class RegionSpec:
     agnostic: bool = False
     stds: tuple[_Scale, _Scale] = STDS
     proposals: ProposalSpec | None = None
+
+    def proposing(self, times: float) -> RegionSpec:
+        """The same head, which looks at so many times the proposals outside of training."""
+        if self.proposals is None:
+            return self
+        candidates, keep = self.proposals.candidates, self.proposals.keep
+        more = (candidates[0], ceil(times * candidates[1])), (keep[0], ceil(times * keep[1]))
+        return replace(self, proposals=replace(self.proposals, candidates=more[0], keep=more[1]))
 
     def build(self, classes: int, strides: Sequence[int]) -> RegionStage:
         """Build the stage for ``classes``."""

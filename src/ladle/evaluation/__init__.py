@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladle.evaluation.average_precision import Evaluation, Reference, coco_results, evaluate
+from ladle.evaluation.average_precision import Evaluation, Reference, check_names, coco_results, evaluate
 from ladle.evaluation.curves import Confusion, PrecisionRecall, confusion, precision_recall
 
 __all__ = [
@@ -10,6 +10,7 @@ __all__ = [
     "Evaluation",
     "PrecisionRecall",
     "Reference",
+    "check_names",
     "coco_results",
     "confusion",
     "evaluate",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -20,16 +21,19 @@ __all__ = [
     "Reference",
     "Tables",
     "as_array",
+    "check_names",
     "checked",
     "coco_results",
     "evaluate",
+    "limits",
     "tabulate",
 ]
 
 COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """The ten IoU thresholds that COCO averages over."""
 _AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
-_MOST = {1: 0, 10: 1, 100: 2}
+_COCO_MOST = 100
+"""So many detections of a picture count in COCO's numbers."""
 
 
 @runtime_checkable
@@ -59,7 +63,8 @@ class Evaluation:
     """COCO's twelve numbers in [0, 1], nan where there is no such object, and the AP of every class.
 
     ``ap`` averages over IoU .50 to .95; ``ar10`` is the recall with 10 detections a picture. Small, medium and large
-    split at box areas of 32² and 96² pixels; COCO's own leader board splits by mask area instead.
+    split at box areas of 32² and 96² pixels; COCO's own leader board splits by mask area instead. ``most`` detections
+    of a picture and class count, the surest: 100 in COCO; with any other number ``ar100`` is the recall with that many.
     """
 
     ap: float
@@ -75,6 +80,7 @@ class Evaluation:
     ar_medium: float
     ar_large: float
     per_class: dict[str, float]
+    most: int = _COCO_MOST
 
     def row(self, digits: int = 1) -> dict[str, float]:
         """The six AP numbers in percent, under the names that papers print."""
@@ -88,44 +94,62 @@ class Evaluation:
         }
         return {name: round(100 * value, digits) for name, value in named.items()}
 
+    def recalls(self, digits: int = 1) -> dict[str, float]:
+        """The AR numbers in percent, in the same way; the first three are called by how many detections count."""
+        named = {"AR1": self.ar1, f"AR{min(10, self.most)}": self.ar10, f"AR{self.most}": self.ar100}
+        named |= {"ARS": self.ar_small, "ARM": self.ar_medium, "ARL": self.ar_large}
+        return {name: round(100 * value, digits) for name, value in named.items()}
+
 
 class Tables(NamedTuple):
-    """COCO's raw counts over T thresholds, R recall points, C classes, 4 areas and 3 limits; nan where undefined.
+    """COCO's raw counts over T thresholds, R recall points, C classes, 4 areas and L limits; nan where undefined.
 
-    Areas are all, small, medium, large; limits 1, 10 and 100 detections a picture. ``scores`` is the confidence at
-    which each recall is reached.
+    Areas are all, small, medium, large; limits are those of :func:`limits`. ``scores`` is the confidence at which each
+    recall is reached.
     """
 
-    precision: Float[np.ndarray, "T R C 4 3"]
-    recall: Float[np.ndarray, "T C 4 3"]
-    scores: Float[np.ndarray, "T R C 4 3"]
+    precision: Float[np.ndarray, "T R C 4 L"]
+    recall: Float[np.ndarray, "T C 4 L"]
+    scores: Float[np.ndarray, "T R C 4 L"]
+
+
+def limits(most: int) -> tuple[int, ...]:
+    """How many detections of a picture and class may count: 1, 10, and ``most``, without those above it."""
+    if most < 1:
+        raise UserError(f"at least one detection of a picture must count, not {most}: give a larger number")
+    return tuple(sorted({1, min(10, most), most}))
 
 
 def evaluate(
-    truth: Iterable[Reference], detections: Mapping[Hashable, Detections], classes: Sequence[str]
+    truth: Iterable[Reference],
+    detections: Mapping[Hashable, Detections],
+    classes: Sequence[str],
+    most: int = _COCO_MOST,
 ) -> Evaluation:
     """Score the detections of each picture, given by picture id, against its true objects.
 
-    A picture without an entry in ``detections`` counts as one in which nothing was found.
+    A picture without an entry in ``detections`` counts as one in which nothing was found. Of each class the ``most``
+    surest detections of a picture count.
     """
-    tables = tabulate(truth, detections, classes)
-    precision, recall = tables.precision, tables.recall
-    area, most = _AREAS, _MOST[100]
-    per_class = [_mean(precision[:, :, label, area["all"], most]) for label in range(len(classes))]
+    tables = tabulate(truth, detections, classes, most=most)
+    precision, recall = tables.precision[..., -1], tables.recall
+    area, ten = _AREAS, limits(most).index(min(10, most))
+    per_class = [_mean(precision[:, :, label, area["all"]]) for label in range(len(classes))]
     return Evaluation(
-        ap=_mean(precision[..., area["all"], most]),
-        ap50=_mean(precision[_threshold(0.5), ..., area["all"], most]),
-        ap75=_mean(precision[_threshold(0.75), ..., area["all"], most]),
-        ap_small=_mean(precision[..., area["small"], most]),
-        ap_medium=_mean(precision[..., area["medium"], most]),
-        ap_large=_mean(precision[..., area["large"], most]),
-        ar1=_mean(recall[..., area["all"], _MOST[1]]),
-        ar10=_mean(recall[..., area["all"], _MOST[10]]),
-        ar100=_mean(recall[..., area["all"], most]),
-        ar_small=_mean(recall[..., area["small"], most]),
-        ar_medium=_mean(recall[..., area["medium"], most]),
-        ar_large=_mean(recall[..., area["large"], most]),
+        ap=_mean(precision[..., area["all"]]),
+        ap50=_mean(precision[_threshold(0.5), ..., area["all"]]),
+        ap75=_mean(precision[_threshold(0.75), ..., area["all"]]),
+        ap_small=_mean(precision[..., area["small"]]),
+        ap_medium=_mean(precision[..., area["medium"]]),
+        ap_large=_mean(precision[..., area["large"]]),
+        ar1=_mean(recall[..., area["all"], 0]),
+        ar10=_mean(recall[..., area["all"], ten]),
+        ar100=_mean(recall[..., area["all"], -1]),
+        ar_small=_mean(recall[..., area["small"], -1]),
+        ar_medium=_mean(recall[..., area["medium"], -1]),
+        ar_large=_mean(recall[..., area["large"], -1]),
         per_class=dict(zip(classes, per_class, strict=True)),
+        most=most,
     )
 
 
@@ -134,6 +158,7 @@ def tabulate(
     detections: Mapping[Hashable, Detections],
     classes: Sequence[str],
     thresholds: Sequence[float] = COCO_THRESHOLDS,
+    most: int = _COCO_MOST,
 ) -> Tables:
     """Match detections to objects at every IoU threshold and count, by faster-coco-eval.
 
@@ -144,10 +169,10 @@ def tabulate(
     # Ids of our own, from 1: COCO's code wants small integers where a data set may use any name.
     pictures = dict(enumerate(checked(truth, detections, classes), start=1))
     if not pictures or not classes:
-        return _empty(len(thresholds), len(classes))
+        return _empty(len(thresholds), len(classes), len(limits(most)))
     frame = {
         "images": [{"id": n, "height": p.height, "width": p.width} for n, p in pictures.items()],
-        "categories": [{"id": label, "name": name} for label, name in enumerate(classes)],
+        "categories": [{"id": label, "name": str(label)} for label in range(len(classes))],
     }
     objects = list(_objects(pictures))
     found = list(_found(pictures, detections))
@@ -158,6 +183,7 @@ def tabulate(
         print_function=_quiet,
     )
     judge.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
+    judge.params.maxDets = list(limits(most))
     judge.evaluate()
     judge.accumulate()
     return Tables(*(_undefined_to_nan(judge.eval[name]) for name in Tables._fields))
@@ -185,8 +211,7 @@ def checked(
     known = {picture.id for picture in pictures}
     if len(known) != len(pictures):
         raise UserError(f"{len(pictures)} pictures share {len(known)} ids: give every picture an id of its own")
-    if len(set(classes)) != len(classes):
-        raise UserError(f"class names must differ, found {list(classes)}: rename the doubles")
+    check_names(classes)
     if strangers := [image for image in detections if image not in known]:
         raise UserError(
             f"detections of picture {strangers[0]!r} have no ground truth ({len(strangers)} such pictures): "
@@ -199,6 +224,16 @@ def checked(
         if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
             raise UserError(f"detections of picture {image!r} hold nan or inf: the model has diverged, lower --lr")
     return pictures
+
+
+def check_names(classes: Sequence[str], owner: str = "the data") -> None:
+    """Refuse classes of one name: what is matched by name could not be told apart."""
+    doubles = [name for name, count in Counter(classes).items() if count > 1]
+    if doubles:
+        raise UserError(
+            f"{owner}: expected classes with a name each, found {classes.count(doubles[0])} called {doubles[0]!r}"
+            f"{f' and {len(doubles) - 1} more such names' if len(doubles) > 1 else ''}: rename them or merge them"
+        )
 
 
 def _check_labels(labels: Any, classes: int, owner: str) -> None:
@@ -251,8 +286,8 @@ def _undefined_to_nan(table: ArrayLike) -> NDArray[np.float64]:
     return np.where(values == -1, np.nan, values)
 
 
-def _empty(thresholds: int, classes: int) -> Tables:
-    curves = np.full((thresholds, 101, classes, len(_AREAS), len(_MOST)), np.nan)
+def _empty(thresholds: int, classes: int, counts: int) -> Tables:
+    curves = np.full((thresholds, 101, classes, len(_AREAS), counts), np.nan)
     return Tables(curves, curves[:, 0], curves)
 
 

@@ -49,10 +49,14 @@ class Confusion:
 
 
 def precision_recall(
-    truth: Iterable[Reference], detections: Mapping[Hashable, Detections], classes: Sequence[str], iou: float = 0.5
+    truth: Iterable[Reference],
+    detections: Mapping[Hashable, Detections],
+    classes: Sequence[str],
+    iou: float = 0.5,
+    most: int = 100,
 ) -> PrecisionRecall:
-    """Trace the curve of every class at one IoU threshold, over objects of all sizes, 100 detections a picture."""
-    tables = tabulate(truth, detections, classes, thresholds=(iou,))
+    """Trace the curve of every class at one IoU threshold, over objects of all sizes, ``most`` detections a picture."""
+    tables = tabulate(truth, detections, classes, thresholds=(iou,), most=most)
     return PrecisionRecall(
         classes=tuple(classes),
         iou=iou,

@@ -3,37 +3,49 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping, Sequence
 
-__all__ = ["say", "table", "warn"]
+from ladle.names import printable
+
+__all__ = ["say", "shown", "table", "warn"]
 
 
 def say(text: object = "", quiet: bool = False) -> None:
-    """Print a line, or anything rich can render."""
-    if not quiet:
-        from rich.console import Console
+    """Print lines, or anything rich can render; what a terminal would obey is written out, not done."""
+    if quiet:
+        return
+    from rich.console import Console
+    from rich.text import Text
 
-        Console(highlight=False, soft_wrap=True).print(text, markup=False)
+    # As a Text, since rich would read "[red]" and ":cat:" in a plain string.
+    lines = Text("\n".join(map(shown, text.split("\n")))) if isinstance(text, str) else text
+    Console(highlight=False, soft_wrap=True).print(lines)
 
 
 def warn(text: str) -> None:
-    """Print a line on standard error."""
-    from rich.console import Console
+    """Print one line to standard error."""
+    print(printable(text, _encoding(sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
 
-    Console(stderr=True, highlight=False, soft_wrap=True).print(text, markup=False)
+
+def shown(text: str) -> str:
+    """A line as standard output can show it."""
+    return printable(text, _encoding(sys.stdout))
 
 
 def table(title: str, rows: Sequence[Mapping[str, object]]) -> object:
     """A table of rows that share their keys; nan reads as a dash."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    drawn = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left", title_style="bold")
+    heading = Text("\n".join(map(shown, title.split("\n"))), style="bold")
+    drawn = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left")
     for name in rows[0] if rows else ():
         numeric = isinstance(rows[0][name], (int, float))
-        drawn.add_column(name, justify="right" if numeric else "left", no_wrap=True)
+        drawn.add_column(Text(shown(name)), justify="right" if numeric else "left", no_wrap=True)
     for row in rows:
-        drawn.add_row(*(_cell(value) for value in row.values()))
+        drawn.add_row(*(Text(shown(_cell(value))) for value in row.values()))
     return drawn
 
 
@@ -41,3 +53,7 @@ def _cell(value: object) -> str:
     if isinstance(value, float):
         return "–" if math.isnan(value) else f"{value:.1f}"
     return str(value)
+
+
+def _encoding(stream: object) -> str:
+    return getattr(stream, "encoding", None) or "utf-8"

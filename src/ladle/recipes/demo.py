@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import replace
 from importlib.resources import files
-from itertools import count
 from pathlib import Path
 
 import torch
@@ -16,6 +14,7 @@ from ladle.data.scenes import CLASSES, Scenes, split_scenes
 from ladle.detectors import Detector, detector_spec, load_detector
 from ladle.recipes.console import say, table
 from ladle.recipes.options import Epochs, Run, Seed
+from ladle.recipes.outputs import free_folder
 from ladle.recipes.train import Trained, distill, train
 from ladle.types import Batch
 from ladle.visual import Panel, draw_assignment, side_by_side
@@ -47,7 +46,9 @@ def demo(
         epochs: budget of every student.
         seed: of the first weights and the order of the pictures.
     """
-    return _compare(_free(Path(out)), teacher_file(), replace(BUDGET, epochs=epochs, eval_every=epochs, seed=seed))
+    return _compare(
+        free_folder(Path(out)), teacher_file(), replace(BUDGET, epochs=epochs, eval_every=epochs, seed=seed)
+    )
 
 
 def teacher_file() -> Path:
@@ -71,16 +72,6 @@ def _compare(out: Path, teacher: Path, budget: Run) -> dict[str, Trained]:
     for path in _draw(out, load_detector(teacher), trained):
         say(f"wrote {path}")
     return trained
-
-
-def _free(out: Path) -> Path:
-    """``out``, or its first numbered neighbour that is not there yet, made for this demo alone."""
-    for number in count(1):
-        folder = out if number == 1 else out.with_name(f"{out.name}-{number}")
-        with suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            return folder
-    raise AssertionError("numbers do not end")
 
 
 def _draw(out: Path, teacher: Detector, trained: dict[str, Trained]) -> list[Path]:

@@ -39,7 +39,7 @@ class Lineup(NamedTuple):
 
 def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Lineup:
     """Make out who takes part; raises :class:`UserError` for what cannot work, in one sentence."""
-    student = detector_spec(job.student, classes, category_ids, job.run.imgsz, job.run.start)
+    student = detector_spec(job.student, classes, category_ids, job.run.imgsz, job.run.start).keeping(job.run.max_det)
     if job.verb == "colearn":
         return _pair(job, student)
     teacher = _read(job.teacher_file)
@@ -91,6 +91,7 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
     """Two students: each other's teachers, and judged by whoever is surer, so that they pay LAD's losses."""
     assert job.second is not None
     second = detector_spec(job.second, first.classes, first.category_ids, first.imgsz, job.run.start)
+    second = second.keeping(job.run.max_det)
     staged = [spec.name for spec in (first, second) if spec.regions]
     if staged:
         raise UserError(

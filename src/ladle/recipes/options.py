@@ -13,7 +13,7 @@ from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, 
 from ladle.limits import Range, verify
 from ladle.recipes.folders import check_name, check_project
 
-__all__ = ["Batch", "Epochs", "Run", "Seed", "Share", "Side", "Workers"]
+__all__ = ["Batch", "Epochs", "MaxDet", "Run", "Seed", "Share", "Side", "Workers"]
 
 Epochs = Annotated[int, Range(1, 1_000_000)]
 Batch = Annotated[int, Range(1, 4096)]
@@ -22,6 +22,8 @@ Side = Annotated[int, Range(32, 8192)]
 Workers = Annotated[int, Range(0, 256)]
 Share = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, 4_000_000_000)]
+MaxDet = Annotated[int, Range(1, 10_000)]
+"""Of objects that are found in an image."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,8 @@ class Run:
         value_range: values of 16-bit pictures that become black and white, such as ``0,4095``; by default the fewest
             bits of a sensor that hold all values of training and validation.
         seed: of the first weights, the order and the views of the pictures.
+        max_det: most objects that are found in an image, here and wherever the detector is used; COCO's numbers are
+            those of 100.
         patience: stop after so many epochs without a better AP.
         eval_every: epochs between evaluations.
         log_every: steps between lines of ``metrics.jsonl``.
@@ -94,6 +98,7 @@ class Run:
     on_defect: Literal["repair", "skip", "raise"] = "repair"
     value_range: str | None = None
     seed: Seed = 0
+    max_det: MaxDet = 100
     patience: Annotated[int, Range(1, 1_000_000)] | None = None
     eval_every: Annotated[int, Range(1, 1_000_000)] = 1
     log_every: Annotated[int, Range(1, 1_000_000_000)] = 20

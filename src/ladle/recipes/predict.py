@@ -2,127 +2,129 @@
 
 from __future__ import annotations
 
-import glob
-import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import torch
 
 from ladle.data import load_picture
 from ladle.data.depth import ValueRange, parse_range, spelled
-from ladle.data.loader import make_loader
-from ladle.data.pictures import SUFFIXES
+from ladle.data.loader import collate
 from ladle.data.samples import Sample
-from ladle.detectors import load_detector
+from ladle.data.transforms import Resize
+from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
-from ladle.evaluation import coco_results
-from ladle.recipes.console import say
+from ladle.limits import verify_arguments
+from ladle.recipes.console import say, warn
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Batch, Share, Side
+from ladle.recipes.options import Batch, MaxDet, Share, Side
+from ladle.recipes.outputs import about_labels
+from ladle.recipes.predicted import Album
+from ladle.recipes.scoring import detect
+from ladle.recipes.searching import Search, find_pictures
 from ladle.recipes.sources import remarks_on_files
+from ladle.types import Batch as Images
 from ladle.types import Detections
-from ladle.visual import draw_detections
 
-__all__ = ["predict"]
+__all__ = ["Found", "predict"]
+
+
+class Found(dict[Path, Detections]):
+    """What was found in each image, by its file; ``damaged`` says of every other file what is wrong with it."""
+
+    def __init__(self, found: Mapping[Path, Detections], damaged: Mapping[Path, str]) -> None:
+        super().__init__(found)
+        self.damaged = dict(damaged)
 
 
 def predict(
-    source: str,
+    source: str | list[str],
     model: str,
     score: Share = 0.3,
     imgsz: Side | None = None,
     batch: Batch = 8,
     device: Device = "auto",
-    out: str = "runs/predict",
+    out: str | None = None,
+    max_det: MaxDet | None = None,
     value_range: str | None = None,
-) -> dict[Path, Detections]:
+) -> Found:
     """Draw what a detector finds and write it as COCO results.
 
     Args:
-        source: a picture, a folder of pictures, or a pattern such as ``'photos/*.jpg'``.
+        source: an image, a folder of images, or a pattern such as ``'photos/*.jpg'``; or several of them.
         model: weights saved by ladle.
         score: least score that is drawn; ``results.json`` holds everything found.
         imgsz: long side of the pictures; by default what the detector was trained at.
         batch: pictures at once.
         device: ``auto``, ``cpu`` or ``cuda``.
-        out: folder for the drawn pictures, ``results.json`` and ``images.json``, which says which file each
-            ``image_id`` is.
-        value_range: values of 16-bit pictures that become black and white; by default what the detector was trained
+        out: folder for the drawn images, ``results.json`` and ``images.json``, which says which file each
+            ``image_id`` is and how its drawing is called; by default ``runs/predict``, numbered where it is there
+            already.
+        max_det: most objects that are found in an image; by default what the detector was trained with, usually 100.
+        value_range: values of 16-bit images that become black and white; by default what the detector was trained
             with.
     """
-    files = list(_pictures(source))
+    verify_arguments(predict, score=score, imgsz=imgsz, batch=batch, max_det=max_det)
+    search = find_pictures([source] if isinstance(source, str) else source)
     detector = load_detector(model).eval()
+    if max_det is not None:
+        detector.keep(max_det)
     where = find_device(device)
     detector.to(where)
     values = parse_range(value_range or spelled(detector.spec.value_range))
-    for line in remarks_on_files(files, values):
+    for line in remarks_on_files(search.files, values):
         say(line)
-    loader = make_loader(_Unlabelled(files, values), batch, detector.spec.imgsz if imgsz is None else imgsz)
 
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
-    seen = (one.to("cpu") for pictures in loader for one in detector.detect(pictures.to(where)))
-    found = dict(zip(files, seen, strict=True))
-    for file, name in zip(files, _names(files), strict=True):
-        draw_detections(
-            load_picture(file, value_range=values),
-            _confident(found[file], score),
-            detector.spec.classes,
-            folder / f"{name}.png",
-        )
-
-    numbered = dict(enumerate(files, start=1))
-    results = coco_results({n: found[file] for n, file in numbered.items()}, detector.spec.category_ids)
-    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
-    images = [{"id": n, "file_name": str(file)} for n, file in numbered.items()]
-    (folder / "images.json").write_text(json.dumps(images, ensure_ascii=False), encoding="utf-8")
-    drawn = sum(int((one.scores >= score).sum()) for one in found.values())
-    say(f"{drawn} objects of score {score} or more in {len(files)} pictures, drawn into {folder}")
-    return found
+    views = _Views(detector.spec.imgsz if imgsz is None else imgsz, values)
+    drawn = cut = 0
+    with Album(out, search.files, detector.spec, score, values) as album:
+        for files, pictures in views.batches(search.files, batch):
+            found, more = detect(detector, pictures.to(where))
+            drawn += sum(map(album.add, files, found))
+            cut += more
+    if not album.found:
+        others = f", nor could {len(views.damaged) - 1} others" if len(views.damaged) > 1 else ""
+        raise UserError(f"{next(iter(views.damaged.values()))}{others}")
+    say(f"{drawn} objects of score {score} or more in {len(album.found)} pictures, drawn into {album.folder}")
+    for line in _remarks(search, detector, cut):
+        say(line)
+    if views.damaged:
+        warn(f"{len(views.damaged)} of {len(search.files)} files could not be read; the others are done")
+    return Found(album.found, views.damaged)
 
 
-class _Unlabelled:
-    """Pictures of which nothing is known, as a source."""
+class _Views:
+    """Images as a network sees them; what is wrong with the others is told at once and kept in ``damaged``."""
 
-    classes: tuple[str, ...] = ()
-    category_ids: tuple[int, ...] = ()
+    def __init__(self, imgsz: int, values: ValueRange) -> None:
+        self.damaged: dict[Path, str] = {}
+        self._values = values
+        self._resize = Resize(imgsz)
 
-    def __init__(self, files: list[Path], value_range: ValueRange) -> None:
-        self.files, self.value_range = files, value_range
+    def batches(self, files: Sequence[Path], count: int) -> Iterator[tuple[list[Path], Images]]:
+        """The files of a batch and their images, up to ``count`` at once."""
+        for start in range(0, len(files), count):
+            views = {file: view for file in files[start : start + count] if (view := self._view(file)) is not None}
+            if views:
+                yield list(views), collate(list(views.values()))
 
-    def __len__(self) -> int:
-        return len(self.files)
-
-    def sample(self, index: int) -> Sample:
-        image = load_picture(self.files[index], value_range=self.value_range)
+    def _view(self, file: Path) -> Sample | None:
+        try:
+            image = load_picture(file, value_range=self._values)
+        except UserError as error:
+            self.damaged[file] = str(error)
+            warn(str(error))
+            return None
         nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
-        return Sample(image, *nothing, id=index, original=(image.shape[1], image.shape[2]))
+        return self._resize(Sample(image, *nothing, id=str(file), original=(image.shape[1], image.shape[2])))
 
 
-def _pictures(source: str) -> Iterator[Path]:
-    """The files a source names, sorted; an error where it names none."""
-    path = Path(source)
-    if path.is_file():
-        yield path
-        return
-    listed = path.rglob("*") if path.is_dir() else map(Path, glob.glob(source, recursive=True))  # noqa: PTH207
-    files = sorted(file for file in listed if file.is_file() and file.suffix.lower() in SUFFIXES)
-    if not files:
-        raise UserError(f"{source}: expected a picture, a folder of pictures or a pattern, found no picture there")
-    yield from files
-
-
-def _confident(found: Detections, score: float) -> Detections:
-    sure = found.scores >= score
-    return found.map(lambda values: values[sure])
-
-
-def _names(files: list[Path]) -> list[str]:
-    """A distinct name for each drawn picture: its stem, numbered where several share it."""
-    seen: dict[str, int] = {}
-    names = []
-    for file in files:
-        seen[file.stem] = seen.get(file.stem, 0) + 1
-        names.append(file.stem if seen[file.stem] == 1 else f"{file.stem}-{seen[file.stem]}")
-    return names
+def _remarks(search: Search, detector: Detector, cut: int) -> Iterator[str]:
+    """What was left aside, cut off or called otherwise."""
+    most = detector.spec.inference.keep
+    if cut:
+        yield f"{cut} images gave more than {most} detections: the surest {most} of each are kept (--max-det)"
+    if search.passed_over:
+        such = search.passed_over[0]
+        yield f"{len(search.passed_over)} files passed over, such as {such}: hidden, left by an archive, or pipes"
+    yield from about_labels(detector.spec.classes)

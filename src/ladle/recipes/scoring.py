@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,19 +14,20 @@ from ladle.data.loader import lost_workers_told, make_loader
 from ladle.data.samples import Sample
 from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector
-from ladle.evaluation import Evaluation, confusion, evaluate, precision_recall
-from ladle.evaluation.average_precision import Reference
-from ladle.types import Detections
+from ladle.evaluation import Evaluation, check_names, confusion, evaluate, precision_recall
+from ladle.evaluation.average_precision import Reference, as_array
+from ladle.types import Batch, Detections
 from ladle.visual import draw_confusion, draw_precision_recall
 
-__all__ = ["Examiner", "Score"]
+__all__ = ["Examiner", "Score", "crowded", "detect"]
 
 
 class Score(NamedTuple):
-    """The numbers, and what they were computed from."""
+    """The numbers, what they were computed from, and of how many images only the surest detections were kept."""
 
     evaluation: Evaluation
     detections: dict[Hashable, Detections]
+    cut: int
 
 
 class _Truth(NamedTuple):
@@ -40,11 +42,13 @@ class _Truth(NamedTuple):
 class Examiner:
     """Asks detectors about the pictures of one split, always the same way.
 
-    Classes are matched by name: what a detector knows beyond the data set's classes does not count. ``limit`` looks at
-    that many pictures only, spread over the split.
+    Classes are matched by name, so that every name must be that of one class: what a detector knows beyond the data
+    set's classes does not count. ``limit`` looks at that many pictures only, spread over the split. As many detections
+    of an image count as the detector's ``inference`` keeps.
     """
 
     def __init__(self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None) -> None:
+        check_names(source.classes)
         count = len(source)
         looks = count if limit is None else min(limit, count)
         every = [look * count // looks for look in range(looks)]
@@ -55,22 +59,47 @@ class Examiner:
     @lost_workers_told()
     def __call__(self, detector: Detector) -> Score:
         """Run ``detector``, in evaluation mode and on its own device, over the split."""
+        check_names(detector.spec.classes, detector.spec.name)
         device, was_training = detector.mean.device, detector.training
         detector.eval()
         found: dict[Hashable, Detections] = {}
+        cut = 0
         for batch in self.loader:
-            moved = batch.to(device)
-            for name, one in zip(batch.ids, detector.detect(moved), strict=True):
-                found[name] = _relabelled(one.to("cpu"), detector.spec.classes, self.source.classes)
+            seen, more = detect(detector, batch.to(device))
+            cut += more
+            for name, one in zip(batch.ids, seen, strict=True):
+                found[name] = _relabelled(one, detector.spec.classes, self.source.classes)
         detector.train(was_training)
-        return Score(evaluate(self.truth, found, self.source.classes), found)
+        most = detector.spec.inference.keep
+        return Score(evaluate(self.truth, found, self.source.classes, most), found, cut)
 
     def draw(self, score: Score, folder: Path) -> None:
         """Write the precision-recall curves and the confusion matrix of a score."""
-        curves = precision_recall(self.truth, score.detections, self.source.classes)
+        most = score.evaluation.most
+        curves = precision_recall(self.truth, score.detections, self.source.classes, most=most)
         draw_precision_recall(curves.recall, curves.precision, curves.classes, folder / "precision_recall.png")
         counts = confusion(self.truth, score.detections, self.source.classes)
         draw_confusion(counts.counts, counts.classes, folder / "confusion.png")
+
+
+def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:
+    """What is found in each image, on the processor, and of how many images only the surest were kept."""
+    keep = detector.spec.inference.keep
+    found = [one.to("cpu") for one in detector.detect(batch, replace(detector.spec.inference, keep=keep + 1))]
+    more = sum(len(one.scores) > keep for one in found)
+    return [one.map(lambda values: values[:keep]) for one in found], more
+
+
+def crowded(truth: Sequence[Reference], most: int) -> str | None:
+    """A sentence where images hold more objects than a detector may find in each."""
+    loads = [int((~as_array(one.crowd)).sum()) for one in truth]
+    over = sum(load > most for load in loads)
+    if not over:
+        return None
+    return (
+        f"{over} of {len(loads)} images hold more than {most} objects (up to {max(loads)}), but at most {most} are "
+        f"found in each: --max-det {max(loads)} finds more"
+    )
 
 
 def _relabelled(found: Detections, spoken: Sequence[str], classes: Sequence[str]) -> Detections:

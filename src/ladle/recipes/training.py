@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -12,7 +13,7 @@ from torch import nn
 
 from ladle.data.depth import spelled
 from ladle.data.loader import Loader, lost_workers_told, make_loader
-from ladle.data.sources import Source
+from ladle.data.sources import CatalogueSource, Source
 from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
 from ladle.evaluation import Evaluation
 from ladle.objectives import stage_names
@@ -24,10 +25,11 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
+from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.plans import Plan
 from ladle.recipes.preflight import check_looks, check_strength, hire, reads_otherwise, strength_in_words
 from ladle.recipes.progress import about, best_weights, disk_error, standing_of
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.scoring import Examiner, crowded
 from ladle.recipes.sources import Supply, supply
 from ladle.visual import draw_history
 
@@ -82,7 +84,10 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     result: Result = launch(job.run.devices, job.run.device, _work, ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
-    return {name: _judged(ready, result, name) for name in ready.lineup.specs}
+    trained = {name: _judged(ready, result, name) for name in ready.lineup.specs}
+    for line in _what_is_left(ready, trained):
+        say(line, job.run.quiet)
+    return trained
 
 
 def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
@@ -92,11 +97,30 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     job, folder, weights = ready.job, Path(ready.job.folder), best_weights(ready.job, name)
     examiner = ready.examiner()
     score = examiner(load_detector(weights).to(find_device(job.run.device)))
-    examiner.draw(score, folder / "plots" / prefix(name, ""))
     who = f", {name} ({ready.lineup.specs[name].name})" if len(ready.lineup.specs) > 1 else ""
     title = f"{folder}{who}, epoch {result.best_epoch[name]} of {job.run.epochs}"
-    say(table(title, [score.evaluation.row()]), job.run.quiet)
+    say(table(title_of(title, score.evaluation), [score.evaluation.row()]), job.run.quiet)
+    examiner.draw(score, folder / "plots" / prefix(name, ""))
     return Trained(folder, weights, score.evaluation, result.seconds)
+
+
+def _what_is_left(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
+    """Where the weights are, and what to type next."""
+    data, several = ready.job.data, len(trained) > 1
+    weights = [f"{name}: {one.weights}" if several else str(one.weights) for name, one in trained.items()]
+    commands = [
+        command
+        for one in trained.values()
+        for command in (
+            shlex.join(["ladle", "val", "--data", data, "--model", str(one.weights)]),
+            shlex.join(["ladle", "predict", "IMAGES", "--model", str(one.weights)]),
+        )
+    ]
+    return [
+        *_once([f"drawn     {line}" for line in about_labels(ready.val.classes)]),
+        *_once([f"weights   {line}" for line in weights]),
+        *_once([f"next      {line}" for line in commands]),
+    ]
 
 
 def check_data(job: Job) -> Job:
@@ -179,7 +203,7 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
 def _metrics(examine: Examiner, network: nn.Module) -> dict[str, float]:
     assert isinstance(network, Detector)
     numbers = asdict(examine(network).evaluation)
-    del numbers["per_class"]
+    del numbers["per_class"], numbers["most"]
     return numbers
 
 
@@ -191,9 +215,12 @@ def _save(network: nn.Module, path: Path) -> None:
 def _about(ready: _Prepared) -> list[str]:
     """What is learnt from, and who learns."""
     job, classes = ready.job, len(ready.pictures.classes)
+    val = ready.val
+    full = crowded(val.catalogue.pictures, job.run.max_det) if isinstance(val, CatalogueSource) else None
     sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {classes} classes"
     return [
         f"data      {job.data}: {sizes}",
+        *([f"          {full}"] if full is not None else []),
         *(" " * 10 + line for line in ready.said),
         *([f"          `ladle check {job.data}` lists everything"] if ready.said else []),
         *(f"{name:<9} {_who(spec, ready.resumed)}" for name, spec in ready.lineup.specs.items()),

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from ladle.data.depth import spelled
 from ladle.data.sources import Source
 from ladle.detectors import DetectorSpec, load_detector
 from ladle.errors import UserError
-from ladle.evaluation import Evaluation, coco_results
+from ladle.evaluation import Evaluation
+from ladle.limits import verify_arguments
+from ladle.names import readable
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Batch, Run, Side, Workers
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.options import Batch, MaxDet, Run, Side, Workers
+from ladle.recipes.outputs import RESULTS, about_labels, coco_rows, output_folder, title_of, write_rows
+from ladle.recipes.scoring import Examiner, Score, crowded
 from ladle.recipes.sources import open_source, remarks
 
-__all__ = ["val"]
+__all__ = ["name_of", "val"]
 
 
 def val(
@@ -28,6 +30,7 @@ def val(
     workers: Workers = 0,
     device: Device = "auto",
     out: str | None = None,
+    max_det: MaxDet | None = None,
     value_range: str | None = None,
 ) -> Evaluation:
     """Score a trained detector: COCO's twelve numbers, the AP of every class, and plots.
@@ -40,11 +43,17 @@ def val(
         batch: pictures at once.
         workers: processes that load pictures.
         device: ``auto``, ``cpu`` or ``cuda``.
-        out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``.
-        value_range: values of 16-bit pictures that become black and white; by default what the detector was trained
+        out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``, numbered where it
+            is there already.
+        max_det: most objects that are found in an image; by default what the detector was trained with, usually the
+            100 of COCO.
+        value_range: values of 16-bit images that become black and white; by default what the detector was trained
             with.
     """
+    verify_arguments(val, imgsz=imgsz, batch=batch, workers=workers, max_det=max_det)
     detector = load_detector(model)
+    if max_det is not None:
+        detector.keep(max_det)
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
     source = open_source(data, split, Run(value_range=value_range or spelled(spec.value_range)), side)
@@ -58,19 +67,32 @@ def val(
     examiner = Examiner(source, side, batch, workers)
     score = examiner(detector.to(find_device(device)))
 
-    folder = Path(out) if out is not None else Path("runs") / "val" / Path(model).resolve().parent.parent.name
+    folder = output_folder(out, Path("runs") / "val" / name_of(Path(model).resolve()))
+    write_rows(folder / RESULTS, coco_rows(score.detections, source.category_ids))
+    _report(score, examiner, f"{spec.name} on {data}, {split} ({len(source)} pictures)")
     examiner.draw(score, folder)
-    results = coco_results(score.detections, source.category_ids)
-    (folder / "results.json").write_text(json.dumps(results), encoding="utf-8")
+    say(f"plots and {RESULTS} are in {folder}")
+    return score.evaluation
 
+
+def name_of(model: Path) -> str:
+    """What a detector is called: by its run, and by its file where that is not its best."""
+    if model.parent.name != "weights":
+        return model.stem
+    return model.parent.parent.name + ("" if model.stem == "best" else f"-{model.stem}")
+
+
+def _report(score: Score, examiner: Examiner, title: str) -> None:
     numbers = score.evaluation
-    recall = {"AR1": numbers.ar1, "AR10": numbers.ar10, "AR100": numbers.ar100}
-    recall |= {"ARS": numbers.ar_small, "ARM": numbers.ar_medium, "ARL": numbers.ar_large}
-    say(table(f"{spec.name} on {data}, {split} ({len(source)} pictures)", [numbers.row()]))
-    say(table("", [{name: 100 * value for name, value in recall.items()}]))
-    say(table("", [{"class": name, "AP": 100 * ap} for name, ap in numbers.per_class.items()]))
-    say(f"plots and results.json are in {folder}")
-    return numbers
+    say(table(title_of(title, numbers), [numbers.row()]))
+    say(table("", [numbers.recalls()]))
+    aps = zip(readable(list(numbers.per_class)), numbers.per_class.values(), strict=True)
+    say(table("", [{"class": name, "AP": 100 * ap} for name, ap in aps]))
+    for line in (crowded(examiner.truth, numbers.most), *about_labels(examiner.source.classes)):
+        if line is not None:
+            say(line)
+    if score.cut:
+        say(f"{score.cut} images gave more than {numbers.most} detections: the surest {numbers.most} of each count")
 
 
 def _unknown(source: Source, spec: DetectorSpec) -> list[str]:

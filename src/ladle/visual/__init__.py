@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ladle.visual.assignments import draw_assignment, positives_per_object
 from ladle.visual.charts import draw_comparison, draw_confusion, draw_history, draw_precision_recall
+from ladle.visual.lettering import unwritten
 from ladle.visual.maps import draw_maps
 from ladle.visual.palette import color
 from ladle.visual.pictures import Panel, draw_detections, side_by_side
@@ -20,4 +21,5 @@ __all__ = [
     "draw_precision_recall",
     "positives_per_object",
     "side_by_side",
+    "unwritten",
 ]

@@ -13,6 +13,7 @@ from torch import Tensor
 from ladle.errors import UserError
 from ladle.types import Assignment, GroundTruth, Priors
 from ladle.visual.charts import new_figure, save_figure
+from ladle.visual.lettering import Label, labels_of, own_style, write
 from ladle.visual.palette import INK, MUTED, color, ink_on
 from ladle.visual.pictures import Rectangle, free_place
 from ladle.visual.sheets import LINE, draw_boxes, draw_picture, sheet
@@ -43,6 +44,7 @@ def positives_per_object(assignment: Assignment, truth: GroundTruth) -> Float[Te
     return learns.dense(count).sum(1) * truth.learnable
 
 
+@own_style()
 def draw_assignment(
     image: UInt8[Tensor, "3 H W"],
     truth: GroundTruth,
@@ -66,7 +68,8 @@ def draw_assignment(
     plans = {title: plan.to("cpu") for title, plan in plans.items()}
     paper = sheet(image.shape[1], image.shape[2], len(plans))
     figure = new_figure(paper.width, paper.height)
-    for number, (title, plan) in enumerate(plans.items()):
+    titled = zip(labels_of(list(plans), "plan", bold=True), plans.values(), strict=True)
+    for number, (title, plan) in enumerate(titled):
         axes = figure.add_axes(paper.panel(number))
         draw_picture(axes, image)
         tally = positives_per_object(plan, truth)[0]
@@ -177,8 +180,8 @@ def _draw_tag(axes: Axes, place: Rectangle, text: str, shade: str, size: float) 
     )
 
 
-def _draw_title(axes: Axes, title: str, tally: Float[Tensor, " n"]) -> None:
-    axes.annotate(title, (0, 1), (0, 22), "axes fraction", "offset points", fontsize=12.5, fontweight="bold", color=INK)
+def _draw_title(axes: Axes, title: Label, tally: Float[Tensor, " n"]) -> None:
+    write(axes.annotate("", (0, 1), (0, 22), "axes fraction", "offset points", fontsize=12.5, color=INK), title)
     axes.annotate(_summary(tally), (0, 1), (0, 8), "axes fraction", "offset points", fontsize=9, color=MUTED)
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from jaxtyping import Float, Shaped
 
 from ladle.errors import UserError
+from ladle.files import write_atomically
+from ladle.visual.lettering import Label, escaped, labels_of, own_style, width_of, write
 from ladle.visual.palette import FAINT, INK, MUTED, color, ink_on
 
 if TYPE_CHECKING:
@@ -23,10 +25,13 @@ _DISTINCT = 12
 """More curves than this cannot be told apart by colour."""
 _READABLE_CELLS = 20
 """Up to this many classes the cells of a confusion matrix have room for a number."""
+_READABLE_SIZE = 4.0
+"""Names in smaller letters, in points, are left out of a confusion matrix."""
 _WIDE_RANGE = 50.0
 """Losses whose largest value exceeds the smallest by this factor are drawn on a logarithmic axis."""
 
 
+@own_style()
 def draw_history(
     rows: Sequence[Mapping[str, float | int]], path: Path | str, losses: Sequence[str] | None = None
 ) -> Path:
@@ -57,6 +62,7 @@ def draw_history(
     return save_figure(figure, path)
 
 
+@own_style()
 def draw_precision_recall(
     recall: Float[np.ndarray, " R"], precision: Float[np.ndarray, "C R"], classes: Sequence[str], path: Path | str
 ) -> Path:
@@ -65,32 +71,35 @@ def draw_precision_recall(
     More than twelve classes become a grey bundle behind the mean.
     """
     present = [label for label in range(len(classes)) if not np.isnan(precision[label]).any()]
+    ranked = sorted(present, key=lambda label: -float(precision[label].mean()))
     few = len(present) <= _DISTINCT
-    figure = new_figure(6.8, 4.6)
-    axis = figure.add_axes((0.09, 0.12, 0.58, 0.78))
-    _style(axis, "Precision and recall", "recall")
-    axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
+    names = labels_of(classes)
+    entries = [_with_number(names[label], precision[label].mean()) for label in ranked] if few else []
     if present:
         mean = precision[present].mean(axis=0)
-        axis.plot(recall, mean, color=INK, linewidth=2.6, zorder=3, label=f"mean of {len(present)}  {mean.mean():.2f}")
-    for label in sorted(present, key=lambda label: -float(precision[label].mean())):
-        name = f"{classes[label]}  {precision[label].mean():.2f}" if few else None
+        entries.insert(0, _with_number(labels_of([f"mean of {len(present)}"])[0], mean.mean()))
+    room = max([2.2, *(0.65 + width_of(entry, 9) / 72 for entry in entries)])
+    figure = new_figure(4.6 + room, 4.6)
+    axis = figure.add_axes((0.61 / (4.6 + room), 0.12, 3.95 / (4.6 + room), 0.78))
+    _style(axis, "Precision and recall", "recall")
+    axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
+    curves = [axis.plot(recall, mean, color=INK, linewidth=2.6, zorder=3)[0]] if present else []
+    for label in ranked:
         shade, width = (color(label), 1.7) if few else ("#b6bac2", 0.7)
-        axis.plot(recall, precision[label], color=shade, linewidth=width, label=name)
+        curves += axis.plot(recall, precision[label], color=shade, linewidth=width)
     if present:
-        legend = axis.legend(loc="upper left", bbox_to_anchor=(1.03, 1.03), frameon=False, fontsize=9, labelcolor=INK)
-        legend.set_title("average precision")
-        legend.get_title().set(color=MUTED, fontsize=9)
-        legend.set_alignment("left")
+        _draw_legend(axis, curves[: len(entries)], entries)
     return save_figure(figure, path)
 
 
+@own_style()
 def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], path: Path | str) -> Path:
     """Draw how often each class (row) was detected as which (column); background is last in both.
 
-    Shades are shares of the row; up to twenty classes the cells hold the counts as well.
+    Shades are shares of the row; up to twenty classes the cells hold the counts as well. Of more classes than have room
+    every second, third ... is named.
     """
-    names = [*classes, "background"]
+    names = labels_of([*classes, "background"])
     if counts.shape != (len(names), len(names)):
         raise UserError(
             f"a confusion matrix of {len(classes)} classes has {len(names)} rows with the background, "
@@ -99,16 +108,20 @@ def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], 
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = float(np.clip(0.48 * len(names), 3.0, 11.0))
     size = min(9.0, 0.62 * 72 * side / len(names))
-    room = 0.0085 * size * max(map(len, names))
+    step = math.ceil(_READABLE_SIZE / size)
+    size *= step
+    room = max(width_of(name, size) for name in names) / 72
     width, height = side + room + 0.9, side + 0.75 * room + 0.8
     figure = new_figure(width, height)
     axis = figure.add_axes(((room + 0.5) / width, 0.4 / height, side / width, side / height))
-    axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1, edgecolors="white", linewidth=min(1.5, 30 / len(names)))
+    cells = axis.pcolormesh(shares, cmap="Blues", vmin=0, vmax=1)
+    if step == 1:
+        cells.set(edgecolor="white", linewidth=min(1.5, 30 / len(names)))
     axis.set(aspect="equal", xlim=(0, len(names)), ylim=(len(names), 0))
-    ticks = np.arange(len(names)) + 0.5
-    axis.set_xticks(ticks, [*classes, "missed"], rotation=45, ha="left", fontsize=size)
-    axis.set_yticks(ticks, names, fontsize=size)
+    ticks = np.arange(0, len(names), step) + 0.5
     axis.tick_params(length=0, labelcolor=INK, top=True, bottom=False, labeltop=True, labelbottom=False, pad=3)
+    _name_ticks(axis.xaxis, ticks, labels_of([*classes, "missed"])[::step], size, rotation=45, ha="left")
+    _name_ticks(axis.yaxis, ticks, names[::step], size)
     axis.spines[:].set_visible(False)
     axis.set_xlabel("detected as", color=MUTED, fontsize=9, labelpad=6)
     axis.set_ylabel("object", color=MUTED, fontsize=9, labelpad=6)
@@ -117,6 +130,7 @@ def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], 
     return save_figure(figure, path)
 
 
+@own_style()
 def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, quantity: str = "AP") -> Path:
     """Draw one row a method: every run as a dot, the mean, and one standard deviation to either side.
 
@@ -126,7 +140,8 @@ def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, qu
         raise UserError(f"method {empty[0]!r} has no runs, expected at least one {quantity}: leave it out")
     if not results:
         raise UserError("there is no method to compare, expected at least one: give a result each")
-    room = 0.25 + 0.085 * max(map(len, results))
+    names = labels_of(list(results), "method")
+    room = 0.25 + max(width_of(name, 10) for name in names) / 72
     width, height = room + 5.2, 0.75 + 0.44 * len(results)
     figure = new_figure(width, height)
     axis = figure.add_axes((room / width, 0.55 / height, 4.0 / width, 0.44 * len(results) / height))
@@ -141,7 +156,8 @@ def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, qu
         axis.plot(runs, [row + 0.27] * len(runs), "o", color=shade, markersize=3.4, alpha=0.6, markeredgewidth=0)
         text = f"{means[name]:.1f}" + (f" ± {spread:.1f}" if len(runs) > 1 else "")
         axis.text(1.03, row, text, transform=axis.get_yaxis_transform(), va="center_baseline", fontsize=10, color=INK)
-    axis.set_yticks(range(len(results)), list(results), fontsize=10, color=INK)
+    axis.tick_params(axis="y", labelcolor=INK)
+    _name_ticks(axis.yaxis, np.arange(len(results)), names, size=10)
     axis.set_ylim(len(results) - 0.5, -0.5)
     axis.spines["left"].set_visible(False)
     return save_figure(figure, path)
@@ -155,11 +171,39 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: Path | str) -> Path:
-    """Write a figure in the format of the file's suffix (png, pdf, svg), making its folder."""
+    """Write a figure in the format of the file's suffix (png, pdf, svg), whole or not at all, making its folder."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=_DPI)
+    write_atomically(path, lambda part: figure.savefig(part, dpi=_DPI))
     return path
+
+
+def _name_ticks(
+    axis: Any, places: Shaped[np.ndarray, " n"], names: Sequence[Label], size: float, rotation: float = 0, ha: str = ""
+) -> None:
+    axis.set_ticks(places, [escaped(name) for name in names], fontsize=size, rotation=rotation)
+    for text, name in zip(axis.get_ticklabels(), names, strict=True):
+        write(text, name)
+        if ha:
+            text.set_horizontalalignment(ha)
+
+
+def _with_number(name: Label, number: float) -> Label:
+    return name._replace(text=f"{name.text}  {number:.2f}")
+
+
+def _draw_legend(axis: Any, curves: Sequence[Any], entries: Sequence[Label]) -> None:
+    """A legend of average precisions to the right of the curves."""
+    # matplotlib leaves out what begins with an underscore, so names are written afterwards.
+    stand_ins = [str(number) for number in range(len(entries))]
+    legend = axis.legend(
+        curves, stand_ins, loc="upper left", bbox_to_anchor=(1.03, 1.03), frameon=False, fontsize=9, labelcolor=INK
+    )
+    for text, entry in zip(legend.get_texts(), entries, strict=True):
+        write(text, entry)
+    legend.set_title("average precision")
+    legend.get_title().set(color=MUTED, fontsize=9)
+    legend.set_alignment("left")
 
 
 def _style(axis: Any, title: str, x_label: str) -> None:
@@ -211,8 +255,10 @@ def _draw_lines(axis: Any, lines: Mapping[str, Float[np.ndarray, "_n 2"]]) -> No
     axis.autoscale_view()
     ends = axis.transData.transform([line[-1] for line in lines.values()])
     heights = axis.transAxes.inverted().transform(ends)[:, 1]
-    for number, (name, height) in enumerate(zip(lines, _pushed_apart(heights, 0.062), strict=True)):
-        axis.text(1.02, height, name, transform=axis.transAxes, va="center", fontsize=9.5, color=color(number))
+    names = labels_of(list(lines), "line", most=24)
+    for number, (name, height) in enumerate(zip(names, _pushed_apart(heights, 0.062), strict=True)):
+        text = axis.text(1.02, height, "", transform=axis.transAxes, va="center", fontsize=9.5, color=color(number))
+        write(text, name)
 
 
 def _pushed_apart(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:

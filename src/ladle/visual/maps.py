@@ -12,6 +12,7 @@ from torch import Tensor
 from ladle.errors import UserError
 from ladle.types import GroundTruth
 from ladle.visual.charts import new_figure, save_figure
+from ladle.visual.lettering import labels_of, own_style, write
 from ladle.visual.palette import INK, MUTED
 from ladle.visual.sheets import draw_boxes, draw_picture, sheet
 
@@ -22,6 +23,7 @@ _OPAQUE = 0.9
 """Opacity of the largest number of a panel."""
 
 
+@own_style()
 def draw_maps(
     image: UInt8[Tensor, "3 H W"], truth: GroundTruth, maps: Mapping[str, Float[Tensor, "_h _w"]], path: Path | str
 ) -> Path:
@@ -35,7 +37,8 @@ def draw_maps(
     paper = sheet(image.shape[1], image.shape[2], len(maps))
     figure = new_figure(paper.width, paper.height)
     height, width = image.shape[1:]
-    for number, (title, values) in enumerate(maps.items()):
+    titles = labels_of(list(maps), "map", bold=True)
+    for number, (title, values) in enumerate(zip(titles, maps.values(), strict=True)):
         axes = figure.add_axes(paper.panel(number))
         draw_picture(axes, image)
         draw_boxes(axes, truth.to("cpu"))
@@ -49,13 +52,10 @@ def draw_maps(
             zorder=1.5,
         )
         axes.set(xlim=(0, width), ylim=(height, 0))
-        for text, lift, size, weight, shade in (
-            (title, 22, 12.5, "bold", INK),
-            (f"darkest: {most:.3g}", 8, 9, "normal", MUTED),
-        ):
-            axes.annotate(
-                text, (0, 1), (0, lift), "axes fraction", "offset points", fontsize=size, fontweight=weight, color=shade
-            )
+        place = (0, 1), (0, 22), "axes fraction", "offset points"
+        write(axes.annotate("", *place, fontsize=12.5, color=INK), title)
+        below = (0, 1), (0, 8), "axes fraction", "offset points"
+        axes.annotate(f"darkest: {most:.3g}", *below, fontsize=9, color=MUTED)
     return save_figure(figure, path)
 
 

@@ -7,12 +7,15 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from jaxtyping import Float, Int, UInt8
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from ladle.errors import UserError
+from ladle.files import write_atomically
 from ladle.types import Detections
+from ladle.visual.lettering import Label, image_font, labels_of
 from ladle.visual.palette import INK, color, ink_on
 
 __all__ = ["Panel", "Rectangle", "draw_detections", "free_place", "side_by_side"]
@@ -20,6 +23,8 @@ __all__ = ["Panel", "Rectangle", "draw_detections", "free_place", "side_by_side"
 Rectangle = tuple[float, float, float, float]
 """``x1 y1 x2 y2``."""
 
+_EM = 0.62
+"""Mean width of a letter, in heights of its font."""
 _READABLE = 640
 """Pictures with a longer side below this are enlarged, by a whole factor, so that their labels can be read."""
 
@@ -51,19 +56,24 @@ def side_by_side(panels: Sequence[Panel], classes: Sequence[str], path: Path | s
         raise UserError("side_by_side got no panels, expected at least one: give it a Panel a picture")
     drawn = [_annotated(panel, classes) for panel in panels]
     width, height = max(p.width for p in drawn), max(p.height for p in drawn)
-    font = _font(max(18, height // 30), bold=True)
-    gap, band = max(12, width // 40), round(font.size * 2.2)
+    size = max(18, height // 30)
+    titles = labels_of([panel.title for panel in panels], "panel", most=max(8, round(width / size / _EM)), bold=True)
+    gap, band = max(12, width // 40), round(size * 2.2)
     sheet = Image.new("RGB", ((width + gap) * len(drawn) + gap, height + band + gap), "white")
     pen = ImageDraw.Draw(sheet)
-    for number, (panel, picture) in enumerate(zip(panels, drawn, strict=True)):
+    for number, (title, picture) in enumerate(zip(titles, drawn, strict=True)):
         left = gap + number * (width + gap)
-        pen.text((left, band / 2), panel.title, fill=INK, font=font, anchor="lm")
+        if panels[number].title:
+            pen.text((left, band / 2), title.text, fill=INK, font=image_font(title, size), anchor="lm")
         sheet.paste(picture, (left, band + (height - picture.height) // 2))
     return _save(sheet, path)
 
 
 def free_place(
-    box: Rectangle, size: tuple[float, float], taken: Sequence[Rectangle], bounds: tuple[float, float]
+    box: Rectangle,
+    size: tuple[float, float],
+    taken: Sequence[Rectangle] | Float[np.ndarray, "n 4"],
+    bounds: tuple[float, float],
 ) -> Rectangle:
     """Where a label of ``size`` (width, height) at ``box`` covers least of ``taken`` inside ``bounds`` (width, height).
 
@@ -75,7 +85,8 @@ def free_place(
     corners += [(x2, y1), (x1 - wide, y1), (x2, y2 - high), (x1 - wide, y2 - high)]
     inside = [(x, y) for x, y in corners if 0 <= y <= bounds[1] - high]
     places = [_shifted_in(x, y, size, bounds) for x, y in inside or corners]
-    return min(places, key=lambda place: sum(_shared(place, other) for other in taken))
+    covered = _shared(np.array(places), np.asarray(taken, dtype=np.float64).reshape(-1, 4))
+    return places[int(covered.sum(axis=1).argmin())]
 
 
 def _shifted_in(x: float, y: float, size: tuple[float, float], bounds: tuple[float, float]) -> Rectangle:
@@ -83,18 +94,17 @@ def _shifted_in(x: float, y: float, size: tuple[float, float], bounds: tuple[flo
     return left, top, left + size[0], top + size[1]
 
 
-def _shared(first: Rectangle, second: Rectangle) -> float:
-    width = min(first[2], second[2]) - max(first[0], second[0])
-    height = min(first[3], second[3]) - max(first[1], second[1])
-    return max(width, 0.0) * max(height, 0.0)
+def _shared(first: Float[np.ndarray, "m 4"], second: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
+    """The area that each of the first shares with each of the second."""
+    sides = np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])
+    return np.asarray(sides.clip(min=0).prod(axis=-1))
 
 
 def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
     """The picture with boxes and labels; the surest labels choose their place first and lie on top."""
     picture, factor = _canvas(panel.image)
     pen = ImageDraw.Draw(picture)
-    line = max(2, round(max(picture.size) / 400))
-    font = _font(max(13, round(max(picture.size) / 54)))
+    line, size = max(2, round(max(picture.size) / 400)), max(13, round(max(picture.size) / 54))
     order = list(range(len(panel.boxes)))
     if panel.scores is not None:
         order = panel.scores.argsort(descending=True, stable=True).tolist()
@@ -103,13 +113,14 @@ def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
     for i in reversed(order):
         pen.rectangle(_ordered(boxes[i]), outline=shades[i], width=line)
     bounds = (float(picture.width), float(picture.height))
-    texts = [_caption(panel, i, classes) for i in order]
-    places: list[Rectangle] = []
-    for i, text in zip(order, texts, strict=True):
-        size = (pen.textlength(text, font=font) + font.size * 0.7, font.size * 1.35)
-        places.append(free_place(boxes[i], size, places, bounds))
-    for i, text, place in reversed(list(zip(order, texts, places, strict=True))):
-        _tag(pen, place, text, shades[i], font)
+    names = labels_of(classes, most=min(40, max(8, round(picture.width / size / _EM) - len(" 0.00"))))
+    captions = [_caption(panel, i, names) for i in order]
+    places = np.zeros((len(order), 4))
+    for number, (i, caption) in enumerate(zip(order, captions, strict=True)):
+        wide = pen.textlength(caption.text, font=image_font(caption, size))
+        places[number] = free_place(boxes[i], (wide + size * 0.7, size * 1.35), places[:number], bounds)
+    for i, caption, (x1, y1, x2, y2) in reversed(list(zip(order, captions, places.tolist(), strict=True))):
+        _tag(pen, (x1, y1, x2, y2), caption, shades[i], size)
     return picture
 
 
@@ -124,29 +135,22 @@ def _ordered(box: Rectangle) -> Rectangle:
     return min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
 
 
-def _caption(panel: Panel, index: int, classes: Sequence[str]) -> str:
+def _caption(panel: Panel, index: int, names: Sequence[Label]) -> Label:
     label = int(panel.labels[index])
-    if not 0 <= label < len(classes):
-        raise UserError(f"label {label} has no name among {len(classes)} classes: give the classes of this data set")
-    return classes[label] if panel.scores is None else f"{classes[label]} {float(panel.scores[index]):.2f}"
+    if not 0 <= label < len(names):
+        raise UserError(f"label {label} has no name among {len(names)} classes: give the classes of this data set")
+    name = names[label]
+    return name if panel.scores is None else name._replace(text=f"{name.text} {float(panel.scores[index]):.2f}")
 
 
-def _tag(pen: ImageDraw.ImageDraw, place: Rectangle, text: str, shade: str, font: ImageFont.FreeTypeFont) -> None:
+def _tag(pen: ImageDraw.ImageDraw, place: Rectangle, caption: Label, shade: str, size: int) -> None:
     pen.rectangle(place, fill=shade)
     middle = ((place[0] + place[2]) / 2, (place[1] + place[3]) / 2)
-    pen.text(middle, text, fill=ink_on(shade), font=font, anchor="mm")
-
-
-def _font(size: int, bold: bool = False) -> ImageFont.FreeTypeFont:
-    # matplotlib brings a font that knows most alphabets; PIL's own knows little beyond ASCII.
-    from matplotlib import get_data_path
-
-    name = "DejaVuSans-Bold.ttf" if bold else "DejaVuSans.ttf"
-    return ImageFont.truetype(str(Path(get_data_path()) / "fonts" / "ttf" / name), size)
+    pen.text(middle, caption.text, fill=ink_on(shade), font=image_font(caption, size), anchor="mm")
 
 
 def _save(picture: Image.Image, path: Path | str) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    picture.save(path)
+    write_atomically(path, picture.save)
     return path

@@ -1,0 +1,83 @@
+"""Where a verb leaves what it made, and how it tells."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from ladle.evaluation import Evaluation, coco_results
+from ladle.files import write_atomically
+from ladle.recipes.console import say
+from ladle.types import Detections
+from ladle.visual import unwritten
+
+__all__ = ["RESULTS", "about_labels", "coco_rows", "free_folder", "output_folder", "title_of", "write_rows"]
+
+RESULTS = "results.json"
+"""The file of COCO results that ``val`` and ``predict`` write."""
+_COCO_MOST = 100
+_SHOWN = 8
+
+
+def free_folder(wanted: Path) -> Path:
+    """Make ``wanted``, or its first numbered neighbour that is not there yet: ``NAME-2``, ``NAME-3`` and so on."""
+    for number in count(1):
+        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            return folder
+    raise AssertionError("numbers do not end")
+
+
+def output_folder(out: str | None, usual: Path) -> Path:
+    """Make the folder that results go to: the one asked for, or a free one of the usual name.
+
+    Results that lie in a folder that was asked for are replaced, which is told.
+    """
+    if out is None:
+        return free_folder(usual)
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / RESULTS).exists():
+        say(f"{folder} holds results of an earlier run: they are replaced")
+    return folder
+
+
+def coco_rows(found: Mapping[Any, Detections], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
+    """The rows of a file of COCO results, made one image at a time."""
+    for image, detections in found.items():
+        yield from coco_results({image: detections}, category_ids)
+
+
+def write_rows(path: Path, rows: Iterable[Any]) -> None:
+    """Write a JSON list, one element a line, whole or not at all, without holding it in memory."""
+
+    def write(part: Path) -> None:
+        with part.open("w", encoding="ascii") as file:
+            joint = "["
+            for row in rows:
+                file.write(f"{joint}\n{json.dumps(row)}")
+                joint = ","
+            file.write("\n]\n" if joint == "," else "[]\n")
+
+    write_atomically(path, write)
+
+
+def title_of(title: str, evaluation: Evaluation) -> str:
+    """The title of a table of AP, which says where its numbers are not those of COCO."""
+    if evaluation.most == _COCO_MOST:
+        return title
+    return f"{title}\nup to {evaluation.most} detections of an image count, not {_COCO_MOST} as in COCO"
+
+
+def about_labels(classes: Sequence[str]) -> list[str]:
+    """A line where images and charts cannot call a class by its name."""
+    pairs = [f"{label} is {name}" for label, name in unwritten(classes).items()]
+    more = [f"and {len(pairs) - _SHOWN} more"] if len(pairs) > _SHOWN else []
+    if not pairs:
+        return []
+    return [f"no font here has all letters of some names, so in images {', '.join([*pairs[:_SHOWN], *more])}"]
