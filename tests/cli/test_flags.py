@@ -29,6 +29,7 @@ VERB = Verb(
     ("line", "given"),
     [
         ("there", {"data": "there"}),
+        ("-- --there", {"data": "--there"}),
         ("--data there", {"data": "there"}),
         ("folder=there", {"data": "there"}),
         ("--steps 4", {"steps": 4}),
@@ -77,7 +78,6 @@ def test_every_spelling_gives_a_typed_value(line, given):
         ("--zzz 3", "there is no flag --zzz; `ladle paint --help` lists the flags"),
         ("one two", "expected flags such as --name value, found two"),
         ("-s 3", "expected flags such as --name value, found -s"),
-        ("--", "expected flags such as --name value, found --"),
         ("--config", "--config takes a YAML file of flags, found nothing behind it"),
     ],
 )

@@ -138,9 +138,9 @@ def test_val_counts_as_many_detections_as_it_is_told(data, teacher, tmp_path, ca
 
 @pytest.mark.parametrize("most", [0, -1, 10_001])
 def test_a_number_of_detections_that_makes_no_sense_is_refused(data, teacher, most):
-    with pytest.raises(UserError, match=f"--max-det {most}: expected a number of objects"):
+    with pytest.raises(UserError, match=f"--max-det {most}: expected a whole number from 1 to 10000"):
         val(data, teacher, max_det=most)
-    with pytest.raises(UserError, match=f"--max-det {most}: expected a number of objects"):
+    with pytest.raises(UserError, match=f"--max-det {most}: expected a whole number from 1 to 10000"):
         Run(max_det=most)
 
 

@@ -110,12 +110,13 @@ def _run(name: str, words: list[str]) -> int:
     from ladle.cli.flags import check_complete, read_flags
 
     recipe: Callable[..., Any] = getattr(recipes, name)
-    if "--help" in words or "-h" in words:
+    flags = words[: words.index("--")] if "--" in words else words
+    if "--help" in flags or "-h" in flags:
         _parser(name, recipe).print_help()
         return 0
     verb = _verb(name, recipe)
     given = read_flags(verb, words)
-    if "--print_config" in words or "--print-config" in words:
+    if "--print_config" in flags or "--print-config" in flags:
         print(_config(verb, given), end="")  # noqa: T201
         return 0
     check_complete(verb, given)

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from ladle.data import load_picture
-from ladle.data.depth import ValueRange
+from ladle.data.depth import ALL_VALUES, ValueRange
 from ladle.detectors import DetectorSpec
 from ladle.recipes.outputs import RESULTS, coco_rows, output_folder, write_rows
 from ladle.types import Detections
@@ -37,7 +37,7 @@ class Album:
     """
 
     def __init__(
-        self, out: str | None, files: Sequence[Path], spec: DetectorSpec, score: float, values: ValueRange
+        self, out: str | None, files: Sequence[Path], spec: DetectorSpec, score: float, values: ValueRange = ALL_VALUES
     ) -> None:
         self.found: dict[Path, Detections] = {}
         self.folder: Path | None = None
