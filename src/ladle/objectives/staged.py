@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ladle.assigners import Assigner, thinned
 from ladle.objectives.lesson import Lesson, is_over
 from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import Teaching, Teachings, joined
+from ladle.objectives.teaching import Teaching, Teachings, joined, named
 from ladle.teachers import FrozenDetector
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
@@ -72,7 +72,7 @@ class Staged(nn.Module):
             found = lesson.criterion(own, truth, plan) if lesson.criterion is not None else {}
             guide = self._guide(number, seen, own) if teaching.active and seen is not None else own
             found = joined(found, teaching(own, guide, truth, plan))
-            terms |= {f"{name}/{term}": value for term, value in found.items()}
+            terms = joined(terms, named(name, found))
             self.monitor[f"{name}/positives_per_object"] = positives_per_object(plan, truth)
             previous = own.detach()
         return self.teachings.kept_in_graph(terms)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,9 @@ from ladle.objectives.lesson import Lesson, Timed
 from ladle.teachers import Teacher
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Teaching", "Teachings", "joined"]
+__all__ = ["Teaching", "Teachings", "joined", "named"]
+
+Value = TypeVar("Value")
 
 
 class Teaching(nn.Module):
@@ -90,7 +92,7 @@ class Teachings(nn.ModuleList):
     def given(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
         every = zip(self.names, self, strict=True)
-        return frozenset(f"{name}/{term}".lstrip("/") for name, teaching in every for term in teaching.given)
+        return frozenset(term for name, teaching in every for term in named(name, dict.fromkeys(teaching.given)))
 
     def kept_in_graph(self, terms: dict[str, Term]) -> dict[str, Term]:
         """The same terms, with a gradient of 0 for all that distillers train but did not use."""
@@ -99,6 +101,11 @@ class Teachings(nn.ModuleList):
             return terms
         name, term = next(iter(terms.items()))
         return terms | {name: term._replace(total=term.total + torch.stack(parts).sum())}
+
+
+def named(stage: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """The same values under names that begin with that of a stage; where it has none, as they are."""
+    return {f"{stage}/{name}" if stage else name: value for name, value in values.items()}
 
 
 def joined(terms: dict[str, Term], more: dict[str, Term]) -> dict[str, Term]:
