@@ -181,6 +181,20 @@ def test_stages_have_the_published_thresholds_and_weights():
     assert [lesson.criterion.weight for lesson in cascade] == [1.0, 0.5, 0.25]
 
 
+@pytest.mark.parametrize("family", ["fasterrcnn", "cascade"])
+def test_in_region_heads_class_scores_count_and_what_is_turned_down_is_ignored(family):
+    rpn, *roi = plan_of("lad", family, family).lessons
+    assert (rpn.assign.class_power, rpn.assign.spare) == (0.0, False)
+    assert {(lesson.assign.class_power, lesson.assign.spare) for lesson in roi} == {(1.0, True)}
+    assert all((lesson.afterwards.boxes, lesson.afterwards.spare) == ("priors", False) for lesson in roi)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_how_much_they_count_can_be_said_for_all_stages(power):
+    plan = plans.plan_of("lad", spec("fasterrcnn"), spec("fasterrcnn"), judging=plans.Judging(class_power=power))
+    assert [lesson.assign.class_power for lesson in plan.lessons] == [power, power]
+
+
 def test_how_a_teacher_judges_can_be_said():
     judging = plans.Judging(keep_count=False, class_power=0.5)
     for student in ("retinanet", "fasterrcnn"):

@@ -64,7 +64,7 @@ class Job:
     warm: str | None = None
     until: str | None = None
     keep_count: bool = True
-    class_power: float = 0.0
+    class_power: float | None = None
     judge_until: float | None = None
     allow_weak_teacher: bool = False
     second: str | None = None

@@ -53,7 +53,7 @@ def distill(
     warm: str | None = None,
     until: str | None = None,
     keep_count: bool = True,
-    class_power: float = 0.0,
+    class_power: float | None = None,
     judge_until: float | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
@@ -74,7 +74,8 @@ def distill(
         until: the epoch after which it is no longer distilled, in the same way.
         keep_count: where the teacher's boxes judge by overlap, give each object as many priors as without it; else its
             boxes are held against thresholds made for priors, as in the paper's plain form.
-        class_power: power of the teacher's score for an object's class by which such overlaps are multiplied.
+        class_power: power of the teacher's score for an object's class by which such overlaps are multiplied; by
+            default 1 in region heads and 0 elsewhere.
         judge_until: the epoch after which the student judges itself; by default the teacher judges to the end.
     """
     if resume is not None:
