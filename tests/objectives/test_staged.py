@@ -185,9 +185,9 @@ def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_t
 def test_after_its_time_the_student_judges_itself():
     teacher = FrozenDetector(build(1), CLASSES)
     objective = staged(build(0), "lad", teacher, judging=Judging(until=1.0))
-    with pytest.raises(ValueError, match=r"objective\.at\(epoch\)"):
+    with pytest.raises(ValueError, match=r"objective\.at\(epoch, step\)"):
         objective(batch(0))
-    objective.at(1.5)
+    objective.at(1.5, 1)
     terms, plain = objective(batch(0)), staged(build(0))(batch(0))
     assert {name: float(t.total.detach()) for name, t in terms.items()} == {
         name: float(t.total.detach()) for name, t in plain.items()

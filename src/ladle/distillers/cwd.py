@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_picture
+from ladle.distillers.levels import SHARP, Imitation, Level, Levels, outlined, per_picture
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import GroundTruth, Output, Term
 
@@ -22,8 +22,8 @@ class CWD:
     Args:
         weight: of a level.
         temperature: that softens the softmax over cells.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        relative: whether maps are brought to one size, :data:`~ladle.distillers.levels.SHARP`, before the softmax; the
+            release takes them as they are.
     """
 
     features_only: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class CWD:
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid, relative=self.relative), self.compare)
+        return Imitation(Levels(student.pyramid, teacher.pyramid, relative=self.relative, unit=SHARP), self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``cwd``."""

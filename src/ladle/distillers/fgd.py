@@ -9,7 +9,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ladle.distillers.levels import CELLS, CHANNELS, Level, Levels, Share, level_total, outlined, per_picture
+from ladle.distillers.levels import (
+    CELLS,
+    CHANNELS,
+    SHARP,
+    UNIT,
+    Level,
+    Levels,
+    Share,
+    level_total,
+    outlined,
+    per_picture,
+)
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.distillers.regions import cells_of_objects
 from ladle.overlaps import object_slices
@@ -33,10 +44,13 @@ class FGD:
         attention: weight of the attentions: 5e-4; 5e-5, 8e-4.
         relation: weight of the relations: 5e-6; 5e-7, 8e-6.
         temperature: of the softmax that makes the attentions: 0.5; 0.8 for FCOS.
+        finest: how many levels are imitated, the finest ones, all by default; for detectors in two stages all but the
+            pooled one.
         share: whether a ``level`` or a ``cell`` counts the same as any other, see
             :func:`~ladle.distillers.levels.level_total`.
         relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+            :class:`~ladle.distillers.levels.Levels`, and attentions made of maps of the size
+            :data:`~ladle.distillers.levels.SHARP`; the release takes them as they are.
 
     An object covers whole cells, rounded outward; where objects overlap, the smaller one decides.
     """
@@ -49,6 +63,7 @@ class FGD:
     attention: float = 5e-4
     relation: float = 5e-6
     temperature: float = 0.5
+    finest: int | None = None
     share: Share = "level"
     relative: bool = True
 
@@ -63,13 +78,13 @@ class FGD:
             },
             student,
             teacher,
+            most=self.finest,
         )
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
         """The distiller for two networks, with its convolutions and the networks that relate."""
-        return _FocalAndGlobal(
-            self, Levels(student.pyramid, teacher.pyramid, relative=self.relative), teacher.pyramid.channels
-        )
+        levels = Levels(student.pyramid, teacher.pyramid, most=self.finest, relative=self.relative)
+        return _FocalAndGlobal(self, levels, teacher.pyramid.channels)
 
 
 class _Attention(NamedTuple):
@@ -82,6 +97,8 @@ class _FocalAndGlobal(nn.Module):
         super().__init__()
         self.spec = spec
         self.levels = levels
+        # Squared differences ask for small numbers, a softmax for large ones.
+        self.sharpness = SHARP / UNIT if spec.relative else 1.0
         widths = [channels[guide] for _, guide in levels.pairs]
         self.own_context = nn.ModuleList(_Context(width) for width in widths)
         self.guide_context = nn.ModuleList(_Context(width) for width in widths)
@@ -109,7 +126,7 @@ class _FocalAndGlobal(nn.Module):
 
     def _attention(self, maps: Tensor, level: Level) -> _Attention:
         """How much every cell and every channel matters, 1 on average; padding matters nothing."""
-        size, filled = maps.abs(), level.filled
+        size, filled = maps.abs() * self.sharpness, level.filled
         count = filled.sum((2, 3), keepdim=True)
         over = size.mean(1, keepdim=True).div(self.spec.temperature).masked_fill(~filled, -torch.inf)
         cells = over.flatten(1).softmax(-1).view_as(over) * count
@@ -144,6 +161,8 @@ class _Context(nn.Module):
         super().__init__()
         narrow = max(channels // 2, 1)
         self.attend = nn.Conv2d(channels, 1, 1)
+        nn.init.kaiming_normal_(self.attend.weight, nonlinearity="relu")
+        nn.init.zeros_(self.attend.bias)  # type: ignore[arg-type]  # it has one
         self.transform = nn.Sequential(
             nn.Linear(channels, narrow), nn.LayerNorm(narrow), nn.ReLU(), nn.Linear(narrow, channels)
         )

@@ -28,7 +28,7 @@ def windows(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
 def take_step(run: Run, standing: Standing, window: Sequence[Batch], meter: Meter) -> None:
     """Learn from a window of batches with one step of the optimizer, and count it in ``standing``."""
     standing.step += 1
-    _tell_the_time(run.objective, standing.step / run.steps_per_epoch)
+    _tell_the_time(run.objective, standing.step / run.steps_per_epoch, standing.step)
     for number, batch in enumerate(window, start=1):
         _backward(run, standing, batch, len(window), last=number == len(window), meter=meter)
     norm = _gradient_norm(run)
@@ -63,11 +63,11 @@ def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool
     meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | _monitor(run.objective))
 
 
-def _tell_the_time(objective: nn.Module, epoch: float) -> None:
-    """Some of what an objective teaches comes and goes; the epoch counts the step about to be taken as done."""
+def _tell_the_time(objective: nn.Module, epoch: float, step: int) -> None:
+    """Some of what an objective teaches comes and goes; the step about to be taken counts as done."""
     at = getattr(objective, "at", None)
     if at is not None:
-        at(epoch)
+        at(epoch, step)
 
 
 def _monitor(objective: nn.Module) -> dict[str, Float[Tensor, ""]]:

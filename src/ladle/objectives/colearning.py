@@ -76,9 +76,9 @@ class CoLearning(nn.Module):
             self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _won(verdict)
         return self.teachings.kept_in_graph(terms)
 
-    def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: some distillers come and go."""
-        self.teachings.at(epoch)
+    def at(self, epoch: float, step: int) -> None:
+        """Say how many epochs, or a fraction, and how many steps are done: some distillers come and go."""
+        self.teachings.at(epoch, step)
 
     @property
     def given(self) -> frozenset[str]:

@@ -72,10 +72,10 @@ class Supervised(nn.Module):
             self.monitor |= named(name, {"positives_per_object": positives_per_object(assignment, batch.truth)})
         return self.teachings.kept_in_graph(terms)
 
-    def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: judges and distillers come and go."""
+    def at(self, epoch: float, step: int) -> None:
+        """Say how many epochs, or a fraction, and how many steps are done: judges and distillers come and go."""
         self.epoch = epoch
-        self.teachings.at(epoch)
+        self.teachings.at(epoch, step)
 
     @property
     def given(self) -> frozenset[str]:

@@ -22,7 +22,7 @@ class Teaching(nn.Module):
     """All distillers of one lesson; what of them is trained is a part of this module.
 
     ``inside`` is how deep in their towers the student and the teacher must show themselves, None where nobody asks.
-    ``epoch`` is how many epochs are done, a fraction within an epoch; None if nobody has said.
+    ``time`` is how many epochs, a fraction within an epoch, and how many steps are done; None if nobody has said.
     """
 
     def __init__(self, lesson: Lesson, student: nn.Module, teacher: Teacher | None) -> None:
@@ -31,7 +31,7 @@ class Teaching(nn.Module):
         self.distillers = [_built(one.distil, student, teacher) for one in self.when]
         self.trained = nn.ModuleList(one for one in self.distillers if isinstance(one, nn.Module))
         self.inside = _depth(self.distillers)
-        self.epoch: float | None = None
+        self.time: tuple[float, int] | None = None
         self.given: frozenset[str] = frozenset()
 
     @property
@@ -56,10 +56,12 @@ class Teaching(nn.Module):
         return torch.stack([0.0 * parameter.sum() for parameter in self.trained.parameters()]).sum()
 
     def _strength(self, one: Timed) -> float:
-        if self.epoch is not None:
-            return one.strength(self.epoch)
-        if one.warmup or one.until is not None:
-            raise ValueError("a distiller has a warm-up or an end: tell the objective the time, objective.at(epoch)")
+        if self.time is not None:
+            return one.strength(*self.time)
+        if one.warmup or one.steps or one.until is not None:
+            raise ValueError(
+                "a distiller has a warm-up or an end: tell the objective the time, objective.at(epoch, step)"
+            )
         return one.weight
 
 
@@ -78,10 +80,10 @@ class Teachings(nn.ModuleList):
     def __iter__(self) -> Iterator[Teaching]:
         return (cast("Teaching", teaching) for teaching in super().__iter__())
 
-    def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: distillers come and go."""
+    def at(self, epoch: float, step: int) -> None:
+        """Say how many epochs, a fraction within an epoch, and how many steps are done: distillers come and go."""
         for teaching in self:
-            teaching.epoch = epoch
+            teaching.time = (epoch, step)
 
     @property
     def active(self) -> bool:

@@ -74,7 +74,7 @@ _POINTS = ("FCOS", "PseudoIoU")
 def lesson_of(family: str, assigner: str | None = None, edges: bool = False) -> Lesson:
     """The published lesson of a family, or the same losses under another assigner.
 
-    With ``edges``, for a head that says its boxes as distributions, the distributions are taught too.
+    With ``edges`` the losses are those for a head that says its boxes as distributions.
 
     AutoAssign weighs bags of priors and brings its own losses, in which the quality branch is an implicit objectness.
     Under another assigner a detector of that family learns classes, boxes and IoU as OTA's does.
@@ -91,7 +91,7 @@ def lesson_of(family: str, assigner: str | None = None, edges: bool = False) -> 
     if name == "AutoAssign":
         return Lesson(rule, BagCriterion())
     criterion = CRITERIA.get(family, CRITERIA["ota"])
-    return Lesson(rule, with_edges(criterion) if edges else criterion)
+    return Lesson(rule, with_edges(family, criterion) if edges else criterion)
 
 
 def lessons_of(student: DetectorSpec, assigner: str | None = None) -> tuple[Lesson, ...]:

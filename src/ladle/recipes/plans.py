@@ -13,7 +13,7 @@ from ladle.distillers import Distiller, DistillerSpec, Outline, SoftLabels, Voic
 from ladle.errors import UserError
 from ladle.objectives import Lesson, Timed, stage_names
 from ladle.recipes.lessons import judged_by_teacher, lessons_of
-from ladle.recipes.methods import JUDGED, Times, distiller_of, parts_of
+from ladle.recipes.methods import JUDGED, RISES, Times, distiller_of, parts_of
 
 __all__ = ["Judging", "Plan", "plan_of"]
 
@@ -163,7 +163,7 @@ def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: De
             skips = (*skips, f"{word} in {names[stage]}: the teacher has one stage")
             continue
         outline, distil = _outlined(word, chosen, student, teacher, stage)
-        one = Timed(distil, **times.get(word, {}))
+        one = _timed(word, distil, times)
         skips = (*skips, *(skip for skip in outline.skips if skip not in skips))
         given |= {f"{names[stage]}/{term}".lstrip("/"): what + _when(one) for term, what in outline.teaches.items()}
         kept = (*lessons[stage].distillers, distil if one == Timed(distil) else one)
@@ -198,10 +198,17 @@ def _outlined(
     return Outline(outline.teaches, skips + outline.skips), distil
 
 
+def _timed(word: str, distil: Distiller | DistillerSpec, times: Times) -> Timed:
+    """The distiller with the weight and the times that were asked for, and its own rise where none was."""
+    said = times.get(word, {})
+    return Timed(distil, **said, steps=0 if "warmup" in said else RISES.get(word, 0))
+
+
 def _when(one: Timed) -> str:
     """The weight and the time of a distiller in words; nothing where they are the usual."""
     said = [f"weight {one.weight:g}"] if one.weight != 1 else []
     said += [f"rising over {one.warmup:g} epochs"] if one.warmup else []
+    said += [f"rising over the first {one.steps} steps"] if one.steps else []
     said += [f"until epoch {one.until:g}"] if one.until is not None else []
     return f" ({', '.join(said)})" if said else ""
 
