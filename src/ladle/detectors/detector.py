@@ -11,7 +11,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ladle.detectors.backbones import Backbone, BackboneSpec
+from ladle.detectors.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    BackboneSpec,
+    Color,
+    NeckNorm,
+    group_norm,
+)
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
@@ -21,8 +29,6 @@ from ladle.types import Batch, Detections, GroundTruth, Output, Priors, Pyramid
 
 __all__ = ["Detector", "DetectorSpec", "Neck", "Stage"]
 
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
 
 @dataclass(frozen=True)
 class DetectorSpec:
@@ -30,8 +36,9 @@ class DetectorSpec:
 
     ``classes`` are in label order, ``category_ids`` are the data set's own ids of these classes, for results files.
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
-    ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` normalises
-    the pyramid. ``imgsz`` is the long side it was trained at.
+    ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` is the
+    normalisation behind each convolution of the pyramid. ``imgsz`` is the long side it was trained at. Images are
+    normalised by ``mean`` and ``std``, those of the backbone's first weights.
     """
 
     name: str
@@ -44,9 +51,9 @@ class DetectorSpec:
     extra: int = 2
     imgsz: int = 640
     regions: tuple[RegionSpec, ...] = ()
-    neck_norm: bool = False
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
+    neck_norm: NeckNorm = "none"
+    mean: Color = IMAGENET_MEAN
+    std: Color = IMAGENET_STD
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -84,6 +91,7 @@ class DetectorSpec:
             "head": _head(values["head"]),
             "inference": Inference(**values["inference"]),
             "regions": tuple(_region(region) for region in values.get("regions", ())),
+            "neck_norm": _neck_norm(values.get("neck_norm", "none")),
         }
         return cls(**(_tupled(values) | rebuilt))
 
@@ -95,6 +103,11 @@ Stage = DenseStage | ProposalStage | RegionStage
 def _tupled(values: dict[str, Any]) -> dict[str, Any]:
     """JSON knows no tuples."""
     return {key: tuple(v) if isinstance(v, list) else v for key, v in values.items()}
+
+
+def _neck_norm(value: NeckNorm | bool) -> NeckNorm:
+    """Earlier files say true of batch normalisation, false of none."""
+    return value if isinstance(value, str) else "batch" if value else "none"
 
 
 def _head(values: dict[str, Any]) -> DenseSpec | ProposalSpec:
@@ -187,14 +200,15 @@ def _agreed(outputs: Sequence[Output]) -> Output:
 class Neck(nn.Module):
     """torchvision's feature pyramid over the backbone's maps, with up to two coarser levels on top."""
 
-    def __init__(self, channels: Sequence[int], width: int, extra: int, norm: bool = False) -> None:
+    def __init__(self, channels: Sequence[int], width: int, extra: int, norm: NeckNorm = "none") -> None:
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
         from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
         blocks = LastLevelP6P7(width, width) if extra == 2 else LastLevelMaxPool() if extra else None
         self.levels = len(channels) + extra
-        self.fpn = FeaturePyramidNetwork(list(channels), width, blocks, nn.BatchNorm2d if norm else None)
+        layers = {"none": None, "batch": nn.BatchNorm2d, "group": group_norm}
+        self.fpn = FeaturePyramidNetwork(list(channels), width, blocks, layers[norm])
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps of the backbone to pyramid levels of the same strides, and of coarser ones on top."""

@@ -7,7 +7,7 @@ from typing import Literal
 
 from ladle.data.transforms import Augmentation
 from ladle.detectors import Start
-from ladle.detectors.backbones import Norm
+from ladle.detectors.backbones import NeckNorm, Norm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
 from ladle.errors import UserError
 
@@ -43,6 +43,7 @@ class Run:
         pretrained: start the backbone from its hub's ImageNet weights.
         backbone_weights: start the backbone from this file instead.
         norm: ``batch`` and ``group`` train, ``frozen`` does not; by default ``frozen`` with given weights.
+        neck_norm: normalisation behind the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
         device: ``auto``, ``cpu`` or ``cuda``.
         devices: how many of them; each takes ``batch`` pictures a step.
         workers: processes that load pictures; by default none on the CPU, else up to 8.
@@ -78,6 +79,7 @@ class Run:
     pretrained: bool = False
     backbone_weights: str | None = None
     norm: Norm | None = None
+    neck_norm: NeckNorm = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: int = 1
     workers: int | None = None
@@ -104,8 +106,8 @@ class Run:
 
     @property
     def start(self) -> Start:
-        """What the backbone starts from."""
-        return Start(self.pretrained, self.backbone_weights, self.norm)
+        """What the backbone starts from, and how it and the neck are normalised."""
+        return Start(self.pretrained, self.backbone_weights, self.norm, self.neck_norm)
 
     @property
     def augmentation(self) -> Augmentation:
