@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.errors import UserError
 from ladle.files import write_atomically
 
-__all__ = ["load_detector", "read_spec", "save_detector"]
+__all__ = ["load_detector", "read_spec", "save_detector", "state_in_order"]
 
 _KEY = "ladle"
+_OF_CLASSES = ("class_conv.weight", "class_conv.bias", "center_prior")
+"""The weights of a dense head that have a row for each class, anchor by anchor."""
 
 
 def save_detector(detector: Detector, file: Path | str, half: bool = False) -> None:
@@ -63,3 +67,14 @@ def load_detector(file: Path | str) -> Detector:
     with torch.no_grad():
         detector.load_state_dict(state)
     return detector
+
+
+def state_in_order(detector: Detector, classes: Sequence[str]) -> dict[str, Tensor]:
+    """The weights of a detector in one stage with its classes, which it must know all by name, in another order."""
+    order = torch.tensor([detector.spec.classes.index(name) for name in classes])
+    return {
+        name: value.unflatten(0, (-1, len(order))).index_select(1, order).flatten(0, 1)
+        if name.endswith(_OF_CLASSES)
+        else value
+        for name, value in detector.state_dict().items()
+    }

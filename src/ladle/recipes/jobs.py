@@ -15,7 +15,7 @@ from ladle.recipes.options import Run
 
 __all__ = ["Job", "Verb", "file_hash", "new_folder"]
 
-_CONFIG, _TEACHER = "config.yaml", "teacher.json"
+_CONFIG, _TEACHER, _FIRST = "config.yaml", "teacher.json", "first_weights.json"
 
 Verb = Literal["train", "distill", "colearn"]
 
@@ -36,7 +36,7 @@ _OWN: dict[Verb, tuple[str, ...]] = {
         "judge_until",
         "allow_weak_teacher",
     ),
-    "colearn": ("second", "assigner", "surer", "method", "weight", "warm", "until"),
+    "colearn": ("second", "first_weights", "assigner", "surer", "method", "weight", "warm", "until"),
 }
 """The other flags of each verb, which are fields of a job."""
 
@@ -46,8 +46,9 @@ class Job:
     """Everything that decides how a run goes.
 
     In its folder ``config.yaml`` holds the flags, so that ``--config`` can start another run like it, and
-    ``teacher.json`` says which teacher that was: its path and its SHA-256. ``taught_by`` is the last of its teacher's
-    assistants, once it is there.
+    ``teacher.json`` says which teacher that was: its path and its SHA-256; ``first_weights.json`` the same of the
+    detector that the first of two students started as. ``taught_by`` is the last of its teacher's assistants, once it
+    is there.
     """
 
     verb: Verb
@@ -68,6 +69,8 @@ class Job:
     judge_until: float | None = None
     allow_weak_teacher: bool = False
     second: str | None = None
+    first_weights: str | None = None
+    first_weights_sha256: str | None = None
     surer: Literal["spread", "fisher"] = "spread"
     taught_by: str | None = None
 
@@ -76,6 +79,11 @@ class Job:
         """The weights that teach this run: an assistant's, or the teacher's own."""
         return self.taught_by or self.teacher
 
+    @property
+    def starts_from(self) -> str | None:
+        """The first weights, while the run has none of its own to go on from."""
+        return None if (Path(self.folder) / "resume.pt").exists() else self.first_weights
+
     def write(self) -> None:
         """Write the job into its folder."""
         folder = Path(self.folder)
@@ -83,8 +91,9 @@ class Job:
         flags: dict[str, object] = {"data": self.data, _STUDENT[self.verb]: self.student}
         flags |= {name: getattr(self, name) for name in _OWN[self.verb]}
         if self.verb == "distill":
-            whose = {"file": self.teacher, "sha256": self.teacher_sha256}
-            (folder / _TEACHER).write_text(json.dumps(whose, ensure_ascii=False), encoding="utf-8")
+            _record(folder / _TEACHER, self.teacher, self.teacher_sha256)
+        if self.first_weights is not None:
+            _record(folder / _FIRST, self.first_weights, self.first_weights_sha256)
         text = yaml.safe_dump(flags | asdict(self.run), sort_keys=False, allow_unicode=True)
         (folder / _CONFIG).write_text(text, encoding="utf-8")
 
@@ -99,9 +108,18 @@ class Job:
             began = next(one for one, key in _STUDENT.items() if key in flags)
             student = flags.pop(_STUDENT[began])
             teacher = json.loads((Path(folder) / _TEACHER).read_text(encoding="utf-8")) if began == "distill" else {}
+            first = (
+                json.loads((Path(folder) / _FIRST).read_text(encoding="utf-8")) if flags.get("first_weights") else {}
+            )
             run = Run(**{field.name: flags.pop(field.name) for field in fields(Run)})
             job = cls(
-                verb=began, student=student, folder=folder, run=run, teacher_sha256=teacher.get("sha256"), **flags
+                verb=began,
+                student=student,
+                folder=folder,
+                run=run,
+                teacher_sha256=teacher.get("sha256"),
+                first_weights_sha256=first.get("sha256"),
+                **flags,
             )
         except (yaml.YAMLError, AttributeError, KeyError, OSError, StopIteration, TypeError, ValueError) as error:
             raise UserError(f"{file} is no job of this version ({error}); start the run anew") from error
@@ -109,13 +127,21 @@ class Job:
             raise UserError(f"--resume {folder}: this is a run of `ladle {job.verb}`, resume it with that")
         if job.teacher is not None and file_hash(Path(job.teacher)) != job.teacher_sha256:
             raise UserError(f"--resume {folder}: the teacher {job.teacher} is not the file this run began with")
+        first_file = job.starts_from
+        if first_file is not None and file_hash(Path(first_file), "first-weights") != job.first_weights_sha256:
+            raise UserError(f"--resume {folder}: the first weights {first_file} are not the file this run began with")
         return job
 
 
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file."""
+def _record(file: Path, weights: str | None, sha256: str | None) -> None:
+    """Which weights those were: a run does not keep a copy."""
+    file.write_text(json.dumps({"file": weights, "sha256": sha256}, ensure_ascii=False), encoding="utf-8")
+
+
+def file_hash(file: Path, flag: str = "teacher") -> str:
+    """SHA-256 of the file that was given by a flag."""
     if not file.is_file():
-        raise UserError(f"--teacher {file}: there is no such file; expected weights saved by ladle (.safetensors)")
+        raise UserError(f"--{flag} {file}: there is no such file; expected weights saved by ladle (.safetensors)")
     return hashlib.sha256(file.read_bytes()).hexdigest()
 
 

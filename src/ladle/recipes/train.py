@@ -125,6 +125,7 @@ def colearn(
     until: str | None = None,
     resume: str | None = None,
     assigner: str | None = None,
+    first_weights: str | None = None,
 ) -> CoLearned:
     """Train two detectors together, without a teacher: for each object and level the surer one assigns for both.
 
@@ -140,6 +141,8 @@ def colearn(
         until: the epoch after which it is no longer imitated, in the same way.
         resume: go on with this run folder, as it was begun; everything else is ignored.
         assigner: the rule of both, one that shows the costs behind it: ``PAA``; by default the detectors' own.
+        first_weights: start the first detector as this whole trained one, such as
+            ``runs/train/NAME/weights/best.safetensors``, with the same classes; the other starts as ever.
     """
     if resume is not None:
         return CoLearned(**carry_out(Job.read(resume, "colearn"), resume=True))
@@ -156,6 +159,8 @@ def colearn(
         warm=warm,
         until=until,
         assigner=assigner,
+        first_weights=first_weights,
+        first_weights_sha256=file_hash(Path(first_weights), "first-weights") if first_weights is not None else None,
     )
     return CoLearned(**carry_out(job))
 
