@@ -37,7 +37,7 @@ class Checkpoint:
     """All that a run needs to go on as if it had never stopped; tensors, numbers and strings only.
 
     ``objective`` is the state of the student and of whatever else is trained; a frozen teacher is not in it. ``random``
-    has one state per rank.
+    has one state per rank. ``balancer`` is None where gradients are added.
     """
 
     standing: Standing
@@ -46,6 +46,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     ema: dict[str, Any] | None
     random: list[dict[str, Any]]
+    balancer: dict[str, Any] | None = None
 
 
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 from ladle.engine.optimizer import SGD, OptimizerSpec
 from ladle.engine.schedule import Schedule, Step
 from ladle.errors import UserError
 
-__all__ = ["Settings"]
+__all__ = ["Balance", "Settings"]
+
+Balance = Literal["none", "moments", "norm"]
+"""How the gradients of distillers meet those of detection: added, or as ``engine/balance.py`` says."""
 
 
 @dataclass(frozen=True)
@@ -20,8 +23,9 @@ class Settings:
     normalised by its own counts and their gradients are averaged. ``ema`` is the decay of a running average of the
     student, ramped over ``ema_tau`` steps; where it is on, the average is what is evaluated and saved. ``patience``
     stops the run after so many epochs without a better AP. ``eval_every`` counts epochs (the last is always
-    evaluated), ``log_every`` optimizer steps. ``seed`` is for what is random during training (rank r uses
-    seed + r); the initial weights and the loader's order are the caller's.
+    evaluated), ``log_every`` optimizer steps. ``seed`` is for what is random during training (rank r uses seed + r);
+    the initial weights and the loader's order are the caller's. ``balance`` and ``balance_share`` say whose gradients
+    move the layers that detection and distillers share.
     """
 
     epochs: int = 12
@@ -37,8 +41,14 @@ class Settings:
     log_every: int = 50
     seed: int = 0
     quiet: bool = False
+    balance: Balance = "none"
+    balance_share: float = 1.0
 
     def __post_init__(self) -> None:
+        if self.balance not in get_args(Balance):
+            raise UserError(f"balance {self.balance!r} is unknown: use --balance {', '.join(get_args(Balance))}")
+        if not 0 < self.balance_share < float("inf"):
+            raise UserError(f"--balance-share {self.balance_share}: expected a number above 0, such as 0.5")
         counts = {"epochs": self.epochs, "accumulate": self.accumulate, "patience": self.patience}
         counts |= {"eval_every": self.eval_every, "log_every": self.log_every}
         for name, count in counts.items():

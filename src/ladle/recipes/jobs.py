@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
 
+from ladle.engine import Balance, Settings
 from ladle.errors import UserError
 from ladle.recipes.options import Run
 
@@ -34,6 +35,8 @@ _OWN: dict[Verb, tuple[str, ...]] = {
         "keep_count",
         "class_power",
         "judge_until",
+        "balance",
+        "balance_share",
         "allow_weak_teacher",
     ),
     "colearn": ("second", "first_weights", "assigner", "surer", "method", "weight", "warm", "until"),
@@ -67,6 +70,8 @@ class Job:
     keep_count: bool = True
     class_power: float | None = None
     judge_until: float | None = None
+    balance: Balance = "none"
+    balance_share: float = 1.0
     allow_weak_teacher: bool = False
     second: str | None = None
     first_weights: str | None = None
@@ -78,6 +83,10 @@ class Job:
     def teacher_file(self) -> str | None:
         """The weights that teach this run: an assistant's, or the teacher's own."""
         return self.taught_by or self.teacher
+
+    def settings(self) -> Settings:
+        """What the training loop is told."""
+        return replace(self.run.settings(), balance=self.balance, balance_share=self.balance_share)
 
     @property
     def starts_from(self) -> str | None:

@@ -42,7 +42,20 @@ def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -
     times = times_of(job.method, job.weight, job.warm, job.until)
     judging = Judging(job.keep_count, job.class_power, job.judge_until)
     plan = plan_of(job.method, student, teacher, job.assigner, times, judging)
+    _heed_balance(job, plan)
     return Lineup({"student": student}, {"student": plan})
+
+
+def _heed_balance(job: Job, plan: Plan) -> None:
+    """Refuse a balance of what is not distilled, or without losses of detection, and a share without a balance."""
+    job.settings()
+    if job.balance == "none":
+        if job.balance_share != 1.0:
+            raise UserError(f"--balance-share {job.balance_share}: there is no balance to share in; add --balance")
+        return
+    lacking = "distilled" if not plan.teaches else "learnt from ground truth" if plan.lesson.criterion is None else ""
+    if lacking:
+        raise UserError(f"--balance {job.balance}: by --method {job.method} nothing is {lacking}; leave it out")
 
 
 def links_of(job: Job) -> list[str]:

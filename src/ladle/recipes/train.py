@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.recipes.console import say
 from ladle.recipes.jobs import Job, file_hash, new_folder
@@ -55,6 +56,8 @@ def distill(
     keep_count: bool = True,
     class_power: float | None = None,
     judge_until: float | None = None,
+    balance: Balance = "none",
+    balance_share: float = 1.0,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -77,6 +80,10 @@ def distill(
         class_power: power of the teacher's score for an object's class by which such overlaps are multiplied; by
             default 1 in region heads and 0 elsewhere.
         judge_until: the epoch after which the student judges itself; by default the teacher judges to the end.
+        balance: whose gradient moves the backbone and the neck: by ``none`` the sum of detection's and the
+            distillers', by ``moments`` each with optimizer moments of its own, by ``norm`` the sum with the distillers'
+            scaled down to the norm of detection's.
+        balance_share: how far the distillers may move them, for each unit that detection does.
     """
     if resume is not None:
         return _through_assistants(Job.read(resume, "distill"), resume=True)
@@ -101,6 +108,8 @@ def distill(
         keep_count=keep_count,
         class_power=class_power,
         judge_until=judge_until,
+        balance=balance,
+        balance_share=balance_share,
         allow_weak_teacher=allow_weak_teacher,
     )
     return _through_assistants(job)
