@@ -22,11 +22,10 @@ printed, and OUT/comparison.png drawn.
 """
 
 import argparse
-import resource
+import csv
 import shlex
 import subprocess
 import sys
-import time
 from dataclasses import asdict
 from pathlib import Path
 
@@ -73,38 +72,34 @@ def own_teacher(arguments):
 
 
 def run(verb, flags):
-    """Call the command line once, or go on with a run that was stopped; seconds by the clock and of work."""
+    """Call the command line once, or go on with a run that was stopped."""
     words = ["ladle", verb, *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]
     folder = Path(flags["project"]) / verb / flags["name"]
     if (folder / "config.yaml").exists():
         words = ["ladle", verb, "--resume", str(folder)]
     print("$ " + shlex.join(words), flush=True)
-    began, worked = time.monotonic(), work()
     subprocess.run([sys.executable, "-m", "ladle", *words[1:]], check=True)
-    return time.monotonic() - began, work() - worked
+    return folder
 
 
-def work():
-    """Seconds that processes started here have kept a core busy."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+def seconds(folder):
+    """How long the epochs of a run took together, by the clock."""
+    with (folder / "results.csv").open(newline="") as file:
+        return round(sum(float(line["seconds"]) for line in csv.DictReader(file)))
 
 
 def scores(arguments, row, seed):
     """Run a row once and score the weights that it leaves at the end of its budget, by the name of the row."""
     verb, flags = command(arguments, row, seed)
-    seconds, busy = run(verb, flags)
-    weights = arguments.out / verb / flags["name"] / "weights"
+    folder = run(verb, flags)
     names = {row: "last"} if verb != "colearn" else {f"{row} ({w})": f"{w}-last" for w in ("first", "second")}
     for name, file in names.items():
-        detector = load_detector(weights / f"{file}.safetensors")
+        detector = load_detector(folder / "weights" / f"{file}.safetensors")
         imgsz = detector.spec.imgsz
         numbers = asdict(Examiner(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
         del numbers["per_class"]
         said = {name: round(100 * value, 3) for name, value in numbers.items()}
-        yield (
-            {"row": row, "method": name, "seed": seed} | said | {"seconds": round(seconds), "cpu_seconds": round(busy)}
-        )
+        yield ({"row": row, "method": name, "seed": seed} | said | {"seconds": seconds(folder)})
 
 
 def setting(arguments):

@@ -9,7 +9,7 @@ import torch
 from ladle.assigners import ATSS
 from ladle.detectors import detector_spec
 from ladle.distillers import CWD, FGD, FineGrained
-from ladle.distillers.levels import SHARP
+from ladle.distillers.levels import SHARP, UNIT
 from ladle.distillers.regions import cells_of_objects, near_best, within_objects, worthwhile_ring
 from ladle.recipes.methods import distiller_of
 from ladle.testing import grid_priors
@@ -125,7 +125,7 @@ def test_cwd_compares_softmaxes_of_maps_as_they_are_or_of_one_size(relative, siz
     assert values(found) == {"cwd": pytest.approx(released.cwd(own, guide, size=size), rel=1e-4)}
 
 
-@pytest.mark.parametrize(("relative", "size"), [(False, None), (True, SHARP)])
+@pytest.mark.parametrize(("relative", "size"), [(False, None), (True, UNIT)])
 def test_fgd_attends_by_maps_as_they_are_or_of_one_size(relative, size):
     own, guide = maps(0), maps(1)
     distil = FGD(0.0, 0.0, 1.0, 0.0, temperature=0.8, share="cell", relative=relative).build(Net(), Net())
@@ -140,7 +140,7 @@ def test_fgds_attention_over_the_whole_map_starts_by_kaiming():
     built = FGD().build(Net(256, (8,)), Net(256, (8,)))
     for context in (*built.own_context, *built.guide_context):
         # A normal distribution with the variance 2 / 256: the gain of ReLU and 256 inputs.
-        assert float(context.attend.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.1)
+        assert float(context.attend.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.2)
         assert not context.attend.bias.any()
 
 

@@ -22,8 +22,8 @@ class CWD:
     Args:
         weight: of a level.
         temperature: that softens the softmax over cells.
-        relative: whether maps are brought to one size, :data:`~ladle.distillers.levels.SHARP`, before the softmax; the
-            release takes them as they are.
+        relative: whether maps are brought to one size, :data:`~ladle.distillers.levels.SHARP`, before the softmax; by
+            default they are taken as they are, as in the release, and the softmax is as sharp as features are large.
     """
 
     features_only: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class CWD:
 
     weight: float = 10.0
     temperature: float = 1.0
-    relative: bool = True
+    relative: bool = False
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""

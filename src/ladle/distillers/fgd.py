@@ -9,18 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ladle.distillers.levels import (
-    CELLS,
-    CHANNELS,
-    SHARP,
-    UNIT,
-    Level,
-    Levels,
-    Share,
-    level_total,
-    outlined,
-    per_picture,
-)
+from ladle.distillers.levels import CELLS, CHANNELS, Level, Levels, Share, level_total, outlined, per_picture
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.distillers.regions import cells_of_objects
 from ladle.overlaps import object_slices
@@ -49,8 +38,7 @@ class FGD:
         share: whether a ``level`` or a ``cell`` counts the same as any other, see
             :func:`~ladle.distillers.levels.level_total`.
         relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`, and attentions made of maps of the size
-            :data:`~ladle.distillers.levels.SHARP`; the release takes them as they are.
+            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     An object covers whole cells, rounded outward; where objects overlap, the smaller one decides.
     """
@@ -97,8 +85,6 @@ class _FocalAndGlobal(nn.Module):
         super().__init__()
         self.spec = spec
         self.levels = levels
-        # Squared differences ask for small numbers, a softmax for large ones.
-        self.sharpness = SHARP / UNIT if spec.relative else 1.0
         widths = [channels[guide] for _, guide in levels.pairs]
         self.own_context = nn.ModuleList(_Context(width) for width in widths)
         self.guide_context = nn.ModuleList(_Context(width) for width in widths)
@@ -126,7 +112,7 @@ class _FocalAndGlobal(nn.Module):
 
     def _attention(self, maps: Tensor, level: Level) -> _Attention:
         """How much every cell and every channel matters, 1 on average; padding matters nothing."""
-        size, filled = maps.abs() * self.sharpness, level.filled
+        size, filled = maps.abs(), level.filled
         count = filled.sum((2, 3), keepdim=True)
         over = size.mean(1, keepdim=True).div(self.spec.temperature).masked_fill(~filled, -torch.inf)
         cells = over.flatten(1).softmax(-1).view_as(over) * count

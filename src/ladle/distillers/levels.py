@@ -38,8 +38,8 @@ UNIT = 0.3
 losses of about the size of a detector's own, whatever the size of its features."""
 
 SHARP = 2.0
-"""The root mean square that a teacher's maps are brought to where a softmax over cells or channels is made of them:
-with it a softmax tells cells apart and yet looks at more than one."""
+"""The root mean square that a teacher's maps are brought to before a softmax over their cells: with it a softmax tells
+cells apart and yet looks at more than one."""
 
 Share = Literal["level", "cell"]
 Pairing = Literal["stride", "index"]
