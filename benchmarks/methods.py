@@ -2,28 +2,34 @@
 
     python benchmarks/methods.py --data scenes --rows plain,lad,lad+ld+pkd --seeds 0,1,2
     python benchmarks/methods.py --data DIR --teacher runs/train/NAME/weights/best.safetensors --epochs 40 --imgsz 256
+    python benchmarks/methods.py --table docs/results/scenes.jsonl
 
 A row is a method of ``ladle distill``, or ``plain``, and may be changed:
 
     ld/mini                 with an assistant between teacher and student
     lad+pkd~0.1             with this weight on all that is distilled
     ld@self                 taught by the student's own kind: the same training with seed 100, which is run first
+    plain:paa+dist-small    plain training of this detector instead of the student
     colearn:paa+dist-small  together with this second student; gives two rows
+    pkd!balance=moments     with this flag of the command line; more may follow, each behind a ``!``
 
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
-sees the same pictures in the same order. Scored are the weights after the last epoch: no epoch is chosen by the
-pictures it is scored on. Prints a Markdown table of means and standard errors, draws OUT/comparison.png, and writes all
-numbers to OUT/numbers.json after each run, so that an interrupted table goes on where it stopped.
+sees the same images in the same order. Scored are the weights after the last epoch: no epoch is chosen by the images it
+is scored on. What a run gave is appended to --record, one line of JSON each, as soon as it is there: the row and its
+seed, all twelve numbers, the time it took, the commit, the teacher's SHA-256, the machine. A row and a seed that are in
+the file already are not run again. Then a Markdown table of means, standard errors and differences to the first row is
+printed, and OUT/comparison.png drawn.
 """
 
 import argparse
-import json
-import math
+import csv
 import shlex
-import statistics
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
+
+from records import about, append, read, same_setting, table
 
 from ladle import load_detector
 from ladle.recipes.demo import BUDGET, STUDENT, teacher_file
@@ -32,22 +38,23 @@ from ladle.recipes.scoring import Examiner
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_comparison
 
-COLUMNS = ("AP", "AP50", "AP75", "APS", "APM", "APL")
 SELF, SELF_SEED = "self", 100
 
 
 def command(arguments, row, seed):
     """The verb and the flags of a row."""
+    words, *changes = row.split("!")
     flags = {"data": arguments.data, "epochs": arguments.epochs, "batch": BUDGET.batch, "lr": BUDGET.lr}
     flags |= {"jitter": arguments.jitter, "crop": arguments.crop, "eval_every": arguments.epochs, "cache": "true"}
     flags |= {"seed": seed, "name": f"{row.replace('/', '-by-').replace(':', '-')}-{seed}"}
     flags |= {"project": str(arguments.out), "quiet": "true"}
     flags |= {"imgsz": arguments.imgsz} if arguments.imgsz else {}
-    if row == "plain":
-        return "train", {"model": arguments.student} | flags
-    if row.startswith("colearn:"):
-        return "colearn", {"first": arguments.student, "second": row.partition(":")[2]} | flags
-    method, _, assistants = row.partition("/")
+    flags |= dict(change.split("=", 1) for change in changes)
+    if words.partition(":")[0] == "plain":
+        return "train", {"model": words.partition(":")[2] or arguments.student} | flags
+    if words.startswith("colearn:"):
+        return "colearn", {"first": arguments.student, "second": words.partition(":")[2]} | flags
+    method, _, assistants = words.partition("/")
     method, _, weight = method.partition("~")
     method, _, taught_by = method.partition("@")
     teacher = arguments.teacher if taught_by != SELF else own_teacher(arguments)
@@ -65,47 +72,58 @@ def own_teacher(arguments):
 
 
 def run(verb, flags):
-    """Call the command line once."""
+    """Call the command line once, or go on with a run that was stopped."""
     words = ["ladle", verb, *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]
+    folder = Path(flags["project"]) / verb / flags["name"]
+    if (folder / "config.yaml").exists():
+        words = ["ladle", verb, "--resume", str(folder)]
     print("$ " + shlex.join(words), flush=True)
     subprocess.run([sys.executable, "-m", "ladle", *words[1:]], check=True)
+    return folder
+
+
+def seconds(folder):
+    """How long the epochs of a run took together, by the clock."""
+    with (folder / "results.csv").open(newline="") as file:
+        return round(sum(float(line["seconds"]) for line in csv.DictReader(file)))
 
 
 def scores(arguments, row, seed):
     """Run a row once and score the weights that it leaves at the end of its budget, by the name of the row."""
     verb, flags = command(arguments, row, seed)
-    run(verb, flags)
-    weights = arguments.out / verb / flags["name"] / "weights"
+    folder = run(verb, flags)
     names = {row: "last"} if verb != "colearn" else {f"{row} ({w})": f"{w}-last" for w in ("first", "second")}
     for name, file in names.items():
-        detector = load_detector(weights / f"{file}.safetensors")
+        detector = load_detector(folder / "weights" / f"{file}.safetensors")
         imgsz = detector.spec.imgsz
-        numbers = Examiner(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation
-        yield {"row": row, "method": name, "seed": seed} | numbers.row(digits=2)
+        numbers = asdict(Examiner(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
+        del numbers["per_class"]
+        said = {name: round(100 * value, 3) for name, value in numbers.items()}
+        yield ({"row": row, "method": name, "seed": seed} | said | {"seconds": seconds(folder)})
 
 
-def cell(values):
-    """Mean and standard error of a column; a dash where it is not defined."""
-    if any(math.isnan(value) for value in values):
-        return "–"
-    mean = statistics.fmean(values)
-    if len(values) == 1:
-        return f"{mean:.1f}"
-    return f"{mean:.1f} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}"
+def setting(arguments):
+    """What all rows of a table have in common; rows of different settings are not compared."""
+    names = ("data", "student", "epochs", "imgsz", "jitter", "crop")
+    return {name: getattr(arguments, name) for name in names} | {"batch": BUDGET.batch, "lr": BUDGET.lr}
 
 
-def table(done):
-    """The Markdown table of all rows measured so far."""
-    lines = ["| method | seeds | " + " | ".join(COLUMNS) + " |", "|---|---|" + "---|" * len(COLUMNS)]
-    for method in dict.fromkeys(one["method"] for one in done):
-        mine = [one for one in done if one["method"] == method]
-        cells = [cell([one[column] for one in mine]) for column in COLUMNS]
-        lines.append(f"| {method} | {len(mine)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+def measure(arguments, file):
+    """Run every row over every seed and append what it gives, seed by seed."""
+    common = about(setting(arguments), arguments.teacher)
+    for seed in map(int, arguments.seeds.split(",")):
+        for row in arguments.rows.split(","):
+            done = [one for one in read(file) if same_setting(one, common)]
+            if any(one["row"] == row and one["seed"] == seed for one in done):
+                continue
+            for one in scores(arguments, row, seed):
+                append(file, one | common)
+                print(one, flush=True)
+    return [one for one in read(file) if same_setting(one, common)]
 
 
 def main():
-    """Run every row over every seed."""
+    """Run every row over every seed, or print the table of what was run."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--student", default=STUDENT)
@@ -117,21 +135,17 @@ def main():
     parser.add_argument("--jitter", type=float, default=BUDGET.jitter)
     parser.add_argument("--crop", type=float, default=BUDGET.crop)
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
+    parser.add_argument("--record", type=Path, help="the file of results; by default OUT/results.jsonl")
+    parser.add_argument("--table", type=Path, help="print the table of this file and run nothing")
     arguments = parser.parse_args()
+    if arguments.table is not None:
+        print(table(read(arguments.table)))
+        return
     arguments.out.mkdir(parents=True, exist_ok=True)
-    file = arguments.out / "numbers.json"
-    done = json.loads(file.read_text()) if file.exists() else []
-    for seed in map(int, arguments.seeds.split(",")):
-        for row in arguments.rows.split(","):
-            if any(one["row"] == row and one["seed"] == seed for one in done):
-                continue
-            for one in scores(arguments, row, seed):
-                done.append(one)
-                print(one, flush=True)
-            file.write_text(json.dumps(done, indent=1))
+    done = measure(arguments, arguments.record or arguments.out / "results.jsonl")
     print(table(done))
     by_method = {
-        method: [one["AP"] for one in done if one["method"] == method] for method in {o["method"]: 0 for o in done}
+        method: [one["ap"] for one in done if one["method"] == method] for method in {o["method"]: 0 for o in done}
     }
     print(f"wrote {draw_comparison(by_method, arguments.out / 'comparison.png')}")
 

@@ -91,7 +91,7 @@ def maps_of_distillers(batch: Batch, student: Detector, teacher: Detector) -> di
             "background, stride 8": outside / outside.sum(),
             "attention of the teacher, stride 8": attention.cells[0, 0],
         },
-        "cwd": _channels(fine),
+        "cwd": _channels(Levels(student.pyramid, teacher.pyramid)(own, guide)[0]),
     }
 
 

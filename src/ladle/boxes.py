@@ -14,6 +14,7 @@ from torch import Tensor
 
 __all__ = [
     "area",
+    "centerness",
     "centers",
     "clip",
     "contains",
@@ -132,3 +133,11 @@ def decode_distances(points: Float[Tensor, "*#b 2"], distances: Float[Tensor, "*
 def encode_distances(points: Float[Tensor, "*#b 2"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
     """The distances that :func:`decode_distances` turns into ``boxes``; negative where the point lies outside."""
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def centerness(points: Float[Tensor, "*#b 2"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
+    """How central a point lies in its box, 1 in the middle and 0 at a side (Tian et al., ICCV 2019, eq. 3)."""
+    distances = encode_distances(points, boxes).clamp(min=0)
+    near, far = distances[..., :2], distances[..., 2:]
+    ratio = near.minimum(far) / near.maximum(far).clamp(min=1e-12)
+    return ratio.prod(-1).sqrt()

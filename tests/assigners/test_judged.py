@@ -148,3 +148,18 @@ def test_a_judge_sure_of_every_class_decides_by_overlap_alone(rule, keep_count):
     trusting = replace(rule, **changes, class_power=2.0)(sure, priors, truth)
     assert torch.equal(expected.dense(7), trusting.dense(7))
     assert torch.equal(expected.background, trusting.background)
+
+
+@pytest.mark.parametrize("keep_count", [False, True])
+@pytest.mark.parametrize("power", [0.0, 1.0])
+def test_what_a_judge_turns_down_can_be_ignored(power, keep_count):
+    said, priors, truth = scene_of("tiny", 3)
+    rule = MaxIoU(0.3, 0.3, rescue=None, boxes="predictions", class_power=power, keep_count=keep_count)
+    plain, hard = replace(rule, boxes="priors")(said, priors, truth), rule(said, priors, truth)
+    kind = replace(rule, spare=True)(said, priors, truth)
+    turned_down = plain.positive & ~hard.positive
+    assert int(turned_down.sum()) > 5
+    assert torch.equal(kind.dense(7), hard.dense(7))
+    assert hard.background[turned_down].all()
+    assert not kind.background[turned_down].any()
+    assert torch.equal(kind.background[~turned_down], hard.background[~turned_down])

@@ -342,6 +342,19 @@ def test_the_assigner_can_be_chosen_and_is_told(ladle, line, assigner):
         (f"distill --data data --student paa-tiny --method lad-roi --teacher {TEACHER}", "has one stage only; say lad"),
         (f"distill --data data --student paa-tiny --method lad --class_power 1 --teacher {TEACHER}", "takes no heed"),
         (f"distill --data data --student paa-tiny --method soft --judge_until 1 --teacher {TEACHER}", "add lad"),
+        (f"distill --data data --student paa-tiny --method lad --balance norm --teacher {TEACHER}", "is distilled"),
+        (
+            f"distill --data data --student paa-tiny --method soft-only --balance norm --teacher {TEACHER}",
+            "ground truth",
+        ),
+        (
+            f"distill --data data --student paa-tiny --method soft --balance_share 2 --teacher {TEACHER}",
+            "add --balance",
+        ),
+        (
+            f"distill --data data --student paa-tiny --method soft --balance half --teacher {TEACHER}",
+            "none, moments, norm",
+        ),
         (f"train --data data --model fasterrcnn-tiny --assigner AutoAssign {TINY}", "cannot draw a sample"),
         (f"train --data data --model fasterrcnn+dist-tiny {TINY}", "dist"),
         (f"colearn --data data --first fasterrcnn-tiny --second fasterrcnn-tiny {TINY}", "works in stages"),

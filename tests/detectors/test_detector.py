@@ -14,12 +14,14 @@ from ladle.detectors import (
     READY_MADE,
     Anchors,
     BackboneSpec,
+    DetectorSpec,
     Inference,
     Start,
     detector_spec,
     load_detector,
     save_detector,
 )
+from ladle.detectors.backbones import color_statistics
 from ladle.detectors.ready_made import FAMILIES
 from ladle.errors import UserError
 from ladle.types import Batch, GroundTruth, Output, Predictions, Priors
@@ -86,6 +88,57 @@ def test_ready_made_detectors_predict_at_every_prior(name):
 def test_any_timm_model_with_three_maps_serves_as_backbone():
     spec = detector_spec("atss-mobilenetv3_small_050", ("a",), imgsz=64)
     assert spec.build().eval()(torch.rand(1, 3, 64, 64))[0].predictions.logits.shape[-1] == 1
+
+
+MODELS = ("tf_efficientnet_lite0", "mobilenetv2_100", "resnet18", "convnext_nano", "vgg11", "inception_v4")
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_images_are_normalised_as_the_backbones_weights_were_trained(name):
+    from timm.data import resolve_data_config
+    from timm.models import get_pretrained_cfg
+
+    expected = resolve_data_config(pretrained_cfg=get_pretrained_cfg(name).to_dict())
+    assert color_statistics(name) == (expected["mean"], expected["std"])
+
+
+def test_images_are_normalised_by_imagenet_where_nothing_else_is_known():
+    imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+    for name in ("tiny", "small", "r18", "r101", "mobilenetv2_100", "no such model"):
+        assert color_statistics(name) == imagenet
+    assert color_statistics("tf_efficientnet_lite0") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def test_what_images_are_normalised_by_is_kept_in_the_file(tmp_path):
+    """A file from before it was looked up says ImageNet's of every backbone, and is believed."""
+    spec = detector_spec("paa-tf_efficientnet_lite0", ("a",))
+    assert DetectorSpec.from_json(spec.to_json()) == spec
+    assert (spec.mean, spec.std) == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    older = replace(spec, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    again = DetectorSpec.from_json(older.to_json())
+    assert again == older
+    images = torch.full((1, 3, 1, 1), 0.5)
+    for one, expected in ((spec, [0.0, 0.0, 0.0]), (again, [0.0655, 0.1964, 0.4178])):
+        detector = replace(one, backbone=BackboneSpec("tiny")).build()
+        found = ((images - detector.mean) / detector.std).flatten()
+        torch.testing.assert_close(found, torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"), [("none", None), ("batch", torch.nn.BatchNorm2d), ("group", torch.nn.GroupNorm)]
+)
+@pytest.mark.parametrize("name", ["fasterrcnn-tiny", "paa-tiny"])
+def test_the_pyramid_can_be_normalised(name, norm, kind):
+    spec = detector_spec(name, ("a",), start=Start(neck_norm=norm))
+    found = [one for one in spec.build().neck.modules() if isinstance(one, torch.nn.BatchNorm2d | torch.nn.GroupNorm)]
+    assert [type(one) for one in found] == [kind] * (6 if kind else 0)
+    assert DetectorSpec.from_json(spec.to_json()).neck_norm == norm
+
+
+@pytest.mark.parametrize(("said", "norm"), [(False, "none"), (True, "batch")])
+def test_a_file_that_says_of_the_pyramids_normalisation_yes_or_no_is_understood(said, norm):
+    values = json.loads(detector_spec("fasterrcnn-tiny", ("a",)).to_json()) | {"neck_norm": said}
+    assert DetectorSpec.from_json(json.dumps(values)).neck_norm == norm
 
 
 @pytest.mark.parametrize(

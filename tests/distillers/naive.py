@@ -144,9 +144,11 @@ def defeat(student, teacher, objects, strides=(8, 16, 32)):
                 home = math.floor(math.log2(side / (14 * strides[0]) + 1e-6))
                 if min(max(home, 0), len(strides) - 1) != level:
                     continue
-                top, left = int(box[1] / stride), int(box[0] / stride)
-                bottom, right = max(int(box[3] / stride), top + 1), max(int(box[2] / stride), left + 1)
-                mask[picture, 0, top:bottom, left:right] = 1
+                left, top, right, bottom = (int(side / stride) for side in box)
+                if left == right or top == bottom:
+                    mask[picture, 0, top, left] = 1
+                else:
+                    mask[picture, 0, top:bottom, left:right] = 1
         apart = (own - guide).square()
         front += float((mask * apart).sum() / max(1, 2 * float(mask.sum()) * channels))
         back += float(((1 - mask) * apart).sum() / max(1, 2 * float((1 - mask).sum()) * channels))

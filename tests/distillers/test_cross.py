@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ladle.boxes import giou
+from ladle.boxes import giou, iou
 from ladle.detectors import Anchors, DenseSpec
 from ladle.distillers import CrossKD
 from ladle.testing import DISTILLER_LAWS, example_output
@@ -49,12 +49,20 @@ def standardised(own, guide):
     return moved.view(own.shape[1], own.shape[0], *own.shape[2:]).transpose(0, 1)
 
 
-@pytest.mark.parametrize("box", ["distribution", "deltas"])
-def test_it_is_its_release_written_out(box):
+RETINANET_AND_ATSS = CrossKD()
+FCOS = CrossKD(classes=0.4, boxes=0.75, box_loss="iou", count="centerness")
+
+
+@pytest.mark.parametrize(
+    ("box", "distil"),
+    [("distribution", CrossKD()), ("deltas", RETINANET_AND_ATSS), ("distances", FCOS)],
+    ids=["gfl", "retinanet, atss", "fcos"],
+)
+def test_it_is_its_release_written_out(box, distil):
     teacher, student = Net(spec(box)), Net(spec(box), seed=1)
     (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 1, 1)
     guide = replace(guide, priors=own.priors)
-    found = CrossKD().build(student, teacher)(own, guide, truth, plan)
+    found = distil.build(student, teacher)(own, guide, truth, plan)
 
     head, logits, said, quality = teacher.head, [], [], []
     for level, (mine, theirs) in enumerate(zip(own.towers, guide.towers)):
@@ -72,8 +80,10 @@ def test_it_is_its_release_written_out(box):
 
     target, valid = guide.predictions.logits.sigmoid(), own.priors.valid
     costs = (logits.sigmoid() - target).abs() * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    torch.testing.assert_close(found["cross_class"].total, (costs.sum(-1) * valid).sum(), rtol=1e-4, atol=0)
-    assert found["cross_class"].count == plan.positive.sum()
+    weight = distil.classes * (costs.sum(-1) * valid).sum()
+    torch.testing.assert_close(found["cross_class"].total, weight, rtol=1e-4, atol=0)
+    count = plan.positive.sum().float() if distil is not FCOS else central(own.priors, truth, plan)
+    torch.testing.assert_close(found["cross_class"].count, count, rtol=1e-5, atol=0)
 
     sure = target.amax(-1) * valid
     if box == "distribution":
@@ -81,11 +91,24 @@ def test_it_is_its_release_written_out(box):
         apart = 4 * F.kl_div(edges.log_softmax(-1), theirs, reduction="none").sum(-1).sum(-1) / 4
     else:
         boxes, _ = head._decode(said, own.priors)
-        apart = 1 - giou(boxes, guide.predictions.boxes)
+        theirs = guide.predictions.boxes
+        apart = 1 - giou(boxes, theirs) if distil is not FCOS else -0.75 * iou(boxes, theirs).clamp(min=1e-6).log()
     torch.testing.assert_close(found["cross_box"].total, (sure * apart).sum(), rtol=1e-4, atol=0)
-    torch.testing.assert_close(found["cross_box"].count, sure.sum())
+    torch.testing.assert_close(found["cross_box"].count, sure.sum() if box == "distribution" else count)
     costs = F.binary_cross_entropy_with_logits(quality, guide.predictions.quality.sigmoid(), reduction="none")
-    torch.testing.assert_close(found["cross_quality"].total, (sure * costs).sum(), rtol=1e-4, atol=0)
+    torch.testing.assert_close(found["cross_quality"].total, costs[plan.positive].sum(), rtol=1e-4, atol=0)
+    assert found["cross_quality"].count == plan.positive.sum()
+
+
+def central(priors, truth, plan):
+    """The sum of the centerness of the positives."""
+    total = 0.0
+    for row, prior in plan.positive.nonzero().tolist():
+        x, y = priors.centers[0, prior].double()
+        x1, y1, x2, y2 = truth.boxes[row, plan.index[row, prior]].double()
+        left, top, right, bottom = (max(float(side), 0.0) for side in (x - x1, y - y1, x2 - x, y2 - y))
+        total += (min(left, right) / max(left, right) * min(top, bottom) / max(top, bottom)) ** 0.5
+    return torch.tensor(total)
 
 
 @pytest.mark.parametrize("box", ["distribution", "deltas", "distances"])

@@ -5,13 +5,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from ladle.distillers import CWD, FGD, MGD, PKD, DeFeat, FineGrained, FitNet, GeneralInstance
 from ladle.distillers.levels import CELLS, CHANNELS, UNIT, Levels, level_pairs
 from ladle.distillers.regions import near_best
 from ladle.testing import example_output
-from ladle.types import Pyramid
+from ladle.types import GroundTruth, Pyramid
 from tests.distillers import naive
 
 PYRAMID = Pyramid((8, 8, 8), (8, 16, 32))
@@ -94,8 +95,11 @@ def test_fgd_relates_every_cell_to_the_whole_map():
 
 def test_defeat_is_its_release_written_out():
     case = scene()
-    distil = DeFeat(1.0, 1.0, relative=False)
-    found = paid(distil, *case)
+    # A box that is thin from side to side, one from top to bottom, and one that has no size at all.
+    thin = torch.tensor([[[17.0, 20.0, 20.0, 90.0], [30.0, 17.0, 200.0, 22.0], [100.0, 100.0, 101.0, 101.0]]])
+    boxes = torch.cat([case[2].boxes, thin.expand(2, -1, -1)], 1)
+    case = (*case[:2], GroundTruth.pad(list(boxes), [torch.zeros(boxes.shape[1]).long()] * 2), case[3])
+    found = paid(DeFeat(1.0, 1.0, relative=False), *case)
     expected = naive.defeat(*case[:2], lists(case[2]))
     assert [found["defeat_foreground"], found["defeat_background"]] == pytest.approx(expected, rel=1e-4)
     assert all(value > 0 for value in expected)
@@ -109,13 +113,13 @@ def test_fine_grained_looks_where_priors_overlap_nearly_best():
     for picture, objects in enumerate(lists(truth)):
         expected = naive.near_best([box if ok else [0, 0, 0, 0] for box, ok in zip(boxes, valid)], objects, 0.5)
         assert marked[picture].tolist() == expected
-    total = 0.0
-    for own, guide, part in zip(student.features, teacher.features, marked.split(student.priors.counts, dim=1)):
-        mask = part.view(2, 1, *own.shape[-2:])
-        total += float(((own - guide).square() * mask).sum() / (2 * mask.sum() * own.shape[1]).clamp(min=1))
-    assert paid(FineGrained(weight=1.0, relative=False), student, teacher, truth, plan) == {
-        "fine_grained": pytest.approx(total, rel=1e-4)
-    }
+    for rectified in (False, True):
+        total = 0.0
+        for own, guide, part in zip(student.features, teacher.features, marked.split(student.priors.counts, dim=1)):
+            mask, said = part.view(2, 1, *own.shape[-2:]), own.relu() if rectified else own
+            total += 0.01 * float(((said - guide).square() * mask).sum() / (2 * mask.sum()).clamp(min=1))
+        found = paid(FineGrained(rectified=rectified, relative=False), student, teacher, truth, plan)
+        assert found == {"fine_grained": pytest.approx(total, rel=1e-4)}
 
 
 def test_general_instances_are_the_greedy_choice():
@@ -160,7 +164,7 @@ def test_mgd_erases_a_share_of_the_cells_and_makes_the_rest_up():
 # -------------------------------------------------------------------------------------------------- what all share
 
 
-@pytest.mark.parametrize("distil", [distil for distil in ALL if type(distil) is not PKD], ids=repr)
+@pytest.mark.parametrize("distil", [replace(one, relative=True) for one in ALL if type(one) is not PKD], ids=repr)
 def test_in_units_of_the_teachers_maps_the_size_of_features_does_not_matter(distil):
     student, teacher, truth, plan = scene()
     large = [replace(one, features=tuple(10 * maps for maps in one.features)) for one in (student, teacher)]
@@ -231,6 +235,29 @@ def test_a_wider_teacher_on_other_strides_is_reached(distil):
     assert loss.isfinite()
     assert all(parameter.grad is not None for parameter in built.parameters())
     assert {tuple(adapter.weight.shape[:2]) for adapter in built.levels.adapters} == {(12, 8)}
+
+
+def test_levels_meet_in_their_order_where_each_finds_one_near():
+    five, four = Pyramid((4,) * 5, (8, 16, 32, 64, 128)), Pyramid((4,) * 5, (4, 8, 16, 32, 64))
+    assert level_pairs(five, four, "index", most=4) == ((0, 0), (1, 1), (2, 2), (3, 3))
+    assert level_pairs(five, four, "stride", most=4) == ((0, 1), (1, 2), (2, 3), (3, 4))
+    assert level_pairs(PYRAMID, four, "index", most=4) == ((0, 0), (1, 1), (2, 2))
+    assert level_pairs(five, PYRAMID, "index", most=4) == ((0, 0), (1, 1), (2, 2), (3, 2))
+    assert level_pairs(PYRAMID, Pyramid((4,) * 3, (32, 64, 128)), "index") == ((1, 0), (2, 0))
+    assert level_pairs(PYRAMID, PYRAMID, "index") == level_pairs(PYRAMID, PYRAMID)
+
+
+def test_pkd_brings_the_student_to_the_teachers_grid():
+    """As mmrazor does it: levels by their order, the student's maps resampled bilinearly."""
+    student, teacher, truth, plan = scene()
+    fine = tuple(torch.randn(2, 8, 192 // s, 256 // s) for s in (4, 8, 16))
+    guide = replace(teacher, features=fine)
+    (value,) = (
+        float(term.total.detach() / term.count)
+        for term in build(PKD(1.0), Pyramid((8,) * 3, (4, 8, 16)))(student, guide, truth, plan).values()
+    )
+    larger = [F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False) for maps in student.features]
+    assert value == pytest.approx(naive.pkd(replace(student, features=tuple(larger)), guide), rel=1e-4)
 
 
 def test_levels_meet_at_the_nearest_stride():

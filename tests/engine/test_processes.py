@@ -6,7 +6,7 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-from ladle.engine import fit, launch
+from ladle.engine import AdamW, fit, launch
 from ladle.errors import UserError
 
 from .toy import SETTINGS, Toy, ToyLoader, read_rows, save_student, score
@@ -14,15 +14,25 @@ from .toy import SETTINGS, Toy, ToyLoader, read_rows, save_student, score
 SAME = ("epoch", "step", "lr", "loss", "loss/box", "loss/feature", "gradient_norm", "ap")
 
 
-def train_ranks(fabric: Fabric, folder, dropout=0.0, resume=False, **loading):
+class Taught(Toy):
+    """The toy whose term ``feature`` is a distiller's, for Adam, which tells two sums of gradients apart."""
+
+    given = frozenset({"feature"})
+
+
+def train_ranks(fabric: Fabric, folder, dropout=0.0, resume=False, balance="none", toy=Toy, **loading):
     loader = ToyLoader(images=20, rank=fabric.global_rank, ranks=fabric.world_size, **loading)
-    settings = replace(SETTINGS, log_every=2)
-    return fit(fabric, Toy(dropout, norm=False), loader, settings, folder, score, save_student, resume)
+    settings = replace(SETTINGS, log_every=2, balance=balance, balance_share=0.02 if balance == "norm" else 1.0)
+    settings = replace(settings, optimizer=AdamW(lr=0.01)) if toy is Taught else settings
+    return fit(fabric, toy(dropout, norm=False), loader, settings, folder, score, save_student, resume)
 
 
-def train_four_times(fabric: Fabric, folder):
+def train_seven_times(fabric: Fabric, folder):
     """All that needs two processes in one launch, for starting them is what takes time; the last run fails."""
     train_ranks(fabric, folder / "two", jitter=False)
+    for balance in ("moments", "norm"):
+        train_ranks(fabric, folder / balance, jitter=False, balance=balance, toy=Taught)
+    train_ranks(fabric, folder / "untaught", jitter=False, balance="moments")
     train_ranks(fabric, folder / "whole", dropout=0.2)
     with pytest.raises(InterruptedError):
         train_ranks(fabric, folder / "broken", dropout=0.2, breaks_in=2)
@@ -35,7 +45,7 @@ def runs(tmp_path_factory):
     """The folder of the runs of two processes, and what the last one raised."""
     folder = tmp_path_factory.mktemp("runs")
     with pytest.raises(UserError) as error:
-        launch(2, "cpu", train_four_times, folder)
+        launch(2, "cpu", train_seven_times, folder)
     return folder, str(error.value)
 
 
@@ -50,6 +60,22 @@ def test_two_processes_train_like_one_with_the_whole_batch(runs, tmp_path):
         assert [float(together[name]) for name in SAME] == pytest.approx([alone[name] for name in SAME], rel=1e-4)
     expected, found = weights(tmp_path), weights(folder / "two")
     assert all(torch.allclose(found[name], expected[name], atol=1e-5) for name in expected)
+
+
+@pytest.mark.parametrize("balance", ["moments", "norm"])
+def test_what_is_distilled_is_balanced_over_all_processes_together(runs, tmp_path, balance):
+    folder, _ = runs
+    launch(1, "cpu", train_ranks, tmp_path, jitter=False, balance=balance, toy=Taught)
+    expected, found = weights(tmp_path), weights(folder / balance)
+    assert all(torch.allclose(found[name], expected[name], atol=1e-5) for name in expected)
+    other = weights(folder / ("norm" if balance == "moments" else "moments"))
+    assert not all(torch.allclose(found[name], other[name], atol=1e-3) for name in expected)
+
+
+def test_where_nothing_is_distilled_two_processes_train_bit_for_bit_as_ever(runs):
+    folder, _ = runs
+    expected, found = weights(folder / "two"), weights(folder / "untaught")
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_every_rank_resumes_with_its_own_random_numbers(runs):

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 
 from ladle.assigners import PAA, MaxIoU, TaskAligned
+from ladle.boxes import pairwise_iou
 from ladle.detectors import Start, detector_spec
 from ladle.distillers import PKD, SoftLabels
 from ladle.objectives import Staged, Timed
+from ladle.objectives.staged import _independent, _with_given
 from ladle.recipes.lessons import lessons_of
 from ladle.recipes.plans import Judging, plan_of
 from ladle.teachers import FrozenDetector
@@ -63,7 +66,7 @@ class Scripted(FrozenDetector):
 def test_a_teacher_that_refines_nothing_gives_the_anchor_rule(name, method, keep_count):
     plain = train(staged(build(0, name), name=name))
     teacher = Scripted(build(1, name), CLASSES)
-    judged = staged(build(0, name), method, teacher, name, Judging(keep_count=keep_count))
+    judged = staged(build(0, name), method, teacher, name, Judging(keep_count, class_power=0.0))
     assert same(plain, train(judged))
 
 
@@ -118,27 +121,73 @@ def test_another_teacher_judges_differently_in_its_stages(method):
         assert differs == (method in ("lad", f"lad-{stage}"))
 
 
-def test_ground_truth_among_proposals_is_judged_as_itself():
-    """However badly a teacher refines it, it learns the object it is, unless the sample leaves it out."""
+@pytest.mark.parametrize("power", [0.0, None], ids=["by-box", "by-box-and-class"])
+def test_ground_truth_among_proposals_is_judged_as_itself(power):
+    """However badly a teacher refines and scores it, it learns the object it is, unless the sample leaves it out."""
 
     class Blind(FrozenDetector):
         def say(self, number, features, sizes, priors, classes):
             said = super().say(number, features, sizes, priors, classes)
             nowhere = torch.zeros_like(said.predictions.boxes)
-            return replace(said, predictions=replace(said.predictions, boxes=nowhere))
+            nothing = torch.full_like(said.predictions.logits, -20.0)
+            return replace(said, predictions=replace(said.predictions, boxes=nowhere, logits=nothing))
 
-    objective = staged(build(0), "lad-roi", Blind(build(1), CLASSES), judging=Judging(keep_count=False))
+    judging = Judging(keep_count=False, class_power=power)
+    objective = staged(build(0), "lad-roi", Blind(build(1), CLASSES), judging=judging)
     terms = objective(batch(0))
     assert terms["roi/box"].total > 0
     assert float(objective.monitor["roi/positives_per_object"]) >= 1
 
 
+def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_the_rule_is_ignored():
+    """Each proposal is of one fate, counted by hand in float64."""
+    student, guide = build(0), build(1)
+    with torch.no_grad():
+        guide.stages[1].box_deltas.weight.mul_(30)  # an untrained head moves boxes by next to nothing
+    teacher = FrozenDetector(guide, CLASSES)
+    judge = staged(student, "lad-roi", teacher)
+    objective = Staged(student, [replace(one, sample=None) for one in judge.lessons], teacher, judge.judges)
+    one = batch(0)
+    features, seen = student.look(one.images), teacher.look(one.images)
+    previous, _ = objective._decide(0, features, seen, None, replace(one.truth, labels=0 * one.truth.labels), one.sizes)
+    priors = student.chain[1].propose(features, previous.detach(), one.truth, one.sizes)
+    # Ten proposals near each of the four objects: an untrained student proposes next to none.
+    near = one.truth.boxes.repeat(1, 10, 1) + torch.randn(2, 40, 4, generator=lots()) * 3
+    priors = replace(priors, boxes=torch.cat([near, priors.boxes[:, 40:]], 1))
+    said = teacher.say(1, seen, one.sizes, priors, 3).predictions
+    rule = judge.lessons[1].assign
+    plan = rule(_with_given(_independent(said), priors, one.truth), priors, one.truth)
+    fates = {"learns": 0, "spared": 0}
+    chances = F.pad(said.logits.double(), (0, 1)).softmax(-1)[..., :-1]
+    for row in range(2):
+        boxes, proposals, objects = said.boxes[row].double(), priors.boxes[row].double(), one.truth.boxes[row].double()
+        own = pairwise_iou(proposals, objects)
+        trusted = pairwise_iou(boxes, objects) * chances[row][:, one.truth.labels[row]]
+        count = len(objects)
+        trusted[-count:] = own[-count:] * torch.eye(count)  # ground truth, judged as itself
+        best, mine = own.max(-1)
+        for number in range(count):
+            wanted = int(((mine == number) & (best >= 0.5) & priors.valid[row]).sum())
+            theirs = (trusted.argmax(-1) == number) & (trusted.max(-1).values > 0) & priors.valid[row]
+            order = trusted[:, number].masked_fill(~theirs, -1).argsort(descending=True, stable=True)[:wanted]
+            chosen = [int(p) for p in order if theirs[p]]
+            learns = (plan.positive[row] & (plan.index[row] == number)).nonzero()[:, 0].tolist()
+            assert sorted(chosen) == sorted(learns)
+            fates["learns"] += len(chosen)
+        down = (best >= 0.5) & priors.valid[row] & ~plan.positive[row]
+        assert not plan.background[row][down].any()
+        rest = priors.valid[row] & ~down & ~plan.positive[row]
+        assert plan.background[row][rest].all()
+        fates["spared"] += int(down.sum())
+    assert all(fates.values())
+
+
 def test_after_its_time_the_student_judges_itself():
     teacher = FrozenDetector(build(1), CLASSES)
     objective = staged(build(0), "lad", teacher, judging=Judging(until=1.0))
-    with pytest.raises(ValueError, match=r"objective\.at\(epoch\)"):
+    with pytest.raises(ValueError, match=r"objective\.at\(epoch, step\)"):
         objective(batch(0))
-    objective.at(1.5)
+    objective.at(1.5, 1)
     terms, plain = objective(batch(0)), staged(build(0))(batch(0))
     assert {name: float(t.total.detach()) for name, t in terms.items()} == {
         name: float(t.total.detach()) for name, t in plain.items()

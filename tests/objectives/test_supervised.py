@@ -118,6 +118,47 @@ def test_without_a_criterion_only_the_teacher_teaches():
     assert set(objective(batch(0))) == {"soft_class", "soft_box", "soft_quality"}
 
 
+class Decoder(torch.nn.Module):
+    """A student in two stages with one head: what it says is said twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = build(0)
+
+    def forward(self, images, sizes, truth):
+        return self.net(images, sizes) * 2
+
+
+class Echo(FrozenDetector):
+    """A teacher of such a student."""
+
+    def __call__(self, images, sizes, priors, inside=None):
+        return super().__call__(images, sizes, priors[:1], inside) * 2
+
+
+def test_stages_share_no_name_and_each_pays_its_own_losses():
+    lessons = [Lesson(PAA(), DenseCriterion(box_weight=weight), (SoftLabels(),)) for weight in (1.0, 2.0)]
+    alone = Supervised(build(0), lessons[:1], FrozenDetector(build(1), CLASSES))(batch(0))
+    objective = Supervised(Decoder(), lessons, Echo(build(1), CLASSES))
+    terms = objective(batch(0))
+    assert set(terms) == {f"stage_{number}/{name}" for number in (1, 2) for name in alone}
+    for name, term in alone.items():
+        factor = 2 if name == "box" else 1
+        torch.testing.assert_close(terms[f"stage_1/{name}"].total, term.total)
+        torch.testing.assert_close(terms[f"stage_2/{name}"].total, factor * term.total)
+    assert objective.given == {name for name in terms if "soft" in name}
+    assert set(objective.monitor) == {f"stage_{number}/positives_per_object" for number in (1, 2)}
+
+
+def test_a_criterion_and_a_distiller_cannot_hide_each_other():
+    def distil(*given):
+        return {"box": SoftLabels()(*given)["soft_box"]}
+
+    lesson = Lesson(PAA(), DenseCriterion(), (distil,))
+    with pytest.raises(ValueError, match="two losses are called box"):
+        Supervised(build(0), [lesson], FrozenDetector(build(1), CLASSES))(batch(0))
+
+
 def test_positives_per_object_are_monitored():
     objective = Supervised(build(0), [LESSON])
     objective(batch(0))

@@ -1,18 +1,25 @@
 """Two detectors learn together, on one process and on two."""
 
 import csv
+import hashlib
+import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
 
+from ladle import engine
 from ladle.cli.main import main
-from ladle.detectors import load_detector
+from ladle.data.scenes import CLASSES
+from ladle.detectors import detector_spec, load_detector, save_detector, state_in_order
+from ladle.errors import UserError
 from ladle.recipes import colearn, val
+from ladle.recipes.jobs import Job
 from tests.recipes.test_train import stop_after
-from tests.recipes.tiny import RUN, same_weights
+from tests.recipes.tiny import RUN, make_teacher, same_tensors, same_weights
 
 PAIR = ("paa-tiny", "paa+cop-mini")
 
@@ -59,6 +66,74 @@ def test_a_stopped_run_goes_on_bit_for_bit(run, data, tmp_path, monkeypatch):
     again = colearn(resume=str(tmp_path / "colearn" / "cut"))
     for one, other in zip(again, run):
         assert same_weights(one.folder / "weights" / one.weights.name, other.weights)
+
+
+@pytest.fixture(scope="module")
+def trained(data, tmp_path_factory):
+    """A detector to start as, trained for an epoch."""
+    return make_teacher(data, tmp_path_factory.mktemp("trained"), PAIR[0])
+
+
+def test_the_first_can_start_as_a_whole_trained_detector(data, trained, tmp_path, monkeypatch):
+    begun, fit = [], engine.fit
+
+    def watched(fabric, objective, *rest):
+        first, second = objective.students.values()
+        begun.extend({name: value.clone() for name, value in one.state_dict().items()} for one in (first, second))
+        return fit(fabric, objective, *rest)
+
+    monkeypatch.setattr(engine, "fit", watched)
+    left = colearn(data, *PAIR, replace(RUN, project=str(tmp_path)), first_weights=trained)
+    torch.manual_seed(RUN.seed)
+    _, untrained = (detector_spec(name, CLASSES, imgsz=64).build() for name in PAIR)
+    assert same_tensors(begun[0], load_detector(trained).state_dict())
+    assert same_tensors(begun[1], untrained.state_dict())
+    recorded = json.loads((left.first.folder / "first_weights.json").read_text())
+    assert recorded == {"file": trained, "sha256": hashlib.sha256(Path(trained).read_bytes()).hexdigest()}
+
+
+def test_classes_of_first_weights_are_matched_by_name(tmp_path):
+    torch.manual_seed(0)
+    for name in ("paa+cop-tiny", "autoassign-tiny", "retinanet-tiny"):
+        given = detector_spec(name, ("a", "b", "c")).build().eval()
+        other = detector_spec(name, ("c", "a", "b")).build().eval()
+        other.load_state_dict(state_in_order(given, ("c", "a", "b")))
+        images = torch.rand(1, 3, 64, 64)
+        one, two = (net(images)[0].predictions for net in (given, other))
+        assert torch.equal(one.logits[..., [2, 0, 1]], two.logits)
+        assert torch.equal(one.boxes, two.boxes)
+
+
+def test_first_weights_that_are_another_detector_are_refused_in_a_sentence(data, trained, tmp_path):
+    def refused(first=PAIR[0], file=trained, **changes):
+        run = replace(RUN, project=str(tmp_path / "none"), **changes)
+        with pytest.raises(UserError) as error:
+            colearn(data, first, PAIR[1], run, first_weights=str(file))
+        assert not (tmp_path / "none").exists()
+        return str(error.value)
+
+    assert "expected a paa-mini, found a paa-tiny with another backbone and head" in refused("paa-mini")
+    assert "found a paa-tiny with another backbone;" in refused(norm="group")
+    assert "found a paa-tiny with another neck;" in refused(neck_norm="batch")
+    assert "--first-weights" in refused(file=tmp_path / "nothing.safetensors")
+    for classes, said in ((CLASSES[1:], "does not know 'disc'"), ((*CLASSES, "cup"), "also knows 'cup'")):
+        save_detector(detector_spec(PAIR[0], classes).build(), tmp_path / "other.safetensors")
+        assert said in refused(file=tmp_path / "other.safetensors")
+
+
+def test_another_file_under_the_same_name_is_refused_only_while_it_is_needed(data, tmp_path):
+    file, folder = tmp_path / "first.safetensors", tmp_path / "run"
+    file.write_bytes(b"one")
+    found = hashlib.sha256(b"one").hexdigest()
+    job = Job("colearn", data, PAIR[0], str(folder), RUN, second=PAIR[1], first_weights=str(file))
+    replace(job, first_weights_sha256=found).write()
+    assert Job.read(str(folder), "colearn").first_weights_sha256 == found
+    file.write_bytes(b"another")
+    with pytest.raises(UserError, match="are not the file this run began with"):
+        Job.read(str(folder), "colearn")
+    file.unlink()
+    (folder / "resume.pt").touch()
+    assert Job.read(str(folder), "colearn").starts_from is None
 
 
 def test_who_is_surer_and_what_they_imitate_can_be_chosen(run, data, tmp_path, capsys):

@@ -62,7 +62,7 @@ def test_the_command_line_distils_the_same_weights(taught, data, teacher, tmp_pa
 def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, monkeypatch):
     def start(name):
         run = replace(RUN, epochs=2, name=name, project=str(tmp_path))
-        return distill(data, "paa-tiny", teacher, "solad", run, allow_weak_teacher=True)
+        return distill(data, "paa-tiny", teacher, "solad+pkd", run, allow_weak_teacher=True, balance="moments")
 
     whole = start("whole")
     with monkeypatch.context() as patch:
@@ -73,6 +73,21 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, mon
     for name in ("last", "best"):
         file = f"weights/{name}.safetensors"
         assert same_weights(cut.folder / file, whole.folder / file)
+
+
+def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another(
+    taught, data, teacher, tmp_path, capsys
+):
+    def weights(name, **flags):
+        run = replace(RUN, name=name, project=str(tmp_path), quiet=False)
+        return distill(data, "paa-tiny", teacher, "soft", run, allow_weak_teacher=True, **flags).weights
+
+    assert same_weights(weights("nothing", weight="0", balance="moments"), taught["plain"].weights)
+    balanced = weights("norm", balance="norm", balance_share=0.5)
+    assert not same_weights(balanced, taught["soft"].weights)
+    assert "balance   backbone and neck: the gradient of what is taught is at most 0.5" in capsys.readouterr().out
+    job = Job.read(str(balanced.parents[1]), "distill")
+    assert (job.balance, job.balance_share) == ("norm", 0.5)
 
 
 def test_a_run_whose_teacher_has_changed_is_not_resumed(data, teacher, tmp_path):

@@ -9,7 +9,7 @@ from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, Sample, SimOTA
 from ladle.criteria import BagCriterion, DenseCriterion
 from ladle.detectors import detector_spec
 from ladle.detectors.ready_made import FAMILIES
-from ladle.distillers import PKD, LocalizationDistillation, SoftLabels
+from ladle.distillers import FGD, MGD, PKD, CrossKD, FineGrained, LocalizationDistillation, SoftLabels
 from ladle.errors import UserError
 from ladle.objectives import Timed
 from ladle.recipes import plans
@@ -181,6 +181,20 @@ def test_stages_have_the_published_thresholds_and_weights():
     assert [lesson.criterion.weight for lesson in cascade] == [1.0, 0.5, 0.25]
 
 
+@pytest.mark.parametrize("family", ["fasterrcnn", "cascade"])
+def test_in_region_heads_class_scores_count_and_what_is_turned_down_is_ignored(family):
+    rpn, *roi = plan_of("lad", family, family).lessons
+    assert (rpn.assign.class_power, rpn.assign.spare) == (0.0, False)
+    assert {(lesson.assign.class_power, lesson.assign.spare) for lesson in roi} == {(1.0, True)}
+    assert all((lesson.afterwards.boxes, lesson.afterwards.spare) == ("priors", False) for lesson in roi)
+
+
+@pytest.mark.parametrize("power", [0.0, 0.5])
+def test_how_much_they_count_can_be_said_for_all_stages(power):
+    plan = plans.plan_of("lad", spec("fasterrcnn"), spec("fasterrcnn"), judging=plans.Judging(class_power=power))
+    assert [lesson.assign.class_power for lesson in plan.lessons] == [power, power]
+
+
 def test_how_a_teacher_judges_can_be_said():
     judging = plans.Judging(keep_count=False, class_power=0.5)
     for student in ("retinanet", "fasterrcnn"):
@@ -243,10 +257,10 @@ def test_a_proposal_network_takes_other_assigners_but_not_bags():
 def test_words_add_up_in_any_order():
     one, other = plan_of("lad+ld+pkd", "gfl", "gfl"), plan_of("pkd+lad+ld", "gfl", "gfl")
     assert one.judge == other.judge == "teacher"
-    assert one.lesson.distillers == (LocalizationDistillation(), PKD())
+    assert one.lesson.distillers == (LocalizationDistillation(), PKD(10.0))
     assert set(one.lesson.distillers) == set(other.lesson.distillers)
     assert set(one.teaches) == {"ld", "ld_ring", "ld_class", "pkd"}
-    assert plan_of("solad+pkd", "paa", "paa").lesson.distillers == (SOLAD, PKD())
+    assert plan_of("solad+pkd", "paa", "paa").lesson.distillers == (SOLAD, PKD(10.0))
 
 
 @pytest.mark.parametrize(
@@ -287,17 +301,63 @@ def test_what_would_teach_nothing_is_refused():
     ("family", "settings"),
     [
         ("gfl", LocalizationDistillation()),
-        ("atss+dist", LocalizationDistillation(ring=0.25 * 0.15)),
-        ("fcos+dist", LocalizationDistillation(region="inside", ring=0.25 * 0.25)),
+        ("atss+dist", LocalizationDistillation(ring=0.25 * 0.15, images=2)),
+        ("fcos+dist", LocalizationDistillation(region="inside", ring=0.25 * 0.25, images=2)),
         (
             "retinanet+dist",
-            LocalizationDistillation(weight=5, ring=5 * 0.03, class_temperature=8, shared=False, rows="box"),
+            LocalizationDistillation(weight=5, ring=5 * 0.03, class_temperature=8, shared=False, rows="box", images=2),
         ),
     ],
 )
 def test_localization_distillation_has_the_released_settings_of_its_family(family, settings):
     (found,) = plan_of("ld", family, family).lesson.distillers
     assert found == settings
+
+
+@pytest.mark.parametrize(("backbone", "images"), [("tiny", 3), ("r18", 3), ("r34", 3), ("r50", 2), ("r101", 2)])
+def test_gfls_edges_are_weighed_for_as_many_pictures_as_released_for_the_backbone(backbone, images):
+    own = detector_spec(f"gfl-{backbone}", ("a", "b"))
+    (found,) = plans.plan_of("ld", own, spec("gfl")).lesson.distillers
+    assert found == LocalizationDistillation(images=images)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "weight"),
+    [
+        ("fasterrcnn", "fasterrcnn", 6),
+        ("retinanet", "fasterrcnn", 6),
+        ("retinanet", "retinanet", 10),
+        ("retinanet", "fcos", 10),
+    ],
+)
+def test_pkd_weighs_by_the_stages_of_its_teacher(student, teacher, weight):
+    assert plan_of("pkd", student, teacher).lesson.distillers == (PKD(weight=weight),)
+
+
+def test_students_in_two_stages_have_their_own_settings_and_leave_the_pooled_level_out():
+    large = detector_spec("fasterrcnn-r18", ("a", "b"))
+    assert large.strides == (4, 8, 16, 32, 64)
+    fgd, mgd = (plans.plan_of(word, large, large).lesson.distillers[0] for word in ("fgd", "mgd"))
+    assert fgd == FGD(5e-5, 2.5e-5, 5e-5, 5e-7, temperature=0.5, finest=4)
+    assert mgd == MGD(weight=5e-7, erased=0.45, finest=4)
+    assert "mgd at stride 64: the 4 finest levels count" in plans.plan_of("mgd", large, large).skipped
+    assert plan_of("fgd", "fasterrcnn", "fasterrcnn").lesson.distillers[0].finest == 3
+    assert plan_of("fgd", "paa", "fasterrcnn").lesson.distillers == (FGD(),)
+
+
+def test_crosskd_has_the_released_settings_of_the_teachers_family():
+    assert plan_of("cross", "paa", "paa").lesson.distillers == (CrossKD(),)
+    guide = detector_spec("fcos-r18", ("a", "b"))
+    (found,) = plans.plan_of("cross", guide, guide).lesson.distillers
+    assert found == CrossKD(0.4, boxes=0.75, quality=0.0, after=2, box_loss="iou", count="centerness")
+
+
+def test_fine_grained_imitation_rises_over_the_steps_in_which_the_release_is_silent():
+    plan = plan_of("fine-grained", "paa", "paa")
+    assert plan.lesson.distillers == (Timed(FineGrained(), steps=400),)
+    assert plan.teaches["fine_grained"].endswith("(rising over the first 400 steps)")
+    times = times_of("fine-grained", None, "0", None)
+    assert plans.plan_of("fine-grained", spec("paa"), spec("paa"), times=times).lesson.distillers == (FineGrained(),)
 
 
 def test_one_softmax_for_a_box_asks_for_equal_bins():
@@ -307,11 +367,15 @@ def test_one_softmax_for_a_box_asks_for_equal_bins():
     assert found.rows == "edge"
 
 
-@pytest.mark.parametrize("family", ["atss", "gfl", "fcos", "retinanet"])
-def test_a_head_of_distributions_is_taught_them(family):
-    criterion = plan_of("plain", family if family == "gfl" else f"{family}+dist").lesson.criterion
-    assert criterion.edges_weight == 0.25
+@pytest.mark.parametrize(
+    ("family", "edges_weight"),
+    [("gfl", 0.25), ("paa+dist", 0.25), ("atss+dist", 0), ("fcos+dist", 0), ("retinanet+dist", 0)],
+)
+def test_distributions_have_a_loss_of_their_own_where_it_was_published(family, edges_weight):
+    criterion = plan_of("plain", family).lesson.criterion
+    assert criterion.edges_weight == edges_weight
     assert criterion.box == "giou"
+    assert plan_of("ld", family, family).lesson.criterion == criterion
 
 
 def test_features_alone_ask_for_nothing_else():
@@ -326,7 +390,7 @@ def test_weights_and_times_are_read_for_all_or_by_word():
     plan = plans.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), times=found)
     assert plan.lesson.distillers == (
         Timed(LocalizationDistillation(), 0.5, 0.0, 10.0),
-        Timed(PKD(), 0.5, 1.0, 20.0),
+        Timed(PKD(10.0), 0.5, 1.0, 20.0),
     )
     assert plan.teaches["pkd"].endswith("(weight 0.5, rising over 1 epochs, until epoch 20)")
 

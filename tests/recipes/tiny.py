@@ -27,5 +27,9 @@ def make_teacher(data, folder, model="paa-tiny"):
 
 def same_weights(first, second):
     """Whether two files hold the same tensors, bit for bit."""
-    one, other = load_file(first), load_file(second)
+    return same_tensors(load_file(first), load_file(second))
+
+
+def same_tensors(one, other):
+    """Whether two states hold the same tensors, bit for bit."""
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

@@ -7,6 +7,8 @@ object's number of positives takes that away.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -14,7 +16,7 @@ from torch import Tensor
 from ladle.pairs import Pairs, ranks
 from ladle.types import Assignment, GroundTruth, Predictions
 
-__all__ = ["class_trust", "count_per_object", "keep_counts", "or_else", "pair_trust"]
+__all__ = ["class_trust", "count_per_object", "keep_counts", "or_else", "pair_trust", "spared"]
 
 
 def class_trust(predictions: Predictions, power: float) -> Float[Tensor, "B P C"] | None:
@@ -60,6 +62,15 @@ def keep_counts(
     learns = none.scatter(0, place, pairs.real & (rank < wanted)).view(batch, priors)
     left = none.scatter(0, place, pairs.real & (rank >= wanted) & (rank < spared)).view(batch, priors)
     return Assignment.hard(index, learns, ~left)
+
+
+def spared(judged: Assignment, own: Assignment) -> Assignment:
+    """The judged plan in which priors that are objects by the rule itself, and that the judge turns down, are ignored.
+
+    Such a prior overlaps its object well. To have it learn that nothing is there would contradict what the student
+    learns at its neighbours.
+    """
+    return replace(judged, background=judged.background * ~(own.positive & ~judged.positive))
 
 
 def or_else(judged: Assignment, own: Assignment, objects: int) -> Assignment:

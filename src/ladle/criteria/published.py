@@ -54,10 +54,17 @@ CRITERIA: dict[str, DenseCriterion] = {
 """What each family pays in plain training. AutoAssign is absent: its losses are :class:`BagCriterion`."""
 
 
-def with_edges(criterion: DenseCriterion) -> DenseCriterion:
-    """The same losses for a head that says its boxes as distributions: with GFL's loss on them.
+WITHOUT_EDGE_LOSS = ("retinanet", "fcos", "atss")
+"""Families whose heads of distributions were published without a loss on these (Zheng et al., CVPR 2022)."""
 
-    An L1 loss on deltas becomes 2 x GIoU (both as in the generalised heads of Zheng et al., CVPR 2022).
+
+def with_edges(family: str, criterion: DenseCriterion) -> DenseCriterion:
+    """The losses of a family whose head says its boxes as distributions.
+
+    RetinaNet, FCOS and ATSS learn their distributions by the loss of the boxes that are their means, as in the
+    generalised heads of Zheng et al. (CVPR 2022), teachers and students alike; there RetinaNet's L1 loss on deltas
+    becomes 2 x GIoU. Families for which no such head was published take GFL's loss on distributions as well.
     """
-    edges = replace(criterion, edges_weight=criterion.edges_weight or GFL.edges_weight)
+    weight = 0.0 if family in WITHOUT_EDGE_LOSS else criterion.edges_weight or GFL.edges_weight
+    edges = replace(criterion, edges_weight=weight)
     return replace(edges, box="giou", box_weight=GFL.box_weight) if criterion.box == "l1" else edges

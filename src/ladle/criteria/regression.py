@@ -7,7 +7,7 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
-from ladle.boxes import encode_deltas, encode_distances, giou, iou
+from ladle.boxes import centerness, encode_deltas, encode_distances, giou, iou
 from ladle.losses import distribution_focal
 from ladle.types import Priors
 
@@ -34,11 +34,3 @@ def edge_cost(edges: Float[Tensor, "B P 4 K"], target: Float[Tensor, "B P 4"], p
     """Distribution focal loss, the mean over the four edges; distances beyond the bins are cut to the last."""
     distances = encode_distances(priors.centers, target) / priors.stride[:, None]
     return distribution_focal(edges, distances.clamp(0, edges.shape[-1] - 1 - _SHORT)).mean(-1)
-
-
-def centerness(points: Float[Tensor, "#B P 2"], boxes: Float[Tensor, "B P 4"]) -> Float[Tensor, "B P"]:
-    """How central a point lies in its box, 1 in the middle and 0 at a side (Tian et al., ICCV 2019, eq. 3)."""
-    distances = encode_distances(points, boxes).clamp(min=0)
-    near, far = distances[..., :2], distances[..., 2:]
-    ratio = near.minimum(far) / near.maximum(far).clamp(min=1e-12)
-    return ratio.prod(-1).sqrt()

@@ -9,7 +9,7 @@ from ladle.detectors.proposals import PLAIN_STDS, ProposalSpec, ProposalStage
 from ladle.detectors.ready_made import READY_MADE, Start, detector_spec
 from ladle.detectors.regions import RegionSpec, RegionStage
 from ladle.detectors.torchvision_models import from_torchvision
-from ladle.detectors.weights import load_detector, read_spec, save_detector
+from ladle.detectors.weights import load_detector, read_spec, save_detector, state_in_order
 
 __all__ = [
     "PLAIN_STDS",
@@ -31,4 +31,5 @@ __all__ = [
     "load_detector",
     "read_spec",
     "save_detector",
+    "state_in_order",
 ]

@@ -14,7 +14,21 @@ from torchvision.ops import FrozenBatchNorm2d
 from ladle.errors import UserError
 from ladle.limits import Length
 
-__all__ = ["RESNETS", "SMALL", "Backbone", "BackboneSpec"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "RESNETS",
+    "SMALL",
+    "Backbone",
+    "BackboneSpec",
+    "Color",
+    "NeckNorm",
+    "color_statistics",
+]
+
+Color = tuple[float, float, float]
+"""A number for red, green and blue, in [0, 1]."""
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 RESNETS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
 """Short names of torchvision's residual networks."""
@@ -22,6 +36,7 @@ SMALL = {"tiny": (16, 24, 48, 64, 96), "mini": (20, 28, 56, 96, 144), "small": (
 """Widths of our own networks that train on a CPU, at stride 2, 4, 8, 16 and 32."""
 
 Norm = Literal["batch", "group", "frozen"]
+NeckNorm = Literal["none", "batch", "group"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +89,21 @@ class BackboneSpec:
         if self.name in RESNETS:
             return _resnet(RESNETS[self.name], self.norm, self.pretrained, self.finest)
         return _timm(self.name, self.norm, self.pretrained, self.finest)
+
+
+def color_statistics(name: str) -> tuple[Color, Color]:
+    """Mean and standard deviation by which a backbone's images are normalised, those its weights were trained with.
+
+    They are ImageNet's, except where timm says otherwise of one of its models, as of ``tf_efficientnet_lite0``: 0.5.
+    """
+    if name in SMALL or name in RESNETS:
+        return IMAGENET_MEAN, IMAGENET_STD
+    from timm.models import get_pretrained_cfg, is_model
+
+    known = get_pretrained_cfg(name) if is_model(name) else None
+    if known is None or len(known.mean) != 3 or len(known.std) != 3:
+        return IMAGENET_MEAN, IMAGENET_STD
+    return known.mean, known.std
 
 
 class Backbone(nn.Module):

@@ -12,7 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ladle.detectors.backbones import Backbone, BackboneSpec
+from ladle.detectors.backbones import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    Backbone,
+    BackboneSpec,
+    NeckNorm,
+    group_norm,
+)
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.proposals import ProposalSpec, ProposalStage
@@ -26,7 +33,6 @@ __all__ = ["Detector", "DetectorSpec", "Neck", "Stage"]
 
 _USUAL_MOST = 100
 """So many objects of a picture every detector finds unless told otherwise, as COCO's numbers ask for."""
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 _Names = Annotated[tuple[str, ...], Length(1, 20_000)]
 _Ids = Annotated[tuple[Annotated[int, Range(-(2**63), 2**63 - 1)], ...], Length(1, 20_000)]
@@ -41,9 +47,10 @@ class DetectorSpec:
 
     ``classes`` are in label order, ``category_ids`` are the data set's own ids of these classes, for results files.
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
-    ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` normalises
-    the pyramid. ``imgsz`` is the long side it was trained at, ``value_range`` are the values of 16-bit channels that
-    were black and white to it.
+    ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` is the
+    normalisation behind each convolution of the pyramid. ``imgsz`` is the long side it was trained at. Images are
+    normalised by ``mean`` and ``std``, those of the backbone's first weights; ``value_range`` are the values of 16-bit
+    channels that were black and white to it.
     """
 
     name: str
@@ -56,7 +63,7 @@ class DetectorSpec:
     extra: Annotated[int, Range(0, 2)] = 2
     imgsz: Annotated[int, Range(1, 8192)] = 640
     regions: Annotated[tuple[RegionSpec, ...], Length(0, 16)] = ()
-    neck_norm: bool = False
+    neck_norm: NeckNorm = "none"
     mean: tuple[_Mean, _Mean, _Mean] = IMAGENET_MEAN
     std: tuple[_Std, _Std, _Std] = IMAGENET_STD
     value_range: tuple[_Value, _Value] = (0, 65535)
@@ -122,7 +129,11 @@ class DetectorSpec:
     @classmethod
     def from_json(cls, text: str, where: str = "the spec") -> DetectorSpec:
         """The spec that :meth:`to_json` wrote, read from ``where``; raises :class:`UserError` for anything else."""
-        spec = read_record(cls, parse_json(text, where), where, _MEND)
+        values = parse_json(text, where)
+        if isinstance(values, dict) and isinstance(values.get("neck_norm"), bool):
+            # Earlier files say true of batch normalization, false of none.
+            values["neck_norm"] = "batch" if values["neck_norm"] else "none"
+        spec = read_record(cls, values, where, _MEND)
         if not spec.backbone.from_scratch:
             # Weights of a stranger must not have another file opened or the network asked.
             raise UserError(f"{where}: expected no source of first weights at backbone, found one; {_MEND}")
@@ -223,14 +234,15 @@ def _agreed(outputs: Sequence[Output]) -> Output:
 class Neck(nn.Module):
     """torchvision's feature pyramid over the backbone's maps, with up to two coarser levels on top."""
 
-    def __init__(self, channels: Sequence[int], width: int, extra: int, norm: bool = False) -> None:
+    def __init__(self, channels: Sequence[int], width: int, extra: int, norm: NeckNorm = "none") -> None:
         super().__init__()
         from torchvision.ops import FeaturePyramidNetwork
         from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
 
         blocks = LastLevelP6P7(width, width) if extra == 2 else LastLevelMaxPool() if extra else None
         self.levels = len(channels) + extra
-        self.fpn = FeaturePyramidNetwork(list(channels), width, blocks, nn.BatchNorm2d if norm else None)
+        layers = {"none": None, "batch": nn.BatchNorm2d, "group": group_norm}
+        self.fpn = FeaturePyramidNetwork(list(channels), width, blocks, layers[norm])
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """Maps of the backbone to pyramid levels of the same strides, and of coarser ones on top."""

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from ladle.detectors.atss import atss_head, atss_inference
 from ladle.detectors.autoassign import autoassign_head, autoassign_inference
-from ladle.detectors.backbones import RESNETS, SMALL, BackboneSpec, Norm
+from ladle.detectors.backbones import RESNETS, SMALL, BackboneSpec, NeckNorm, Norm, color_statistics
 from ladle.detectors.dense import DenseSpec
 from ladle.detectors.detector import DetectorSpec
 from ladle.detectors.faster_rcnn import cascade_regions, faster_rcnn_regions, proposal_head, region_inference
@@ -77,11 +77,15 @@ _PAPER = _Size(256, 4, 8.0, 2, 640)
 
 @dataclass(frozen=True)
 class Start:
-    """What the backbone starts from; ``norm`` None means frozen with given weights, batch normalisation without."""
+    """What the backbone starts from, and how it and the neck are normalised.
+
+    ``norm`` None means frozen with given weights, batch normalisation without.
+    """
 
     pretrained: bool = False
     weights: str | None = None
     norm: Norm | None = None
+    neck_norm: NeckNorm = "none"
 
 
 def detector_spec(
@@ -100,6 +104,7 @@ def detector_spec(
         raise UserError(f"no detector is called {name!r}: expected <family>-<backbone> such as paa-r18; {hint}")
     size = _SIZES.get(backbone, _PAPER)
     norm: Norm = start.norm or ("frozen" if start.pretrained or start.weights else "batch")
+    mean, std = color_statistics(backbone)
     finest: Literal[4, 8] = 4 if family in REGION_FAMILIES and size is _PAPER else 8
     spec = DetectorSpec(
         name=name,
@@ -110,6 +115,9 @@ def detector_spec(
         head=DenseSpec(),
         extra=size.extra,
         imgsz=size.imgsz if imgsz is None else imgsz,
+        neck_norm=start.neck_norm,
+        mean=mean,
+        std=std,
     )
     return _in_stages(spec, size, heads) if family in REGION_FAMILIES else _dense(spec, size, heads)
 

@@ -42,7 +42,7 @@ def from_torchvision(model: nn.Module, classes: Sequence[str]) -> Detector:
         (region,) = spec.regions
         assert region.proposals is not None
         head = replace(region.proposals, depth=2)
-        spec = replace(spec, head=head, regions=(replace(region, convs=4, proposals=head),), neck_norm=True)
+        spec = replace(spec, head=head, regions=(replace(region, convs=4, proposals=head),), neck_norm="batch")
     detector = spec.build()
     state = {_renamed(name): value for name, value in theirs.items()}
     if frozen:

@@ -6,7 +6,7 @@ tensors that are there. Only then is a detector built, so that what is refused c
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,11 @@ from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.errors import UserError
 from ladle.files import write_atomically
 
-__all__ = ["load_detector", "read_spec", "save_detector"]
+__all__ = ["load_detector", "read_spec", "save_detector", "state_in_order"]
 
 _KEY = "ladle"
+_OF_CLASSES = ("class_conv.weight", "class_conv.bias", "center_prior")
+"""The weights of a dense head that have a row for each class, anchor by anchor."""
 _KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "numbers") | {"I64": "whole numbers"}
 """What the types of tensors in a file are to a detector, which keeps all its numbers in float32."""
 
@@ -121,3 +123,14 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is not a readable safetensors file ({error})") from error
     return {name: value.float() if value.is_floating_point() else value for name, value in loaded.items()}
+
+
+def state_in_order(detector: Detector, classes: Sequence[str]) -> dict[str, Tensor]:
+    """The weights of a detector in one stage with its classes, which it must know all by name, in another order."""
+    order = torch.tensor([detector.spec.classes.index(name) for name in classes])
+    return {
+        name: value.unflatten(0, (-1, len(order))).index_select(1, order).flatten(0, 1)
+        if name.endswith(_OF_CLASSES)
+        else value
+        for name, value in detector.state_dict().items()
+    }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ladle.boxes import giou
+from ladle.boxes import IOU_FLOOR, centerness, giou, iou
 from ladle.distillers.levels import channel_spread, filled_cells
 from ladle.distillers.protocol import Head, Network, Outline, Voice
 from ladle.losses import quality_focal, softened_kl
@@ -30,15 +31,19 @@ class CrossKD:
     word and the ground truth, which may contradict each other, meet in the layers before, not in the predictions.
 
     Args:
-        classes: weight of the class scores, by quality focal loss with exponent 1.
+        classes: weight of the class scores, by quality focal loss with exponent 1: 1; 0.4 for FCOS.
         edges: weight of the distributions of edges, where the teacher says such.
-        boxes: weight of the boxes elsewhere, by GIoU: 1; 0.75 for FCOS.
-        quality: weight of the quality branch, where the teacher has one.
+        boxes: weight of the boxes elsewhere: 1; 0.75 for FCOS.
+        quality: weight of the quality branch, where the teacher has one: 1 for ATSS; for FCOS there is no such term.
         after: how many convolutions of the towers come before: all but one of the teacher's by default, as published.
             A student with fewer sends on what it has.
+        box_loss: how far boxes are apart: ``giou`` (1 - GIoU; RetinaNet, ATSS), or ``iou`` (-ln IoU; FCOS).
+        count: what classes and boxes are divided by: the number of ``positives``, or the sum of their ``centerness``
+            (FCOS).
 
-    Boxes and qualities count by the teacher's best score. A teacher's head of another width is reached through trained
-    1 x 1 convolutions, which the paper leaves out.
+    Edges and boxes count by the teacher's best score; edges are divided by its sum (GFL). Qualities are imitated at the
+    positives alone, all alike, and divided by their number. A teacher's head of another width is reached through
+    trained 1 x 1 convolutions, which the paper leaves out.
     """
 
     classes: float = 1.0
@@ -46,6 +51,8 @@ class CrossKD:
     boxes: float = 1.0
     quality: float = 1.0
     after: int | None = None
+    box_loss: Literal["giou", "iou"] = "giou"
+    count: Literal["positives", "centerness"] = "positives"
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
@@ -58,7 +65,7 @@ class CrossKD:
         teaches = {
             "cross_class": (self.classes, f"{student.classes} class scores {through}"),
             "cross_box": (box[0], f"{box[1]} likewise"),
-            "cross_quality": (self.quality * teacher.quality, "the quality branch likewise"),
+            "cross_quality": (self.quality * teacher.quality, "the quality branch likewise, at positives"),
         }
         return Outline({name: what for name, (weight, what) in teaches.items() if weight})
 
@@ -96,23 +103,35 @@ class _Cross(nn.Module):
         """Terms ``cross_class``, ``cross_box`` (edges or boxes) and ``cross_quality``."""
         crossed = self._head[0].finish(self._dressed(student, teacher), self.inside[1], student.priors)
         guide, valid, spec = teacher.predictions.detach(), student.priors.valid, self.spec
-        target = guide.scores
-        sure = target.amax(-1) * valid
-        nothing = torch.zeros_like(sure.sum())
+        target, learnt = guide.scores, assignment.weight
+        count, pictures = (
+            (learnt * self._merit(student, truth, assignment)).sum(),
+            learnt.new_tensor(float(len(learnt))),
+        )
         terms: dict[str, Term] = {}
         if spec.classes:
             apart = quality_focal(crossed.logits.float(), target, beta=1.0).sum(-1)
-            positives, pictures = assignment.weight.sum(), nothing + len(sure)
-            terms["cross_class"] = Term(spec.classes * (apart * valid).sum(), positives, pictures)
-        weight = spec.boxes if guide.edges is None else spec.edges
-        if weight:
-            terms["cross_box"] = Term(weight * (sure * _box_apart(crossed, guide)).sum(), sure.sum(), nothing)
+            terms["cross_class"] = Term(spec.classes * (apart * valid).sum(), count, pictures)
+        sure = target.amax(-1) * valid
+        if guide.edges is None and spec.boxes:
+            total = spec.boxes * (sure * _boxes_apart(spec.box_loss, crossed, guide)).sum()
+            terms["cross_box"] = Term(total, count, pictures)
+        if guide.edges is not None and spec.edges:
+            total = spec.edges * (sure * _edges_apart(crossed, guide)).sum()
+            terms["cross_box"] = Term(total, sure.sum(), torch.zeros_like(pictures))
         if spec.quality and crossed.quality is not None and guide.quality is not None:
             apart = F.binary_cross_entropy_with_logits(
                 crossed.quality.float(), guide.quality.float().sigmoid(), reduction="none"
             )
-            terms["cross_quality"] = Term(spec.quality * (sure * apart).sum(), sure.sum(), nothing)
+            terms["cross_quality"] = Term(spec.quality * (learnt * apart).sum(), learnt.sum(), pictures)
         return terms
+
+    def _merit(self, student: Output, truth: GroundTruth, plan: Assignment) -> Tensor | float:
+        """What a positive counts: 1, or how central it lies in its object."""
+        if self.spec.count == "positives":
+            return 1.0
+        target, _ = truth.at(plan.index)
+        return centerness(student.priors.centers, target)
 
     def _dressed(self, student: Output, teacher: Output) -> list[tuple[Tensor, Tensor]]:
         """The student's towers with the statistics of its teacher's."""
@@ -135,9 +154,15 @@ def _in_the_clothes_of(own: Tensor, guide: Tensor, filled: Tensor) -> Tensor:
     return (own - mean) / (spread + _FLOOR) * their_spread + their_mean
 
 
-def _box_apart(crossed: Predictions, guide: Predictions) -> Float[Tensor, "B P"]:
-    """How far boxes are from the teacher's: the KL divergence of an edge, summed over bins, or 1 - GIoU."""
-    if guide.edges is None or crossed.edges is None:
-        return 1 - giou(crossed.boxes.float(), guide.boxes.float())
+def _boxes_apart(kind: Literal["giou", "iou"], crossed: Predictions, guide: Predictions) -> Float[Tensor, "B P"]:
+    """How far boxes are from the teacher's: 1 - GIoU, or -ln IoU as mmdetection has it."""
+    boxes, target = crossed.boxes.float(), guide.boxes.float()
+    return 1 - giou(boxes, target) if kind == "giou" else -iou(boxes, target).clamp(min=IOU_FLOOR).log()
+
+
+def _edges_apart(crossed: Predictions, guide: Predictions) -> Float[Tensor, "B P"]:
+    """How far distributions are from the teacher's: the KL divergence, summed over bins, the mean of four edges."""
+    assert crossed.edges is not None
+    assert guide.edges is not None
     bins = guide.edges.shape[-1]
     return bins * softened_kl(crossed.edges, guide.edges.float().softmax(-1), 1.0).mean(-1)

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_picture
+from ladle.distillers.levels import SHARP, Imitation, Level, Levels, outlined, per_picture
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import GroundTruth, Output, Term
 
@@ -22,8 +22,8 @@ class CWD:
     Args:
         weight: of a level.
         temperature: that softens the softmax over cells.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        relative: whether maps are brought to one size, :data:`~ladle.distillers.levels.SHARP`, before the softmax; by
+            default they are taken as they are, as in the release, and the softmax is as sharp as features are large.
     """
 
     features_only: ClassVar[bool] = True
@@ -31,7 +31,7 @@ class CWD:
 
     weight: float = 10.0
     temperature: float = 1.0
-    relative: bool = True
+    relative: bool = False
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
@@ -39,7 +39,7 @@ class CWD:
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid, relative=self.relative), self.compare)
+        return Imitation(Levels(student.pyramid, teacher.pyramid, relative=self.relative, unit=SHARP), self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``cwd``."""

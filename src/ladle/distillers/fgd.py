@@ -33,6 +33,8 @@ class FGD:
         attention: weight of the attentions: 5e-4; 5e-5, 8e-4.
         relation: weight of the relations: 5e-6; 5e-7, 8e-6.
         temperature: of the softmax that makes the attentions: 0.5; 0.8 for FCOS.
+        finest: how many levels are imitated, the finest ones, all by default; for detectors in two stages all but the
+            pooled one.
         share: whether a ``level`` or a ``cell`` counts the same as any other, see
             :func:`~ladle.distillers.levels.level_total`.
         relative: whether maps are measured in units of the teacher's, see
@@ -49,6 +51,7 @@ class FGD:
     attention: float = 5e-4
     relation: float = 5e-6
     temperature: float = 0.5
+    finest: int | None = None
     share: Share = "level"
     relative: bool = True
 
@@ -63,13 +66,13 @@ class FGD:
             },
             student,
             teacher,
+            most=self.finest,
         )
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
         """The distiller for two networks, with its convolutions and the networks that relate."""
-        return _FocalAndGlobal(
-            self, Levels(student.pyramid, teacher.pyramid, relative=self.relative), teacher.pyramid.channels
-        )
+        levels = Levels(student.pyramid, teacher.pyramid, most=self.finest, relative=self.relative)
+        return _FocalAndGlobal(self, levels, teacher.pyramid.channels)
 
 
 class _Attention(NamedTuple):
@@ -144,6 +147,8 @@ class _Context(nn.Module):
         super().__init__()
         narrow = max(channels // 2, 1)
         self.attend = nn.Conv2d(channels, 1, 1)
+        nn.init.kaiming_normal_(self.attend.weight, nonlinearity="relu")
+        nn.init.zeros_(self.attend.bias)  # type: ignore[arg-type]  # it has one
         self.transform = nn.Sequential(
             nn.Linear(channels, narrow), nn.LayerNorm(narrow), nn.ReLU(), nn.Linear(narrow, channels)
         )

@@ -15,41 +15,48 @@ __all__ = ["FineGrained"]
 
 @dataclass(frozen=True)
 class FineGrained:
-    """Fine-grained feature imitation (Wang et al., CVPR 2019).
+    """Fine-grained feature imitation (Wang et al., CVPR 2019; released code).
 
     Imitated is every location with a prior whose IoU with an object exceeds ``share`` of the largest that any prior has
     with it. The squared difference is summed over channels and divided by twice the number of such locations, on each
-    level by itself, then averaged over channels so that the width of the maps does not matter.
+    level by itself.
 
     Args:
         weight: of a level.
         share: of an object's largest IoU that makes a location near it.
+        rectified: whether a ReLU stands behind the convolution, as in the release, whose maps are rectified too. A
+            feature pyramid's are not: a student could not say half of what its teacher says.
         relative: whether maps are measured in units of the teacher's, see
             :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
-    A trained 1 x 1 convolution stands behind the student's maps, also where the channels agree.
+    A trained 3 x 3 convolution stands behind the student's maps, also where the channels agree.
     """
 
     features_only: ClassVar[bool] = True
     """It compares feature maps alone: the teacher need not predict at the student's priors."""
 
-    weight: float = 2.0
+    weight: float = 0.01
     share: float = 0.5
+    rectified: bool = False
     relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
-        return outlined({"fine_grained": "squared differences near objects"}, student, teacher, always=True)
+        return outlined({"fine_grained": "squared differences near objects"}, student, teacher, kernel=3, always=True)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with its convolutions."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid, always=True, relative=self.relative), self.compare)
+        levels = Levels(student.pyramid, teacher.pyramid, kernel=3, always=True, relative=self.relative)
+        return Imitation(levels, self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``fine_grained``."""
         if not self.weight:
             return {}
         near = at_locations(near_best(student.priors, truth, self.share), student.priors, student.features)
-        pictures = len(truth.labels)
-        costs = [self.weight * pictures * masked_mean(level, near[level.number]) / 2 for level in levels]
+        pictures, costs = len(truth.labels), []
+        for level in levels:
+            said = level._replace(own=level.own.relu()) if self.rectified else level
+            summed = masked_mean(said, near[level.number]) * level.own.shape[1]
+            costs.append(self.weight * pictures * summed / 2)
         return per_picture("fine_grained", costs, pictures)

@@ -18,6 +18,7 @@ __all__ = [
     "Imitation",
     "Level",
     "Levels",
+    "Pairing",
     "Share",
     "at_locations",
     "channel_spread",
@@ -36,7 +37,12 @@ UNIT = 0.3
 """The root mean square that a teacher's maps are brought to: with it the published weights of squared differences give
 losses of about the size of a detector's own, whatever the size of its features."""
 
+SHARP = 2.0
+"""The root mean square that a teacher's maps are brought to before a softmax over their cells: with it a softmax tells
+cells apart and yet looks at more than one."""
+
 Share = Literal["level", "cell"]
+Pairing = Literal["stride", "index"]
 
 
 class Level(NamedTuple):
@@ -52,15 +58,29 @@ class Level(NamedTuple):
     number: int
 
 
-def level_pairs(student: Pyramid, teacher: Pyramid) -> tuple[tuple[int, int], ...]:
-    """The levels of student and teacher that go together: the nearest in stride, a factor of two away at most."""
+def level_pairs(
+    student: Pyramid, teacher: Pyramid, by: Pairing = "stride", most: int | None = None
+) -> tuple[tuple[int, int], ...]:
+    """The levels of student and teacher that go together, a factor of two apart in stride at most; ``most`` of them.
+
+    Those of the nearest strides, or by ``index`` the finest with the finest and so on. Where the teacher lacks a level
+    for that, or one would be too far, they go by stride.
+    """
+    if by == "index":
+        both = list(zip(student.strides[:most], teacher.strides, strict=False))
+        if len(both) == len(student.strides[:most]) and all(_octaves(*pair) <= 1 for pair in both):
+            return tuple((number, number) for number in range(len(both)))
     pairs = []
     for number, stride in enumerate(student.strides):
-        octaves = [abs(math.log2(other / stride)) for other in teacher.strides]
+        octaves = [_octaves(stride, other) for other in teacher.strides]
         nearest = min(range(len(octaves)), key=octaves.__getitem__)
         if octaves[nearest] <= 1:
             pairs.append((number, nearest))
-    return tuple(pairs)
+    return tuple(pairs[:most])
+
+
+def _octaves(stride: int, other: int) -> float:
+    return abs(math.log2(other / stride))
 
 
 def outlined(
@@ -70,12 +90,13 @@ def outlined(
     kernel: int = 1,
     always: bool = False,
     most: int | None = None,
+    by: Pairing = "stride",
 ) -> Outline:
     """The outline of a distiller of feature maps: what each term does with them, on which levels, through what."""
     own, guide = student.pyramid, teacher.pyramid
-    near = level_pairs(own, guide)
+    near = level_pairs(own, guide, by)
     skips = [f"stride {stride}: the teacher has no map near it" for stride in _missing(own, near)]
-    pairs = near[:most]
+    pairs = level_pairs(own, guide, by, most)
     skips += [f"stride {own.strides[number]}: the {most} finest levels count" for number, _ in near[len(pairs) :]]
     where = ", ".join(
         f"{own.strides[a]}" if own.strides[a] == guide.strides[b] else f"{own.strides[a]} with {guide.strides[b]}"
@@ -99,9 +120,10 @@ class Levels(nn.Module):
     """Brings the student's maps to its teacher's channels by convolutions that are trained, and the grids together.
 
     Where the channels agree nothing is trained, unless ``always``; such a convolution starts as the identity, so that
-    agreement costs nothing. ``kernel`` is its width. Maps of the teacher on another grid are resampled bilinearly.
-    ``most`` takes only so many levels, the finest. With ``relative`` both maps are divided by the root mean square of
-    the teacher's and multiplied by :data:`UNIT`.
+    agreement costs nothing. ``kernel`` is its width. ``by`` says which levels meet. Where they are on different grids
+    the teacher's map is resampled bilinearly, or with ``onto="teacher"`` the student's. ``most`` takes only so many
+    levels, the finest. With ``relative`` both maps are divided by the root mean square of the teacher's and multiplied
+    by ``unit``.
     """
 
     def __init__(
@@ -112,11 +134,14 @@ class Levels(nn.Module):
         always: bool = False,
         most: int | None = None,
         relative: bool = False,
+        unit: float = UNIT,
+        by: Pairing = "stride",
+        onto: Literal["student", "teacher"] = "student",
     ) -> None:
         super().__init__()
-        self.relative = relative
-        self.strides = student.strides
-        self.pairs = level_pairs(student, teacher)[:most]
+        self.relative, self.unit, self.onto = relative, unit, onto
+        self.strides, self.guide_strides = student.strides, teacher.strides
+        self.pairs = level_pairs(student, teacher, by, most)
         if not self.pairs:
             raise ValueError(
                 f"no feature map of the teacher (strides {teacher.strides}) is near one of the student's "
@@ -131,13 +156,19 @@ class Levels(nn.Module):
         levels = []
         for (number, other), adapter in zip(self.pairs, self.adapters, strict=True):
             own: Tensor = adapter(student.features[number])
-            guide = teacher.features[other].detach().float()
-            if guide.shape[-2:] != own.shape[-2:]:
-                guide = F.interpolate(guide, own.shape[-2:], mode="bilinear", align_corners=False)
-            filled = filled_cells(own, student.sizes, self.strides[number])
-            scale = UNIT / _size(guide, filled) if self.relative else 1.0
-            levels.append(Level(own.float() * scale, guide * scale, filled, self.strides[number], number))
+            own, guide, stride = own.float(), teacher.features[other].detach().float(), self.strides[number]
+            if guide.shape[-2:] != own.shape[-2:] and self.onto == "teacher":
+                own, stride = _resampled(own, guide), self.guide_strides[other]
+            elif guide.shape[-2:] != own.shape[-2:]:
+                guide = _resampled(guide, own)
+            filled = filled_cells(own, student.sizes, stride)
+            scale = self.unit / _size(guide, filled) if self.relative else 1.0
+            levels.append(Level(own * scale, guide * scale, filled, stride, number))
         return levels
+
+
+def _resampled(maps: Float[Tensor, "B C h w"], like: Float[Tensor, "B c H W"]) -> Float[Tensor, "B C H W"]:
+    return F.interpolate(maps, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
 def _size(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:

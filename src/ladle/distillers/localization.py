@@ -17,9 +17,6 @@ from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 
 __all__ = ["LocalizationDistillation"]
 
-TUNED_CLASSES = 80
-"""The released weight of the class term is that of a mean over so many classes."""
-
 
 @dataclass(frozen=True)
 class LocalizationDistillation:
@@ -43,13 +40,14 @@ class LocalizationDistillation:
         rows: one softmax for every ``edge``, or one for the whole ``box`` (the released code for RetinaNet, whose
             weights were tuned with it).
         images: for how many pictures on a device the weights are meant. The released losses are sums that grow with the
-            batch, tuned at three pictures; here they are the mean over pictures times this number.
+            batch; here they are the mean over pictures times this number: 3 for GFL with a small backbone, 2 with a
+            ResNet-50 or larger, and for ATSS, FCOS and RetinaNet.
+        mean_of: by how many classes the divergence of classes is divided: by the detector's own number (the release,
+            for COCO's 80 and for VOC's 20 alike), or by this number.
 
     Teacher and student may have different numbers of bins: beyond the student's last one, the teacher's are summed up.
-    With ``rows="box"`` they must agree. The divergence of classes is their sum by 80, which for COCO's 80 is the
-    released mean; a mean over few classes would be many times as strong. The class loss of each level is divided by its
-    own positives on each device, as released, then summed over levels. Of one class alone a softmax says nothing: then
-    there is no such term.
+    With ``rows="box"`` they must agree. The class loss of each level is divided by its own positives on each device, as
+    released, then summed over levels. Of one class alone a softmax says nothing: then there is no such term.
     """
 
     weight: float = 0.25
@@ -63,6 +61,7 @@ class LocalizationDistillation:
     shared: bool = True
     rows: Literal["edge", "box"] = "edge"
     images: float = 3.0
+    mean_of: int | None = None
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out; raises ValueError without edges."""
@@ -95,8 +94,9 @@ class LocalizationDistillation:
             worth = self._around(student, truth, assignment, trust)
             terms["ld_ring"] = self.ring * self.images * self._edges(own, guide, worth)
         if self.classes and own.logits.shape[-1] > 1:
-            known = own.logits.shape[-1] / TUNED_CLASSES
-            terms["ld_class"] = self.classes * known * pictures * self._classes(student, guide, assignment)
+            known = own.logits.shape[-1]
+            share = known / (self.mean_of or known)
+            terms["ld_class"] = self.classes * share * pictures * self._classes(student, guide, assignment)
         return {name: Term(total, pictures, torch.zeros_like(pictures)) for name, total in terms.items()}
 
     def _around(

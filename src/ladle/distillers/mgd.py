@@ -25,6 +25,8 @@ class MGD:
     Args:
         weight: 2e-5 for one-stage detectors, 5e-7 for two-stage ones.
         erased: the share of cells: 0.65 and 0.45.
+        finest: how many levels are imitated, the finest ones, all by default; for detectors in two stages all but the
+            pooled one.
         share: whether a ``level`` or a ``cell`` counts the same as any other, see
             :func:`~ladle.distillers.levels.level_total`.
         relative: whether maps are measured in units of the teacher's, see
@@ -38,16 +40,19 @@ class MGD:
 
     weight: float = 2e-5
     erased: float = 0.65
+    finest: int | None = None
     share: Share = "level"
     relative: bool = True
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
-        return outlined({"mgd": f"what is made up of {1 - self.erased:.0%} of the cells"}, student, teacher)
+        what = f"what is made up of {1 - self.erased:.0%} of the cells"
+        return outlined({"mgd": what}, student, teacher, most=self.finest)
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
         """The distiller for two networks, with its generators."""
-        return _Masked(self, Levels(student.pyramid, teacher.pyramid, relative=self.relative), teacher.pyramid.channels)
+        levels = Levels(student.pyramid, teacher.pyramid, most=self.finest, relative=self.relative)
+        return _Masked(self, levels, teacher.pyramid.channels)
 
 
 class _Masked(nn.Module):

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ladle.distillers.levels import Imitation, Level, Levels, channel_spread, outlined, per_picture
+from ladle.distillers.levels import Imitation, Level, Levels, Pairing, channel_spread, outlined, per_picture
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import GroundTruth, Output, Term
 
@@ -26,8 +26,11 @@ class PKD:
     features are of another size, can be imitated too.
 
     Args:
-        weight: of a level: 6, or 10 for heterogeneous teachers.
+        weight: of a level: 6 of a teacher in two stages, 10 of one in one stage.
         finest: how many levels are imitated, the finest ones.
+        pairs: which levels meet: by ``index`` the finest with the finest and so on, the student's maps resampled to the
+            teacher's grids (mmrazor), where they are a factor of two apart at most; or those of the nearest ``stride``,
+            the teacher's maps resampled.
 
     Statistics are those of the pictures on one device, as in the reference code, but without their padding.
     """
@@ -37,14 +40,17 @@ class PKD:
 
     weight: float = 6.0
     finest: int = 4
+    pairs: Pairing = "index"
 
     def outline(self, student: Voice, teacher: Voice) -> Outline:
         """What is taught, and what is left out."""
-        return outlined({"pkd": "correlation of channels"}, student, teacher, most=self.finest)
+        return outlined({"pkd": "correlation of channels"}, student, teacher, most=self.finest, by=self.pairs)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""
-        return Imitation(Levels(student.pyramid, teacher.pyramid, most=self.finest), self.compare)
+        onto: Literal["student", "teacher"] = "teacher" if self.pairs == "index" else "student"
+        levels = Levels(student.pyramid, teacher.pyramid, most=self.finest, by=self.pairs, onto=onto)
+        return Imitation(levels, self.compare)
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """The term ``pkd``."""

@@ -80,16 +80,24 @@ def cells_of_objects(
 ) -> tuple[Bool[Tensor, "B g H"], Bool[Tensor, "B g W"]]:
     """The rows and the columns of a map that each object of a slice covers.
 
-    ``outward`` rounds to whole cells outward and counts both ends (FGD); else corners are rounded down, the last cell
-    is left out, and at least one is covered (DeFeat).
+    ``outward`` rounds to whole cells outward and counts both ends (FGD); else corners are rounded down and the last
+    cell is left out, and an object that then has no row or no column covers the one cell of its corner (DeFeat).
     """
     boxes = truth.boxes[:, part] / stride
+    edge = boxes.new_tensor([shape[1], shape[0]])
+    first = boxes[..., :2].floor().clamp(min=0).minimum(edge - 1)
+    if outward:
+        last = boxes[..., 2:].ceil().minimum(edge - 1)
+    else:
+        last = boxes[..., 2:].floor().minimum(edge) - 1
+        last = torch.where((last < first).any(-1, keepdim=True), first, last)
     real = truth.learnable[:, part, None]
-    lines = []
-    for axis, length in ((1, shape[0]), (0, shape[1])):
-        low, high = boxes[..., axis : axis + 1], boxes[..., axis + 2 : axis + 3]
-        low = low.floor().clamp(0, length - 1)
-        last = high.ceil().clamp(max=length - 1) if outward else (high.floor().clamp(max=length) - 1).maximum(low)
-        cell = torch.arange(length, device=boxes.device)
-        lines.append((cell >= low) & (cell <= last) & real)
-    return lines[0], lines[1]
+    rows, columns = (
+        _between(first[..., axis], last[..., axis], length) & real for axis, length in ((1, shape[0]), (0, shape[1]))
+    )
+    return rows, columns
+
+
+def _between(first: Float[Tensor, "B g"], last: Float[Tensor, "B g"], length: int) -> Bool[Tensor, "B g L"]:
+    cell = torch.arange(length, device=first.device)
+    return (cell >= first.unsqueeze(-1)) & (cell <= last.unsqueeze(-1))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ladle.engine.optimizer import SGD, AdamW, OptimizerSpec
 from ladle.engine.schedule import Cosine, OneCycle, Schedule, Step
-from ladle.engine.settings import Settings
+from ladle.engine.settings import Balance, Settings
 
 if TYPE_CHECKING:
     from ladle.engine.loop import Evaluate, Result, fit
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = [
     "SGD",
     "AdamW",
+    "Balance",
     "Cosine",
     "Evaluate",
     "Loader",

@@ -50,7 +50,7 @@ class Checkpoint:
     """All that a run needs to go on as if it had never stopped; tensors, numbers and strings only.
 
     ``objective`` is the state of the student and of whatever else is trained; a frozen teacher is not in it. ``random``
-    has one state per rank.
+    has one state per rank. ``balancer`` is None where gradients are added.
     """
 
     standing: Standing
@@ -59,6 +59,7 @@ class Checkpoint:
     optimizer: dict[str, Any]
     ema: dict[str, Any] | None
     random: list[dict[str, Any]]
+    balancer: dict[str, Any] | None = None
 
 
 _PARTS: dict[str, type | tuple[type, ...]] = {
@@ -68,6 +69,7 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
     "optimizer": dict,
     "ema": (dict, type(None)),
     "random": list,
+    "balancer": (dict, type(None)),
 }
 
 

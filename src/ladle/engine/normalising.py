@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.types import Term
 
-__all__ = ["normalise"]
+__all__ = ["normalise", "normalise_apart"]
 
 
 def normalise(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
@@ -21,6 +21,24 @@ def normalise(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, 
     of global_total / max(global_count, global_floor); the values are global and detached. Where the denominator is 0
     so is the term. Costs one all-reduce and no host synchronisation.
     """
+    parts, values = _parts(terms, fabric)
+    return parts.sum() * fabric.world_size, values
+
+
+def normalise_apart(
+    terms: Mapping[str, Term], given: Collection[str], fabric: Fabric
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+    """The same in two losses: that of all other terms and that of the ``given`` ones; there must be some of both."""
+    parts, values = _parts(terms, fabric)
+    own, theirs = (
+        torch.stack([part for name, part in zip(terms, parts.unbind(), strict=True) if (name in given) == said]).sum()
+        for said in (False, True)
+    )
+    return own * fabric.world_size, theirs * fabric.world_size, values
+
+
+def _parts(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, " n"], dict[str, Float[Tensor, ""]]]:
+    """Each term's share on this rank, to be differentiated, and its value over all ranks."""
     totals = torch.stack([term.total.float() for term in terms.values()])
     counts = torch.stack([term.count.float() for term in terms.values()])
     floors = torch.stack([term.floor.float() for term in terms.values()])
@@ -29,4 +47,4 @@ def normalise(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, 
     # A factor, not a division inside where(): the gradient of x / 0 would be NaN even where it is masked.
     share = torch.where(denominator > 0, 1 / denominator, 0)
     values = (summed[0] * share).unbind()
-    return (totals * share).sum() * fabric.world_size, dict(zip(terms, values, strict=True))
+    return totals * share, dict(zip(terms, values, strict=True))

@@ -15,6 +15,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.wrappers import _FabricModule
 from torch import nn
 
+from ladle.engine.balance import Balancer
 from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
 from ladle.engine.ema import Ema
 from ladle.engine.log import write_results
@@ -64,6 +65,7 @@ class Run:
     objective: nn.Module
     module: _FabricModule
     optimizer: torch.optim.Optimizer
+    balancer: Balancer | None
     ema: dict[str, Ema] | None
     settings: Settings
     steps_per_epoch: int
@@ -116,6 +118,7 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
         objective=objective,
         module=module,
         optimizer=settings.optimizer.build(objective),
+        balancer=_balancer(objective, settings),
         ema=averages,
         settings=settings,
         steps_per_epoch=ceil(len(loader) / settings.accumulate),
@@ -123,6 +126,12 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
         silence=Silence(fabric),
         folder=folder,
     )
+
+
+def _balancer(objective: nn.Module, settings: Settings) -> Balancer | None:
+    if settings.balance == "none":
+        return None
+    return Balancer(objective, settings.optimizer, settings.balance, settings.balance_share)
 
 
 def save(run: Run, standing: Standing, better: Collection[str], save_student: SaveStudent) -> None:
@@ -139,6 +148,7 @@ def save(run: Run, standing: Standing, better: Collection[str], save_student: Sa
             optimizer=run.optimizer.state_dict(),
             ema={name: average.state_dict() for name, average in run.ema.items()} if run.ema else None,
             random=states,
+            balancer=run.balancer.state_dict() if run.balancer is not None else None,
         )
         save_checkpoint(checkpoint, run.folder / RESUME)
         _save_the_rest(run, standing, better, save_student)
@@ -157,6 +167,8 @@ def take_up(run: Run, save_student: SaveStudent) -> Standing:
     try:
         restore(run.objective, checkpoint.objective)
         restore_optimizer(run.optimizer, checkpoint.optimizer)
+        if run.balancer is not None:
+            run.balancer.load_state_dict(checkpoint.balancer or {})
         for name, average in (run.ema or {}).items():
             average.load_state_dict((checkpoint.ema or {})[name])
         if run.fabric.global_rank < len(checkpoint.random):
@@ -204,6 +216,8 @@ def _check(run: Run, checkpoint: Checkpoint, path: Path) -> None:
             f"{path}: expected a run {'with' if run.ema else 'without'} a running average, found one "
             f"{'without' if run.ema else 'with'}; resume with the --ema it was started with"
         )
+    if (checkpoint.balancer is None) != (run.balancer is None):
+        raise UserError(f"{path}: this run was started with another --balance; resume with that")
     counted = standing.epoch == len(standing.rows) >= 1 and standing.step == standing.epoch * steps
     judged = standing.best_ap.keys() == standing.best_epoch.keys() <= run.students.keys()
     if not counted or not judged or any(not 1 <= epoch <= standing.epoch for epoch in standing.best_epoch.values()):

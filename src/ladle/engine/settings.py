@@ -9,7 +9,10 @@ from ladle.engine.optimizer import SGD, OptimizerSpec
 from ladle.engine.schedule import Schedule, Step
 from ladle.limits import Range, verify
 
-__all__ = ["Settings"]
+__all__ = ["Balance", "Settings"]
+
+Balance = Literal["none", "moments", "norm"]
+"""How the gradients of distillers meet those of detection: added, or as ``engine/balance.py`` says."""
 
 _Count = Annotated[int, Range(1, 1_000_000_000)]
 
@@ -22,8 +25,9 @@ class Settings:
     normalised by its own counts and their gradients are averaged. ``ema`` is the decay of a running average of the
     student, ramped over ``ema_tau`` steps; where it is on, the average is what is evaluated and saved. ``patience``
     stops the run after so many epochs without a better AP. ``eval_every`` counts epochs (the last is always
-    evaluated), ``log_every`` optimizer steps. ``seed`` is for what is random during training (rank r uses
-    seed + r); the initial weights and the loader's order are the caller's.
+    evaluated), ``log_every`` optimizer steps. ``seed`` is for what is random during training (rank r uses seed + r);
+    the initial weights and the loader's order are the caller's. ``balance`` and ``balance_share`` say whose gradients
+    move the layers that detection and distillers share.
     """
 
     epochs: _Count = 12
@@ -39,6 +43,8 @@ class Settings:
     log_every: _Count = 50
     seed: Annotated[int, Range(0, 2**63 - 1)] = 0
     quiet: bool = False
+    balance: Balance = "none"
+    balance_share: Annotated[float, Range(0, above=True)] = 1.0
 
     def __post_init__(self) -> None:
         """Raise :class:`UserError` for values out of their limits."""

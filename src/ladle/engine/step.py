@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ladle.engine.checkpoint import Standing
 from ladle.engine.meter import Meter
-from ladle.engine.normalising import normalise
+from ladle.engine.normalising import normalise, normalise_apart
 from ladle.engine.run import Loader, Run
 from ladle.types import Batch
 
@@ -28,17 +28,20 @@ def windows(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
 def take_step(run: Run, standing: Standing, window: Sequence[Batch], meter: Meter) -> None:
     """Learn from a window of batches with one step of the optimizer, and count it in ``standing``."""
     standing.step += 1
-    _tell_the_time(run.objective, standing.step / run.steps_per_epoch)
+    _tell_the_time(run.objective, standing.step / run.steps_per_epoch, standing.step)
     for number, batch in enumerate(window, start=1):
         _backward(run, standing, batch, len(window), last=number == len(window), meter=meter)
-    norm = _gradient_norm(run)
-    run.watch.note(standing.epoch, standing.step, sum((b.ids for b in window), ()), {"gradient_norm": norm})
-    meter.add({"gradient_norm": norm})
+    norms = run.balancer.settle(run.fabric, run.settings.clip) if run.balancer is not None else {}
+    norms = {"gradient_norm": _gradient_norm(run)} | norms
+    run.watch.note(standing.epoch, standing.step, sum((b.ids for b in window), ()), norms)
+    meter.add(norms)
     factor = run.settings.schedule.factor(standing.step - 1, run.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     run.optimizer.step()
     run.optimizer.zero_grad()
+    if run.balancer is not None:
+        run.balancer.step(factor)
     for name, average in (run.ema or {}).items():
         average.update(run.students[name])
 
@@ -51,23 +54,30 @@ def learning_rate(run: Run) -> float:
 def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool, meter: Meter) -> None:
     fabric, ids = run.fabric, batch.ids
     batch = batch.to(fabric.device, non_blocking=True)
-    with fabric.no_backward_sync(run.module, enabled=not last):
+    # A balancer averages over ranks by itself: there are two gradients of one forward pass.
+    with fabric.no_backward_sync(run.module, enabled=not last or run.balancer is not None):
         # Fabric's own precision plugin cannot walk a frozen dataclass, which a batch is.
         with torch.autocast(fabric.device.type, torch.bfloat16, enabled=run.settings.precision == "bf16"):
             terms = run.module(batch)
-        loss, losses = normalise(terms, fabric)
+        given: frozenset[str] = getattr(run.objective, "given", frozenset())
+        if run.balancer is not None and terms.keys() & given and terms.keys() - given:
+            loss, distilled, losses = normalise_apart(terms, given, fabric)
+        else:
+            (loss, losses), distilled = normalise(terms, fabric), None
         run.watch.note(standing.epoch, standing.step, ids, losses)
-        run.silence.note(losses, getattr(run.objective, "given", ()), batch.truth)
-        fabric.backward(loss / share)
+        run.silence.note(losses, given, batch.truth)
+        fabric.backward(loss / share, retain_graph=distilled is not None)
+        if run.balancer is not None and distilled is not None:
+            run.balancer.collect(distilled / share)
     total = {"loss": torch.stack(list(losses.values())).sum()}
     meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | _monitor(run.objective))
 
 
-def _tell_the_time(objective: nn.Module, epoch: float) -> None:
-    """Some of what an objective teaches comes and goes; the epoch counts the step about to be taken as done."""
+def _tell_the_time(objective: nn.Module, epoch: float, step: int) -> None:
+    """Some of what an objective teaches comes and goes; the step about to be taken counts as done."""
     at = getattr(objective, "at", None)
     if at is not None:
-        at(epoch)
+        at(epoch, step)
 
 
 def _monitor(objective: nn.Module) -> dict[str, Float[Tensor, ""]]:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ladle.assigners import EvidenceAssigner, Surer, Verdict
 from ladle.objectives.lesson import Lesson
 from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import Teaching, Teachings, joined
+from ladle.objectives.teaching import Teaching, Teachings, joined, named
 from ladle.types import Assignment, Batch, Output, Term
 
 __all__ = ["CoLearning"]
@@ -72,13 +72,13 @@ class CoLearning(nn.Module):
                 own, other, lesson = pair[number], pair[1 - number], lessons[number]
                 mine = lesson.criterion(own, batch.truth, plan) if lesson.criterion is not None else {}
                 mine = joined(mine, next(teachings)(own, other.detach(), batch.truth, plan))
-                terms = joined(terms, {f"{name}/{term}": value for term, value in mine.items()})
+                terms = joined(terms, named(name, mine))
             self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _won(verdict)
         return self.teachings.kept_in_graph(terms)
 
-    def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: some distillers come and go."""
-        self.teachings.at(epoch)
+    def at(self, epoch: float, step: int) -> None:
+        """Say how many epochs, or a fraction, and how many steps are done: some distillers come and go."""
+        self.teachings.at(epoch, step)
 
     @property
     def given(self) -> frozenset[str]:

@@ -30,18 +30,21 @@ class Timed:
         weight: of all its terms together, on top of their own.
         warmup: epochs over which the weight rises from 0.
         until: the epoch after which it ends; never by default. A teacher that nobody asks any more is not run.
+        steps: optimizer steps over which the weight rises from 0, on top of the ``warmup``.
     """
 
     distil: Distiller | DistillerSpec
     weight: float = 1.0
     warmup: float = 0.0
     until: float | None = None
+    steps: int = 0
 
-    def strength(self, epoch: float) -> float:
-        """The weight once ``epoch`` epochs are done, a fraction within an epoch."""
+    def strength(self, epoch: float, step: int) -> float:
+        """The weight once ``epoch`` epochs, a fraction within an epoch, and ``step`` steps are done."""
         if self.until is not None and epoch > self.until:
             return 0.0
-        return self.weight * min(1.0, epoch / self.warmup if self.warmup else 1.0)
+        risen = min(1.0, epoch / self.warmup if self.warmup else 1.0)
+        return self.weight * risen * min(1.0, step / self.steps if self.steps else 1.0)
 
 
 @dataclass(frozen=True)
@@ -69,5 +72,7 @@ def is_over(until: float | None, epoch: float | None) -> bool:
     if until is None:
         return False
     if epoch is None:
-        raise ValueError("the teacher stops judging at some time: tell the objective the time, objective.at(epoch)")
+        raise ValueError(
+            "the teacher stops judging at some time: tell the objective the time, objective.at(epoch, step)"
+        )
     return epoch > until

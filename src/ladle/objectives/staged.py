@@ -7,16 +7,20 @@ from dataclasses import replace
 from typing import Any, Literal, cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ladle.assigners import Assigner, thinned
 from ladle.objectives.lesson import Lesson, is_over
 from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import Teaching, Teachings, joined
+from ladle.objectives.teaching import Teaching, Teachings, joined, named
 from ladle.teachers import FrozenDetector
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
 __all__ = ["Staged", "stage_names"]
+
+_CERTAIN = 30.0
+"""The logit of what is known: its probability is 1 in float32."""
 
 
 class Staged(nn.Module):
@@ -72,15 +76,15 @@ class Staged(nn.Module):
             found = lesson.criterion(own, truth, plan) if lesson.criterion is not None else {}
             guide = self._guide(number, seen, own) if teaching.active and seen is not None else own
             found = joined(found, teaching(own, guide, truth, plan))
-            terms |= {f"{name}/{term}": value for term, value in found.items()}
+            terms = joined(terms, named(name, found))
             self.monitor[f"{name}/positives_per_object"] = positives_per_object(plan, truth)
             previous = own.detach()
         return self.teachings.kept_in_graph(terms)
 
-    def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: judges and distillers come and go."""
+    def at(self, epoch: float, step: int) -> None:
+        """Say how many epochs, or a fraction, and how many steps are done: judges and distillers come and go."""
         self.epoch = epoch
-        self.teachings.at(epoch)
+        self.teachings.at(epoch, step)
 
     @property
     def given(self) -> frozenset[str]:
@@ -117,9 +121,10 @@ class Staged(nn.Module):
         if judged:
             assert seen is not None
             said = self._guide(number, seen, own).predictions
+        said = _independent(said)
         if stage.samples_first:
-            said = _with_given(said, priors)
-        plan = rule(_independent(said), priors, truth)
+            said = _with_given(said, priors, truth)
+        plan = rule(said, priors, truth)
         if lesson.sample is not None:
             plan = lesson.sample(plan, self.generator)
         if stage.samples_first:
@@ -156,9 +161,13 @@ def _of_one_class(truth: GroundTruth) -> GroundTruth:
     return replace(truth, labels=torch.zeros_like(truth.labels))
 
 
-def _with_given(said: Predictions, priors: Priors) -> Predictions:
-    """The same, but ground truth among the proposals is what it is, whatever anybody says of it."""
-    return replace(said, boxes=torch.where(priors.given.view(1, -1, 1), priors.boxes, said.boxes))
+def _with_given(said: Predictions, priors: Priors, truth: GroundTruth) -> Predictions:
+    """The same, but ground truth among the proposals is what it is, whatever anybody says of its box and its class."""
+    boxes = torch.where(priors.given.view(1, -1, 1), priors.boxes, said.boxes)
+    known = F.one_hot(truth.labels.clamp(min=0), said.logits.shape[-1]).to(said.logits) * (2 * _CERTAIN) - _CERTAIN
+    logits = said.logits.clone()
+    logits[:, priors.given] = known
+    return replace(said, boxes=boxes, logits=logits)
 
 
 def _independent(said: Predictions) -> Predictions:

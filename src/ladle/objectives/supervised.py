@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ladle.objectives.lesson import Lesson, is_over
-from ladle.objectives.teaching import Teaching, Teachings, joined
+from ladle.objectives.teaching import Teaching, Teachings, joined, named
 from ladle.teachers import Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Term
 
@@ -25,6 +25,9 @@ class Supervised(nn.Module):
 
     The teacher is no part of this module: it is absent from parameters, state dict and data-parallel wrappers. What
     distillers train of their own is a part of it, and none of the student.
+
+    The losses of a student in one stage are called ``class``, ``box`` and so on. Those of several stages never share a
+    name: they are called ``stage_1/class``, ``stage_2/class`` and so on.
     """
 
     def __init__(
@@ -49,7 +52,8 @@ class Supervised(nn.Module):
         self.judge = judge
         self.judge_until = judge_until
         self.epoch: float | None = None
-        self.teachings = Teachings(Teaching(lesson, student, teacher) for lesson in lessons)
+        every = (Teaching(lesson, student, teacher) for lesson in lessons)
+        self.teachings = Teachings(every, _names(len(self.lessons)))
         self.monitor: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Term]:
@@ -59,20 +63,19 @@ class Supervised(nn.Module):
         over = is_over(self.judge_until, self.epoch)
         judges = teacher if self.judge == "teacher" and not over else student
         terms: dict[str, Term] = {}
-        for lesson, teaching, own, judge, guide in zip(
-            self.lessons, self.teachings, student, judges, teacher, strict=True
-        ):
+        parts = zip(self.teachings.names, self.lessons, self.teachings, student, judges, teacher, strict=True)
+        for name, lesson, teaching, own, judge, guide in parts:
             assignment = lesson.rule(over)(judge.predictions, own.priors, batch.truth)
-            if lesson.criterion is not None:
-                terms |= lesson.criterion(own, batch.truth, assignment)
-            terms = joined(terms, teaching(own, guide, batch.truth, assignment))
-            self.monitor = {"positives_per_object": positives_per_object(assignment, batch.truth)}
+            found = lesson.criterion(own, batch.truth, assignment) if lesson.criterion is not None else {}
+            found = joined(found, teaching(own, guide, batch.truth, assignment))
+            terms = joined(terms, named(name, found))
+            self.monitor |= named(name, {"positives_per_object": positives_per_object(assignment, batch.truth)})
         return self.teachings.kept_in_graph(terms)
 
-    def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: judges and distillers come and go."""
+    def at(self, epoch: float, step: int) -> None:
+        """Say how many epochs, or a fraction, and how many steps are done: judges and distillers come and go."""
         self.epoch = epoch
-        self.teachings.at(epoch)
+        self.teachings.at(epoch, step)
 
     @property
     def given(self) -> frozenset[str]:
@@ -91,6 +94,11 @@ class Supervised(nn.Module):
         """How deep in its towers a network must show itself: nothing, where nobody asks, as most networks cannot."""
         depths = [teaching.inside for teaching in self.teachings if teaching.inside is not None]
         return {"inside": depths[-1][network]} if depths else {}
+
+
+def _names(stages: int) -> tuple[str, ...]:
+    """What the losses of each stage begin with: nothing where there is one stage."""
+    return ("",) if stages == 1 else tuple(f"stage_{number}" for number in range(1, stages + 1))
 
 
 @torch.no_grad()

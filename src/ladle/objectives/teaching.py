@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from typing import cast
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -13,14 +13,16 @@ from ladle.objectives.lesson import Lesson, Timed
 from ladle.teachers import Teacher
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Teaching", "Teachings", "joined"]
+__all__ = ["Teaching", "Teachings", "joined", "named"]
+
+Value = TypeVar("Value")
 
 
 class Teaching(nn.Module):
     """All distillers of one lesson; what of them is trained is a part of this module.
 
     ``inside`` is how deep in their towers the student and the teacher must show themselves, None where nobody asks.
-    ``epoch`` is how many epochs are done, a fraction within an epoch; None if nobody has said.
+    ``time`` is how many epochs, a fraction within an epoch, and how many steps are done; None if nobody has said.
     """
 
     def __init__(self, lesson: Lesson, student: nn.Module, teacher: Teacher | None) -> None:
@@ -29,7 +31,7 @@ class Teaching(nn.Module):
         self.distillers = [_built(one.distil, student, teacher) for one in self.when]
         self.trained = nn.ModuleList(one for one in self.distillers if isinstance(one, nn.Module))
         self.inside = _depth(self.distillers)
-        self.epoch: float | None = None
+        self.time: tuple[float, int] | None = None
         self.given: frozenset[str] = frozenset()
 
     @property
@@ -54,10 +56,12 @@ class Teaching(nn.Module):
         return torch.stack([0.0 * parameter.sum() for parameter in self.trained.parameters()]).sum()
 
     def _strength(self, one: Timed) -> float:
-        if self.epoch is not None:
-            return one.strength(self.epoch)
-        if one.warmup or one.until is not None:
-            raise ValueError("a distiller has a warm-up or an end: tell the objective the time, objective.at(epoch)")
+        if self.time is not None:
+            return one.strength(*self.time)
+        if one.warmup or one.steps or one.until is not None:
+            raise ValueError(
+                "a distiller has a warm-up or an end: tell the objective the time, objective.at(epoch, step)"
+            )
         return one.weight
 
 
@@ -76,10 +80,10 @@ class Teachings(nn.ModuleList):
     def __iter__(self) -> Iterator[Teaching]:
         return (cast("Teaching", teaching) for teaching in super().__iter__())
 
-    def at(self, epoch: float) -> None:
-        """Say how many epochs are done, a fraction within an epoch: distillers come and go."""
+    def at(self, epoch: float, step: int) -> None:
+        """Say how many epochs, a fraction within an epoch, and how many steps are done: distillers come and go."""
         for teaching in self:
-            teaching.epoch = epoch
+            teaching.time = (epoch, step)
 
     @property
     def active(self) -> bool:
@@ -90,7 +94,7 @@ class Teachings(nn.ModuleList):
     def given(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
         every = zip(self.names, self, strict=True)
-        return frozenset(f"{name}/{term}".lstrip("/") for name, teaching in every for term in teaching.given)
+        return frozenset(term for name, teaching in every for term in named(name, dict.fromkeys(teaching.given)))
 
     def kept_in_graph(self, terms: dict[str, Term]) -> dict[str, Term]:
         """The same terms, with a gradient of 0 for all that distillers train but did not use."""
@@ -99,6 +103,11 @@ class Teachings(nn.ModuleList):
             return terms
         name, term = next(iter(terms.items()))
         return terms | {name: term._replace(total=term.total + torch.stack(parts).sum())}
+
+
+def named(stage: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """The same values under names that begin with that of a stage; where it has none, as they are."""
+    return {f"{stage}/{name}" if stage else name: value for name, value in values.items()}
 
 
 def joined(terms: dict[str, Term], more: dict[str, Term]) -> dict[str, Term]:

@@ -17,6 +17,7 @@ from ladle.recipes.locks import LOCK, lock, share, unlock, unshare
 __all__ = [
     "CONFIG",
     "CONTENTS",
+    "FIRST_WEIGHTS",
     "TEACHER",
     "begun",
     "check_name",
@@ -27,8 +28,9 @@ __all__ = [
 ]
 
 CONFIG = "config.yaml"
-"""The file that makes a folder that of a run; it is written after the other two."""
+"""The file that makes a folder that of a run; it is written after the others."""
 TEACHER = "teacher.json"
+FIRST_WEIGHTS = "first_weights.json"
 CONTENTS = "data.json"
 _TRIES = 100
 _BYTES = 200
@@ -172,5 +174,5 @@ def _claim(folder: Path) -> BinaryIO | None:
 def _is_free(folder: Path) -> bool:
     """Whether nothing is in ``folder`` but what is written before a run begins."""
     return folder.is_dir() and all(
-        path.name in (LOCK, TEACHER, CONTENTS) or is_partial(path) for path in folder.iterdir()
+        path.name in (LOCK, TEACHER, FIRST_WEIGHTS, CONTENTS) or is_partial(path) for path in folder.iterdir()
     )

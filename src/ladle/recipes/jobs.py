@@ -12,11 +12,12 @@ from typing import Annotated, Any, Literal
 
 import yaml
 
+from ladle.engine import Balance, Settings
 from ladle.errors import UserError
 from ladle.files import read_regular, write_atomically
 from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
-from ladle.recipes.folders import CONFIG, CONTENTS, TEACHER
+from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
@@ -24,9 +25,12 @@ __all__ = ["ASSISTANTS", "Job", "Verb", "file_hash"]
 
 ASSISTANTS = "assistants"
 """The folder of a run in which its teacher's assistants have theirs."""
-_PATHS = ("data", "teacher", "backbone_weights")
+_PATHS = ("data", "teacher", "first_weights", "backbone_weights")
 """The flags that are kept as absolute paths, so that a run can be resumed from elsewhere."""
-_MAY_CHANGE = ("epochs", "patience", "device", "workers", "cache", "log_every", "quiet", "data", "teacher")
+_MAY_CHANGE = (
+    *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet"),
+    *("data", "teacher", "first_weights"),
+)
 """The flags that a resumed run may be given anew."""
 _MOST = 2**20
 """The bytes that a file of flags or of origins may have."""
@@ -49,9 +53,11 @@ _OWN: dict[Verb, tuple[str, ...]] = {
         "keep_count",
         "class_power",
         "judge_until",
+        "balance",
+        "balance_share",
         "allow_weak_teacher",
     ),
-    "colearn": ("second", "assigner", "surer", "method", "weight", "warm", "until"),
+    "colearn": ("second", "first_weights", "assigner", "surer", "method", "weight", "warm", "until"),
 }
 """The other flags of each verb, which are fields of a job."""
 
@@ -63,6 +69,14 @@ class _Teacher:
     file: str
     sha256: Annotated[str, Length(64, 64)]
     assistant: Annotated[str, Length(64, 64)] | None = None
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """first_weights.json."""
+
+    file: str
+    sha256: Annotated[str, Length(64, 64)]
 
 
 @dataclass(frozen=True)
@@ -78,8 +92,9 @@ class Job:
     """Everything that decides how a run goes.
 
     In its folder ``config.yaml`` holds the flags, so that ``--config`` can start another run like it, ``teacher.json``
-    says which teacher that was, by its path and its SHA-256, and ``data.json`` what the training and the validation
-    images were. ``taught_by`` is the last of its teacher's assistants, once it is there.
+    says which teacher that was, by its path and its SHA-256, ``first_weights.json`` the same of the detector that the
+    first of two students started as, and ``data.json`` what the training and the validation images were. ``taught_by``
+    is the last of its teacher's assistants, once it is there.
     """
 
     verb: Verb
@@ -96,10 +111,14 @@ class Job:
     warm: str | None = None
     until: str | None = None
     keep_count: bool = True
-    class_power: float = 0.0
+    class_power: float | None = None
     judge_until: float | None = None
+    balance: Balance = "none"
+    balance_share: float = 1.0
     allow_weak_teacher: bool = False
     second: str | None = None
+    first_weights: str | None = None
+    first_weights_sha256: str | None = None
     surer: Literal["spread", "fisher"] = "spread"
     taught_by: str | None = None
     assistant_sha256: str | None = None
@@ -109,6 +128,15 @@ class Job:
     def teacher_file(self) -> str | None:
         """The weights that teach this run: an assistant's, or the teacher's own."""
         return self.taught_by or self.teacher
+
+    def settings(self) -> Settings:
+        """What the training loop is told."""
+        return replace(self.run.settings(), balance=self.balance, balance_share=self.balance_share)
+
+    @property
+    def starts_from(self) -> str | None:
+        """The first weights, while the run has none of its own to go on from."""
+        return None if (Path(self.folder) / "resume.pt").exists() else self.first_weights
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -149,15 +177,16 @@ class Job:
                     )
         return replace(self, contents=(train, val))
 
-    def check_teacher(self) -> None:
-        """Raise :class:`UserError` unless the teacher is the file it was when the run began."""
-        if self.teacher is None:
-            return
-        found = "not the file this run began with" if Path(self.teacher).is_file() else "not there any more"
-        if not Path(self.teacher).is_file() or file_hash(Path(self.teacher)) != self.teacher_sha256:
-            raise UserError(
-                f"--resume {self.folder}: the teacher {self.teacher} is {found}; give its place with --teacher"
-            )
+    def check_origins(self) -> None:
+        """Raise :class:`UserError` unless the teacher and the first weights are the files that the run began with."""
+        for file, sha256, flag in (
+            (self.teacher, self.teacher_sha256, "teacher"),
+            (self.starts_from, self.first_weights_sha256, "first-weights"),
+        ):
+            if file is not None and not (Path(file).is_file() and file_hash(Path(file), flag) == sha256):
+                found = "not the file this run began with" if Path(file).is_file() else "not there any more"
+                what = flag.replace("-", " ")
+                raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its place with --{flag}")
 
     def with_assistant(self) -> Job:
         """The job with the SHA-256 of the assistant that teaches it; raises :class:`UserError` where it is another."""
@@ -175,6 +204,9 @@ class Job:
             whose = {"file": _located(self.flags)["teacher"], "sha256": self.teacher_sha256}
             whose |= {"assistant": self.assistant_sha256} if self.assistant_sha256 else {}
             _write(folder / TEACHER, json.dumps(whose, ensure_ascii=False))
+        if self.first_weights is not None:
+            first = {"file": _located(self.flags)["first_weights"], "sha256": self.first_weights_sha256}
+            _write(folder / FIRST_WEIGHTS, json.dumps(first, ensure_ascii=False))
         if self.contents is not None:
             train, val = map(asdict, self.contents)
             _write(folder / CONTENTS, json.dumps({"train": train, "val": val}, ensure_ascii=False))
@@ -207,6 +239,10 @@ class Job:
         if self.verb == "distill":
             teacher = read_record(_Teacher, parse_json(read_regular(file, _MOST), str(file)), str(file), _MEND)
             job = replace(job, teacher_sha256=teacher.sha256, assistant_sha256=teacher.assistant)
+        file = folder / FIRST_WEIGHTS
+        if self.first_weights is not None:
+            first = read_record(_Weights, parse_json(read_regular(file, _MOST), str(file)), str(file), _MEND)
+            job = replace(job, first_weights_sha256=first.sha256)
         file = folder / CONTENTS
         if file.exists():
             mend = f"{_MEND}, or remove it and make sure yourself that the data are the same"
@@ -215,10 +251,15 @@ class Job:
         return job
 
 
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file."""
+def _record(file: Path, weights: str | None, sha256: str | None) -> None:
+    """Which weights those were: a run does not keep a copy."""
+    file.write_text(json.dumps({"file": weights, "sha256": sha256}, ensure_ascii=False), encoding="utf-8")
+
+
+def file_hash(file: Path, flag: str = "teacher") -> str:
+    """SHA-256 of the file that was given by a flag."""
     if not file.is_file():
-        raise UserError(f"--teacher {file}: there is no such file; expected weights saved by ladle (.safetensors)")
+        raise UserError(f"--{flag} {file}: there is no such file; expected weights saved by ladle (.safetensors)")
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

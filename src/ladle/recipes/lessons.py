@@ -74,7 +74,7 @@ _POINTS = ("FCOS", "PseudoIoU")
 def lesson_of(family: str, assigner: str | None = None, edges: bool = False) -> Lesson:
     """The published lesson of a family, or the same losses under another assigner.
 
-    With ``edges``, for a head that says its boxes as distributions, the distributions are taught too.
+    With ``edges`` the losses are those for a head that says its boxes as distributions.
 
     AutoAssign weighs bags of priors and brings its own losses, in which the quality branch is an implicit objectness.
     Under another assigner a detector of that family learns classes, boxes and IoU as OTA's does.
@@ -91,7 +91,7 @@ def lesson_of(family: str, assigner: str | None = None, edges: bool = False) -> 
     if name == "AutoAssign":
         return Lesson(rule, BagCriterion())
     criterion = CRITERIA.get(family, CRITERIA["ota"])
-    return Lesson(rule, with_edges(criterion) if edges else criterion)
+    return Lesson(rule, with_edges(family, criterion) if edges else criterion)
 
 
 def lessons_of(student: DetectorSpec, assigner: str | None = None) -> tuple[Lesson, ...]:
@@ -129,13 +129,18 @@ def _spelled(assigner: str) -> str:
     raise UserError(f"--assigner {assigner}: no assigner is called that; {hint}")
 
 
-def judged_by_teacher(rule: Assigner, keep_count: bool = True, class_power: float = 0.0) -> Assigner:
+def judged_by_teacher(
+    rule: Assigner, keep_count: bool = True, class_power: float = 0.0, spare: bool = False
+) -> Assigner:
     """The form of an assigner in which a teacher's predictions decide.
 
     Most look at predictions anyway. To rules of overlap the teacher's boxes stand in for the priors, with each object's
     number of positives kept: refined boxes overlap far better than priors, and fixed thresholds would take them all.
-    FCOS keeps it always. ``class_power`` has the teacher's score for the object's class count too.
+    FCOS keeps it always. ``class_power`` has the teacher's score for the object's class count too. ``spare``, of MaxIoU
+    alone, ignores what the teacher turns down of the rule's own positives.
     """
+    if isinstance(rule, MaxIoU):
+        rule = replace(rule, spare=spare)
     if isinstance(rule, MaxIoU | ATSS | PseudoIoU):
         return replace(rule, boxes="predictions", keep_count=keep_count, class_power=class_power)
     if isinstance(rule, FCOS):

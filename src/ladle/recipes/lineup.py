@@ -9,7 +9,7 @@ from typing import NamedTuple
 from torch import nn
 
 from ladle.assigners import EvidenceAssigner, Surer
-from ladle.detectors import Detector, DetectorSpec, detector_spec, read_spec
+from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, read_spec, state_in_order
 from ladle.errors import UserError
 from ladle.objectives import CoLearning, Staged, Supervised
 from ladle.recipes.jobs import Job
@@ -46,7 +46,20 @@ def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -
     times = times_of(job.method, job.weight, job.warm, job.until)
     judging = Judging(job.keep_count, job.class_power, job.judge_until)
     plan = plan_of(job.method, student, teacher, job.assigner, times, judging)
+    _heed_balance(job, plan)
     return Lineup({"student": student}, {"student": plan})
+
+
+def _heed_balance(job: Job, plan: Plan) -> None:
+    """Refuse a balance of what is not distilled, or without losses of detection, and a share without a balance."""
+    job.settings()
+    if job.balance == "none":
+        if job.balance_share != 1.0:
+            raise UserError(f"--balance-share {job.balance_share}: there is no balance to share in; add --balance")
+        return
+    lacking = "distilled" if not plan.teaches else "learnt from ground truth" if plan.lesson.criterion is None else ""
+    if lacking:
+        raise UserError(f"--balance {job.balance}: by --method {job.method} nothing is {lacking}; leave it out")
 
 
 def links_of(job: Job) -> list[str]:
@@ -76,6 +89,7 @@ def build_objective(job: Job, lineup: Lineup, networks: dict[str, Detector]) -> 
     """What is trained: one student, alone or with a teacher, or two together."""
     if job.verb == "colearn":
         first, second = networks.values()
+        _start(job, first)
         lessons = [(lineup.plans["first"].lesson, lineup.plans["second"].lesson)]
         return CoLearning(first, second, lessons, Surer(job.surer))
     (student,), (plan,) = networks.values(), lineup.plans.values()
@@ -98,6 +112,7 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
             f"{staged[0]} works in stages, but whoever is surer can only be told of one; take two detectors of one "
             "stage, such as paa-r18 and paa-r50"
         )
+    _check_start(job, first)
     found = differences(first, second)
     if found:
         said = "; ".join(found).replace("the teacher", second.name).replace("the student", first.name)
@@ -121,6 +136,45 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
                 "behind an assignment, which PAA alone shows: take --assigner PAA"
             )
     return Lineup({"first": first, "second": second}, plans)
+
+
+def _check_start(job: Job, first: DetectorSpec) -> None:
+    """Refuse first weights of another detector, or of other classes, than the first of two students."""
+    if job.starts_from is None:
+        return
+    given, said = read_spec(Path(job.starts_from)), f"--first-weights {job.starts_from}"
+    lacking = [name for name in first.classes if name not in given.classes]
+    more = [name for name in given.classes if name not in first.classes]
+    if lacking or more:
+        what = (
+            f"does not know {', '.join(map(repr, lacking))}" if lacking else f"also knows {', '.join(map(repr, more))}"
+        )
+        raise UserError(f"{said}: it {what}; expected a detector of exactly the classes of {job.data}")
+    parts = [name for name, values in _makes(first, given).items() if values[0] != values[1]]
+    if parts:
+        raise UserError(
+            f"{said}: expected a {first.name}, found a {given.name} with another {' and '.join(parts)}; "
+            "name with --first, --norm and --neck-norm the detector that it is"
+        )
+
+
+def _makes(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[object, object]]:
+    """What decides of two detectors whether the weights of one are those of the other."""
+    both = one, other
+    a, b = (replace(spec.backbone, pretrained=False, weights=None) for spec in both)
+    return {
+        "family": (one.family, other.family),
+        "backbone": (a, b),
+        "neck": ((one.extra, one.neck_norm), (other.extra, other.neck_norm)),
+        "head": ((one.head, one.regions), (other.head, other.regions)),
+        "normalisation of images": ((one.mean, one.std), (other.mean, other.std)),
+    }
+
+
+def _start(job: Job, first: Detector) -> None:
+    """Give the first of two students all weights of the trained detector that it starts as, if it starts as one."""
+    if job.starts_from is not None:
+        first.load_state_dict(state_in_order(load_detector(job.starts_from), first.spec.classes))
 
 
 def _read(file: str | None) -> DetectorSpec | None:

@@ -27,21 +27,28 @@ from ladle.distillers import (
 )
 from ladle.errors import UserError
 
-__all__ = ["DISTILLERS", "JUDGED", "METHODS", "Times", "distiller_of", "parts_of", "times_of"]
+__all__ = ["DISTILLERS", "JUDGED", "METHODS", "RISES", "Times", "distiller_of", "parts_of", "times_of"]
 
 _LD = {
-    "atss": LocalizationDistillation(ring=0.0375),
-    "fcos": LocalizationDistillation(region="inside"),
-    "retinanet": LocalizationDistillation(weight=5.0, ring=0.15, class_temperature=8.0, shared=False, rows="box"),
+    "atss": LocalizationDistillation(ring=0.0375, images=2.0),
+    "fcos": LocalizationDistillation(region="inside", images=2.0),
+    "retinanet": LocalizationDistillation(
+        weight=5.0, ring=0.15, class_temperature=8.0, shared=False, rows="box", images=2.0
+    ),
 }
 """The released settings of localization distillation; GFL's are the defaults."""
+_LARGE = ("r50", "r101")
+"""The backbones with which GFL's localization distillation was tuned at two pictures a device instead of three."""
 _FGD = {"fcos": FGD(foreground=1.6e-3, background=8e-4, attention=8e-4, relation=8e-6, temperature=0.8)}
-_CROSS = {"fcos": CrossKD(classes=0.4, boxes=0.75, after=2)}
+_STAGED_FGD = FGD(foreground=5e-5, background=2.5e-5, attention=5e-5, relation=5e-7)
+_STAGED_MGD = MGD(weight=5e-7, erased=0.45)
+_CROSS = {"fcos": CrossKD(classes=0.4, boxes=0.75, quality=0.0, after=2, box_loss="iou", count="centerness")}
 
 
 def _localization(student: DetectorSpec, teacher: DetectorSpec) -> LocalizationDistillation:
     """The family's settings; one softmax for a whole box asks for the same bins, which any two heads need not have."""
-    published = _LD.get(student.family, LocalizationDistillation())
+    small = LocalizationDistillation(images=2.0 if student.backbone.name in _LARGE else 3.0)
+    published = _LD.get(student.family, small)
     heads = student.head, teacher.head
     bins = {head.bins for head in heads if isinstance(head, DenseSpec)}
     return published if len(bins) == 1 else replace(published, rows="edge")
@@ -50,6 +57,26 @@ def _localization(student: DetectorSpec, teacher: DetectorSpec) -> LocalizationD
 def _cross(student: DetectorSpec, teacher: DetectorSpec) -> CrossKD:
     published = _CROSS.get(teacher.family, CrossKD())
     return published if teacher.head.depth >= (published.after or 0) else replace(published, after=None)
+
+
+def _fgd(student: DetectorSpec, teacher: DetectorSpec) -> FGD:
+    """The family's settings; those for two stages leave out the pooled level."""
+    if student.regions:
+        return replace(_STAGED_FGD, finest=_convolved(student))
+    return _FGD.get(student.family, FGD())
+
+
+def _mgd(student: DetectorSpec, teacher: DetectorSpec) -> MGD:
+    return replace(_STAGED_MGD, finest=_convolved(student)) if student.regions else MGD()
+
+
+def _convolved(student: DetectorSpec) -> int:
+    """How many levels of a pyramid are not just pooled."""
+    return len(student.strides) - student.extra
+
+
+def _pkd(student: DetectorSpec, teacher: DetectorSpec) -> PKD:
+    return PKD(weight=6.0 if teacher.regions else 10.0)
 
 
 _Choice = Callable[[DetectorSpec, DetectorSpec], Distiller | DistillerSpec]
@@ -77,10 +104,10 @@ DISTILLERS: dict[str, tuple[str, _Choice]] = {
     "fine-grained": ("feature maps near objects", lambda own, guide: FineGrained()),
     "gi": ("feature maps where the two disagree most", lambda own, guide: GeneralInstance()),
     "defeat": ("feature maps of objects and of background, apart", lambda own, guide: DeFeat()),
-    "fgd": ("feature maps where the teacher attends, and relations", lambda own, guide: _FGD.get(own.family, FGD())),
+    "fgd": ("feature maps where the teacher attends, and relations", _fgd),
     "cwd": ("where every channel of the feature maps looks", lambda own, guide: CWD()),
-    "mgd": ("feature maps, made up from what is left of them", lambda own, guide: MGD()),
-    "pkd": ("feature maps up to their scale", lambda own, guide: PKD()),
+    "mgd": ("feature maps, made up from what is left of them", _mgd),
+    "pkd": ("feature maps up to their scale", _pkd),
 }
 """What the teacher may teach besides judging, by the word for it: what that is, and the distiller for two detectors."""
 
@@ -98,6 +125,9 @@ _ALONE = ("plain", "soft-only")
 
 JUDGED = {"lad": ("rpn", "roi"), "lad-rpn": ("rpn",), "lad-roi": ("roi",)}
 """The words by which a teacher judges, and of which stages where there are several."""
+
+RISES = {"fine-grained": 400}
+"""The words whose weight rises over so many steps, unless a warm-up is asked for: the release is silent for as many."""
 
 Times = Mapping[str, Mapping[str, float]]
 """For the word of a distiller its ``weight``, its ``warmup`` and its end, ``until``, in epochs."""

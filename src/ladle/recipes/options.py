@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 from ladle.data.depth import parse_range
 from ladle.data.transforms import Augmentation
 from ladle.detectors import Start
-from ladle.detectors.backbones import Norm
+from ladle.detectors.backbones import NeckNorm, Norm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
 from ladle.limits import Range, verify
 from ladle.recipes.folders import check_name, check_project
@@ -52,6 +52,7 @@ class Run:
         pretrained: start the backbone from its hub's ImageNet weights.
         backbone_weights: start the backbone from this file instead.
         norm: ``batch`` and ``group`` train, ``frozen`` does not; by default ``frozen`` with given weights.
+        neck_norm: normalisation behind the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
         device: ``auto``, ``cpu`` or ``cuda``.
         devices: how many of them; each takes ``batch`` pictures a step.
         workers: processes that load pictures; by default none on the CPU, else up to 8.
@@ -91,6 +92,7 @@ class Run:
     pretrained: bool = False
     backbone_weights: str | None = None
     norm: Norm | None = None
+    neck_norm: NeckNorm = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Range(1, 64)] = 1
     workers: Workers | None = None
@@ -117,8 +119,8 @@ class Run:
 
     @property
     def start(self) -> Start:
-        """What the backbone starts from."""
-        return Start(self.pretrained, self.backbone_weights, self.norm)
+        """What the backbone starts from, and how it and the neck are normalised."""
+        return Start(self.pretrained, self.backbone_weights, self.norm, self.neck_norm)
 
     @property
     def augmentation(self) -> Augmentation:

@@ -13,7 +13,7 @@ from ladle.distillers import Distiller, DistillerSpec, Outline, SoftLabels, Voic
 from ladle.errors import UserError
 from ladle.objectives import Lesson, Timed, stage_names
 from ladle.recipes.lessons import judged_by_teacher, lessons_of
-from ladle.recipes.methods import JUDGED, Times, distiller_of, parts_of
+from ladle.recipes.methods import JUDGED, RISES, Times, distiller_of, parts_of
 
 __all__ = ["Judging", "Plan", "plan_of"]
 
@@ -22,10 +22,13 @@ Judge = Literal["student", "teacher"]
 
 @dataclass(frozen=True)
 class Judging:
-    """How a teacher judges: ``keep_count`` and ``class_power`` of rules of overlap, and until after which epoch."""
+    """How a teacher judges: ``keep_count`` and ``class_power`` of rules of overlap, and until after which epoch.
+
+    By default the teacher's class scores count in region heads, with power 1, and nowhere else.
+    """
 
     keep_count: bool = True
-    class_power: float = 0.0
+    class_power: float | None = None
     until: float | None = None
 
 
@@ -80,8 +83,8 @@ def plan_of(
         lessons = tuple(replace(lesson, criterion=None) for lesson in lessons)
     judges = _judges(method, words, student, teacher)
     lessons = tuple(
-        _judged(lesson, student, judging) if judge == "teacher" else lesson
-        for lesson, judge in zip(lessons, judges, strict=True)
+        _judged(lesson, student, judging, stage) if judge == "teacher" else lesson
+        for stage, (lesson, judge) in enumerate(zip(lessons, judges, strict=True))
     )
     _heed(method, judging, [lesson.assign for lesson, who in zip(lessons, judges, strict=True) if who == "teacher"])
     plan = Plan(lessons, judges, {}, features_only="teacher" not in judges, aligned=judges[0] == "teacher")
@@ -131,9 +134,14 @@ def _students(stages: Sequence[object]) -> tuple[Judge, ...]:
     return tuple(nobody for _ in stages)
 
 
-def _judged(lesson: Lesson, student: DetectorSpec, judging: Judging) -> Lesson:
-    """The lesson of a stage that the teacher judges."""
-    rule: Assigner = judged_by_teacher(lesson.assign, judging.keep_count, judging.class_power)
+def _judged(lesson: Lesson, student: DetectorSpec, judging: Judging, stage: int) -> Lesson:
+    """The lesson of a stage that the teacher judges.
+
+    A region head refines nearly every proposal near an object into a good box. Which of them *show* the object only the
+    teacher's class scores tell, so there they count, and what is turned down is ignored.
+    """
+    power = judging.class_power if judging.class_power is not None else float(stage > 0)
+    rule: Assigner = judged_by_teacher(lesson.assign, judging.keep_count, power, spare=stage > 0)
     criterion = lesson.criterion
     if student.family == "paa" and isinstance(criterion, DenseCriterion):
         criterion = replace(criterion, share="count")
@@ -155,7 +163,7 @@ def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: De
             skips = (*skips, f"{word} in {names[stage]}: the teacher has one stage")
             continue
         outline, distil = _outlined(word, chosen, student, teacher, stage)
-        one = Timed(distil, **times.get(word, {}))
+        one = _timed(word, distil, times)
         skips = (*skips, *(skip for skip in outline.skips if skip not in skips))
         given |= {f"{names[stage]}/{term}".lstrip("/"): what + _when(one) for term, what in outline.teaches.items()}
         kept = (*lessons[stage].distillers, distil if one == Timed(distil) else one)
@@ -190,10 +198,17 @@ def _outlined(
     return Outline(outline.teaches, skips + outline.skips), distil
 
 
+def _timed(word: str, distil: Distiller | DistillerSpec, times: Times) -> Timed:
+    """The distiller with the weight and the times that were asked for, and its own rise where none was."""
+    said = times.get(word, {})
+    return Timed(distil, **said, steps=0 if "warmup" in said else RISES.get(word, 0))
+
+
 def _when(one: Timed) -> str:
     """The weight and the time of a distiller in words; nothing where they are the usual."""
     said = [f"weight {one.weight:g}"] if one.weight != 1 else []
     said += [f"rising over {one.warmup:g} epochs"] if one.warmup else []
+    said += [f"rising over the first {one.steps} steps"] if one.steps else []
     said += [f"until epoch {one.until:g}"] if one.until is not None else []
     return f" ({', '.join(said)})" if said else ""
 

@@ -35,7 +35,7 @@ def resume_run(verb: str, folder: str, asked: Mapping[str, Any]) -> dict[str, Tr
         raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found {found}")
     with held_folder(where):
         job = Job.read(folder, verb).changed(asked)
-        job.check_teacher()
+        job.check_origins()
         with _resumable(job):
             return _through_assistants(job, resume=True)
 

@@ -8,6 +8,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.limits import Range
 from ladle.recipes.jobs import Job, file_hash
@@ -55,8 +56,10 @@ def distill(
     warm: str | None = None,
     until: str | None = None,
     keep_count: bool = True,
-    class_power: Annotated[float, Range(0, 100)] = 0.0,
+    class_power: Annotated[float, Range(0, 100)] | None = None,
     judge_until: Annotated[float, Range(0)] | None = None,
+    balance: Balance = "none",
+    balance_share: Annotated[float, Range(0, above=True)] = 1.0,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -76,8 +79,13 @@ def distill(
         until: the epoch after which it is no longer distilled, in the same way.
         keep_count: where the teacher's boxes judge by overlap, give each object as many priors as without it; else its
             boxes are held against thresholds made for priors, as in the paper's plain form.
-        class_power: power of the teacher's score for an object's class by which such overlaps are multiplied.
+        class_power: power of the teacher's score for an object's class by which such overlaps are multiplied; by
+            default 1 in region heads and 0 elsewhere.
         judge_until: the epoch after which the student judges itself; by default the teacher judges to the end.
+        balance: whose gradient moves the backbone and the neck: by ``none`` the sum of detection's and the
+            distillers', by ``moments`` each with optimizer moments of its own, by ``norm`` the sum with the distillers'
+            scaled down to the norm of detection's.
+        balance_share: how far the distillers may move them, for each unit that detection does.
     """
     job = Job(
         verb="distill",
@@ -94,6 +102,8 @@ def distill(
         keep_count=keep_count,
         class_power=class_power,
         judge_until=judge_until,
+        balance=balance,
+        balance_share=balance_share,
         allow_weak_teacher=allow_weak_teacher,
     )
     if resume is not None:
@@ -125,6 +135,7 @@ def colearn(
     until: str | None = None,
     resume: str | None = None,
     assigner: str | None = None,
+    first_weights: str | None = None,
 ) -> CoLearned:
     """Train two detectors together, without a teacher: for each object and level the surer one assigns for both.
 
@@ -140,6 +151,8 @@ def colearn(
         until: the epoch after which it is no longer imitated, in the same way.
         resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
         assigner: the rule of both, one that shows the costs behind it: ``PAA``; by default the detectors' own.
+        first_weights: start the first detector as this whole trained one, such as
+            ``runs/train/NAME/weights/best.safetensors``, with the same classes; the other starts as ever.
     """
     job = Job(
         verb="colearn",
@@ -153,6 +166,8 @@ def colearn(
         warm=warm,
         until=until,
         assigner=assigner,
+        first_weights=first_weights,
+        first_weights_sha256=file_hash(Path(first_weights), "first-weights") if first_weights is not None else None,
     )
     if resume is not None:
         return CoLearned(**resume_run("colearn", resume, _asked(job, colearn)))

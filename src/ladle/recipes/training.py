@@ -166,7 +166,7 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
             objective = _objective(fabric, ready)
             loader = _loader(ready, fabric.global_rank, fabric.world_size)
             evaluate = partial(_metrics, ready.examiner())
-            return fit(fabric, objective, loader, job.run.settings(), folder, evaluate, _save, ready.resumed)
+            return fit(fabric, objective, loader, job.settings(), folder, evaluate, _save, ready.resumed)
     except OSError as error:
         if error.errno is None:
             raise
@@ -263,8 +263,15 @@ def _about_lessons(ready: _Prepared) -> list[str]:
         whose = f"{name}/" if job.verb == "colearn" else ""
         lines += _once([f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()])
         lines += _once([f"skipped   {whose}{reason}" for reason in plan.skipped])
+    lines += [_BALANCE[job.balance].format(share=job.balance_share)] if job.balance != "none" else []
     lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
     return [line for line in lines if line]
+
+
+_BALANCE = {
+    "moments": "balance   backbone and neck: what is taught has moments of its own, and takes {share:g} of a step",
+    "norm": "balance   backbone and neck: the gradient of what is taught is at most {share:g} of detection's",
+}
 
 
 def _assigners(plan: Plan, judge: str | None) -> list[str]:

@@ -1,0 +1,111 @@
+"""Results as lines of JSON: what was measured, of what, on which machine; and tables of them."""
+
+import hashlib
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+from pathlib import Path
+
+import torch
+from scipy import stats
+
+COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APS": "ap_small", "APM": "ap_medium", "APL": "ap_large"}
+"""What a table shows of the twelve numbers."""
+
+
+def about(setting, teacher):
+    """What is noted beside every result: the setting of its table, the code, the teacher and the machine."""
+    return {
+        "setting": setting,
+        "commit": commit(),
+        "teacher_sha256": hashlib.sha256(Path(teacher).read_bytes()).hexdigest(),
+        "machine": {
+            "cpu": processor(),
+            "torch": torch.__version__,
+            "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
+        },
+    }
+
+
+def commit():
+    """The commit of the code that runs, with a plus where it was changed since."""
+    folder = Path(__file__).parent
+    said = [
+        subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "."])
+    ]
+    return said[0] + ("+" if said[1] else "")
+
+
+def processor():
+    """The name of the processor, as far as the system tells it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def read(file):
+    """The results in a file, in the order in which they came; none where there is no file."""
+    return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
+
+
+def append(file, result):
+    """Add one result to a file, whole or not at all: nothing that was measured is written again."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with file.open("a") as stream:
+        stream.write(json.dumps(result) + "\n")
+
+
+def same_setting(result, common):
+    """Whether a result belongs into the same table: the same budget, and the same teacher."""
+    return all(result[name] == common[name] for name in ("setting", "teacher_sha256"))
+
+
+def cell(values):
+    """Mean and standard error of a column; a dash where it is not defined."""
+    if any(math.isnan(value) for value in values):
+        return "–"
+    mean = statistics.fmean(values)
+    if len(values) == 1:
+        return f"{mean:.1f}"
+    return f"{mean:.1f} ± {statistics.stdev(values) / math.sqrt(len(values)):.1f}"
+
+
+def interval(differences):
+    """The mean of paired differences and half of its 95 % confidence interval, by Student's distribution."""
+    mean, count = statistics.fmean(differences), len(differences)
+    if count < 2:
+        return mean, math.nan
+    error = statistics.stdev(differences) / math.sqrt(count)
+    return mean, float(stats.t.ppf(0.975, count - 1)) * error
+
+
+def difference(mine, plain):
+    """How far a method's AP is from that of the first row, seed by seed, and what may be said of it."""
+    paired = [one["ap"] - plain[one["seed"]] for one in mine if one["seed"] in plain]
+    if not paired:
+        return "–"
+    mean, half = interval(paired)
+    each = ", ".join(f"{value:+.1f}" for value in paired)
+    if math.isnan(half):
+        return f"{mean:+.1f} (one seed)"
+    verdict = "gains" if mean - half > 0 else "loses" if mean + half < 0 else "not told apart"
+    return f"{mean:+.1f} ± {half:.1f} ({each}): {verdict}"
+
+
+def table(done):
+    """The Markdown table of results: means with standard errors, and the difference to the first method."""
+    head = ["method", "seeds", *COLUMNS, "AP beside the first, by seed, 95 % interval"]
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    first = [one for one in done if one["method"] == done[0]["method"]]
+    plain = {one["seed"]: one["ap"] for one in first}
+    for method in dict.fromkeys(one["method"] for one in done):
+        mine = [one for one in done if one["method"] == method]
+        cells = [cell([one[name] for one in mine]) for name in COLUMNS.values()]
+        apart = "" if method == done[0]["method"] else difference(mine, plain)
+        lines.append(f"| {method} | {len(mine)} | " + " | ".join([*cells, apart]) + " |")
+    return "\n".join(lines)
