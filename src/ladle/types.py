@@ -30,9 +30,15 @@ __all__ = [
     "Pyramid",
     "Record",
     "Term",
+    "at_least_float32",
 ]
 
 R = TypeVar("R", bound="Record")
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """``tensor`` in float32, or as it is where that is float64: half precision goes up, nothing goes down."""
+    return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 @dataclass(frozen=True)
@@ -187,7 +193,7 @@ class Predictions(Record):
     @property
     def odds(self) -> Float[Tensor, "B P C"]:
         """The logits of the class probabilities, in float32; those that are not ``exclusive`` are that already."""
-        logits = self.logits.float()
+        logits = at_least_float32(self.logits)
         if not self.exclusive:
             return logits
         log_chance = logits - F.pad(logits, (0, 1)).logsumexp(-1, keepdim=True)
@@ -197,7 +203,7 @@ class Predictions(Record):
     @property
     def scores(self) -> Float[Tensor, "B P C"]:
         """Class probabilities, in float32."""
-        return F.pad(self.logits.float(), (0, 1)).softmax(-1)[..., :-1] if self.exclusive else self.odds.sigmoid()
+        return F.pad(at_least_float32(self.logits), (0, 1)).softmax(-1)[..., :-1] if self.exclusive else self.odds.sigmoid()
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Two stages beside torchvision's own Faster R-CNN: the same boxes, the same plans, the same losses and gradients."""
 
+from copy import deepcopy
 from dataclasses import replace
 
 import pytest
@@ -122,8 +123,8 @@ def losses_of_torchvision(model, seed):
     generator = torch.Generator().manual_seed(seed)
     model.rpn.fg_bg_sampler = Lots(Sample(256, 0.5), generator)
     model.roi_heads.fg_bg_sampler = Lots(Sample(512, 0.25), generator)
-    images, _ = model.transform(list(pictures()))
-    targets = [{"boxes": b, "labels": n + 1} for b, n in zip(TRUTH.boxes, TRUTH.labels)]
+    images, _ = model.transform(list(pictures().double()))
+    targets = [{"boxes": b.double(), "labels": n + 1} for b, n in zip(TRUTH.boxes, TRUTH.labels)]
     features = model.backbone(ImageList(images.tensors, [SIZE, SIZE]).tensors)
     model.rpn.training = model.roi_heads.training = True
     proposals, first = model.rpn(images, features, targets)
@@ -133,13 +134,15 @@ def losses_of_torchvision(model, seed):
 
 
 def test_plans_samples_losses_and_gradients_are_torchvisions(pair):
-    """Assignment, sampling with the same lots, and losses, end to end; gradients of every weight."""
-    model, detector = pair
+    """Assignment, sampling with the same lots, and losses, end to end; gradients of every weight. All in float64."""
+    model, detector = (deepcopy(one).double() for one in pair)
+    for name in ("mean", "std"):  # buffers that were rounded to float32; fifty layers make much of that
+        getattr(detector, name).copy_(torch.tensor(getattr(detector.spec, name), dtype=torch.float64).view(-1, 1, 1))
     theirs = losses_of_torchvision(model, seed=3)
     model.zero_grad()
     sum(theirs.values()).backward()
     objective = Staged(detector, lessons_of(detector.spec), generator=torch.Generator().manual_seed(3))
-    terms = objective(batch())
+    terms = objective(batch().map(lambda values: values.double() if values.is_floating_point() else values))
     losses = {name: term.total / term.count for name, term in terms.items()}
     detector.zero_grad()
     sum(losses.values()).backward()
@@ -151,14 +154,14 @@ def test_plans_samples_losses_and_gradients_are_torchvisions(pair):
     }
     assert terms["roi/box"].total > 0
     for ours, name in names.items():
-        torch.testing.assert_close(losses[ours].detach(), theirs[name].detach(), rtol=1e-4, atol=1e-6)
+        # torchvision adds up what its proposals' classes cost in float32, whatever it is given.
+        torch.testing.assert_close(losses[ours].detach(), theirs[name].detach().double(), rtol=1e-6, atol=1e-9)
     expected = from_torchvision(model, CLASSES)  # the same names as ours
     grads = {name: parameter.grad for name, parameter in model.named_parameters()}
     for name, parameter in detector.named_parameters():
         their_name = _their_name(name)
         size = grads[their_name].abs().max()
-        # Sums in another order, through fifty layers.
-        assert (parameter.grad - grads[their_name]).abs().max() < 3e-3 * size, name
+        assert (parameter.grad - grads[their_name]).abs().max() < 1e-5 * size, name
     assert set(dict(expected.named_parameters())) == set(dict(detector.named_parameters()))
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ladle.boxes import STDS, encode_deltas, giou
-from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
+from ladle.types import Assignment, GroundTruth, Output, Predictions, Term, at_least_float32
 
 __all__ = ["RegionCriterion"]
 
@@ -58,13 +58,13 @@ class RegionCriterion:
 def _learnt_boxes(said: Predictions, label: Tensor) -> Float[Tensor, "B P 4"]:
     """The box of the class that a prior learns, where each has one."""
     if said.class_boxes is None:
-        return said.boxes.float()
+        return at_least_float32(said.boxes)
     place = label[..., None, None].expand(-1, -1, 1, 4)
-    return said.class_boxes.float().gather(2, place)[:, :, 0]
+    return at_least_float32(said.class_boxes).gather(2, place)[:, :, 0]
 
 
 def _classes(said: Predictions, label: Tensor, plan: Assignment) -> Float[Tensor, ""]:
-    logits, weight = said.logits.float(), plan.weight
+    logits, weight = at_least_float32(said.logits), plan.weight
     if said.exclusive:
         chances = F.pad(logits, (0, 1)).log_softmax(-1)
         learnt = chances.gather(-1, label.unsqueeze(-1))[..., 0]

@@ -16,6 +16,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ladle.types import at_least_float32
+
 __all__ = ["cut_out"]
 
 _SAMPLES = 2
@@ -34,7 +36,7 @@ def cut_out(
     level = _levels(boxes, strides)
     if features[0].device.type != "cpu":
         return _by_operator(features, strides, boxes, level, cells)
-    rows = torch.cat([maps.float().permute(0, 2, 3, 1).flatten(0, 2) for maps in features])
+    rows = torch.cat([at_least_float32(maps).permute(0, 2, 3, 1).flatten(0, 2) for maps in features])
     index, weight = _taps(features, strides, boxes, level, cells)
     # There is no sparse product of half precision on a processor: the sums are taken in float32.
     with torch.autocast("cpu", enabled=False):
@@ -144,6 +146,6 @@ def _by_operator(
     cut = features[0].new_zeros(len(regions), features[0].shape[1], cells, cells)
     for number, (maps, stride) in enumerate(zip(features, strides, strict=True)):
         mine = (level.flatten() == number).nonzero()[:, 0]
-        some = roi_align(maps.float(), regions[mine], cells, 1 / stride, _SAMPLES)
+        some = roi_align(at_least_float32(maps), regions[mine], cells, 1 / stride, _SAMPLES)
         cut = cut.index_copy(0, mine, some.to(cut.dtype))
     return cut

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ladle.boxes import clip, decode_deltas
 from ladle.detectors.priors import Anchors
 from ladle.limits import Range
-from ladle.types import GroundTruth, Output, Predictions, Priors
+from ladle.types import GroundTruth, Output, Predictions, Priors, at_least_float32
 
 __all__ = ["PLAIN_STDS", "ProposalSpec", "ProposalStage", "best_proposals"]
 
@@ -77,7 +77,7 @@ class ProposalStage(nn.Module):
         """Predict at the anchors, which must be this stage's own."""
         logits, deltas = self.head(list(features))
         said = torch.cat([_rows(maps, 4) for maps in deltas], dim=1)
-        boxes = decode_deltas(priors.boxes, said.float(), PLAIN_STDS)
+        boxes = decode_deltas(priors.boxes, at_least_float32(said), PLAIN_STDS)
         return Predictions(torch.cat([_rows(maps, 1) for maps in logits], dim=1), boxes), None
 
 
@@ -94,7 +94,7 @@ def best_proposals(
     said, priors = output.predictions, output.priors
     score = said.odds.amax(-1).masked_fill(~priors.valid, -torch.inf)
     index = _best_of_levels(score, priors.counts, candidates)
-    boxes = said.boxes.float().gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+    boxes = at_least_float32(said.boxes).gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     boxes = boxes if output.sizes is None else clip(boxes, output.sizes)
     score = score.gather(1, index)
     wide = ((boxes[..., 2:] - boxes[..., :2]) >= _LEAST_SIDE).all(-1) & score.isfinite() & boxes.isfinite().all(-1)

@@ -15,7 +15,7 @@ from ladle.boxes import STDS, clip, decode_deltas
 from ladle.detectors.cutting import cut_out
 from ladle.detectors.proposals import ProposalSpec, best_proposals
 from ladle.limits import Range
-from ladle.types import GroundTruth, Output, Predictions, Priors
+from ladle.types import GroundTruth, Output, Predictions, Priors, at_least_float32
 
 __all__ = ["RegionSpec", "RegionStage"]
 
@@ -94,7 +94,7 @@ class RegionStage(nn.Module):
             rule, late = self.spec.proposals, 0 if training else 1
             return best_proposals(previous, rule.candidates[late], rule.keep[late], rule.nms)
         # Refined ground truth would only be ground truth again: it is put among the proposals anew.
-        return previous.predictions.boxes.detach().float(), previous.priors.valid & ~previous.priors.given
+        return at_least_float32(previous.predictions.boxes.detach()), previous.priors.valid & ~previous.priors.given
 
     def forward(
         self, features: Sequence[Tensor], priors: Priors, inside: int | None = None
@@ -103,7 +103,7 @@ class RegionStage(nn.Module):
         batch, count = len(features[0]), priors.boxes.shape[1]
         boxes = priors.boxes.expand(batch, -1, -1).contiguous()
         seen = self.layers(cut_out(features[: self.spec.levels], self.strides, boxes, self.spec.pool))
-        score, deltas = self.class_score(seen).float(), self.box_deltas(seen).float()
+        score, deltas = at_least_float32(self.class_score(seen)), at_least_float32(self.box_deltas(seen))
         # Relative to background, which then has logit 0.
         logits = (score[:, 1:] - score[:, :1]).view(batch, count, -1)
         if self.spec.agnostic:
