@@ -39,5 +39,6 @@ $(READY): pyproject.toml
 $(PEERS)/ready: pyproject.toml benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable . -r benchmarks/peers/requirements.txt
-	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps yolox==0.3.0
+	@# YOLOX does not name what its build needs, which is torch, setuptools and wheel: it is built beside them.
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation yolox==0.3.0
 	touch $(PEERS)/ready
