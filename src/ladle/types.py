@@ -203,7 +203,11 @@ class Predictions(Record):
     @property
     def scores(self) -> Float[Tensor, "B P C"]:
         """Class probabilities, in float32."""
-        return F.pad(at_least_float32(self.logits), (0, 1)).softmax(-1)[..., :-1] if self.exclusive else self.odds.sigmoid()
+        return (
+            F.pad(at_least_float32(self.logits), (0, 1)).softmax(-1)[..., :-1]
+            if self.exclusive
+            else self.odds.sigmoid()
+        )
 
 
 @dataclass(frozen=True)

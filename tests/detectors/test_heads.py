@@ -46,7 +46,7 @@ def test_every_head_learns_in_a_few_steps(family):
     detector = build(family).train()
     criterion = CRITERIA.get(family.partition("+")[0], DenseCriterion(quality_weight=0.1))
     if "+dist" in family:
-        criterion = with_edges(criterion)
+        criterion = with_edges(family.partition("+")[0], criterion)
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.01, momentum=0.9)
     paid = []
     for _ in range(8):

@@ -129,11 +129,12 @@ def test_another_file_under_the_same_name_is_refused_only_while_it_is_needed(dat
     replace(job, first_weights_sha256=found).write()
     assert Job.read(str(folder), "colearn").first_weights_sha256 == found
     file.write_bytes(b"another")
-    with pytest.raises(UserError, match="are not the file this run began with"):
-        Job.read(str(folder), "colearn")
+    with pytest.raises(UserError, match=r"first weights .* is not the file this run began with"):
+        Job.read(str(folder), "colearn").check_origins()
     file.unlink()
     (folder / "resume.pt").touch()
     assert Job.read(str(folder), "colearn").starts_from is None
+    Job.read(str(folder), "colearn").check_origins()
 
 
 def test_who_is_surer_and_what_they_imitate_can_be_chosen(run, data, tmp_path, capsys):

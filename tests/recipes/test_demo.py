@@ -5,7 +5,8 @@ import pytest
 from ladle.data.scenes import CLASSES, split_scenes
 from ladle.detectors import detector_spec, load_detector
 from ladle.recipes import demo, sources
-from ladle.recipes.demo import STUDENT, _free, teacher_file
+from ladle.recipes.demo import STUDENT, teacher_file
+from ladle.recipes.outputs import free_folder
 from ladle.recipes.preflight import hire
 from ladle.recipes.scoring import Examiner
 
@@ -46,4 +47,4 @@ def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
 
 def test_a_demo_never_writes_into_an_earlier_one(tmp_path):
     for name in ("demo", "demo-2", "demo-3"):
-        assert _free(tmp_path / "a" / "demo") == tmp_path / "a" / name
+        assert free_folder(tmp_path / "a" / "demo") == tmp_path / "a" / name
