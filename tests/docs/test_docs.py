@@ -4,6 +4,7 @@ import ast
 import inspect
 import os
 import re
+import shlex
 import subprocess
 import sys
 from dataclasses import MISSING, fields, is_dataclass
@@ -310,9 +311,9 @@ def test_the_laws_are_counted_and_listed():
 def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     text = text_of("tutorial.md")
     order = re.findall(r"^```(bash|python)\n", text, flags=re.MULTILINE)
-    assert order == sorted(order), "the commands come before the code, so that the code can share one process"
-    run("set -e\n" + "\n".join(blocks(text, "bash")), ["bash", "-s"], tmp_path)
-    said = run("\n".join(blocks(text, "python")), [sys.executable, "-"], tmp_path)
+    assert order == sorted(order), "the commands come before the code"
+    steps = [*map(as_python, blocks(text, "bash")), *blocks(text, "python")]
+    said = run("\n".join(["from ladle.cli.main import main", *steps]), [sys.executable, "-"], tmp_path)
     assert said.count("obeys:") == len(ASSIGNER_LAWS)
     for file in (
         "runs/colearn/pair/weights/second-best.safetensors",
@@ -323,6 +324,15 @@ def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     for name in re.findall(r"^\| `([\w./]+)` \|", section(text, "Train a teacher"), flags=re.MULTILINE):
         assert (tmp_path / "runs/train/teacher" / name).exists()
     assert (tmp_path / "assignment.png").is_file()
+
+
+def as_python(block):
+    """The commands of a block as code, so that all of them run in one process, which imports PyTorch once."""
+    if block.startswith("python - <<'END'\n"):
+        return block.removeprefix("python - <<'END'\n").removesuffix("END\n")
+    commands = [shlex.split(line) for line in block.replace("\\\n", " ").splitlines()]
+    assert all(words[0] == "ladle" or words[:2] == ["python", "-c"] for words in commands), block
+    return "\n".join(f"assert main({words[1:]}) == 0" if words[0] == "ladle" else words[2] for words in commands)
 
 
 def run(script, command, folder):
