@@ -18,7 +18,7 @@ import torch
 from peers.calm import take_turns
 from peers.case import SCENES, Case
 
-from ladle.detectors import Start, detector_spec
+from ladle.families import Start, detector_spec
 from ladle.objectives import Supervised
 from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector

@@ -22,9 +22,8 @@ from torchvision.models.detection.retinanet import _default_anchorgen
 from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
-from ladle.detectors import Start, detector_spec
+from ladle.families import Start, detector_spec, lessons_of
 from ladle.objectives import Staged, Supervised
-from ladle.recipes.lessons import lessons_of
 from ladle.types import Batch, GroundTruth
 
 CLASSES = 80

@@ -34,9 +34,9 @@ from ladle.assigners import (
 )
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, split_scenes
-from ladle.detectors import Detector, detector_spec, load_detector
+from ladle.detectors import Detector, load_detector
+from ladle.families import detector_spec, lessons_of
 from ladle.recipes.demo import teacher_file
-from ladle.recipes.lessons import lessons_of
 from ladle.types import Assignment, Batch, Output, Priors
 from ladle.visual import draw_assignment, draw_maps
 

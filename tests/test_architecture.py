@@ -32,6 +32,7 @@ BASE = {
 }
 NETWORKS = BASE | {"losses"}
 TAUGHT = NETWORKS | {"assigners", "criteria", "distillers", "detectors", "objectives", "teachers"}
+NAMED = TAUGHT | {"families"}
 BESIDE = {"data", "evaluation", "visual"}
 MAY_IMPORT = {
     "errors": set(),
@@ -59,7 +60,8 @@ MAY_IMPORT = {
     "visual": BASE,
     "testing": {"types", "boxes"},
     "engine": {"types", "errors", "files", "limits", "untrusted", "children"},
-    "recipes": TAUGHT | BESIDE | {"engine"},
+    "families": TAUGHT,
+    "recipes": NAMED | BESIDE | {"engine"},
     "cli": {"errors", "limits", "recipes", "streams", "untrusted"},
     "__main__": {"cli"},
     "__init__": {"errors", "detectors", "objectives", "recipes", "teachers"},
@@ -194,4 +196,20 @@ def test_no_file_holds_a_path_of_one_machine_or_an_unfinished_note():
     texts = [file for file in texts if file.suffix in {".py", ".md", ".toml", ".yaml", ".json", ".txt", ".typed"}]
     found = [str(file.relative_to(ROOT)) for file in texts if unwanted.search(file.read_text(errors="ignore"))]
     assert len(texts) > 100
+    assert found == []
+
+
+def test_no_family_and_no_assigner_is_known_by_its_name_outside_its_own_file():
+    from ladle.families import families
+    from ladle.recipes.assigners import ASSIGNERS
+
+    names = {*families(), *ASSIGNERS}
+    found = [
+        f"{module_of(file)}: {node.value}"
+        for file in FILES
+        if part_of(file) not in ("families", "assigners")
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and node.value in names
+    ]
+    assert len(names) == 23
     assert found == []

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
     from ladle.detectors import Detector, load_detector, save_detector
     from ladle.errors import UserError
     from ladle.objectives import Lesson, Supervised
-    from ladle.recipes import Run, check, colearn, demo, distill, models, predict, train, val
+    from ladle.recipes.check import check
+    from ladle.recipes.demo import demo
+    from ladle.recipes.models import models
+    from ladle.recipes.options import Run
+    from ladle.recipes.predict import predict
+    from ladle.recipes.train import colearn, distill, train
+    from ladle.recipes.val import val
     from ladle.teachers import FrozenDetector
 
 __all__ = [

@@ -156,7 +156,7 @@ def test_what_a_judge_turns_down_can_be_ignored(power, keep_count):
     said, priors, truth = scene_of("tiny", 3)
     rule = MaxIoU(0.3, 0.3, rescue=None, boxes="predictions", class_power=power, keep_count=keep_count)
     plain, hard = replace(rule, boxes="priors")(said, priors, truth), rule(said, priors, truth)
-    kind = replace(rule, spare=True)(said, priors, truth)
+    kind = replace(rule, ignore_rejected=True)(said, priors, truth)
     turned_down = plain.positive & ~hard.positive
     assert int(turned_down.sum()) > 5
     assert torch.equal(kind.dense(7), hard.dense(7))

@@ -11,7 +11,8 @@ import yaml
 
 from ladle.cli.main import VERBS, main
 from ladle.data.scenes import CLASSES
-from ladle.detectors import detector_spec, read_spec, save_detector
+from ladle.detectors import read_spec, save_detector
+from ladle.families import detector_spec
 from ladle.recipes import Run, distill, preflight
 from tests.recipes.tiny import FLAGS, make_data, make_teacher
 
@@ -340,7 +341,7 @@ def test_the_assigner_can_be_chosen_and_is_told(ladle, line, assigner):
         (f"distill --data data --student fasterrcnn-tiny --method lad --teacher {TEACHER}", "take lad-rpn"),
         (f"distill --data data --student fasterrcnn-tiny --method cross --teacher {TEACHER}", "cross"),
         (f"distill --data data --student paa-tiny --method lad-roi --teacher {TEACHER}", "has one stage only; say lad"),
-        (f"distill --data data --student paa-tiny --method lad --class_power 1 --teacher {TEACHER}", "takes no heed"),
+        (f"distill --data data --student paa-tiny --method lad --class_power 1 --teacher {TEACHER}", "does not use it"),
         (f"distill --data data --student paa-tiny --method soft --judge_until 1 --teacher {TEACHER}", "add lad"),
         (f"distill --data data --student paa-tiny --method lad --balance norm --teacher {TEACHER}", "is distilled"),
         (

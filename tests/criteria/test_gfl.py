@@ -5,7 +5,7 @@ import torch
 
 from ladle.assigners import ATSS
 from ladle.boxes import decode_distances
-from ladle.criteria import CRITERIA
+from ladle.families import GFL
 from ladle.losses import expected_bin
 from ladle.types import Output, Predictions
 from tests.golden.scenes import Scene, golden
@@ -19,7 +19,7 @@ def test_gfl_costs_and_pulls_as_the_reference_says(case):
     boxes = decode_distances(priors.centers, expected_bin(edges) * priors.stride[:, None])
     output = Output(Predictions(logits, boxes, edges=edges), priors, ())
     plan = ATSS()(output.predictions.detach(), priors, truth)
-    terms = CRITERIA["gfl"](output, truth, plan)
+    terms = GFL.criterion(output, truth, plan)
     assert terms["box"].count > 1, "below one the reference no longer divides by the sum of scores"
 
     losses = {name: term.total / torch.maximum(term.count, term.floor) for name, term in terms.items()}

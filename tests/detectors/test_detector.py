@@ -10,21 +10,12 @@ from torchvision.models._utils import IntermediateLayerGetter
 from torchvision.ops import FrozenBatchNorm2d
 
 from ladle.boxes import decode_deltas, encode_deltas, giou, pairwise_iou
-from ladle.detectors import (
-    READY_MADE,
-    Anchors,
-    BackboneSpec,
-    DetectorSpec,
-    Inference,
-    Start,
-    detector_spec,
-    load_detector,
-    save_detector,
-)
+from ladle.detectors import Anchors, BackboneSpec, DetectorSpec, Inference, load_detector, save_detector
 from ladle.detectors.backbones import color_statistics
-from ladle.detectors.ready_made import FAMILIES
 from ladle.errors import UserError
+from ladle.families import Start, detector_spec, ready_made
 from ladle.types import Batch, GroundTruth, Output, Predictions, Priors
+from tests.families import DENSE
 from tests.golden.scenes import Scene
 
 
@@ -72,10 +63,10 @@ def test_bytes_and_floats_are_the_same_picture():
     assert torch.equal(detector(images)[0].predictions.boxes, detector(images / 255)[0].predictions.boxes)
 
 
-DENSE = [name for name in READY_MADE if name.partition("-")[0] in FAMILIES]
+READY_MADE = [name for name in ready_made() if name.partition("-")[0] in DENSE]
 
 
-@pytest.mark.parametrize("name", [name for name in DENSE if name.endswith(("r18", "small"))])
+@pytest.mark.parametrize("name", [name for name in READY_MADE if name.endswith(("r18", "small"))])
 def test_ready_made_detectors_predict_at_every_prior(name):
     spec = detector_spec(name, ("a", "b", "c"))
     output = spec.build().eval()(torch.rand(1, 3, 64, 64), torch.tensor([[64, 64]]))[0]

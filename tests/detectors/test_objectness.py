@@ -5,9 +5,9 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from ladle.detectors import detector_spec
 from ladle.detectors.objectness import ConditionalObjectness, ImplicitObjectness
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.losses import sigmoid_focal
 
 

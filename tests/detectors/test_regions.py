@@ -13,11 +13,10 @@ from torchvision.ops import FrozenBatchNorm2d, boxes
 
 from ladle.assigners import Sample
 from ladle.boxes import pairwise_iou
-from ladle.detectors import detector_spec, from_torchvision
 from ladle.detectors.proposals import best_proposals
 from ladle.errors import UserError
+from ladle.families import detector_spec, from_torchvision, lessons_of
 from ladle.objectives import Staged
-from ladle.recipes.lessons import lessons_of
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -166,7 +165,7 @@ def test_plans_samples_losses_and_gradients_are_torchvisions(pair):
 
 
 def _their_name(name):
-    from ladle.detectors.torchvision_models import _NAMES
+    from ladle.families.torchvision_models import _NAMES
 
     for theirs, ours in _NAMES.items():
         if name.startswith(ours):

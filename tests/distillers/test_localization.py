@@ -7,9 +7,9 @@ import torch
 
 from ladle.assigners import ATSS
 from ladle.boxes import decode_distances
-from ladle.criteria import CRITERIA
 from ladle.distillers import LocalizationDistillation
 from ladle.distillers.regions import within_objects, worthwhile_ring
+from ladle.families import GFL
 from ladle.losses import expected_bin
 from ladle.testing import example_scene, grid_priors
 from ladle.types import Assignment, GroundTruth, Output, Predictions
@@ -29,7 +29,7 @@ def test_beside_gfl_it_costs_and_pulls_as_the_reference_says(case):
     guide = Output(replace(output.predictions.detach(), edges=scene.edges(sharp=3.0, seed=9)), priors, ())
     plan = ATSS()(output.predictions.detach(), priors, truth)
 
-    terms = CRITERIA["gfl"](output, truth, plan)
+    terms = GFL.criterion(output, truth, plan)
     losses = {name: term.total / torch.maximum(term.count, term.floor) for name, term in terms.items()}
     # The reference sums over the batch; here the weights are meant for three pictures.
     losses["ld"] = MAIN(output, guide, truth, plan)["ld"].total / MAIN.images

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from ladle.assigners import ATSS
-from ladle.detectors import detector_spec
 from ladle.distillers import CWD, FGD, FineGrained
 from ladle.distillers.levels import SHARP, UNIT
 from ladle.distillers.regions import cells_of_objects, near_best, within_objects, worthwhile_ring
+from ladle.families import detector_spec
 from ladle.recipes.methods import distiller_of
 from ladle.testing import grid_priors
 from ladle.types import GroundTruth, Output, Predictions, Pyramid

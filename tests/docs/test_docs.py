@@ -17,12 +17,13 @@ from PIL import Image
 
 from ladle import assigners, criteria, distillers, recipes, types
 from ladle.cli.main import VERBS
-from ladle.detectors import detector_spec
+from ladle.families import detector_spec, families
 from ladle.objectives import Lesson
-from ladle.recipes.lessons import ASSIGNERS, HOME
+from ladle.recipes.assigners import ASSIGNERS
 from ladle.recipes.methods import METHODS
 from ladle.recipes.plans import plan_of
 from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS
+from tests.families import HOME
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -151,7 +152,7 @@ def spelled(field):
 
 
 def test_lad_and_solad_are_built_as_their_page_says():
-    words = vars(assigners) | vars(distillers) | vars(criteria) | {"Lesson": Lesson}
+    words = vars(assigners) | vars(distillers) | vars(criteria) | {"Lesson": Lesson, "families": families}
     for student, method, judge, lesson in rows(section(text_of("distillers/lad.md"), "Fields and defaults"))[2:]:
         family = student.strip("`").partition("-")[0]
         spec = detector_spec(f"{family}-tiny", ("object",))
@@ -179,10 +180,10 @@ def test_the_families_are_those_of_the_code():
     written = [
         re.findall(r"`(\w+)`", row[0]) for row in rows(section(text_of("distillers/index.md"), "Which teachers"))[2:]
     ]
-    assert sorted(family for families in written for family in families) == sorted(HOME)
-    for families in written:
+    assert sorted(family for alike in written for family in alike) == sorted(HOME)
+    for alike in written:
         for family in HOME:
-            assert (heads[family].anchors == heads[families[0]].anchors) == (family in families)
+            assert (heads[family].anchors == heads[alike[0]].anchors) == (family in alike)
 
 
 def test_the_homes_of_assigners_are_those_of_the_code():

@@ -22,8 +22,9 @@ import ladle.engine
 from ladle import recipes
 from ladle.cli.main import VERBS, _verb
 from ladle.data.scenes import CLASSES, write_coco
-from ladle.detectors import detector_spec, save_detector
+from ladle.detectors import save_detector
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from tests.fuzz.forked import SECONDS, judge, run_forked
 
 NUMBERS = (

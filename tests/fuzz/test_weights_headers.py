@@ -7,8 +7,9 @@ from itertools import islice
 import pytest
 import torch
 
-from ladle.detectors import detector_spec, load_detector, read_spec, save_detector
+from ladle.detectors import load_detector, read_spec, save_detector
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from tests.fuzz.weights_headers import changes, joined, make_base, parts_of, with_spec
 
 

@@ -21,7 +21,8 @@ from typing import Any, NamedTuple
 import torch
 
 from ladle.data.scenes import CLASSES, write_coco
-from ladle.detectors import detector_spec, save_detector
+from ladle.detectors import save_detector
+from ladle.families import detector_spec
 from tests.fuzz.forked import SECONDS, judge, run_forked
 
 BASES = (

@@ -7,8 +7,8 @@ import torch
 
 from ladle.assigners import ATSS, PAA, Surer
 from ladle.criteria import DenseCriterion
-from ladle.detectors import Start, detector_spec
 from ladle.distillers import PKD, CrossKD, SoftLabels
+from ladle.families import Start, detector_spec
 from ladle.objectives import CoLearning, Lesson, Supervised
 from ladle.types import GroundTruth
 from tests.objectives.test_supervised import CLASSES, batch, build, same

@@ -8,11 +8,10 @@ import torch.nn.functional as F
 
 from ladle.assigners import PAA, MaxIoU, TaskAligned
 from ladle.boxes import pairwise_iou
-from ladle.detectors import Start, detector_spec
 from ladle.distillers import PKD, SoftLabels
+from ladle.families import Start, detector_spec, lessons_of
 from ladle.objectives import Staged, Timed
 from ladle.objectives.staged import _independent, _with_given
-from ladle.recipes.lessons import lessons_of
 from ladle.recipes.plans import Judging, plan_of
 from ladle.teachers import FrozenDetector
 from ladle.types import GroundTruth, Output, Predictions

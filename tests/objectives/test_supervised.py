@@ -5,8 +5,8 @@ import torch
 
 from ladle.assigners import PAA
 from ladle.criteria import DenseCriterion
-from ladle.detectors import Start, detector_spec
 from ladle.distillers import SoftLabels
+from ladle.families import Start, detector_spec
 from ladle.objectives import Lesson, Supervised
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, GroundTruth

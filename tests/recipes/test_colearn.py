@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 from ladle import engine
 from ladle.cli.main import main
 from ladle.data.scenes import CLASSES
-from ladle.detectors import detector_spec, load_detector, save_detector, state_in_order
+from ladle.detectors import load_detector, save_detector, state_in_order
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.recipes import colearn, val
 from ladle.recipes.jobs import Job
 from tests.recipes.test_train import stop_after

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from ladle.data.scenes import CLASSES
-from ladle.detectors import detector_spec, load_detector, save_detector
+from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.objectives import Supervised
 from ladle.recipes import distill, train
 from ladle.recipes.methods import DISTILLERS

@@ -9,17 +9,18 @@ from torch import nn
 
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, split_scenes
-from ladle.detectors import Detector, detector_spec
-from ladle.detectors.ready_made import FAMILIES, REGION_FAMILIES
+from ladle.detectors import Detector
 from ladle.evaluation import evaluate
+from ladle.families import detector_spec, lessons_of
 from ladle.objectives import Staged, Supervised
-from ladle.recipes.lessons import ASSIGNERS, HOME, lesson_of, lessons_of
+from ladle.recipes.assigners import ASSIGNERS
 from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, Term
+from tests.families import DENSE, HOME, IN_STAGES
 
 REFUSED = {("retinanet", "FCOS"), ("retinanet", "PseudoIoU")}
-PAIRS = [pair for pair in product(FAMILIES, ASSIGNERS) if pair not in REFUSED]
+PAIRS = [pair for pair in product(DENSE, ASSIGNERS) if pair not in REFUSED]
 AT_HOME = [(family, name) for family, name in HOME.items()] + [("fcos", "PseudoIoU"), ("fcos", "Hungarian")]
 
 
@@ -58,7 +59,7 @@ def detector(family: str) -> Detector:
 def test_every_pair_trains(family, assigner):
     student = detector(family)
     before = [parameter.detach().clone() for parameter in student.parameters()]
-    losses = train(Supervised(student, [lesson_of(family, assigner)]), scenes(2), steps=2, lr=1e-3)
+    losses = train(Supervised(student, lessons_of(student.spec, ASSIGNERS[assigner])), scenes(2), steps=2, lr=1e-3)
     assert all(torch.tensor(losses).isfinite())
     assert losses[0] > 0
     still = [name for (name, now), old in zip(student.named_parameters(), before) if torch.equal(now, old)]
@@ -81,13 +82,13 @@ def test_a_teacher_can_judge_with_every_assigner(family, assigner):
 @pytest.mark.parametrize(("family", "assigner"), AT_HOME)
 def test_four_scenes_are_learnt_by_heart(family, assigner):
     student, batch = detector(family), scenes(4)
-    train(Supervised(student, [lesson_of(family, assigner)]), batch, steps=120, lr=5e-3)
+    train(Supervised(student, lessons_of(student.spec, ASSIGNERS[assigner])), batch, steps=120, lr=5e-3)
     student.eval()
     found = dict(enumerate(student.detect(batch)))
     assert evaluate(references(batch), found, CLASSES).ap50 > 0.7
 
 
-@pytest.mark.parametrize("family", REGION_FAMILIES)
+@pytest.mark.parametrize("family", IN_STAGES)
 def test_four_scenes_are_learnt_by_heart_in_several_stages(family):
     student, batch = detector(family), scenes(4)
     lots = torch.Generator().manual_seed(0)

@@ -3,7 +3,8 @@
 import pytest
 
 from ladle.data.scenes import CLASSES, split_scenes
-from ladle.detectors import detector_spec, load_detector
+from ladle.detectors import load_detector
+from ladle.families import detector_spec
 from ladle.recipes import demo, sources
 from ladle.recipes.demo import STUDENT, teacher_file
 from ladle.recipes.outputs import free_folder

@@ -6,8 +6,8 @@ from lightning_fabric import Fabric
 
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes
-from ladle.detectors.ready_made import FAMILIES, REGION_FAMILIES
 from ladle.engine.normalising import normalise
+from ladle.families import families
 from ladle.recipes import Run
 from ladle.recipes.jobs import Job
 from ladle.recipes.lineup import build_objective, line_up
@@ -19,7 +19,7 @@ def batch():
     return collate([scenes.sample(0), scenes.sample(1)])
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *REGION_FAMILIES])
+@pytest.mark.parametrize("family", families())
 def test_every_family_learns_in_half_precision(batch, family):
     job = Job("train", "scenes", f"{family}-tiny", "nowhere", Run(imgsz=64))
     lineup = line_up(job, CLASSES, tuple(range(len(CLASSES))))

@@ -12,7 +12,7 @@ from PIL import Image
 from ladle.data import picture_size
 from ladle.errors import UserError
 from ladle.recipes import models, predict, predicted
-from ladle.recipes.lessons import ASSIGNERS
+from ladle.recipes.assigners import ASSIGNERS
 
 HOW = {"batch": 3, "device": "cpu"}
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ladle.detectors import detector_spec
+from ladle.families import detector_spec
 from ladle.recipes import predicted
 from ladle.recipes.outputs import free_folder, output_folder, write_rows
 from ladle.recipes.predicted import Album, drawing_names

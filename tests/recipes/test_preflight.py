@@ -7,8 +7,9 @@ import torch
 from torch import nn
 
 from ladle.data.scenes import CLASSES, Scenes
-from ladle.detectors import Start, detector_spec, save_detector
+from ladle.detectors import save_detector
 from ladle.errors import UserError
+from ladle.families import Start, detector_spec
 from ladle.recipes import preflight
 from ladle.recipes.preflight import check_looks, check_strength, hire, strength_in_words
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from ladle.data import pictures
 from ladle.data.scenes import Scenes
-from ladle.detectors import detector_spec, read_spec
+from ladle.detectors import read_spec
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.recipes import predict, train, val
 from ladle.recipes.options import Run
 from ladle.recipes.preflight import reads_otherwise

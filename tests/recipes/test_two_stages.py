@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from ladle.data.scenes import CLASSES
-from ladle.detectors import detector_spec, load_detector, save_detector
+from ladle.detectors import load_detector, save_detector
+from ladle.families import detector_spec
 from ladle.recipes import distill, predict, train, val
 from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import RUN, make_teacher, same_weights

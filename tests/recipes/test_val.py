@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from ladle.data.scenes import CLASSES, Scenes
-from ladle.detectors import detector_spec, save_detector
+from ladle.detectors import save_detector
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.recipes import val
 from ladle.recipes.options import Run
 from ladle.recipes.scoring import Examiner, crowded

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from ladle.detectors import detector_spec
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.teachers import FrozenDetector, differences
 
 

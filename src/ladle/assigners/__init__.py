@@ -12,7 +12,15 @@ from ladle.assigners.hungarian import Hungarian
 from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.ota import OTA
 from ladle.assigners.paa import PAA
-from ladle.assigners.protocol import Assigner, Evidence, EvidenceAssigner
+from ladle.assigners.protocol import (
+    Assigner,
+    Evidence,
+    EvidenceAssigner,
+    OverlapAssigner,
+    PointAssigner,
+    SoftAssigner,
+    uses_predictions,
+)
 from ladle.assigners.pseudo_iou import PseudoIoU
 from ladle.assigners.sampling import Sample, thinned
 from ladle.assigners.sim_ota import SimOTA
@@ -31,11 +39,15 @@ __all__ = [
     "EvidenceAssigner",
     "Hungarian",
     "MaxIoU",
+    "OverlapAssigner",
+    "PointAssigner",
     "PseudoIoU",
     "Sample",
     "SimOTA",
+    "SoftAssigner",
     "Surer",
     "TaskAligned",
     "Verdict",
     "thinned",
+    "uses_predictions",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -47,6 +47,17 @@ class ATSS:
     boxes: Literal["priors", "predictions"] = "priors"
     keep_count: bool = False
     class_power: float = 0.0
+
+    @property
+    def uses_predictions(self) -> bool:
+        """Whether the predicted boxes are compared with the objects."""
+        return self.boxes == "predictions"
+
+    def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> ATSS:
+        """The form in which a teacher's boxes take the place of the priors."""
+        if ignore_rejected:
+            raise ValueError("ATSS cannot ignore what the teacher rejects: leave out ignore_rejected")
+        return replace(self, boxes="predictions", keep_count=keep_count, class_power=class_power)
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:

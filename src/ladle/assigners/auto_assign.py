@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -40,6 +41,9 @@ class AutoAssign:
 
     Confidences that are not finite count as 0, so that one bad prediction spoils one prior.
     """
+
+    soft: ClassVar[bool] = True
+    """A prior learns every object that it lies in."""
 
     tau: float = 1 / 3
     box_weight: float = 5.0

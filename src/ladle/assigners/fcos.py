@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -46,6 +46,22 @@ class FCOS:
     crowd: float = 0.5
     boxes: Literal["priors", "predictions"] = "priors"
     class_power: float = 0.0
+
+    by_points: ClassVar[bool] = True
+    """All anchors of a location are the same point."""
+
+    @property
+    def uses_predictions(self) -> bool:
+        """Whether the predicted boxes are compared with the objects."""
+        return self.boxes == "predictions"
+
+    def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> FCOS:
+        """The form in which a teacher's boxes take the place of the priors."""
+        if not keep_count:
+            raise ValueError("--keep_count False: FCOS always keeps the counts, so it does not use it; leave it out")
+        if ignore_rejected:
+            raise ValueError("FCOS cannot ignore what the teacher rejects: leave out ignore_rejected")
+        return replace(self, boxes="predictions", class_power=class_power)
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:

@@ -16,7 +16,7 @@ from torch import Tensor
 from ladle.pairs import Pairs, ranks
 from ladle.types import Assignment, GroundTruth, Predictions
 
-__all__ = ["class_trust", "count_per_object", "keep_counts", "or_else", "pair_trust", "spared"]
+__all__ = ["class_trust", "count_per_object", "keep_counts", "or_else", "pair_trust", "rejected_ignored"]
 
 
 def class_trust(predictions: Predictions, power: float) -> Float[Tensor, "B P C"] | None:
@@ -64,7 +64,7 @@ def keep_counts(
     return Assignment.hard(index, learns, ~left)
 
 
-def spared(judged: Assignment, own: Assignment) -> Assignment:
+def rejected_ignored(judged: Assignment, own: Assignment) -> Assignment:
     """The judged plan in which priors that are objects by the rule itself, and that the judge turns down, are ignored.
 
     Such a prior overlaps its object well. To have it learn that nothing is there would contradict what the student

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ladle.assigners.judged import class_trust, count_per_object, keep_counts, or_else, spared
+from ladle.assigners.judged import class_trust, count_per_object, keep_counts, or_else, rejected_ignored
 from ladle.assigners.protocol import full_precision
 from ladle.overlaps import Overlaps, best_overlaps, outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -36,8 +36,8 @@ class MaxIoU:
             those whose predictions overlap it most, whatever the thresholds.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
             class; 0 leaves them alone.
-        spare: with ``predictions``, a prior that the papers' rule makes an object and the judge turns down is ignored,
-            where it would else be background.
+        ignore_rejected: with ``predictions``, a prior that is positive by the papers' rule and that the judge rejects
+            is ignored, where it would else be background.
     """
 
     positive: float = 0.5
@@ -48,7 +48,22 @@ class MaxIoU:
     boxes: Literal["priors", "predictions"] = "priors"
     keep_count: bool = False
     class_power: float = 0.0
-    spare: bool = False
+    ignore_rejected: bool = False
+
+    @property
+    def uses_predictions(self) -> bool:
+        """Whether the predicted boxes are compared with the objects."""
+        return self.boxes == "predictions"
+
+    def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> MaxIoU:
+        """The form in which a teacher's boxes take the place of the priors."""
+        return replace(
+            self,
+            boxes="predictions",
+            keep_count=keep_count,
+            class_power=class_power,
+            ignore_rejected=ignore_rejected,
+        )
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -66,7 +81,7 @@ class MaxIoU:
             objects = truth.labels.shape[1]
             chosen = self._as_many(judged, plan, overlaps, objects) if self.keep_count else self._decide(judged)
             final = or_else(chosen, plan, objects)
-            plan = spared(final, plan) if self.spare else final
+            plan = rejected_ignored(final, plan) if self.ignore_rejected else final
         return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
 
     def _decide(self, overlaps: Overlaps) -> Assignment:

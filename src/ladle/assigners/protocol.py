@@ -13,7 +13,16 @@ from torch import Tensor
 
 from ladle.types import Assignment, GroundTruth, Predictions, Priors, Record
 
-__all__ = ["Assigner", "Evidence", "EvidenceAssigner", "full_precision"]
+__all__ = [
+    "Assigner",
+    "Evidence",
+    "EvidenceAssigner",
+    "OverlapAssigner",
+    "PointAssigner",
+    "SoftAssigner",
+    "full_precision",
+    "uses_predictions",
+]
 
 
 @runtime_checkable
@@ -23,6 +32,58 @@ class Assigner(Protocol):
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Assignment:
         """Return the plan for these predictions; the inputs are left alone. Gradient flows into soft plans alone."""
         ...
+
+
+@runtime_checkable
+class OverlapAssigner(Assigner, Protocol):
+    """An assigner that compares the boxes of the priors with objects, and ignores predictions.
+
+    In its judged form the boxes that a teacher predicts take the place of the priors' own.
+    """
+
+    @property
+    def uses_predictions(self) -> bool:
+        """Whether this is the judged form, which needs predictions."""
+        ...
+
+    def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool, /) -> Assigner:
+        """The judged form of this assigner.
+
+        Args:
+            keep_count: whether each object keeps the number of priors that it has without a teacher.
+            class_power: power of the teacher's score for the object's class, by which overlaps are multiplied.
+            ignore_rejected: whether a prior that is positive without a teacher, and that the teacher rejects, is
+                ignored instead of background.
+
+        Raises:
+            ValueError: for an option that this assigner does not have.
+        """
+        ...
+
+
+@runtime_checkable
+class SoftAssigner(Assigner, Protocol):
+    """An assigner by which a prior learns several objects at once; only a criterion of bags can learn from it."""
+
+    @property
+    def soft(self) -> bool:
+        """Always true."""
+        ...
+
+
+@runtime_checkable
+class PointAssigner(Assigner, Protocol):
+    """An assigner that chooses among points: several anchors at one location are all the same to it."""
+
+    @property
+    def by_points(self) -> bool:
+        """Always true."""
+        ...
+
+
+def uses_predictions(assigner: Assigner) -> bool:
+    """Whether an assigner needs predictions; only overlap assigners in their plain form do not."""
+    return assigner.uses_predictions if isinstance(assigner, OverlapAssigner) else True
 
 
 @dataclass(frozen=True)

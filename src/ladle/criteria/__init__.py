@@ -2,7 +2,6 @@
 
 from ladle.criteria.bags import BagCriterion
 from ladle.criteria.dense import DenseCriterion
-from ladle.criteria.published import CRITERIA, with_edges
 from ladle.criteria.region import RegionCriterion
 
-__all__ = ["CRITERIA", "BagCriterion", "DenseCriterion", "RegionCriterion", "with_edges"]
+__all__ = ["BagCriterion", "DenseCriterion", "RegionCriterion"]

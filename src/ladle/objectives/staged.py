@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ladle.assigners import Assigner, thinned
+from ladle.assigners import Assigner, thinned, uses_predictions
 from ladle.objectives.lesson import Lesson, is_over
 from ladle.objectives.supervised import positives_per_object
 from ladle.objectives.teaching import Teaching, Teachings, joined, named
@@ -140,7 +140,7 @@ class Staged(nn.Module):
         if not stage.samples_first:
             said: Predictions = stage(features, priors)[0]
             return said
-        if judged or not _looks(rule):
+        if judged or not uses_predictions(rule):
             return Predictions.unsaid(priors, stage.classes, batch)
         with torch.no_grad():
             glance: Predictions = stage(features, priors)[0]
@@ -150,11 +150,6 @@ class Staged(nn.Module):
 def stage_names(count: int) -> list[str]:
     """What the stages of a detector are called in the names of their losses."""
     return ["rpn", "roi"] if count == 2 else ["rpn", *(f"roi_{number}" for number in range(1, count))]
-
-
-def _looks(rule: Assigner) -> bool:
-    """Whether an assigner looks at predictions."""
-    return getattr(rule, "boxes", "predictions") == "predictions"
 
 
 def _of_one_class(truth: GroundTruth) -> GroundTruth:

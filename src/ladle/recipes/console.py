@@ -10,6 +10,9 @@ from ladle.names import printable
 
 __all__ = ["say", "shown", "table", "warn"]
 
+_SENTENCE = 40
+"""Columns with longer cells are wrapped where the terminal is narrow; names and numbers never are."""
+
 
 def say(text: object = "", quiet: bool = False) -> None:
     """Print lines, or anything rich can render; what a terminal would obey is written out, not done."""
@@ -43,7 +46,8 @@ def table(title: str, rows: Sequence[Mapping[str, object]]) -> object:
     drawn = Table(title=heading, box=box.SIMPLE_HEAD, title_justify="left")
     for name in rows[0] if rows else ():
         numeric = isinstance(rows[0][name], (int, float))
-        drawn.add_column(Text(shown(name)), justify="right" if numeric else "left", no_wrap=True)
+        whole = all(len(str(row[name])) <= _SENTENCE for row in rows)
+        drawn.add_column(Text(shown(name)), justify="right" if numeric else "left", no_wrap=whole)
     for row in rows:
         drawn.add_row(*(Text(shown(_cell(value))) for value in row.values()))
     return drawn

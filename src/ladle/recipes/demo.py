@@ -11,7 +11,8 @@ import torch
 from ladle.assigners import PAA
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes, split_scenes
-from ladle.detectors import Detector, detector_spec, load_detector
+from ladle.detectors import Detector, load_detector
+from ladle.families import detector_spec
 from ladle.recipes.console import say, table
 from ladle.recipes.options import Epochs, Run, Seed
 from ladle.recipes.outputs import free_folder

@@ -9,8 +9,9 @@ from typing import NamedTuple
 from torch import nn
 
 from ladle.assigners import EvidenceAssigner, Surer
-from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, read_spec, state_in_order
+from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec, state_in_order
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.objectives import CoLearning, Staged, Supervised
 from ladle.recipes.jobs import Job
 from ladle.recipes.methods import JUDGED, parts_of, times_of

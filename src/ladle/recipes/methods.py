@@ -26,48 +26,37 @@ from ladle.distillers import (
     SoftLabels,
 )
 from ladle.errors import UserError
+from ladle.families import family_of
 
 __all__ = ["DISTILLERS", "JUDGED", "METHODS", "RISES", "Times", "distiller_of", "parts_of", "times_of"]
 
-_LD = {
-    "atss": LocalizationDistillation(ring=0.0375, images=2.0),
-    "fcos": LocalizationDistillation(region="inside", images=2.0),
-    "retinanet": LocalizationDistillation(
-        weight=5.0, ring=0.15, class_temperature=8.0, shared=False, rows="box", images=2.0
-    ),
-}
-"""The released settings of localization distillation; GFL's are the defaults."""
 _LARGE = ("r50", "r101")
 """The backbones with which GFL's localization distillation was tuned at two pictures a device instead of three."""
-_FGD = {"fcos": FGD(foreground=1.6e-3, background=8e-4, attention=8e-4, relation=8e-6, temperature=0.8)}
-_STAGED_FGD = FGD(foreground=5e-5, background=2.5e-5, attention=5e-5, relation=5e-7)
-_STAGED_MGD = MGD(weight=5e-7, erased=0.45)
-_CROSS = {"fcos": CrossKD(classes=0.4, boxes=0.75, quality=0.0, after=2, box_loss="iou", count="centerness")}
 
 
 def _localization(student: DetectorSpec, teacher: DetectorSpec) -> LocalizationDistillation:
     """The family's settings; one softmax for a whole box asks for the same bins, which any two heads need not have."""
     small = LocalizationDistillation(images=2.0 if student.backbone.name in _LARGE else 3.0)
-    published = _LD.get(student.family, small)
+    published = family_of(student).setting(LocalizationDistillation) or small
     heads = student.head, teacher.head
     bins = {head.bins for head in heads if isinstance(head, DenseSpec)}
     return published if len(bins) == 1 else replace(published, rows="edge")
 
 
 def _cross(student: DetectorSpec, teacher: DetectorSpec) -> CrossKD:
-    published = _CROSS.get(teacher.family, CrossKD())
+    published = family_of(teacher).teacher_setting(CrossKD) or CrossKD()
     return published if teacher.head.depth >= (published.after or 0) else replace(published, after=None)
 
 
 def _fgd(student: DetectorSpec, teacher: DetectorSpec) -> FGD:
     """The family's settings; those for two stages leave out the pooled level."""
-    if student.regions:
-        return replace(_STAGED_FGD, finest=_convolved(student))
-    return _FGD.get(student.family, FGD())
+    published = family_of(student).setting(FGD) or FGD()
+    return replace(published, finest=_convolved(student)) if student.regions else published
 
 
 def _mgd(student: DetectorSpec, teacher: DetectorSpec) -> MGD:
-    return replace(_STAGED_MGD, finest=_convolved(student)) if student.regions else MGD()
+    published = family_of(student).setting(MGD) or MGD()
+    return replace(published, finest=_convolved(student)) if student.regions else published
 
 
 def _convolved(student: DetectorSpec) -> int:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ladle.detectors import READY_MADE, DenseSpec, detector_spec
+from ladle.assigners import Assigner
+from ladle.detectors import DenseSpec
 from ladle.detectors.backbones import RESNETS, SMALL
-from ladle.detectors.ready_made import FAMILIES, HEADS, REGION_FAMILIES
+from ladle.families import HEADS, Family, families, ready_made
+from ladle.recipes.assigners import ASSIGNERS
 from ladle.recipes.console import say, table
-from ladle.recipes.lessons import ASSIGNERS, HOME
 from ladle.recipes.methods import METHODS
 
 __all__ = ["models"]
@@ -19,21 +20,6 @@ _HEADS = {
     "io": "shares class scores with an implicit objectness",
 }
 """What each head adds to its family."""
-
-_RULES = {
-    "MaxIoU": "A prior learns the object it overlaps most and enough.",
-    "ATSS": "Each object sets its own threshold of overlap.",
-    "FCOS": "A point learns the object whose middle and size suit it.",
-    "PseudoIoU": "FCOS's points, as far as boxes centred there fit.",
-    "PAA": "Losses tell an object's good priors from its bad ones.",
-    "OTA": "Optimal transport shares the priors among all objects.",
-    "SimOTA": "Each object takes the few priors that cost it least.",
-    "TaskAligned": "Class score and box together rank an object's priors.",
-    "DynamicSoftLabel": "SimOTA with soft labels and a centre without border.",
-    "AutoAssign": "All priors inside an object learn it, by learnt weights.",
-    "Hungarian": "One prior for each object, one object for a prior.",
-}
-"""What each assigner does, short enough for a line of a terminal of 80 columns."""
 
 
 def models(timm: str | None = None) -> list[str]:
@@ -53,7 +39,7 @@ def models(timm: str | None = None) -> list[str]:
     say(
         table(
             "Detectors: <family>-<backbone>, such as paa-tiny or fcos-r50",
-            [_row(family) for family in (*FAMILIES, *REGION_FAMILIES)],
+            [_row(family) for family in families().values()],
         )
     )
     say(f"Backbones: {_listed(SMALL)} train on a CPU, at 160 pixels;")
@@ -63,19 +49,27 @@ def models(timm: str | None = None) -> list[str]:
     say(table("Heads: <family>+<head>-<backbone>, such as atss+dist-r50", heads))
     methods = [{"name": name, "what the teacher does": what} for name, what in METHODS.items() if name != "plain"]
     say(table("Methods (--method; several are joined, such as lad+ld+pkd)", methods))
-    rules = [{"name": name, "which prior learns which object": _RULES[name]} for name in ASSIGNERS]
+    rules = [{"name": name, "which prior learns which object": _summary(rule)} for name, rule in ASSIGNERS.items()]
     say(table("Assigners (--assigner; by default the detector's own)", rules))
-    return list(READY_MADE)
+    return list(ready_made())
 
 
-def _row(family: str) -> dict[str, object]:
+def _row(family: Family) -> dict[str, object]:
     """What all detectors of a family have in common."""
-    head = detector_spec(f"{family}-r18", ("object",)).head
-    row: dict[str, object] = {"family": family, "anchors": head.anchors.per_location}
-    if isinstance(head, DenseSpec):
-        quality = "yes" if head.quality else "no"
-        return row | {"boxes said as": head.box, "quality branch": quality, "assigner": HOME[family]}
-    return row | {"boxes said as": "deltas, in stages", "quality branch": "no", "assigner": "MaxIoU"}
+    head = family.spec("r18", ("object",)).head
+    return {
+        "family": family.name,
+        "anchors": head.anchors.per_location,
+        "boxes said as": head.box if isinstance(head, DenseSpec) else "deltas, in stages",
+        "quality branch": "yes" if isinstance(head, DenseSpec) and head.quality else "no",
+        "assigner": type(family.assigner).__name__,
+    }
+
+
+def _summary(assigner: Assigner) -> str:
+    """The first sentence of an assigner's docstring, without its source."""
+    first = " ".join((type(assigner).__doc__ or "").split("\n\n")[0].split())
+    return first.partition(" (")[0].removesuffix(".")
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -7,9 +7,9 @@ from typing import Annotated, Literal
 
 from ladle.data.depth import parse_range
 from ladle.data.transforms import Augmentation
-from ladle.detectors import Start
 from ladle.detectors.backbones import NeckNorm, Norm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
+from ladle.families import Start
 from ladle.limits import Range, verify
 from ladle.recipes.folders import check_name, check_project
 

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
-from ladle.assigners import Assigner
-from ladle.criteria import CRITERIA, DenseCriterion
+from ladle.assigners import Assigner, OverlapAssigner
 from ladle.detectors import DenseSpec, DetectorSpec
 from ladle.distillers import Distiller, DistillerSpec, Outline, SoftLabels, Voice
 from ladle.errors import UserError
+from ladle.families import family_of, lessons_of
 from ladle.objectives import Lesson, Timed, stage_names
-from ladle.recipes.lessons import judged_by_teacher, lessons_of
+from ladle.recipes.assigners import assigner_named
 from ladle.recipes.methods import JUDGED, RISES, Times, distiller_of, parts_of
 
 __all__ = ["Judging", "Plan", "plan_of"]
@@ -74,7 +74,7 @@ def plan_of(
     Raises :class:`UserError` for a method or an assigner that there is not, or that cannot work with these two.
     """
     words = parts_of(method)
-    lessons = lessons_of(student, assigner)
+    lessons = lessons_of(student, assigner_named(assigner) if assigner is not None else None)
     if words == ("plain",):
         return Plan(lessons, _students(lessons), {})
     if teacher is None:
@@ -86,7 +86,9 @@ def plan_of(
         _judged(lesson, student, judging, stage) if judge == "teacher" else lesson
         for stage, (lesson, judge) in enumerate(zip(lessons, judges, strict=True))
     )
-    _heed(method, judging, [lesson.assign for lesson, who in zip(lessons, judges, strict=True) if who == "teacher"])
+    _check_judging(
+        method, judging, [rule.assign for rule, who in zip(lessons, judges, strict=True) if who == "teacher"]
+    )
     plan = Plan(lessons, judges, {}, features_only="teacher" not in judges, aligned=judges[0] == "teacher")
     for word in words:
         if word not in JUDGED:
@@ -113,8 +115,8 @@ def _judges(method: str, words: tuple[str, ...], student: DetectorSpec, teacher:
     return (first, *(later for _ in student.regions))
 
 
-def _heed(method: str, judging: Judging, rules: Sequence[Assigner]) -> None:
-    """Refuse what is said of judging where it is no number that makes sense, or would change nothing."""
+def _check_judging(method: str, judging: Judging, rules: Sequence[Assigner]) -> None:
+    """Refuse numbers of judging that make no sense, and what would change nothing."""
     usual, names = Judging(), ", ".join(type(rule).__name__ for rule in rules)
     for flag, number in (("class_power", judging.class_power), ("judge_until", judging.until)):
         if number is not None and not 0 <= number < float("inf"):
@@ -125,8 +127,10 @@ def _heed(method: str, judging: Judging, rules: Sequence[Assigner]) -> None:
             "--judge_until, or add lad"
         )
     for flag in ("keep_count", "class_power"):
-        if getattr(judging, flag) != getattr(usual, flag) and not any(hasattr(rule, flag) for rule in rules):
-            raise UserError(f"--{flag} {getattr(judging, flag)}: {names} takes no heed of it; leave it out")
+        if getattr(judging, flag) != getattr(usual, flag) and not any(
+            isinstance(one, OverlapAssigner) for one in rules
+        ):
+            raise UserError(f"--{flag} {getattr(judging, flag)}: {names} does not use it; leave it out")
 
 
 def _students(stages: Sequence[object]) -> tuple[Judge, ...]:
@@ -141,13 +145,14 @@ def _judged(lesson: Lesson, student: DetectorSpec, judging: Judging, stage: int)
     teacher's class scores tell, so there they count, and what is turned down is ignored.
     """
     power = judging.class_power if judging.class_power is not None else float(stage > 0)
-    rule: Assigner = judged_by_teacher(lesson.assign, judging.keep_count, power, spare=stage > 0)
-    criterion = lesson.criterion
-    if student.family == "paa" and isinstance(criterion, DenseCriterion):
-        criterion = replace(criterion, share="count")
-    return replace(
-        lesson, assign=rule, criterion=criterion, afterwards=lesson.assign if rule != lesson.assign else None
-    )
+    rule, criterion = lesson.assign, family_of(student).judged(lesson.criterion)
+    if not isinstance(rule, OverlapAssigner):
+        return replace(lesson, criterion=criterion)
+    try:
+        judged = rule.judged_by_teacher(judging.keep_count, power, stage > 0)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    return replace(lesson, assign=judged, criterion=criterion, afterwards=rule)
 
 
 def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: DetectorSpec, times: Times) -> Plan:
@@ -217,8 +222,7 @@ def _quality(spec: DetectorSpec) -> str:
     """What the quality branch of a detector means."""
     if not isinstance(spec.head, DenseSpec) or not spec.head.quality:
         return "nothing, there is none"
-    criterion = CRITERIA.get(spec.family)
-    return str(criterion.quality) if criterion is not None else "an objectness that nobody teaches"
+    return family_of(spec).quality or "nothing that is known"
 
 
 def _voice(spec: DetectorSpec, stage: int) -> Voice:

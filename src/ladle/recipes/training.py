@@ -14,8 +14,9 @@ from torch import nn
 from ladle.data.depth import spelled
 from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import CatalogueSource, Source
-from ladle.detectors import Detector, DetectorSpec, detector_spec, load_detector, save_detector
+from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
+from ladle.families import detector_spec
 from ladle.objectives import stage_names
 from ladle.recipes.console import say, table
 from ladle.recipes.contents import contents_of

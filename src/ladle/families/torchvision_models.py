@@ -8,9 +8,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor, nn
 
-from ladle.detectors.detector import Detector
-from ladle.detectors.ready_made import Start, detector_spec
+from ladle.detectors import Detector
 from ladle.errors import UserError
+from ladle.families.family import Start
+from ladle.families.faster_rcnn import FASTER_RCNN
 
 __all__ = ["from_torchvision"]
 
@@ -36,7 +37,7 @@ def from_torchvision(model: nn.Module, classes: Sequence[str]) -> Detector:
     """
     theirs = model.state_dict()
     frozen = not any(name.endswith(_COUNTER) and name.startswith("backbone.body.") for name in theirs)
-    spec = detector_spec("fasterrcnn-r50", classes, start=Start(norm="frozen" if frozen else "batch"))
+    spec = FASTER_RCNN.spec("r50", classes, start=Start(norm="frozen" if frozen else "batch"))
     if "rpn.head.conv.1.0.weight" in theirs:
         # Its second version: a deeper proposal network, convolutions in the region head, a normalised pyramid.
         (region,) = spec.regions

@@ -1,0 +1,31 @@
+"""AutoAssign (Zhu et al., arXiv 2007.03496): FCOS's network with center priors and an objectness without targets."""
+
+from __future__ import annotations
+
+from ladle.assigners import AutoAssign
+from ladle.criteria import DenseCriterion
+from ladle.detectors import Anchors, DenseSpec, Inference
+from ladle.families.family import Family, Size
+
+__all__ = ["AUTOASSIGN"]
+
+
+def head(size: Size) -> DenseSpec:
+    """Points at the corners of the cells; the quality branch is the implicit objectness."""
+    anchors = Anchors(scales=(size.scale,))
+    return DenseSpec(size.width, size.depth, anchors, box="distances", class_prior=0.02, center_prior=True)
+
+
+AUTOASSIGN = Family(
+    name="autoassign",
+    head=head,
+    inference=Inference(rule="product", nms=0.6),
+    assigner=AutoAssign(),
+    criterion=DenseCriterion(box_weight=2.0, share="count"),
+    quality="implicit objectness",
+)
+"""Its own assigner is soft and learns by :class:`~ladle.criteria.BagCriterion`.
+
+Under another assigner it learns classes, boxes and IoU as OTA does. The score is class score times objectness,
+suppression at IoU 0.6.
+"""

@@ -1,0 +1,69 @@
+"""Detectors by name: ``<family>-<backbone>``, or with other heads ``<family>+<head>-<backbone>``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
+from importlib import import_module
+
+from ladle.assigners import Assigner
+from ladle.detectors import DetectorSpec
+from ladle.detectors.backbones import RESNETS, SMALL
+from ladle.errors import UserError
+from ladle.families.family import Family, Start
+from ladle.objectives import Criterion, Lesson
+
+__all__ = ["detector_spec", "families", "family_of", "lessons_of", "ready_made"]
+
+
+def families() -> Mapping[str, Family]:
+    """Every family of ``ladle.families`` by its name."""
+    return {one.name: one for one in vars(import_module("ladle.families")).values() if isinstance(one, Family)}
+
+
+def ready_made() -> tuple[str, ...]:
+    """The names of detectors with backbones of ours or of torchvision; any timm model works behind the dash as well."""
+    return tuple(f"{family}-{backbone}" for family in families() for backbone in (*SMALL, *RESNETS))
+
+
+def detector_spec(
+    name: str,
+    classes: Sequence[str],
+    category_ids: Sequence[int] | None = None,
+    imgsz: int | None = None,
+    start: Start = Start(),
+) -> DetectorSpec:
+    """The detector ``<family>-<backbone>``, or ``<family>+<head>-<backbone>``, for a set of classes.
+
+    Raises:
+        UserError: for a name that is none.
+
+    Example:
+        >>> from ladle.families import detector_spec
+        >>> detector_spec("atss+dist-tiny", ["cat", "dog"]).head.box
+        'distribution'
+    """
+    kind, _, backbone = name.partition("-")
+    family, *heads = kind.split("+")
+    if family not in families() or not backbone:
+        close = get_close_matches(name, ready_made(), n=1)
+        hint = f"did you mean {close[0]}?" if close else "`ladle models` lists them"
+        raise UserError(f"no detector is called {name!r}: expected <family>-<backbone> such as paa-r18; {hint}")
+    return families()[family].spec(backbone, classes, category_ids, imgsz, start, heads)
+
+
+def family_of(spec: DetectorSpec) -> Family:
+    """The family of a detector; raises :class:`UserError` for one that is not of ``ladle.families``."""
+    if spec.family not in families():
+        raise UserError(
+            f"{spec.name}: there is no family {spec.family!r}; give its lessons yourself, or a spec of one of "
+            f"{', '.join(families())}"
+        )
+    return families()[spec.family]
+
+
+def lessons_of(
+    spec: DetectorSpec, assigner: Assigner | None = None, criterion: Criterion | None = None
+) -> tuple[Lesson, ...]:
+    """The published lessons of a detector, one for each stage; another assigner or criterion is that of its first."""
+    return family_of(spec).lessons(spec, assigner, criterion)
