@@ -315,7 +315,7 @@ def test_a_dead_channel_has_no_gradient_that_is_none():
 def test_the_outline_names_what_is_compared_and_what_is_not():
     from ladle.distillers import Voice
 
-    own = Voice(Pyramid((48,) * 5, (8, 16, 32, 64, 128)), 3, 0, False, 1, 48)
+    own = Voice(Pyramid((48,) * 5, (8, 16, 32, 64, 128)), 3, 0, None, 1, 48)
     guide = own._replace(pyramid=Pyramid((96,) * 3, (8, 16, 32)))
     outline = PKD(finest=3).outline(own, guide)
     assert outline.teaches == {

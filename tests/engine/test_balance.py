@@ -22,7 +22,7 @@ PLAIN = Settings(epochs=2, optimizer=ADAM, schedule=STILL, clip=None, quiet=True
 class Taught(Toy):
     """The toy whose term ``feature`` is a distiller's."""
 
-    given = frozenset({"feature"})
+    distilled = frozenset({"feature"})
 
 
 class Untaught(Toy):
@@ -197,16 +197,18 @@ def test_a_distiller_that_has_ended_leaves_plain_training(tmp_path):
     """Its moments move nothing any more, and each step is that of detection alone."""
 
     class Ending(Taught):
-        def at(self, epoch, step):
+        over = False
+
+        def set_time(self, epoch, step):
             self.over = epoch > 1
 
         @property
-        def given(self):
+        def distilled(self):
             return frozenset() if self.over else frozenset({"feature"})
 
         def forward(self, batch):
             terms = super().forward(batch)
-            return {name: term for name, term in terms.items() if name == "box" or name in self.given}
+            return {name: term for name, term in terms.items() if name == "box" or name in self.distilled}
 
     settings = replace(PLAIN, balance="moments", optimizer=SGD(lr=0.05, momentum=0.0), epochs=1)
     run(tmp_path, settings, Ending(norm=False))

@@ -17,7 +17,7 @@ SAME = ("epoch", "step", "lr", "loss", "loss/box", "loss/feature", "gradient_nor
 class Taught(Toy):
     """The toy whose term ``feature`` is a distiller's, for Adam, which tells two sums of gradients apart."""
 
-    given = frozenset({"feature"})
+    distilled = frozenset({"feature"})
 
 
 def train_ranks(fabric: Fabric, folder, dropout=0.0, resume=False, balance="none", toy=Toy, **loading):

@@ -58,7 +58,7 @@ def test_terms_that_nobody_gave_may_be_nought(ear):
 class Mute(Toy):
     """One of its terms comes from a teacher that teaches nothing."""
 
-    given = frozenset({"feature"})
+    distilled = frozenset({"feature"})
 
     def __init__(self, loud):
         super().__init__()

@@ -16,13 +16,15 @@ from tests.engine.toy import SETTINGS, Student, ToyLoader, save_student
 class Two(nn.Module):
     """Two students with a loss each, and a clock."""
 
+    distilled = frozenset()
+
     def __init__(self):
         super().__init__()
         torch.manual_seed(0)
         self.students = nn.ModuleDict({"one": Student(0.0), "other": Student(0.0)})
-        self.times = []
+        self.times, self.monitor = [], {}
 
-    def at(self, epoch, step):
+    def set_time(self, epoch, step):
         self.times.append((epoch, step))
 
     def forward(self, batch):
@@ -90,3 +92,11 @@ def test_the_backbones_of_all_learn_at_their_own_rate():
     groups = SGD(lr=0.2, backbone_lr=0.1).build(two).param_groups
     slow = {id(p) for group in groups if group["initial_lr"] == pytest.approx(0.02) for p in group["params"]}
     assert slow == {id(p) for net in two.students.values() for p in net.backbone.parameters()}
+
+
+def test_what_is_no_objective_is_told_what_it_lacks(tmp_path):
+    class Bare(nn.Module):
+        monitor = {}
+
+    with pytest.raises(TypeError, match=r"Bare is no ladle.engine.Objective: it lacks students, distilled, set_time"):
+        run(tmp_path, Bare())

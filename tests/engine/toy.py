@@ -36,6 +36,8 @@ class Toy(nn.Module):
     All toys start with the same weights.
     """
 
+    distilled = frozenset[str]()
+
     def __init__(self, dropout: float = 0.0, norm: bool = True) -> None:
         super().__init__()
         with torch.random.fork_rng():
@@ -45,7 +47,11 @@ class Toy(nn.Module):
             self.teacher = (nn.Conv2d(3, 4, 1).requires_grad_(False),)
         if not norm:
             self.student.backbone[1] = nn.Identity()
+        self.students = {"student": self.student}
         self.monitor: dict[str, Tensor] = {}
+
+    def set_time(self, epoch: float, step: int) -> None:
+        """Nothing comes and goes here."""
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         features = self.student.backbone(batch.images)

@@ -77,7 +77,7 @@ def test_each_may_imitate_the_other_and_pulls_it_nowhere():
     soft = replace(LESSON, distillers=(SoftLabels(), PKD()))
     objective = pair(lesson=Lesson(PAA(), None, soft.distillers))
     terms = objective(batch(0))
-    assert objective.given == set(terms)
+    assert objective.distilled == set(terms)
     sum(term.total for name, term in terms.items() if name.startswith("first/")).backward()
     first, second = objective.students.values()
     assert any(p.grad is not None and p.grad.any() for p in first.parameters())

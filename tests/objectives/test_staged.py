@@ -184,9 +184,9 @@ def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_t
 def test_after_its_time_the_student_judges_itself():
     teacher = FrozenDetector(build(1), CLASSES)
     objective = staged(build(0), "lad", teacher, judging=Judging(until=1.0))
-    with pytest.raises(ValueError, match=r"objective\.at\(epoch, step\)"):
+    with pytest.raises(ValueError, match=r"objective\.set_time\(epoch, step\)"):
         objective(batch(0))
-    objective.at(1.5, 1)
+    objective.set_time(1.5, 1)
     terms, plain = objective(batch(0)), staged(build(0))(batch(0))
     assert {name: float(t.total.detach()) for name, t in terms.items()} == {
         name: float(t.total.detach()) for name, t in plain.items()
@@ -211,7 +211,7 @@ def test_distillers_add_to_a_judge():
     plan = plan_of("lad+soft+pkd", SPECS["fasterrcnn"], SPECS["fasterrcnn"])
     objective = Staged(build(0), plan.lessons, teacher, plan.judges)
     terms = objective(batch(0))
-    assert objective.given == set(plan.teaches) == {
+    assert objective.distilled == set(plan.teaches) == {
         "rpn/soft_class", "rpn/soft_box", "roi/soft_class", "roi/soft_box", "rpn/pkd",
     }  # fmt: skip
     assert all(float(terms[name].total.detach()) > 0 for name in plan.teaches)

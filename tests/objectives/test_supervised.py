@@ -146,7 +146,7 @@ def test_stages_share_no_name_and_each_pays_its_own_losses():
         factor = 2 if name == "box" else 1
         torch.testing.assert_close(terms[f"stage_1/{name}"].total, term.total)
         torch.testing.assert_close(terms[f"stage_2/{name}"].total, factor * term.total)
-    assert objective.given == {name for name in terms if "soft" in name}
+    assert objective.distilled == {name for name in terms if "soft" in name}
     assert set(objective.monitor) == {f"stage_{number}/positives_per_object" for number in (1, 2)}
 
 

@@ -43,19 +43,19 @@ def test_a_warm_up_rises_and_an_end_ends_and_then_nobody_asks_the_teacher():
     objective = taught(Timed(SoftLabels(), weight=2.0, warmup=4.0, until=6.0))
     whole = value(taught(SoftLabels())(batch(0)), "soft_class")
     for epoch, share in ((0.5, 0.25), (2.0, 1.0), (4.0, 2.0), (6.0, 2.0)):
-        objective.at(epoch, 1)
+        objective.set_time(epoch, 1)
         assert value(objective(batch(0)), "soft_class") == pytest.approx(share * whole, rel=1e-5)
-        assert "soft_class" in objective.given
+        assert "soft_class" in objective.distilled
     asked = objective.teacher.asked
-    objective.at(6.01, 1)
+    objective.set_time(6.01, 1)
     assert set(objective(batch(0))) == {"class", "box", "quality"}
-    assert objective.given == frozenset()
+    assert objective.distilled == frozenset()
     assert objective.teacher.asked == asked == 4
 
 
 def test_a_teacher_that_judges_is_asked_also_after_its_distillers_have_ended():
     objective = taught(Timed(SoftLabels(), until=1.0), judge="teacher")
-    objective.at(5.0, 1)
+    objective.set_time(5.0, 1)
     objective(batch(0))
     assert objective.teacher.asked == 1
 
@@ -64,14 +64,14 @@ def test_a_weight_can_rise_over_steps():
     objective = taught(Timed(SoftLabels(), steps=400))
     whole = value(taught(SoftLabels())(batch(0)), "soft_class")
     for step, share in ((1, 1 / 400), (100, 0.25), (400, 1.0), (900, 1.0)):
-        objective.at(0.5, step)
+        objective.set_time(0.5, step)
         assert value(objective(batch(0)), "soft_class") == pytest.approx(share * whole, rel=1e-5)
-    with pytest.raises(ValueError, match=r"objective\.at\(epoch, step\)"):
+    with pytest.raises(ValueError, match=r"objective\.set_time\(epoch, step\)"):
         taught(Timed(SoftLabels(), steps=400))(batch(0))
 
 
 def test_a_time_without_a_clock_is_refused():
-    with pytest.raises(ValueError, match=r"objective\.at\(epoch, step\)"):
+    with pytest.raises(ValueError, match=r"objective\.set_time\(epoch, step\)"):
         taught(Timed(SoftLabels(), warmup=1.0))(batch(0))
 
 
@@ -105,7 +105,7 @@ def test_adapters_are_trained_and_saved_beside_the_student_not_in_it():
 def test_what_distillers_train_gets_a_gradient_also_when_they_rest():
     """Data-parallel training waits for a gradient of every parameter."""
     objective = taught(Timed(FitNet(), until=1.0))
-    objective.at(2.0, 1)
+    objective.set_time(2.0, 1)
     sum(term.total for term in objective(batch(0)).values()).backward()
     for parameter in objective.teachings.parameters():
         assert torch.equal(parameter.grad, torch.zeros_like(parameter))

@@ -39,7 +39,7 @@ def test_every_sum_of_two_trains_two_steps(networks, pair):
     plan = plan_of("+".join(pair), STUDENT, TEACHER)
     torch.manual_seed(0)
     objective = Supervised(student, [plan.lesson], teacher, plan.judge)
-    objective.at(1, 400)  # where everything that rises has risen
+    objective.set_time(1, 400)  # where everything that rises has risen
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4)
     for _ in range(2):
         terms = objective(batch)
@@ -48,7 +48,7 @@ def test_every_sum_of_two_trains_two_steps(networks, pair):
         loss.backward()
         optimizer.step()
         assert loss.isfinite()
-        assert objective.given == set(plan.teaches), "the plan is not what is taught"
+        assert objective.distilled == set(plan.teaches), "the plan is not what is taught"
         assert all(float(terms[name].total.detach()) > 0 for name in plan.teaches), "something is not heard"
     assert all(parameter.grad is not None for parameter in objective.parameters())
     assert all(parameter.grad is None for parameter in teacher.detector.parameters())

@@ -138,7 +138,7 @@ def test_points_cannot_tell_nine_anchors_apart(assigner):
 def test_an_assigner_that_is_none_is_refused_with_the_one_meant():
     with pytest.raises(UserError, match="did you mean SimOTA"):
         plan_of("plain", "paa", assigner="SimOTTA")
-    with pytest.raises(UserError, match="take one of MaxIoU, ATSS"):
+    with pytest.raises(UserError, match="take one of ATSS, AutoAssign"):
         plan_of("plain", "paa", assigner="zzz")
 
 

@@ -207,7 +207,8 @@ def _mend(
     corners = np.where(finite[:, None], corners, 0.0)
     low, high = np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])
     boxes = np.concatenate([low.clip(0, limit), high.clip(0, limit)], axis=1)
-    thin = finite & ~tiny & ((high - low) < _HALF_PIXEL).any(axis=1)
+    with np.errstate(over="ignore"):  # the width of a box from one end of the numbers to the other is infinite
+        thin = finite & ~tiny & ((high - low) < _HALF_PIXEL).any(axis=1)
     kept = finite & ~tiny & (boxes[:, 2:] - boxes[:, :2] >= _HALF_PIXEL).all(axis=1)
     overhangs = (low < -_HALF_PIXEL).any(axis=1) | (high > limit + _HALF_PIXEL).any(axis=1)
     return (

@@ -10,7 +10,16 @@ from ladle.distillers.general_instance import GeneralInstance
 from ladle.distillers.localization import LocalizationDistillation
 from ladle.distillers.mgd import MGD
 from ladle.distillers.pkd import PKD
-from ladle.distillers.protocol import Distiller, DistillerSpec, Head, Network, Outline, Voice
+from ladle.distillers.protocol import (
+    Distiller,
+    DistillerSpec,
+    Head,
+    Network,
+    Outline,
+    Outlined,
+    TowerDistiller,
+    Voice,
+)
 from ladle.distillers.soft_labels import SoftLabels
 
 __all__ = [
@@ -29,6 +38,8 @@ __all__ = [
     "LocalizationDistillation",
     "Network",
     "Outline",
+    "Outlined",
     "SoftLabels",
+    "TowerDistiller",
     "Voice",
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -46,6 +46,9 @@ class CrossKD:
     trained 1 x 1 convolutions, which the paper leaves out.
     """
 
+    features_only: ClassVar[bool] = False
+    every_stage: ClassVar[bool] = False
+
     classes: float = 1.0
     edges: float = 4.0
     boxes: float = 1.0
@@ -65,7 +68,7 @@ class CrossKD:
         teaches = {
             "cross_class": (self.classes, f"{student.classes} class scores {through}"),
             "cross_box": (box[0], f"{box[1]} likewise"),
-            "cross_quality": (self.quality * teacher.quality, "the quality branch likewise, at positives"),
+            "cross_quality": (self.quality * bool(teacher.quality), "the quality branch likewise, at positives"),
         }
         return Outline({name: what for name, (weight, what) in teaches.items() if weight})
 

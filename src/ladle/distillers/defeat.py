@@ -39,6 +39,7 @@ class DeFeat:
     """
 
     features_only: ClassVar[bool] = True
+    every_stage: ClassVar[bool] = False
     """It compares feature maps alone: the teacher need not predict at the student's priors."""
 
     foreground: float = 3.0

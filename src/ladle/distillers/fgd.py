@@ -44,6 +44,7 @@ class FGD:
     """
 
     features_only: ClassVar[bool] = True
+    every_stage: ClassVar[bool] = False
     """It compares feature maps alone: the teacher need not predict at the student's priors."""
 
     foreground: float = 1e-3

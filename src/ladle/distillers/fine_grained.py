@@ -33,6 +33,7 @@ class FineGrained:
     """
 
     features_only: ClassVar[bool] = True
+    every_stage: ClassVar[bool] = False
     """It compares feature maps alone: the teacher need not predict at the student's priors."""
 
     weight: float = 0.01

@@ -26,6 +26,7 @@ class FitNet:
     """
 
     features_only: ClassVar[bool] = True
+    every_stage: ClassVar[bool] = False
     """It compares feature maps alone: the teacher need not predict at the student's priors."""
 
     weight: float = 10.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from jaxtyping import Bool, Float
@@ -34,6 +35,9 @@ class GeneralInstance:
 
     The relations and the responses of the paper are left out, as they are there.
     """
+
+    features_only: ClassVar[bool] = False
+    every_stage: ClassVar[bool] = False
 
     weight: float = 2.0
     count: int = 10

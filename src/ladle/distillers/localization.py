@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -49,6 +49,9 @@ class LocalizationDistillation:
     With ``rows="box"`` they must agree. The class loss of each level is divided by its own positives on each device, as
     released, then summed over levels. Of one class alone a softmax says nothing: then there is no such term.
     """
+
+    features_only: ClassVar[bool] = False
+    every_stage: ClassVar[bool] = False
 
     weight: float = 0.25
     ring: float = 0.0625

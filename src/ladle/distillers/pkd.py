@@ -36,6 +36,7 @@ class PKD:
     """
 
     features_only: ClassVar[bool] = True
+    every_stage: ClassVar[bool] = False
     """It compares feature maps alone: the teacher need not predict at the student's priors."""
 
     weight: float = 6.0

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Priors, Pyramid, Term
 
-__all__ = ["Distiller", "DistillerSpec", "Head", "Network", "Outline", "Voice"]
+__all__ = ["Distiller", "DistillerSpec", "Head", "Network", "Outline", "Outlined", "TowerDistiller", "Voice"]
 
 
 @runtime_checkable
@@ -27,13 +27,40 @@ class Distiller(Protocol):
 class DistillerSpec(Protocol):
     """A distiller in plain values that has to know the two networks first, usually because it owns weights.
 
-    What is built may be an ``nn.Module``: it is trained along with the student, and never saved with it. Before that
-    :class:`Outline` tells a reader what will be taught, if it has a method ``outline`` of two :class:`Voice`. One that
-    sets ``features_only`` compares feature maps and no predictions.
+    What is built may be an ``nn.Module``: it is trained along with the student, and never saved with it.
     """
 
     def build(self, student: Network, teacher: Network, /) -> Distiller:
         """The distiller for these two."""
+        ...
+
+
+@runtime_checkable
+class Outlined(Protocol):
+    """A distiller, or the plain values of one, that can say before training what it will teach."""
+
+    @property
+    def features_only(self) -> bool:
+        """Whether feature maps are compared and no predictions."""
+        ...
+
+    @property
+    def every_stage(self) -> bool:
+        """Whether it teaches every stage of a detector, or a detector once."""
+        ...
+
+    def outline(self, student: Voice, teacher: Voice, /) -> Outline:
+        """What it will teach; raises ValueError where it cannot work with these two networks."""
+        ...
+
+
+@runtime_checkable
+class TowerDistiller(Distiller, Protocol):
+    """A distiller that looks into the towers of both heads."""
+
+    @property
+    def inside(self) -> tuple[int, int]:
+        """After how many convolutions the towers of the student and of the teacher are looked at."""
         ...
 
 
@@ -74,20 +101,24 @@ class Head(Protocol):
 class Voice(NamedTuple):
     """What a network says, in plain values: enough to tell what of it can be compared.
 
-    ``bins`` are those of a box edge's distribution, 0 where it says none; ``depth`` and ``width`` are the convolutions
-    and the channels of the towers of its head.
+    ``bins`` are those of a box edge's distribution, 0 where it says none; ``quality`` is what its quality branch means,
+    None where there is none; ``depth`` and ``width`` are the convolutions and the channels of the towers of its head.
     """
 
     pyramid: Pyramid
     classes: int
     bins: int
-    quality: bool
+    quality: str | None
     depth: int
     width: int
 
 
 class Outline(NamedTuple):
-    """What a distiller teaches, by the names of its terms, and what it leaves out and why."""
+    """What a distiller teaches, by the names of its terms, and what it leaves out and why.
+
+    ``instead`` is the distiller in the form that leaves it out, where that is another.
+    """
 
     teaches: dict[str, str]
     skips: tuple[str, ...] = ()
+    instead: Distiller | DistillerSpec | None = None

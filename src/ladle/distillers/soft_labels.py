@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -38,6 +39,9 @@ class SoftLabels:
     per image. It also distils in the padding of a picture; here that is left out.
     """
 
+    features_only: ClassVar[bool] = False
+    every_stage: ClassVar[bool] = True
+
     weight: float = 2.0
     quality: float = 10.0
     box: float = 1.3
@@ -55,11 +59,15 @@ class SoftLabels:
             "soft_quality": (self.quality, f"the quality branch {where}"),
         }
         skips: tuple[str, ...] = ()
-        lacking = [name for name, one in (("student", student), ("teacher", teacher)) if not one.quality]
+        lacking = [name for name, one in (("student", student), ("teacher", teacher)) if one.quality is None]
         if self.quality and lacking:
-            del teaches["soft_quality"]
             skips = (f"soft_quality: the {lacking[0]} has no quality branch",)
-        return Outline({name: what for name, (weight, what) in teaches.items() if weight}, skips)
+        elif self.quality and student.quality != teacher.quality:
+            skips = (f"soft_quality: the student's branch means {student.quality}, the teacher's {teacher.quality}",)
+        instead = replace(self, quality=0.0) if skips and student.quality != teacher.quality else None
+        if skips:
+            del teaches["soft_quality"]
+        return Outline({name: what for name, (weight, what) in teaches.items() if weight}, skips, instead)
 
     def __call__(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``soft_class``, ``soft_box`` and, where both have the branch, ``soft_quality``."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from ladle.engine.objective import Objective
 from ladle.engine.optimizer import SGD, AdamW, OptimizerSpec
 from ladle.engine.schedule import Cosine, OneCycle, Schedule, Step
 from ladle.engine.settings import Balance, Settings
@@ -26,6 +27,7 @@ __all__ = [
     "Cosine",
     "Evaluate",
     "Loader",
+    "Objective",
     "OneCycle",
     "OptimizerSpec",
     "Result",

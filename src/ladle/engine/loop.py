@@ -45,14 +45,11 @@ def fit(
     save_student: SaveStudent,
     resume: bool = False,
 ) -> Result:
-    """Train ``objective.student`` and leave its weights, its logs and a resume file in ``folder``.
+    """Train an :class:`~ladle.engine.Objective`; leave its students' weights, logs and a resume file in ``folder``.
 
-    ``objective(batch)`` gives named :class:`~ladle.types.Term`; scalars in its attribute ``monitor``, if it has one,
-    are logged and never trained on. What it holds besides the student is trained along but not saved as weights. An
-    objective may have several ``students`` by name: each is evaluated and saved under its name. One that has a method
-    ``at`` is told epoch and step before every step, and terms that its attribute ``given`` names must not stay 0.
-    ``evaluate`` and ``save_student`` run on rank 0 alone. With ``resume`` the run goes on after the last epoch that
-    ``folder/resume.pt`` knows, on the CPU bit for bit as if it had never stopped.
+    What it holds besides its students is trained along but not saved as weights. ``evaluate`` and ``save_student`` run
+    on rank 0 alone. With ``resume`` the run goes on after the last epoch that ``folder/resume.pt`` knows, on the CPU
+    bit for bit as if it had never stopped.
 
     Raises :class:`UserError` where the losses stop being finite or are not heard, where the resume file does not fit,
     and where the loader is empty.

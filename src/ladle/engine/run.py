@@ -19,6 +19,7 @@ from ladle.engine.balance import Balancer
 from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
 from ladle.engine.ema import Ema
 from ladle.engine.log import write_results
+from ladle.engine.objective import as_objective
 from ladle.engine.processes import gather
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
 from ladle.engine.restoring import UNFIT, restore, restore_optimizer
@@ -90,9 +91,8 @@ class Run:
 
 
 def students_of(objective: nn.Module) -> dict[str, nn.Module]:
-    """The networks of an objective that are evaluated and saved: its ``student``, or its ``students`` by name."""
-    several = getattr(objective, "students", None)
-    return dict(several.items()) if several is not None else {ONLY: objective.get_submodule(ONLY)}
+    """The networks of an objective that are evaluated and saved, by name."""
+    return dict(as_objective(objective).students.items())
 
 
 def prefix(student: str, joint: str) -> str:

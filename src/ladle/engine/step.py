@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ladle.engine.checkpoint import Standing
 from ladle.engine.meter import Meter
 from ladle.engine.normalising import normalise, normalise_apart
+from ladle.engine.objective import as_objective
 from ladle.engine.run import Loader, Run
 from ladle.types import Batch
 
@@ -28,7 +29,7 @@ def windows(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
 def take_step(run: Run, standing: Standing, window: Sequence[Batch], meter: Meter) -> None:
     """Learn from a window of batches with one step of the optimizer, and count it in ``standing``."""
     standing.step += 1
-    _tell_the_time(run.objective, standing.step / run.steps_per_epoch, standing.step)
+    as_objective(run.objective).set_time(standing.step / run.steps_per_epoch, standing.step)
     for number, batch in enumerate(window, start=1):
         _backward(run, standing, batch, len(window), last=number == len(window), meter=meter)
     norms = run.balancer.settle(run.fabric, run.settings.clip) if run.balancer is not None else {}
@@ -52,36 +53,25 @@ def learning_rate(run: Run) -> float:
 
 
 def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool, meter: Meter) -> None:
-    fabric, ids = run.fabric, batch.ids
+    fabric, ids, objective = run.fabric, batch.ids, as_objective(run.objective)
     batch = batch.to(fabric.device, non_blocking=True)
     # A balancer averages over ranks by itself: there are two gradients of one forward pass.
     with fabric.no_backward_sync(run.module, enabled=not last or run.balancer is not None):
         # Fabric's own precision plugin cannot walk a frozen dataclass, which a batch is.
         with torch.autocast(fabric.device.type, torch.bfloat16, enabled=run.settings.precision == "bf16"):
             terms = run.module(batch)
-        given: frozenset[str] = getattr(run.objective, "given", frozenset())
-        if run.balancer is not None and terms.keys() & given and terms.keys() - given:
-            loss, distilled, losses = normalise_apart(terms, given, fabric)
+        imitating = objective.distilled
+        if run.balancer is not None and terms.keys() & imitating and terms.keys() - imitating:
+            loss, distilled, losses = normalise_apart(terms, imitating, fabric)
         else:
             (loss, losses), distilled = normalise(terms, fabric), None
         run.watch.note(standing.epoch, standing.step, ids, losses)
-        run.silence.note(losses, given, batch.truth)
+        run.silence.note(losses, imitating, batch.truth)
         fabric.backward(loss / share, retain_graph=distilled is not None)
         if run.balancer is not None and distilled is not None:
             run.balancer.collect(distilled / share)
     total = {"loss": torch.stack(list(losses.values())).sum()}
-    meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | _monitor(run.objective))
-
-
-def _tell_the_time(objective: nn.Module, epoch: float, step: int) -> None:
-    """Some of what an objective teaches comes and goes; the step about to be taken counts as done."""
-    at = getattr(objective, "at", None)
-    if at is not None:
-        at(epoch, step)
-
-
-def _monitor(objective: nn.Module) -> dict[str, Float[Tensor, ""]]:
-    return dict(getattr(objective, "monitor", {}))
+    meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | objective.monitor)
 
 
 def _gradient_norm(run: Run) -> Float[Tensor, ""]:

@@ -219,7 +219,7 @@ def _with_options(family: Family, head: DenseSpec | ProposalSpec, options: Seque
     """The head with the options behind the family's name."""
     for option in options:
         if option not in HEADS:
-            raise UserError(f"{family.name}+{option}: there is no such head; expected one of {', '.join(HEADS)}")
+            raise UserError(f"{family.name}+{option}: no head is called {option!r}; expected one of {', '.join(HEADS)}")
         if not isinstance(head, DenseSpec):
             raise UserError(
                 f"{family.name}+{option}: {option} is a dense head, and {family.name} has none; leave it out"

@@ -76,14 +76,14 @@ class CoLearning(nn.Module):
             self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _won(verdict)
         return self.teachings.kept_in_graph(terms)
 
-    def at(self, epoch: float, step: int) -> None:
+    def set_time(self, epoch: float, step: int) -> None:
         """Say how many epochs, or a fraction, and how many steps are done: some distillers come and go."""
-        self.teachings.at(epoch, step)
+        self.teachings.set_time(epoch, step)
 
     @property
-    def given(self) -> frozenset[str]:
+    def distilled(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
-        return self.teachings.given
+        return self.teachings.distilled
 
     def _decide(self, lesson: Lesson, first: Output, second: Output, batch: Batch) -> tuple[Assignment, Verdict]:
         """One plan for both; their priors are the same, and so are their candidates."""

@@ -73,6 +73,6 @@ def is_over(until: float | None, epoch: float | None) -> bool:
         return False
     if epoch is None:
         raise ValueError(
-            "the teacher stops judging at some time: tell the objective the time, objective.at(epoch, step)"
+            "the teacher stops judging at some time: tell the objective the time, objective.set_time(epoch, step)"
         )
     return epoch > until

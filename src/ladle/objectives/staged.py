@@ -81,15 +81,20 @@ class Staged(nn.Module):
             previous = own.detach()
         return self.teachings.kept_in_graph(terms)
 
-    def at(self, epoch: float, step: int) -> None:
+    def set_time(self, epoch: float, step: int) -> None:
         """Say how many epochs, or a fraction, and how many steps are done: judges and distillers come and go."""
         self.epoch = epoch
-        self.teachings.at(epoch, step)
+        self.teachings.set_time(epoch, step)
 
     @property
-    def given(self) -> frozenset[str]:
+    def distilled(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
-        return self.teachings.given
+        return self.teachings.distilled
+
+    @property
+    def students(self) -> dict[str, nn.Module]:
+        """The network that is evaluated and saved."""
+        return {"student": self.student}
 
     @property
     def _chain(self) -> list[Any]:

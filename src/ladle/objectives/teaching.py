@@ -8,7 +8,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ladle.distillers import Distiller, DistillerSpec, Network
+from ladle.distillers import Distiller, DistillerSpec, Network, TowerDistiller
 from ladle.objectives.lesson import Lesson, Timed
 from ladle.teachers import Teacher
 from ladle.types import Assignment, GroundTruth, Output, Term
@@ -32,7 +32,7 @@ class Teaching(nn.Module):
         self.trained = nn.ModuleList(one for one in self.distillers if isinstance(one, nn.Module))
         self.inside = _depth(self.distillers)
         self.time: tuple[float, int] | None = None
-        self.given: frozenset[str] = frozenset()
+        self.distilled: frozenset[str] = frozenset()
 
     @property
     def active(self) -> bool:
@@ -48,7 +48,7 @@ class Teaching(nn.Module):
             if strength != 1:
                 found = {name: Term(term.total * strength, term.count, term.floor) for name, term in found.items()}
             terms = joined(terms, found)
-        self.given = frozenset(terms)
+        self.distilled = frozenset(terms)
         return terms
 
     def nothing(self) -> Tensor:
@@ -60,7 +60,7 @@ class Teaching(nn.Module):
             return one.strength(*self.time)
         if one.warmup or one.steps or one.until is not None:
             raise ValueError(
-                "a distiller has a warm-up or an end: tell the objective the time, objective.at(epoch, step)"
+                "a distiller has a warm-up or an end: tell the objective the time, objective.set_time(epoch, step)"
             )
         return one.weight
 
@@ -80,7 +80,7 @@ class Teachings(nn.ModuleList):
     def __iter__(self) -> Iterator[Teaching]:
         return (cast("Teaching", teaching) for teaching in super().__iter__())
 
-    def at(self, epoch: float, step: int) -> None:
+    def set_time(self, epoch: float, step: int) -> None:
         """Say how many epochs, a fraction within an epoch, and how many steps are done: distillers come and go."""
         for teaching in self:
             teaching.time = (epoch, step)
@@ -91,10 +91,10 @@ class Teachings(nn.ModuleList):
         return any(teaching.active for teaching in self)
 
     @property
-    def given(self) -> frozenset[str]:
+    def distilled(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
         every = zip(self.names, self, strict=True)
-        return frozenset(term for name, teaching in every for term in named(name, dict.fromkeys(teaching.given)))
+        return frozenset(term for name, teaching in every for term in named(name, dict.fromkeys(teaching.distilled)))
 
     def kept_in_graph(self, terms: dict[str, Term]) -> dict[str, Term]:
         """The same terms, with a gradient of 0 for all that distillers train but did not use."""
@@ -131,7 +131,7 @@ def _built(distil: Distiller | DistillerSpec, student: nn.Module, teacher: Teach
 
 def _depth(distillers: Sequence[Distiller]) -> tuple[int, int] | None:
     """How deep the distillers look into the towers; they must agree, since each network is run once."""
-    depths = {one.inside for one in distillers if hasattr(one, "inside")}
+    depths = {one.inside for one in distillers if isinstance(one, TowerDistiller)}
     if len(depths) > 1:
         raise ValueError(
             f"distillers look into the towers at different depths, {sorted(depths)}: take the same `after`"

@@ -17,12 +17,11 @@ from ladle.distillers import (
     PKD,
     CrossKD,
     DeFeat,
-    Distiller,
-    DistillerSpec,
     FineGrained,
     FitNet,
     GeneralInstance,
     LocalizationDistillation,
+    Outlined,
     SoftLabels,
 )
 from ladle.errors import UserError
@@ -68,7 +67,7 @@ def _pkd(student: DetectorSpec, teacher: DetectorSpec) -> PKD:
     return PKD(weight=6.0 if teacher.regions else 10.0)
 
 
-_Choice = Callable[[DetectorSpec, DetectorSpec], Distiller | DistillerSpec]
+_Choice = Callable[[DetectorSpec, DetectorSpec], Outlined]
 
 DISTILLERS: dict[str, tuple[str, _Choice]] = {
     "soft": ("the teacher's scores, qualities and boxes as soft labels", lambda own, guide: SoftLabels()),
@@ -140,7 +139,7 @@ def parts_of(method: str) -> tuple[str, ...]:
     return words
 
 
-def distiller_of(word: str, student: DetectorSpec, teacher: DetectorSpec) -> Distiller | DistillerSpec:
+def distiller_of(word: str, student: DetectorSpec, teacher: DetectorSpec) -> Outlined:
     """The distiller that a word of a method stands for, with the settings that were released for these two."""
     return SoftLabels(weight=10.0, least=0.1) if word == "soft-only" else DISTILLERS[word][1](student, teacher)
 

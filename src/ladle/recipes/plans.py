@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, cast
 
 from ladle.assigners import Assigner, OverlapAssigner
 from ladle.detectors import DenseSpec, DetectorSpec
-from ladle.distillers import Distiller, DistillerSpec, Outline, SoftLabels, Voice
+from ladle.distillers import Distiller, DistillerSpec, Outline, Outlined, Voice
 from ladle.errors import UserError
 from ladle.families import family_of, lessons_of
 from ladle.objectives import Lesson, Timed, stage_names
@@ -158,8 +158,7 @@ def _judged(lesson: Lesson, student: DetectorSpec, judging: Judging, stage: int)
 def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: DetectorSpec, times: Times) -> Plan:
     """The plan with one more distiller: of features once, of predictions in every stage that both have."""
     chosen = distiller_of(word, student, teacher)
-    features = getattr(chosen, "features_only", False)
-    stages = range(len(plan.lessons) if isinstance(chosen, SoftLabels) else 1)
+    stages = range(len(plan.lessons) if chosen.every_stage else 1)
     names = stage_names(len(plan.lessons)) if len(plan.lessons) > 1 else [""]
     given: dict[str, str] = {}
     skips, lessons = plan.skipped, list(plan.lessons)
@@ -180,27 +179,22 @@ def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: De
         lessons=tuple(lessons),
         teaches=plan.teaches | given,
         skipped=skips,
-        features_only=plan.features_only and features,
-        aligned=plan.aligned or not features,
+        features_only=plan.features_only and chosen.features_only,
+        aligned=plan.aligned or not chosen.features_only,
     )
 
 
 def _outlined(
-    word: str, distil: Distiller | DistillerSpec, student: DetectorSpec, teacher: DetectorSpec, stage: int
+    word: str, distil: Outlined, student: DetectorSpec, teacher: DetectorSpec, stage: int
 ) -> tuple[Outline, Distiller | DistillerSpec]:
-    """What a distiller will teach a stage; qualities of different meaning are left out of it."""
-    skips: tuple[str, ...] = ()
-    if isinstance(distil, SoftLabels) and distil.quality and _quality(student) != _quality(teacher):
-        distil = replace(distil, quality=0.0)
-        skips = (f"soft_quality: the student's branch means {_quality(student)}, the teacher's {_quality(teacher)}",)
+    """What a distiller will teach a stage, and the distiller that does."""
     try:
-        outline: Outline = distil.outline(_voice(student, stage), _voice(teacher, stage))  # type: ignore[union-attr]
+        outline = distil.outline(_voice(student, stage), _voice(teacher, stage))
     except ValueError as error:
         raise UserError(f"--method {word}: {error}") from None
     if not outline.teaches:
-        reason = "; ".join(skips + outline.skips)
-        raise UserError(f"--method {word} would teach nothing: {reason}; leave it out")
-    return Outline(outline.teaches, skips + outline.skips), distil
+        raise UserError(f"--method {word} would teach nothing: {'; '.join(outline.skips)}; leave it out")
+    return outline, outline.instead or cast("Distiller | DistillerSpec", distil)
 
 
 def _timed(word: str, distil: Distiller | DistillerSpec, times: Times) -> Timed:
@@ -218,17 +212,11 @@ def _when(one: Timed) -> str:
     return f" ({', '.join(said)})" if said else ""
 
 
-def _quality(spec: DetectorSpec) -> str:
-    """What the quality branch of a detector means."""
-    if not isinstance(spec.head, DenseSpec) or not spec.head.quality:
-        return "nothing, there is none"
-    return family_of(spec).quality or "nothing that is known"
-
-
 def _voice(spec: DetectorSpec, stage: int) -> Voice:
     """What a stage of a detector is like; a proposal network knows one class."""
     head, classes = spec.head, 1 if spec.regions and not stage else len(spec.classes)
     if not isinstance(head, DenseSpec):
-        return Voice(spec.pyramid, classes, bins=0, quality=False, depth=0, width=head.width)
+        return Voice(spec.pyramid, classes, bins=0, quality=None, depth=0, width=head.width)
     bins = head.bins if head.box == "distribution" else 0
-    return Voice(spec.pyramid, classes, bins, head.quality, head.depth, head.width)
+    quality = family_of(spec).quality if head.quality else None
+    return Voice(spec.pyramid, classes, bins, quality, head.depth, head.width)
