@@ -61,7 +61,7 @@ MAY_IMPORT = {
     "testing": {"types", "boxes"},
     "engine": {"types", "errors", "files", "limits", "untrusted", "children"},
     "families": TAUGHT,
-    "recipes": NAMED | BESIDE | {"engine"},
+    "recipes": NAMED | BESIDE | {"engine", "testing"},
     "cli": {"errors", "limits", "recipes", "streams", "untrusted"},
     "__main__": {"cli"},
     "__init__": {"errors", "detectors", "objectives", "recipes", "teachers"},

@@ -160,6 +160,8 @@ def _config(verb: Verb, given: dict[str, Any]) -> str:
 
 def _parser(name: str, recipe: Callable[..., Any]) -> ArgumentParser:
     """What explains the flags; it does not read them."""
+    from argparse import SUPPRESS
+
     from jsonargparse import ArgumentParser
 
     from ladle.recipes import Run
@@ -169,4 +171,7 @@ def _parser(name: str, recipe: Callable[..., Any]) -> ArgumentParser:
     parser.add_function_arguments(recipe, skip={"run"}, as_group=False)
     if name in _RUNS:
         parser.add_class_arguments(Run, as_group=False)
+    for action in parser._actions:
+        if action.dest.endswith(".help"):  # of flags that take values in Python; it is not read here
+            action.help = SUPPRESS
     return parser

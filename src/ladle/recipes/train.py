@@ -8,9 +8,11 @@ from inspect import signature
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
+from ladle.assigners import Assigner
 from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.limits import Range
+from ladle.recipes.assigners import text_of
 from ladle.recipes.jobs import Job, file_hash
 from ladle.recipes.methods import parts_of
 from ladle.recipes.options import Run
@@ -25,7 +27,7 @@ def train(
     model: str = "paa-r18",
     run: Run = Run(),
     resume: str | None = None,
-    assigner: str | None = None,
+    assigner: str | Assigner | None = None,
 ) -> Trained:
     """Train a detector on ground truth.
 
@@ -34,12 +36,14 @@ def train(
         model: which detector, see ``ladle models``.
         run: how to train.
         resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
-        assigner: which prior learns which object, see ``ladle models``; by default the detector's own rule.
+        assigner: which prior learns which object: an assigner, or text such as ``PAA`` or ``PAA(topk=13)``, see
+            ``ladle models``; by default the detector's own.
     """
-    job = Job("train", data or "", model, run=run, assigner=assigner)
+    rule = _text(assigner)
+    job = Job("train", data or "", model, run=run, assigner=rule)
     if resume is not None:
         return resume_run("train", resume, _asked(job, train))["student"]
-    return begin_run(job, model if assigner is None else f"{model}-{assigner}")["student"]
+    return begin_run(job, model if rule is None else f"{model}-{rule}")["student"]
 
 
 def distill(
@@ -50,7 +54,7 @@ def distill(
     run: Run = Run(),
     allow_weak_teacher: bool = False,
     resume: str | None = None,
-    assigner: str | None = None,
+    assigner: str | Assigner | None = None,
     assistants: str | None = None,
     weight: str | None = None,
     warm: str | None = None,
@@ -72,7 +76,8 @@ def distill(
         run: how to train.
         allow_weak_teacher: go on with a teacher that finds next to nothing.
         resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
-        assigner: which prior learns which object, see ``ladle models``; by default the student's own rule.
+        assigner: which prior learns which object: an assigner, or text such as ``PAA`` or ``PAA(topk=13)``, see
+            ``ladle models``; by default the student's own.
         assistants: detectors between teacher and student, each taught by the one before: ``r50,r34``.
         weight: of what is distilled: a number for all of it, or ``pkd=2,ld=0.5``.
         warm: epochs over which that weight rises from 0, in the same way.
@@ -93,7 +98,7 @@ def distill(
         student=student,
         run=run,
         method=method,
-        assigner=assigner,
+        assigner=_text(assigner),
         teacher=teacher,
         assistants=assistants,
         weight=weight,
@@ -113,7 +118,7 @@ def distill(
     if teacher is None:
         raise UserError("distilling needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     job = replace(job, teacher_sha256=file_hash(Path(teacher)))
-    return begin_run(job, "-".join([student, *([assigner] if assigner else []), method]))["student"]
+    return begin_run(job, "-".join([student, *([job.assigner] if job.assigner else []), method]))["student"]
 
 
 class CoLearned(NamedTuple):
@@ -134,7 +139,7 @@ def colearn(
     warm: str | None = None,
     until: str | None = None,
     resume: str | None = None,
-    assigner: str | None = None,
+    assigner: str | Assigner | None = None,
     first_weights: str | None = None,
 ) -> CoLearned:
     """Train two detectors together, without a teacher: for each object and level the surer one assigns for both.
@@ -165,13 +170,17 @@ def colearn(
         weight=weight,
         warm=warm,
         until=until,
-        assigner=assigner,
+        assigner=_text(assigner),
         first_weights=first_weights,
         first_weights_sha256=file_hash(Path(first_weights), "first-weights") if first_weights is not None else None,
     )
     if resume is not None:
         return CoLearned(**resume_run("colearn", resume, _asked(job, colearn)))
     return CoLearned(**begin_run(job, f"{first}-{second}"))
+
+
+def _text(assigner: str | Assigner | None) -> str | None:
+    return assigner if assigner is None or isinstance(assigner, str) else text_of(assigner)
 
 
 def _asked(job: Job, recipe: Callable[..., Any]) -> dict[str, Any]:
