@@ -106,7 +106,9 @@ def test_a_range_is_two_numbers(text, found):
     assert parse_range(text) == found
 
 
-@pytest.mark.parametrize("text", ["", "4095", "4095,0", "0,0", "-1,5", "0,65536", "a,b", "0,1,2", "0.5,1"])
+@pytest.mark.parametrize(
+    "text", ["", "4095", "4095,0", "0,0", "-1,5", "0,65536", "a,b", "0,1,2", "0.5,1", "\u0660,\u0665"]
+)
 def test_anything_else_is_no_range(text):
     with pytest.raises(UserError, match=r"--value-range .*such as 0,4095"):
         parse_range(text)
