@@ -44,7 +44,26 @@ def test_the_splits_are_those_of_the_yaml(tmp_path):
 
 def test_a_stray_step_up_is_forgiven(tmp_path):
     picture(tmp_path / "train", "a.jpg")
-    assert len(read(data(tmp_path, "train: ../train/images"))) == 1
+    catalogue = read(data(tmp_path, "train: ../train/images"))
+    assert len(catalogue) == 1
+    named, taken = tmp_path / "../train/images", tmp_path / "train/images"
+    assert catalogue.notes == (f"there is nothing at {named}, which 'train' names; {taken} is taken",)
+
+
+def test_a_split_that_lies_beside_the_yaml_and_not_below_path_is_told(tmp_path):
+    picture(tmp_path, "a.jpg")
+    (tmp_path / "other").mkdir()
+    catalogue = read(data(tmp_path, "path: other\ntrain: images"))
+    assert len(catalogue) == 1
+    assert catalogue.notes == (
+        f"there is nothing at {tmp_path / 'other/images'}, which 'train' names; {tmp_path / 'images'} is taken",
+    )
+
+
+def test_a_picture_is_no_split(tmp_path):
+    picture(tmp_path, "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg: expected a folder or a list of pictures as a split, found a picture"):
+        read(data(tmp_path, "train: images/a.jpg"))
 
 
 def test_lists_of_files_and_lists_of_folders_are_followed(tmp_path):
