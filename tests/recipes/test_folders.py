@@ -254,8 +254,9 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("project", ["file", "file/runs"])
 def test_a_project_that_cannot_be_made_is_named_with_its_flag(tmp_path, project):
     (tmp_path / "file").touch()
-    said = (
-        f"^--project {tmp_path / project}: expected a folder that can be made and written to, found .*/train: Not a dir"
-    )
-    with pytest.raises(UserError, match=said), new_folder(str(tmp_path / project), "train", None, "x"):
+    said = "expected a folder that can be made and written to, found .*/train: something in its place is no folder"
+    with (
+        pytest.raises(UserError, match=f"^--project {tmp_path / project}: {said}"),
+        new_folder(str(tmp_path / project), "train", None, "x"),
+    ):
         pass

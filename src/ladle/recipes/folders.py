@@ -70,7 +70,8 @@ def asked_for_by(flag: str, path: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        found = f"{error.filename}: {error.strerror}"
+        is_taken = isinstance(error, FileExistsError | NotADirectoryError)
+        found = f"{error.filename}: {'something in its place is no folder' if is_taken else error.strerror}"
         raise UserError(f"{flag} {path}: expected a folder that can be made and written to, found {found}") from error
 
 
