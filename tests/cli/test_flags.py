@@ -133,6 +133,7 @@ def test_flags_win_over_files_and_later_files_over_earlier_ones(file, tmp_path):
         ("config: other.yaml", "there is no flag --config"),
         ("3: 4", "there is no flag --3"),
         ("steps: 1\nsteps: 2", "expected plain YAML, found a key that stands there more than once"),
+        ("learning-rate: 1\nlearning_rate: 2", "expected --learning-rate once, found it again as learning_rate"),
         ("a: &a [1]\nb: *a", "found an alias"),
         ("[" * 3000, "found more than 50 levels"),
         (b"\xff\xfe\x00", "expected YAML in UTF-8"),

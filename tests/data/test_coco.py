@@ -303,3 +303,39 @@ def test_names_do_not_break_the_lines_of_messages(tmp_path):
         read(file)
     assert "a\\n\\x1b[31m.jpg" in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+def test_of_two_files_of_a_split_one_is_read_aloud_or_none(tmp_path):
+    picture(tmp_path / "train" / "a.jpg")
+    annotations(tmp_path / "annotations" / "train.json", boxes=[])
+    annotations(tmp_path / "annotations" / "instances_train.json")
+    catalogue = read(tmp_path)
+    assert len(catalogue.pictures[0].boxes) == 1
+    assert catalogue.notes == ("train.json is of the same split as instances_train.json, and is not read",)
+
+    (tmp_path / "annotations" / "instances_train.json").rename(tmp_path / "annotations" / "train_coco.json")
+    with pytest.raises(UserError, match=r"expected one annotation file for the split 'train', found train\.json and"):
+        read(tmp_path)
+
+
+def test_masks_written_as_text_have_the_boxes_of_their_pixels(tmp_path):
+    picture(tmp_path / "train" / "a.jpg", 8, 8)
+    mask = {"size": "[8, 8]", "counts": "[17, 3, 5, 3, 36]"}  # columns 2 and 3, rows 1 to 3
+    notes = [
+        {"id": n, "image_id": 1, "category_id": 7, "segmentation": shape}
+        for n, shape in enumerate((mask, json.dumps(mask)))
+    ]
+    annotations(tmp_path / "annotations" / "train.json", size=(8, 8), annotations=notes)
+    assert read(tmp_path).pictures[0].boxes.tolist() == [[2, 1, 4, 4], [2, 1, 4, 4]]
+
+
+def test_names_that_look_alike_are_one_name(tmp_path):
+    picture(tmp_path / "train" / "a.jpg")
+    categories = [{"id": 7, "name": "e\u0301"}, {"id": 3, "name": "dog"}]
+    file = annotations(tmp_path / "annotations" / "train.json", categories=categories)
+    assert read(tmp_path).classes == ("dog", "\xe9")
+    assert [one.what for one in read(tmp_path).defects] == ["class name in another Unicode form; read as '\xe9'"]
+    notes = [{"id": n, "image_id": 1, "category_id": n, "bbox": [1, 1, 9, 9]} for n in (3, 7)]
+    annotations(file, categories=[categories[0], {"id": 3, "name": "\xe9"}], annotations=notes)
+    with pytest.raises(UserError, match="expected classes with different names"):
+        read(tmp_path)

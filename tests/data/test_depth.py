@@ -106,7 +106,9 @@ def test_a_range_is_two_numbers(text, found):
     assert parse_range(text) == found
 
 
-@pytest.mark.parametrize("text", ["", "4095", "4095,0", "0,0", "-1,5", "0,65536", "a,b", "0,1,2", "0.5,1"])
+@pytest.mark.parametrize(
+    "text", ["", "4095", "4095,0", "0,0", "-1,5", "0,65536", "a,b", "0,1,2", "0.5,1", "\u0660,\u0665"]
+)
 def test_anything_else_is_no_range(text):
     with pytest.raises(UserError, match=r"--value-range .*such as 0,4095"):
         parse_range(text)
@@ -125,9 +127,13 @@ def test_the_header_tells_how_deep_an_image_is(tmp_path):
 def test_sixteen_bits_in_separate_planes_are_refused_not_misread(tmp_path):
     with pytest.raises(UserError, match="16 bits in separate planes: save it interleaved"):
         load_picture(image(tmp_path, tiff(some(3), separate=True)))
+    with pytest.raises(UserError, match="16 bits in separate planes"):
+        read_header(tmp_path / "a")
 
 
 def test_values_with_a_sign_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), -5, dtype=np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match="without a sign, found 32 bits or a sign"):
         load_picture(tmp_path / "a.tif")
+    with pytest.raises(UserError, match=r"a\.tif: expected .* without a sign"):
+        read_header(tmp_path / "a.tif")  # and so before anything is trained on

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ladle.data import detect_format, read, splits
+from ladle.data import detect_format, inspect, read, splits
 from ladle.errors import UserError
 
 ROW = "1 0.5 0.5 0.25 0.5\n"
@@ -235,6 +235,19 @@ def test_labels_without_names_of_classes_are_told_what_is_missing(tmp_path):
     lay(tmp_path, {"images/train/a.jpg": None, "labels/train/a.txt": ROW})
     with pytest.raises(UserError, match=r"looks like YOLO: name its classes in a data\.yaml or in classes\.txt"):
         read(tmp_path)
+
+
+def test_a_yaml_that_names_no_split_is_named(tmp_path):
+    (tmp_path / "data.yaml").write_text("Train: images\nnames: [a]\n")
+    with pytest.raises(UserError, match=r"data\.yaml names no split: give it the key 'train'"):
+        read(tmp_path)
+
+
+def test_an_empty_path_is_not_the_folder_one_works_in(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for ask in (read, splits, inspect):
+        with pytest.raises(UserError, match="--data is empty"):
+            ask("")
 
 
 def test_links_to_folders_count_and_labels_are_found_on_either_side(tmp_path):

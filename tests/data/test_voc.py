@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import numpy as np
@@ -208,3 +209,31 @@ def test_a_list_names_a_picture_once_however_it_is_written(tmp_path):
     catalogue = read(tmp_path)
     assert [one.id for one in catalogue.pictures] == ["a", "b.1"]
     assert "1 × listed more than once; read once" in catalogue.summary()
+
+
+def test_objects_that_are_not_read_are_named(tmp_path):
+    page(tmp_path, "a", thing("dog"), thing("cat").replace("object>", "Object>"), f"<objects>{thing('cat')}</objects>")
+    listing(tmp_path, "train", "a\n")
+    catalogue = read(tmp_path)
+    assert catalogue.classes == ("dog",)
+    assert [(one.file, one.what.rpartition("; ")[2]) for one in catalogue.defects] == [
+        ("Annotations/a.xml: <Object>", "ignored"),
+        ("Annotations/a.xml: <objects>", "ignored"),
+    ]
+
+
+def test_a_list_of_a_split_is_one_whatever_is_in_it(tmp_path):
+    page(tmp_path, "a", thing("dog"))
+    listing(tmp_path, "train", "a  -1\n")
+    assert splits(tmp_path) == ("train",)
+    with pytest.raises(UserError, match="a  -1: listed, but there is no XML"):
+        read(tmp_path)
+
+
+def test_a_damaged_picture_is_named_and_not_its_annotations(tmp_path):
+    page(tmp_path, "a", thing("dog"))
+    listing(tmp_path, "train", "a\n")
+    file = tmp_path / "JPEGImages" / "a.jpg"
+    file.write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UserError, match=re.escape(f"found {file}: expected a whole picture") + ".*--on-defect skip"):
+        read(tmp_path)

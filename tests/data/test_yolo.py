@@ -44,7 +44,26 @@ def test_the_splits_are_those_of_the_yaml(tmp_path):
 
 def test_a_stray_step_up_is_forgiven(tmp_path):
     picture(tmp_path / "train", "a.jpg")
-    assert len(read(data(tmp_path, "train: ../train/images"))) == 1
+    catalogue = read(data(tmp_path, "train: ../train/images"))
+    assert len(catalogue) == 1
+    named, taken = tmp_path / "../train/images", tmp_path / "train/images"
+    assert catalogue.notes == (f"there is nothing at {named}, which 'train' names; {taken} is taken",)
+
+
+def test_a_split_that_lies_beside_the_yaml_and_not_below_path_is_told(tmp_path):
+    picture(tmp_path, "a.jpg")
+    (tmp_path / "other").mkdir()
+    catalogue = read(data(tmp_path, "path: other\ntrain: images"))
+    assert len(catalogue) == 1
+    assert catalogue.notes == (
+        f"there is nothing at {tmp_path / 'other/images'}, which 'train' names; {tmp_path / 'images'} is taken",
+    )
+
+
+def test_a_picture_is_no_split(tmp_path):
+    picture(tmp_path, "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg: expected a folder or a list of pictures as a split, found a picture"):
+        read(data(tmp_path, "train: images/a.jpg"))
 
 
 def test_lists_of_files_and_lists_of_folders_are_followed(tmp_path):
@@ -273,3 +292,29 @@ def test_a_label_folder_of_another_data_set_above_is_not_taken_for_labels_beside
     stranger.parent.mkdir(parents=True)
     stranger.write_text("0 0.5 0.5 1 1\n")
     assert read(data(home, "train: t")).pictures[0].boxes.tolist() == [[36, 16, 60, 48]]
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        "0 .5 .5 .4 .4 .4 .4 2 .6 .4 0",
+        "0 .5 .5 .4 .4 .4 .4 2.000 .6 .4 2.000 .4 .6 1 .6 .6 2",
+        "0 .5 .5 .4 .4 .4 .4 1 0 0 0",
+    ],
+)
+def test_key_points_without_their_shape_are_no_polygon(tmp_path, row):
+    picture(tmp_path, "a.jpg", f"{row}\n")
+    with pytest.raises(UserError, match=r"a\.txt: line 1: .*key points.*data.yaml needs kpt_shape"):
+        read(data(tmp_path, "train: images"))
+
+
+def test_a_polygon_along_the_border_stays_one(tmp_path):
+    picture(tmp_path, "a.jpg", "0 0 0 .5 0 1 0 1 1 0 1\n")
+    np.testing.assert_array_equal(read(data(tmp_path, "train: images")).pictures[0].boxes, [[0, 0, 96, 64]])
+
+
+def test_a_path_into_the_home_of_nobody_leads_nowhere(tmp_path):
+    picture(tmp_path, "a.jpg")
+    catalogue = read(data(tmp_path, "path: ~nobody-of-this-name/data\ntrain: images"))
+    assert len(catalogue) == 1
+    assert any("there is no folder '~nobody-of-this-name/data'" in note for note in catalogue.notes)

@@ -13,7 +13,7 @@ from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.objectives import Supervised
-from ladle.recipes import distill, train
+from ladle.recipes import colearn, distill, train
 from ladle.recipes.methods import DISTILLERS
 from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
@@ -151,3 +151,21 @@ def test_a_chain_with_a_link_that_cannot_work_is_refused_before_anything_is_writ
     with pytest.raises(UserError, match="no backbone is called"):
         distill(data, "paa-tiny", teacher, "lad", run, True, assistants="enormous")
     assert list(Path(tmp_path).iterdir()) == []
+
+
+@pytest.mark.parametrize("assistants", ["", "r18,", ",", "r18,,r34"])
+def test_an_assistant_without_a_name_is_refused(data, teacher, tmp_path, assistants):
+    run = replace(RUN, project=str(tmp_path / "runs"))
+    with pytest.raises(UserError, match="--assistants .*expected detectors such as r50,r34"):
+        distill(data, "paa-tiny", teacher, "lad", run, True, assistants=assistants)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flag", ["weight", "warm", "until"])
+def test_weights_and_times_of_nothing_are_refused(data, teacher, tmp_path, flag):
+    run = replace(RUN, project=str(tmp_path / "runs"))
+    with pytest.raises(UserError, match=f"--{flag} 2: by --method lad nothing is imitated"):
+        distill(data, "paa-tiny", teacher, "lad", run, True, **{flag: "2"})
+    with pytest.raises(UserError, match=f"--{flag} 2: by --method plain nothing is imitated"):
+        colearn(data, "paa-tiny", "paa-tiny", run, **{flag: "2"})
+    assert list(tmp_path.iterdir()) == []

@@ -4,6 +4,7 @@ import pytest
 
 from ladle.data.scenes import CLASSES, split_scenes
 from ladle.detectors import load_detector
+from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.recipes import demo, sources
 from ladle.recipes.demo import STUDENT, teacher_file
@@ -49,3 +50,9 @@ def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
 def test_a_demo_never_writes_into_an_earlier_one(tmp_path):
     for name in ("demo", "demo-2", "demo-3"):
         assert free_folder(tmp_path / "a" / "demo") == tmp_path / "a" / name
+
+
+@pytest.mark.parametrize("out", ["", ".", "/", "a/..", "~/demo"])
+def test_a_demo_needs_a_folder_to_make(out):
+    with pytest.raises(UserError, match="^--out .*expected the path of a folder"):
+        demo(out)

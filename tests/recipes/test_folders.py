@@ -62,7 +62,9 @@ def test_any_other_name_is_taken(name, tmp_path):
         assert Path(folder) == tmp_path / "train" / name
 
 
-@pytest.mark.parametrize("project", ["", " ", "a/ /b", "runs\n", "a\0b", "x" * 201, "runs/con", "a /b", "\udcff/a"])
+@pytest.mark.parametrize(
+    "project", ["", " ", "a/ /b", "runs\n", "a\0b", "x" * 201, "runs/con", "a /b", "\udcff/a", "~/runs"]
+)
 def test_what_is_no_path_of_a_folder_is_refused(project):
     with pytest.raises(UserError, match="^--project .*: expected the path of a folder, such as runs$"):
         Run(project=project)
@@ -247,3 +249,14 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
     with held_folder(tmp_path), joined_folder(tmp_path):
         assert "this file system has no locks" in capsys.readouterr().err
     assert names_in(tmp_path) == [CONFIG, "weights"]
+
+
+@pytest.mark.parametrize("project", ["file", "file/runs"])
+def test_a_project_that_cannot_be_made_is_named_with_its_flag(tmp_path, project):
+    (tmp_path / "file").touch()
+    said = "expected a folder that can be made and written to, found .*/train: something in its place is no folder"
+    with (
+        pytest.raises(UserError, match=f"^--project {tmp_path / project}: {said}"),
+        new_folder(str(tmp_path / project), "train", None, "x"),
+    ):
+        pass

@@ -2,6 +2,7 @@
 
 import json
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from ladle.data import picture_size
 from ladle.errors import UserError
-from ladle.recipes import models, predict, predicted
+from ladle.recipes import models, predict, predicted, val
 from ladle.recipes.assigners import ASSIGNERS
 
 HOW = {"batch": 3, "device": "cpu"}
@@ -122,12 +123,30 @@ def test_a_damaged_image_is_named_and_the_others_are_done(album, teacher, tmp_pa
     assert {row["image_id"] for row in json.loads((tmp_path / "out" / "results.json").read_text())} <= {1, 4}
 
 
-def test_where_no_image_is_whole_nothing_is_written(album, teacher, tmp_path):
+def test_where_no_image_is_whole_nothing_is_written(album, teacher, tmp_path, capsys):
     for file in album.rglob("*.*"):
         file.write_bytes(b"damaged")
-    with pytest.raises(UserError, match=r"a\.png: expected a whole picture.*, nor could 2 others"):
+    with pytest.raises(UserError, match=r"^none of the 3 files can be read$"):
         predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)
+    assert len(capsys.readouterr().err.splitlines()) == 3
+    with pytest.raises(UserError, match=r"a\.png: expected a whole picture"):
+        predict(str(album / "a.png"), teacher, out=str(tmp_path / "out"), **HOW)
+    assert capsys.readouterr().err == ""  # the command says it, once
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("out", "said"), [("", "is empty"), ("~/x", "only a shell"), ("a.png/x", "the file a.png")])
+def test_what_can_be_no_folder_is_refused_before_anything_is_looked_at(album, monkeypatch, out, said):
+    monkeypatch.chdir(album)
+    for verb in (partial(predict, "a.png"), partial(val, "nowhere")):
+        with pytest.raises(UserError, match=f"^--out .*{said}"):
+            verb("no weights", out=out)
+
+
+def test_images_of_formats_that_are_not_read_are_told(album, teacher, tmp_path, capsys):
+    (album / "c.heic").write_bytes(b"x")
+    predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)
+    assert f"1 files left out, such as {album / 'c.heic'}: no format that is read" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.5, 30, float("nan")])

@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.recipes import predicted
 from ladle.recipes.outputs import free_folder, output_folder, write_rows
@@ -161,3 +162,11 @@ def test_a_folder_that_nobody_named_is_always_a_new_one(tmp_path):
     made = [output_folder(None, usual) for _ in range(3)]
     assert made == [usual, tmp_path / "runs" / "predict-2", tmp_path / "runs" / "predict-3"]
     assert free_folder(usual) == tmp_path / "runs" / "predict-4"
+
+
+def test_a_folder_that_cannot_be_made_is_named_with_its_flag_and_not_tried_for_ever(tmp_path):
+    (tmp_path / "runs").symlink_to("a disk that is not there")
+    with pytest.raises(
+        UserError, match=r"^--out .*predict: expected a folder that can be made .*, found .*runs: something"
+    ):
+        output_folder(None, tmp_path / "runs" / "predict")

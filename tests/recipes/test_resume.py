@@ -313,3 +313,8 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(run, capsys, monkeyp
     assert [path.name for path in run.rglob(".*")] == []
     assert main(["train", "--resume", "one"]) == 0
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
+
+
+def test_a_run_without_its_resume_file_does_not_overwrite_what_it_learnt(run, refused):
+    (run / "resume.pt").unlink()
+    assert "resume.pt: expected it beside the weights of finished epochs, found none" in refused(run, "--epochs", "3")

@@ -136,3 +136,22 @@ def test_a_file_system_of_another_encoding_is_no_obstacle():
         shutil.rmtree("p", ignore_errors=True)
         lay("p/café.jpg")
     assert len(found("p")) == 1
+
+
+def test_links_that_go_round_do_not_repeat_what_a_pattern_matches():
+    lay("p/a.jpg", "p/sub/b.jpg", "q/c.jpg")
+    for link in ("p/sub/one", "p/sub/two", "p/three"):  # by each of which one could go on for ever
+        Path(link).symlink_to(Path("p").resolve(), target_is_directory=True)
+    Path("p/far").symlink_to(Path("q").resolve(), target_is_directory=True)
+    assert found("p/**/*.jpg") == found("p/**") == ["p/a.jpg", "p/far/c.jpg", "p/sub/b.jpg"]
+    assert found("p/**/sub/*.jpg") == found("**/sub/**/b.jpg") == ["p/sub/b.jpg"]
+
+
+def test_images_that_are_not_read_are_told_apart_from_those_passed_over():
+    lay("p/a.jpg", "p/b.heic", "p/._c.heic", "p/d.JFIF", "p/e.txt", "q/f.avif")
+    search = find_pictures(["p"])
+    assert [file.as_posix() for file in search.unread] == ["p/b.heic", "p/d.JFIF"]
+    assert passed_over("p") == ["p/._c.heic"]
+    assert found("p/d.JFIF") == ["p/d.JFIF"]  # whose name says less than its content
+    with pytest.raises(UserError, match="found no picture there, 1 files of formats that are not read"):
+        find_pictures(["q"])

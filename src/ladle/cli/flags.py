@@ -117,10 +117,12 @@ def _from_file(verb: Verb, file: str) -> dict[str, Any]:
         values = parse_yaml(stream.read(1_000_000), f"--config {file}")
     if not isinstance(values, dict):
         raise UserError(f"--config {file}: expected flags such as `epochs: 12`, found {shortened(values)}")
-    given = {}
+    given: dict[str, Any] = {}
     for key, value in values.items():
         name = str(key).replace("-", "_")
         name = verb.also.get(name, name)
+        if name in given:
+            raise UserError(f"--config {file}: expected {flag(name)} once, found it again as {_quoted(str(key))}")
         hint = _argument(verb, name, f"--config {file}: ").hint
         try:
             given[name] = converted(hint, value)

@@ -32,11 +32,14 @@ _SHOWN = 5
 
 def offers(data: Path) -> dict[str, Callable[[], Sheet]]:
     """The splits of a COCO folder or file, each with the function that reads it."""
-    return {split: partial(read_coco, file) for split, file in annotation_files(data).items()}
+    return {split: partial(read_coco, *files) for split, files in annotation_files(data).items()}
 
 
-def read_coco(file: Path) -> Sheet:
-    """Read one COCO annotation file; raises UserError for a file whose structure cannot be trusted."""
+def read_coco(file: Path, *unread: Path) -> Sheet:
+    """Read one COCO annotation file; raises UserError for a file whose structure cannot be trusted.
+
+    ``unread`` are files of the same split, which is noted.
+    """
     document = _document(file)
     defects: list[Defect] = []
     annotations = _annotations(document, file, defects)
@@ -49,8 +52,10 @@ def read_coco(file: Path) -> Sheet:
     labels: dict[int | None, int] = {key: label for label, key in enumerate(classes)}
     for place, annotation in enumerate(annotations):
         _add(annotation, _record(annotation, place), drafts, labels, file, defects)
-    names, notes = tuple(classes.values()), (finder.note,) if finder.note else ()
-    return Sheet(list(drafts.values()), names, tuple(classes), defects, file, notes, form="corner and size")
+    notes = [f"{other.name} is of the same split as {file.name}, and is not read" for other in unread]
+    notes += [finder.note] if finder.note else []
+    names, ids = tuple(classes.values()), tuple(classes)
+    return Sheet(list(drafts.values()), names, ids, defects, file, tuple(notes), form="corner and size")
 
 
 def _document(file: Path) -> _Entry:

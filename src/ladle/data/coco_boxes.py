@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from ladle.data.shapes import Corners, around_mask, around_polygons, turned
-from ladle.data.values import number, numbers
+from ladle.data.values import number, numbers, unpacked
 
 __all__ = ["corners_of"]
 
@@ -40,6 +40,7 @@ def _rotation(attributes: object) -> float:
 
 
 def _around(shape: object, size: tuple[int, int] | None) -> tuple[Corners | None, str]:
+    shape = unpacked(shape) if isinstance(shape, str) else shape
     if isinstance(shape, dict):
         corners, kind = around_mask(shape, size), "mask"
     else:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
 from ladle.data.folders import is_companion
+from ladle.errors import UserError
 
 __all__ = ["annotation_files", "picture_folders", "split_of"]
 
@@ -16,20 +18,30 @@ _FILLING = frozenset({"annotation", "annotations", "bbox", "boxes", "coco", "ins
 _ALONE = frozenset({"annotations", "coco", "default", "instances", "instances_default", "labels", "result"})
 _FOLDERS_OF_LISTS = frozenset({"annotations", "annotation", "labels", "coco"})
 _ROBOFLOW = "_annotations.coco"
+_INSTANCES = "instances_"
 
 
-def annotation_files(data: Path) -> dict[str, Path]:
-    """The annotation file of each split of a COCO folder, or the one file that ``data`` is, by the name of the split.
+def annotation_files(data: Path) -> dict[str, list[Path]]:
+    """The annotation files of each split of a COCO folder, or the one file that ``data`` is, by the name of the split.
 
-    Looks for ``annotations/*.json``, then for one file in each folder that is named after a split, then for
-    ``SPLIT.json``, then for a single file such as ``result.json``.
+    The first of them is to be read: one called ``instances_`` wins over namesakes without the prefix. Looks for
+    ``annotations/*.json``, then for one file in each folder that is named after a split, then for ``SPLIT.json``, then
+    for a single file such as ``result.json``. Raises UserError where nothing says which file counts.
     """
     if data.is_file():
-        return {split_of(data): data}
+        return {split_of(data): [data]}
     files = _json(data / "annotations") or _in_folders_of_splits(data) or _beside(data)
     files = [file for file in files if not file.stem.startswith(_OTHER_TASKS)]
-    files.sort(key=lambda file: file.stem.startswith("instances_"))  # they win over a namesake without the prefix
-    return {split_of(file): file for file in files}
+    found: dict[str, list[Path]] = defaultdict(list)
+    for file in sorted(files, key=lambda file: not file.stem.startswith(_INSTANCES)):
+        found[split_of(file)].append(file)
+    for split, alike in found.items():
+        if len(alike) > 1 and len({file.stem.startswith(_INSTANCES) for file in alike[:2]}) == 1:
+            raise UserError(
+                f"{data}: expected one annotation file for the split {split!r}, found {alike[0].name} and "
+                f"{alike[1].name}: move one of them away, or give the right one itself"
+            )
+    return dict(found)
 
 
 def split_of(file: Path) -> str:
@@ -38,7 +50,7 @@ def split_of(file: Path) -> str:
     if len(words) == 1 and _SPLIT.fullmatch(words[0].lower()):
         return words[0]
     of_folder = file.stem == _ROBOFLOW or (not words and _SPLIT.fullmatch(file.parent.name.lower()))
-    return file.parent.name if of_folder else file.stem.removeprefix("instances_")
+    return file.parent.name if of_folder else file.stem.removeprefix(_INSTANCES)
 
 
 def _json(folder: Path) -> list[Path]:

@@ -80,7 +80,7 @@ def fitting(largest: int) -> ValueRange:
 def parse_range(text: str) -> ValueRange:
     """A range as a user writes it: ``0,4095``."""
     words = text.split(",")
-    if len(words) == 2 and all(word.strip().isdecimal() for word in words):
+    if len(words) == 2 and all(word.isascii() and word.strip().isdecimal() for word in words):
         low, high = map(int, words)
         if low < high <= ALL_VALUES[1]:
             return low, high

@@ -11,7 +11,7 @@ from ladle.data.catalogue import Defect
 from ladle.data.pictures import SUFFIXES
 from ladle.errors import UserError
 
-__all__ = ["Listing", "is_companion", "list_folder", "pictures_of"]
+__all__ = ["UNREAD", "Listing", "is_companion", "list_folder", "pictures_of"]
 
 _COMPANIONS = frozenset(
     {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found"}
@@ -20,7 +20,7 @@ _KNOWN_HIDDEN = frozenset(
     {".appledouble", ".cache", ".ds_store", ".dvc", ".fseventsd", ".git", ".idea", ".ipynb_checkpoints"}
     | {".spotlight-v100", ".svn", ".thumbnails", ".trash", ".trashes", ".vscode", ".apdisk", ".documentrevisions-v100"}
 )
-_UNREAD = frozenset(
+UNREAD = frozenset(
     {".avif", ".dng", ".exr", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".npy", ".pbm", ".pfm", ".pgm"}
     | {".pnm", ".ppm", ".psd", ".raw", ".svg", ".tga", ".avi", ".mkv", ".mov", ".mp4"}
 )
@@ -102,7 +102,7 @@ class _Walk:
 
     def _file(self, path: Path, entry: os.DirEntry[str]) -> None:
         suffix = path.suffix.lower()
-        if suffix in _UNREAD:
+        if suffix in UNREAD:
             self._say(path, f"files {suffix} are not read; left out")
         elif entry.is_symlink() and suffix not in SUFFIXES and not path.exists():
             self._say(path, "link that leads nowhere; left out")

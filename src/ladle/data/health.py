@@ -90,7 +90,7 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
     splits, of which the first is trained on. ``decode`` decodes every image to find damage and the range of 16-bit
     values. Raises UserError only where there is no data set to examine.
     """
-    source = Path(data)
+    kind, source = detect_format(data), Path(data)
     fatal: list[str] = []
     aside: list[str] = []
     roles = _roles(source, fatal) if splits is None else {name: [] for name in splits}
@@ -105,7 +105,7 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
     value_range, said = range_of(values_of([*judged.values()])) if decode else (None, "")
     return Health(
         source=source,
-        format=detect_format(source),
+        format=kind,
         splits=tuple(
             _examine(name, one, (*roles.get(name, ()), *notes(one, imgsz, value_range)))
             for name, one in catalogues.items()

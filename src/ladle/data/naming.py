@@ -20,21 +20,24 @@ _UNPRINTABLE = frozenset({"Cc", "Zl", "Zp"})
 def clean_name(raw: object, stand_in: str) -> tuple[str, str | None]:
     """A class name as text on one line, and what had to be done to the raw one, None where nothing was.
 
-    Control characters become blanks, and blanks at the ends and repeated ones go; half a surrogate pair becomes U+FFFD;
+    Letters with accents become single characters (NFC), as far as there are such, so that no two classes look the same;
+    control characters become blanks, and blanks at the ends and repeated ones go; half a surrogate pair becomes U+FFFD;
     what is longer than 200 characters is cut. ``stand_in`` is the name of a class that has none.
     """
     if not isinstance(raw, str):
         is_value = isinstance(raw, bool | int | float)
         name = str(raw).lower() if is_value else stand_in
         return name, f"class name is {shown(raw)}, no text; read as {name!r}"
-    if raw.isprintable() and len(raw) <= _LONGEST and raw == " ".join(raw.split()) != "":
+    given, raw = raw, unicodedata.normalize("NFC", raw)
+    if raw == given and raw.isprintable() and len(raw) <= _LONGEST and raw == " ".join(raw.split()) != "":
         return raw, None
     name = " ".join("".join(map(_printable, raw[: 2 * _LONGEST])).split())
     if not name:
         return stand_in, f"class without a name; called {stand_in!r}"
     if len(raw) > _LONGEST:
         return name[:_LONGEST].rstrip(), f"class name of {len(raw)} characters; cut after {_LONGEST}"
-    return name, None if name == raw else f"class name with blanks or unprintable characters; read as {name!r}"
+    odd = "in another Unicode form" if name == raw else "with blanks or unprintable characters"
+    return name, None if name == given else f"class name {odd}; read as {name!r}"
 
 
 def _printable(character: str) -> str:

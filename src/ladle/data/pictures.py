@@ -76,8 +76,11 @@ def picture_size(file: Path) -> tuple[int, int]:
 
 
 def read_header(file: Path) -> Header:
-    """Read the header of a picture file, without decoding pixels; raises UserError naming the file."""
-    return with_image(file, lambda open_image: _header(open_image()))
+    """Read the header of a picture file, without decoding pixels.
+
+    Raises UserError naming the file, also for kinds of pixels that are not read.
+    """
+    return with_image(file, lambda open_image: _header(open_image(), file))
 
 
 def locate(root: Path, name: str) -> Path:
@@ -115,18 +118,23 @@ def _exists(file: Path) -> bool:
         return False
 
 
-def _header(image: ImageFile.ImageFile) -> Header:
+def _header(image: ImageFile.ImageFile, file: Path) -> Header:
+    _check_kind(image, file)
     return Header(image.height, image.width, lying=_orientation(image) in _LYING, deep=is_deep(image))
 
 
 def _decoded(open_image: Opener, file: Path, upright: bool, value_range: ValueRange) -> UInt8[np.ndarray, "H W 3"]:
     image = open_image()
-    reason = refusal(image)
-    if reason is not None:
-        raise UserError(f"{file}: {reason}")
+    _check_kind(image, file)
     turn = _TURNS.get(_orientation(image)) if upright else None
     pixels = _rgb(shallow(image, open_image, value_range) if is_deep(image) else image)
     return np.asarray(pixels if turn is None else pixels.transpose(turn))
+
+
+def _check_kind(image: ImageFile.ImageFile, file: Path) -> None:
+    reason = refusal(image)
+    if reason is not None:
+        raise UserError(f"{file}: {reason}")
 
 
 def _orientation(image: Image.Image) -> int:

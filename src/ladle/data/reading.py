@@ -12,6 +12,7 @@ from ladle.data.catalogue import Catalogue
 from ladle.data.drafts import Sheet
 from ladle.data.folders import is_companion
 from ladle.data.repairs import OnDefect, settle
+from ladle.data.yolo_layouts import find_description
 from ladle.errors import UserError
 
 __all__ = ["Format", "detect_format", "meant", "read", "splits"]
@@ -51,8 +52,7 @@ def read(
     picture raises UserError when it is loaded. A ``val`` that is missing is looked for as ``valid``, ``validation`` and
     ``test``; a year after the name (``train2017``) may be left out; a JSON file is one split, whatever is asked.
     """
-    source = Path(data)
-    found = _find(source)
+    source, found = Path(data), _find(data)
     name, note = _choose(found, split)
     sheet = found.readers[name]()
     notes = [note] if note else []
@@ -65,7 +65,7 @@ def read(
 
 def splits(data: Path | str) -> tuple[str, ...]:
     """The splits a data set offers, by their own names, training first."""
-    return tuple(_find(Path(data)).readers)
+    return tuple(_find(data).readers)
 
 
 def meant(data: Path | str, split: str) -> tuple[str, str]:
@@ -73,16 +73,19 @@ def meant(data: Path | str, split: str) -> tuple[str, str]:
 
     Raises UserError where there is none.
     """
-    return _choose(_find(Path(data)), split)
+    return _choose(_find(data), split)
 
 
 def detect_format(data: Path | str) -> Format:
     """Which of the three formats a folder or file holds; raises UserError for none, and for a folder with several."""
-    return _find(Path(data)).format
+    return _find(data).format
 
 
-def _find(source: Path) -> _Found:
+def _find(data: Path | str) -> _Found:
     """The data set in a folder or file, or the only one in the folders below."""
+    if data == "":
+        raise UserError("--data is empty: expected a folder or a file, or . for the folder that you are in")
+    source = Path(data)
     if not source.exists():
         raise UserError(f"{source}: expected a data set, found nothing there: correct --data")
     if source.is_file():
@@ -137,6 +140,9 @@ def _below(source: Path, depth: int) -> list[_Found]:
 
 
 def _hint(source: Path) -> str:
+    described = find_description(source)
+    if described is not None:
+        return f" ({described.name} names no split: give it the key 'train' with a folder of pictures)"
     if any(source.glob("labels/**/*.txt")):
         return " (labels/*.txt looks like YOLO: name its classes in a data.yaml or in classes.txt)"
     return ""

@@ -60,7 +60,7 @@ def settle(sheet: Sheet, on_defect: OnDefect, decode: bool) -> Catalogue:
     """
     sighted, fatal = _open(sheet.drafts, decode)
     if fatal and on_defect != "skip":
-        _refuse(sheet.source, fatal, "mend them, or leave these pictures out with on_defect=skip")
+        _refuse(sheet.source, fatal, "mend them, or leave these pictures out with --on-defect skip")
     if not sighted:
         _refuse(sheet.source, [*sheet.defects, *fatal], "give it at least one usable image")
     sighted, repeated = _once(sighted)
@@ -69,7 +69,7 @@ def settle(sheet: Sheet, on_defect: OnDefect, decode: bool) -> Catalogue:
     pictures = tuple(replace(one, deep=header.deep) for one, (_, header) in zip(pictures, sighted, strict=True))
     defects = [*sheet.defects, *fatal, *repeated, *contradictions, *repairs]
     if defects and on_defect == "raise":
-        _refuse(sheet.source, defects, "mend them, or have them repaired with on_defect=repair")
+        _refuse(sheet.source, defects, "mend them, or have them repaired with --on-defect repair")
     return Catalogue(pictures, sheet.classes, sheet.category_ids, tuple(defects), sheet.source, (*sheet.notes, *notes))
 
 
@@ -106,7 +106,9 @@ def _is_whole(draft: Draft) -> bool:
 
 
 def _fault(draft: Draft, error: UserError) -> Defect:
-    return Defect(draft.name, str(error).removeprefix(f"{draft.file}: "), fatal=True)
+    """A fault of the image file, which many a draft is not called by: its annotations have a file of their own."""
+    name = draft.name if draft.name.endswith(draft.file.name) else str(draft.file)
+    return Defect(name, str(error).removeprefix(f"{draft.file}: "), fatal=True)
 
 
 def _once(sighted: Sequence[_Sighted]) -> tuple[list[_Sighted], list[Defect]]:

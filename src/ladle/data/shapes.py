@@ -72,7 +72,8 @@ def around_mask(mask: dict[str, Any], size: tuple[int, int] | None) -> Corners |
     None for a mask that is empty, broken, or not of the (height, width) that ``size`` says.
     """
     frame, counts = _frame(mask.get("size")), mask.get("counts")
-    runs = _unpack(counts) if isinstance(counts, str) else _runs(counts)
+    packed = _unpack(counts) if isinstance(counts, str) else None
+    runs = packed if packed is not None else _runs(counts)
     if frame is None or runs is None or (size is not None and frame != size):
         return None
     height, width = frame
@@ -91,18 +92,23 @@ def around_mask(mask: dict[str, Any], size: tuple[int, int] | None) -> Corners |
 
 
 def _frame(size: object) -> tuple[int, int] | None:
-    sides = [whole(side) for side in size] if isinstance(size, list) else []
-    match sides:
+    match _wholes(size):
         case [int(height), int(width)] if 0 < height <= _MOST_SIDE and 0 < width <= _MOST_SIDE:
             return height, width
     return None
 
 
 def _runs(counts: object) -> Int64[np.ndarray, " n"] | None:
-    found = [whole(count) for count in counts] if isinstance(counts, list) else []
+    found = _wholes(counts)
     if not found or any(count is None or abs(count) > _MOST_SIDE**2 for count in found):
         return None
     return np.array(found, dtype=np.int64)
+
+
+def _wholes(value: object) -> list[int | None]:
+    """The whole numbers of a list, each perhaps as text, or of one text that holds them all."""
+    found = unpacked(value) if isinstance(value, str) else value
+    return [whole(one) for one in found] if isinstance(found, list) else []
 
 
 def _unpack(counts: str) -> Int64[np.ndarray, " n"] | None:

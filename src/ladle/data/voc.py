@@ -113,6 +113,9 @@ def _fill(draft: Draft, page: Page, shelf: Shelf, labels: dict[str, int], defect
         defects.append(
             Defect(draft.name, "<filename> names another picture; paired with the one of the XML's own name")
         )
+    for tag in page.unread:
+        what = "element with objects, of which only <object> directly in <annotation> is read; ignored"
+        defects.append(Defect(f"{draft.name}: <{tag}>", what))
     for number, thing in enumerate(page.things, start=1):
         record = f"object {number}"
         where = f"{draft.name}: {record}"

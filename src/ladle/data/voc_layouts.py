@@ -81,7 +81,7 @@ def _holds_xml(folder: Path) -> bool:
 def lists(data: Path) -> list[Path]:
     """The lists of a VOC folder that are splits: lists of a single class are none."""
     files = [file for file in sorted(data.glob("ImageSets/Main/*.txt")) if not is_companion(file.name)]
-    return [file for file in files if not _of_one_class(file, data)]
+    return [file for file in files if _SPLIT.fullmatch(file.stem) or not _of_one_class(file, data)]
 
 
 def _of_one_class(file: Path, data: Path) -> bool:

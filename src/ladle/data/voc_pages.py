@@ -38,11 +38,15 @@ class Thing:
 
 @dataclass(frozen=True)
 class Page:
-    """One XML file; ``stated`` is the (height, width) that it says its picture has."""
+    """One XML file; ``stated`` is the (height, width) that it says its picture has.
+
+    ``unread`` are the elements that hold objects and are not read.
+    """
 
     filename: str
     stated: tuple[int, int] | None
     things: tuple[Thing, ...]
+    unread: tuple[str, ...] = ()
 
 
 def read_page(file: Path) -> Page:
@@ -54,7 +58,13 @@ def read_page(file: Path) -> Page:
         filename=(root.findtext("filename") or "").strip(),
         stated=_stated(root),
         things=tuple(_thing(element) for element in root.findall("object")),
+        unread=tuple(element.tag for element in root if element.tag != "object" and _holds_objects(element)),
     )
+
+
+def _holds_objects(element: Element) -> bool:
+    """Whether an element has a box, or another one that is called as objects are."""
+    return any(inner.tag.lower() in ("object", "bndbox") for inner in element.iter())
 
 
 def _stated(root: Element) -> tuple[int, int] | None:

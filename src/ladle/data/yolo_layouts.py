@@ -5,6 +5,7 @@ Each is read into the same description: where the pictures of every split are li
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -133,7 +134,7 @@ def _base(document: dict[str, YamlValue], file: Path) -> tuple[Path, tuple[str, 
         raise UserError(f"{file}: expected a folder under 'path', found {shown(path)}")
     if path in _NOTHING:
         return file.parent, ()
-    base = file.parent / Path(path.replace("\\", "/")).expanduser()
+    base = file.parent / os.path.expanduser(path.replace("\\", "/"))  # noqa: PTH111 - Path's raises for no home
     if _is_folder(base):
         return base, ()
     return file.parent, (f"there is no folder {path!r}, the 'path' in {file.name}; its own folder is taken",)

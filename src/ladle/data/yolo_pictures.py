@@ -12,6 +12,7 @@ from ladle.data.documents import read_text
 from ladle.data.drafts import Draft
 from ladle.data.finding import find_root
 from ladle.data.folders import is_companion, list_folder, pictures_of
+from ladle.data.pictures import SUFFIXES
 from ladle.data.yolo_labels import absolute, label_folder
 from ladle.data.yolo_layouts import CLASS_LISTS, DARKNET, Description
 from ladle.errors import UserError
@@ -32,7 +33,9 @@ class Gathered:
 
 def gather(about: Description, split: str) -> Gathered:
     """Find the pictures of a split, each once and with an id of its own; raises UserError for a missing place."""
-    found = Gathered([], [place_of(entry, split, about) for entry in about.splits[split]])
+    entries = about.splits[split]
+    found = Gathered([], [place_of(entry, split, about) for entry in entries])
+    found.notes += _elsewhere(entries, found.places, split, about)
     found.notes += _overlaps(found.places, split, about)
     for place in found.places:
         found.drafts += _of_folder(place, about, found) if place.is_dir() else _of_list(place, about, found)
@@ -56,6 +59,13 @@ def place_of(entry: str, split: str, about: Description) -> Path:
             f"correct 'path' and {split!r}"
         )
     return found
+
+
+def _elsewhere(entries: Sequence[str], places: Sequence[Path], split: str, about: Description) -> Iterator[str]:
+    """Say which entries are taken for another place than the one that they name below ``path``."""
+    for entry, place in zip(entries, places, strict=True):
+        if place not in (about.base / entry, about.base / entry.replace("\\", "/")):
+            yield f"there is nothing at {about.base / entry}, which {split!r} names; {place} is taken"
 
 
 def _exists(path: Path) -> bool:
@@ -100,6 +110,8 @@ def _may_be_label(file: Path) -> bool:
 
 
 def _of_list(listing: Path, about: Description, found: Gathered) -> list[Draft]:
+    if listing.suffix.lower() in SUFFIXES:
+        raise UserError(f"{listing}: expected a folder or a list of pictures as a split, found a picture")
     lines = [line for line in map(str.strip, read_text(listing).splitlines()) if line]
     names = [line for line in lines if not is_companion(PurePosixPath(line.replace("\\", "/")).name)]
     if len(names) < len(lines):

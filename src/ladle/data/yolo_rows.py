@@ -81,11 +81,27 @@ def _polygon(values: list[float], words: list[str]) -> Corners:
             f"expected class, x, y, width and height, found {len(words)} fields: "
             "for key points data.yaml needs kpt_shape"
         )
+    if _ends_in_key_points(values):
+        raise UserError(f"expected a polygon, found a box with key points ({_shown(words)}): data.yaml needs kpt_shape")
     if len(words) == _POLYGON_FIELDS and words[-1].isdecimal() and 0 <= values[-2] <= 1:
         raise UserError(f"expected a box or a polygon, found {_shown(words)}: a box with a confidence and a number?")
     if any(abs(value) > _MOST_FRACTION for value in values if math.isfinite(value)):
         raise UserError(f"expected fractions of the picture between 0 and 1, found {_shown(words)}: are these pixels?")
     return hull(values) or _NOWHERE
+
+
+def _ends_in_key_points(values: list[float]) -> bool:
+    """Whether a box is followed by points that each say whether they are visible: 0, 1 or 2.
+
+    A polygon has no coordinate of 2. It may have 0 and 1 in their places, but leaves the "box" of its first points.
+    """
+    points = values[_BOX_FIELDS - 1 :]
+    seen = points[2::3]
+    if len(points) % 3 or not set(seen) <= {0, 1, 2}:
+        return False
+    left, top, right, bottom = _box(values)
+    places = [(x, y) for x, y, visible in zip(points[0::3], points[1::3], seen, strict=True) if visible]
+    return 2 in seen or all(left <= x <= right and top <= y <= bottom for x, y in places)
 
 
 def _shown(words: list[str]) -> str:

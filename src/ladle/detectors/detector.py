@@ -41,6 +41,17 @@ _Std = Annotated[float, Range(1e-6, 1000)]
 _Value = Annotated[int, Range(0, 65535)]
 
 
+def _check_classes(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
+    """Raise ValueError unless every class has a name and an id of its own, by which predictions are told apart."""
+    if len(ids) != len(names):
+        raise ValueError(f"{len(ids)} category_ids for {len(names)} classes")
+    for what, values in (("classes", names), ("category_ids", ids)):
+        if len(set(values)) < len(values):
+            raise ValueError(f"{what} of which two are the same")
+    if not all(name.strip() for name in names):
+        raise ValueError("a class without a name")
+
+
 @dataclass(frozen=True)
 class DetectorSpec:
     """A detector in plain values, as stored beside its weights.
@@ -70,8 +81,7 @@ class DetectorSpec:
 
     def __post_init__(self) -> None:
         """Raise ValueError where the parts do not fit together."""
-        if len(self.category_ids) != len(self.classes):
-            raise ValueError(f"{len(self.category_ids)} category_ids for {len(self.classes)} classes")
+        _check_classes(self.classes, self.category_ids)
         if self.value_range[0] >= self.value_range[1]:
             raise ValueError(f"a value_range from {self.value_range[0]} to {self.value_range[1]}")
         if self.inference.rule != "class" and not (isinstance(self.head, DenseSpec) and self.head.quality):

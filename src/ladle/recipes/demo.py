@@ -12,10 +12,12 @@ from ladle.assigners import PAA
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes, split_scenes
 from ladle.detectors import Detector, load_detector
+from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.recipes.console import say, table
+from ladle.recipes.folders import asked_for_by
 from ladle.recipes.options import Epochs, Run, Seed
-from ladle.recipes.outputs import free_folder
+from ladle.recipes.outputs import check_out, free_folder
 from ladle.recipes.train import Trained, distill, train
 from ladle.types import Batch
 from ladle.visual import Panel, draw_assignment, side_by_side
@@ -47,9 +49,12 @@ def demo(
         epochs: budget of every student.
         seed: of the first weights and the order of the pictures.
     """
-    return _compare(
-        free_folder(Path(out)), teacher_file(), replace(BUDGET, epochs=epochs, eval_every=epochs, seed=seed)
-    )
+    check_out(out)
+    if Path(out).name in ("", ".."):
+        raise UserError(f"--out {out}: expected the path of a folder that is to be made, such as runs/demo")
+    with asked_for_by("--out", out):
+        folder = free_folder(Path(out))
+    return _compare(folder, teacher_file(), replace(BUDGET, epochs=epochs, eval_every=epochs, seed=seed))
 
 
 def teacher_file() -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import re
 import shutil
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ __all__ = [
     "CONTENTS",
     "FIRST_WEIGHTS",
     "TEACHER",
+    "asked_for_by",
     "begun",
     "check_name",
+    "check_path",
     "check_project",
     "held_folder",
     "joined_folder",
@@ -48,12 +51,28 @@ def check_name(name: str) -> None:
 
 def check_project(project: str) -> None:
     """Raise :class:`UserError` unless ``project`` can be the path of a folder."""
-    parts = [part for part in re.split(r"[/\\]", project) if part not in ("", ".", "..")]
+    check_path("--project", project, "runs")
+
+
+def check_path(flag: str, path: str, example: str) -> None:
+    """Raise :class:`UserError` unless ``path``, given by ``flag``, can be the path of a folder such as ``example``."""
+    parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".", "..")]
     wrongs = [wrong for wrong in map(_wrong_with, parts) if wrong is not None]
-    if not project or wrongs:
-        raise UserError(
-            f"--project {project!r} {[*wrongs, 'is empty'][0]}: expected the path of a folder, such as runs"
-        )
+    if path.startswith("~"):
+        wrongs.insert(0, "begins with ~, which only a shell replaces, at the beginning of a word")
+    if not path or wrongs:
+        raise UserError(f"{flag} {path!r} {[*wrongs, 'is empty'][0]}: expected the path of a folder, such as {example}")
+
+
+@contextmanager
+def asked_for_by(flag: str, path: str) -> Iterator[None]:
+    """Say of a folder that cannot be made which flag asked for it."""
+    try:
+        yield
+    except OSError as error:
+        is_taken = isinstance(error, FileExistsError | NotADirectoryError)
+        found = f"{error.filename}: {'something in its place is no folder' if is_taken else error.strerror}"
+        raise UserError(f"{flag} {path}: expected a folder that can be made and written to, found {found}") from error
 
 
 def _wrong_with(name: str) -> str | None:
@@ -81,7 +100,8 @@ def new_folder(project: str, verb: str, name: str | None, label: str) -> Iterato
     """
     base = Path(project) / verb
     missing = [path for path in (base, *base.parents) if not path.exists()]
-    folder, file = _named(base / name) if name is not None else _numbered(base, label)
+    with asked_for_by("--project", project):
+        folder, file = _named(base / name) if name is not None else _numbered(base, label)
     try:
         remove_partials(folder)
         yield str(folder)
@@ -168,7 +188,7 @@ def _claim(folder: Path) -> BinaryIO | None:
                 return file
             unlock(folder, file)
             return None
-    raise UserError(f"{folder} cannot be made: something removes it again and again")
+    raise OSError(errno.ENOENT, "it cannot be made, or something removes it again and again", str(folder))
 
 
 def _is_free(folder: Path) -> bool:

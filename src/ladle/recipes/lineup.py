@@ -14,7 +14,7 @@ from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.objectives import CoLearning, Staged, Supervised
 from ladle.recipes.jobs import Job
-from ladle.recipes.methods import JUDGED, parts_of, times_of
+from ladle.recipes.methods import JUDGED, Times, parts_of, times_of
 from ladle.recipes.plans import Judging, Plan, plan_of
 from ladle.recipes.preflight import hire
 from ladle.teachers import differences
@@ -44,11 +44,20 @@ def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -
     if job.verb == "colearn":
         return _pair(job, student)
     teacher = _read(job.teacher_file)
-    times = times_of(job.method, job.weight, job.warm, job.until)
+    times = _times(job)
     judging = Judging(job.keep_count, job.class_power, job.judge_until)
     plan = plan_of(job.method, student, teacher, job.assigner, times, judging)
     _heed_balance(job, plan)
     return Lineup({"student": student}, {"student": plan})
+
+
+def _times(job: Job) -> Times:
+    """Weights and times of what is imitated; raises :class:`UserError` where there are some and nothing is imitated."""
+    times = times_of(job.method, job.weight, job.warm, job.until)
+    for flag, said in (("weight", job.weight), ("warm", job.warm), ("until", job.until)):
+        if said is not None and not times:
+            raise UserError(f"--{flag} {said}: by --method {job.method} nothing is imitated; leave it out, or add pkd")
+    return times
 
 
 def _heed_balance(job: Job, plan: Plan) -> None:
@@ -68,9 +77,13 @@ def links_of(job: Job) -> list[str]:
 
     Raises :class:`UserError` where a link of the chain from the teacher to the student cannot work.
     """
-    names = [name.strip() for name in (job.assistants or "").split(",") if name.strip()]
-    if not names:
+    if job.assistants is None:
         return []
+    names = [name.strip() for name in job.assistants.split(",")]
+    if not all(names):
+        raise UserError(
+            f"--assistants {job.assistants!r}: expected detectors such as r50,r34, found one without a name"
+        )
     family = job.student.partition("-")[0]
     teacher = _read(job.teacher)
     assert teacher is not None
@@ -125,7 +138,7 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
             f"--method {job.method}: {unfit[0]} is not for two students that learn together; name what each imitates "
             f"of the other, such as soft or pkd, or leave --method out"
         )
-    method, times = "+".join(["lad", *words]), times_of(job.method, job.weight, job.warm, job.until)
+    method, times = "+".join(["lad", *words]), _times(job)
     plans = {
         name: plan_of(method, own, other, job.assigner, times)
         for name, own, other in (("first", first, second), ("second", second, first))

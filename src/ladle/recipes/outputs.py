@@ -9,13 +9,24 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
+from ladle.errors import UserError
 from ladle.evaluation import Evaluation, coco_results
 from ladle.files import write_atomically
 from ladle.recipes.console import say
+from ladle.recipes.folders import asked_for_by, check_path
 from ladle.types import Detections
 from ladle.visual import unwritten
 
-__all__ = ["RESULTS", "about_labels", "coco_rows", "free_folder", "output_folder", "title_of", "write_rows"]
+__all__ = [
+    "RESULTS",
+    "about_labels",
+    "check_out",
+    "coco_rows",
+    "free_folder",
+    "output_folder",
+    "title_of",
+    "write_rows",
+]
 
 RESULTS = "results.json"
 """The file of COCO results that ``val`` and ``predict`` write."""
@@ -25,12 +36,23 @@ _SHOWN = 8
 
 def free_folder(wanted: Path) -> Path:
     """Make ``wanted``, or its first numbered neighbour that is not there yet: ``NAME-2``, ``NAME-3`` and so on."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
     for number in count(1):
         folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         with suppress(FileExistsError):
-            folder.mkdir(parents=True)
+            folder.mkdir()
             return folder
     raise AssertionError("numbers do not end")
+
+
+def check_out(out: str | None) -> None:
+    """Raise :class:`UserError` where ``out`` cannot be a folder, as far as can be told before it is made."""
+    if out is None:
+        return
+    check_path("--out", out, "runs/predict")
+    place = next(path for path in (Path(out), *Path(out).parents) if path.exists())
+    if not place.is_dir():
+        raise UserError(f"--out {out}: expected a folder, found the file {place}: name another")
 
 
 def output_folder(out: str | None, usual: Path) -> Path:
@@ -38,10 +60,11 @@ def output_folder(out: str | None, usual: Path) -> Path:
 
     Results that lie in a folder that was asked for are replaced, which is told.
     """
-    if out is None:
-        return free_folder(usual)
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    with asked_for_by("--out", out or str(usual)):
+        if out is None:
+            return free_folder(usual)
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
     if (folder / RESULTS).exists():
         say(f"{folder} holds results of an earlier run: they are replaced")
     return folder

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from ladle.data import load_picture
-from ladle.data.depth import ValueRange, parse_range, spelled
+from ladle.data.depth import ValueRange, parse_range
 from ladle.data.loader import collate
 from ladle.data.samples import Sample
 from ladle.data.transforms import Resize
@@ -18,7 +18,7 @@ from ladle.limits import verify_arguments
 from ladle.recipes.console import say, warn
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, MaxDet, Share, Side
-from ladle.recipes.outputs import about_labels
+from ladle.recipes.outputs import about_labels, check_out
 from ladle.recipes.predicted import Album
 from ladle.recipes.scoring import detect
 from ladle.recipes.searching import Search, find_pictures
@@ -65,17 +65,18 @@ def predict(
             with.
     """
     verify_arguments(predict, score=score, imgsz=imgsz, batch=batch, max_det=max_det)
+    check_out(out)
     search = find_pictures([source] if isinstance(source, str) else source)
     detector = load_detector(model).eval()
     if max_det is not None:
         detector.keep(max_det)
     where = find_device(device)
     detector.to(where)
-    values = parse_range(value_range or spelled(detector.spec.value_range))
+    values = detector.spec.value_range if value_range is None else parse_range(value_range)
     for line in remarks_on_files(search.files, values):
         say(line)
 
-    views = _Views(detector.spec.imgsz if imgsz is None else imgsz, values)
+    views = _Views(detector.spec.imgsz if imgsz is None else imgsz, values, alone=len(search.files) == 1)
     drawn = cut = 0
     with Album(out, search.files, detector.spec, score, values) as album:
         for files, pictures in views.batches(search.files, batch):
@@ -83,8 +84,8 @@ def predict(
             drawn += sum(map(album.add, files, found))
             cut += more
     if not album.found:
-        others = f", nor could {len(views.damaged) - 1} others" if len(views.damaged) > 1 else ""
-        raise UserError(f"{next(iter(views.damaged.values()))}{others}")
+        (first, *others) = views.damaged.values()
+        raise UserError(f"none of the {len(others) + 1} files can be read" if others else first)
     say(f"{drawn} objects of score {score} or more in {len(album.found)} pictures, drawn into {album.folder}")
     for line in _remarks(search, detector, cut):
         say(line)
@@ -94,10 +95,11 @@ def predict(
 
 
 class _Views:
-    """Images as a network sees them; what is wrong with the others is told at once and kept in ``damaged``."""
+    """Images as a network sees them; what is wrong with others is kept in ``damaged`` and, unless ``alone``, told."""
 
-    def __init__(self, imgsz: int, values: ValueRange) -> None:
+    def __init__(self, imgsz: int, values: ValueRange, alone: bool = False) -> None:
         self.damaged: dict[Path, str] = {}
+        self._alone = alone
         self._values = values
         self._resize = Resize(imgsz)
 
@@ -113,7 +115,8 @@ class _Views:
             image = load_picture(file, value_range=self._values)
         except UserError as error:
             self.damaged[file] = str(error)
-            warn(str(error))
+            if not self._alone:
+                warn(str(error))
             return None
         nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
         return self._resize(Sample(image, *nothing, id=str(file), original=(image.shape[1], image.shape[2])))
@@ -127,4 +130,7 @@ def _remarks(search: Search, detector: Detector, cut: int) -> Iterator[str]:
     if search.passed_over:
         such = search.passed_over[0]
         yield f"{len(search.passed_over)} files passed over, such as {such}: hidden, left by an archive, or pipes"
+    if search.unread:
+        such = search.unread[0]
+        yield f"{len(search.unread)} files left out, such as {such}: no format that is read"
     yield from about_labels(detector.spec.classes)

@@ -21,7 +21,13 @@ def standing_of(job: Job) -> Standing | None:
 
     file = Path(job.folder) / "resume.pt"
     if not file.exists():
-        return None
+        weights = next((Path(job.folder) / "weights").glob("*.safetensors"), None)
+        if weights is None:
+            return None
+        raise UserError(
+            f"{file}: expected it beside the weights of finished epochs, found none: put it back from a copy, or start "
+            f"a new run; beginning again here would overwrite {weights}"
+        )
     standing = load_checkpoint(file).standing
     if job.run.epochs < standing.epoch:
         raise UserError(f"--epochs {job.run.epochs}: {job.folder} has {standing.epoch} epochs behind it; give more")

@@ -8,17 +8,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from ladle.data.folders import UNREAD
 from ladle.data.pictures import SUFFIXES
 from ladle.errors import UserError
 
 __all__ = ["Search", "find_pictures"]
 
+_PICTURES = SUFFIXES | UNREAD
+
 
 class Search(NamedTuple):
-    """The picture files that were found, each once, and those that were passed over."""
+    """The picture files that were found, each once, those passed over, and those of formats that are not read."""
 
     files: list[Path]
     passed_over: list[Path]
+    unread: list[Path]
 
 
 def find_pictures(sources: Sequence[str]) -> Search:
@@ -30,21 +34,32 @@ def find_pictures(sources: Sequence[str]) -> Search:
     """
     files: dict[Path, None] = {}
     passed_over: dict[Path, None] = {}
+    unread: dict[Path, None] = {}
     for source in sources:
         listed = _named_by(source)
-        found = sorted(file for file, hidden in listed.items() if not hidden)
+        hidden = [file for file, is_hidden in listed.items() if is_hidden]
+        others = [
+            file for file in listed if file.suffix.lower() in UNREAD and not listed[file] and file != Path(source)
+        ]
+        found = sorted(set(listed).difference(hidden, others))
         if not found:
-            but = f", {len(listed)} hidden files left aside" if listed else ""
             raise UserError(
-                f"{source}: expected a picture, a folder of pictures or a pattern, found no picture there{but}"
+                f"{source}: expected a picture, a folder of pictures or a pattern, found no picture there"
+                f"{_aside(len(hidden), len(others))}"
             )
         files |= dict.fromkeys(found)
-        passed_over |= dict.fromkeys(file for file, hidden in listed.items() if hidden)
-    return Search(list(files), [file for file in passed_over if file not in files])
+        passed_over |= dict.fromkeys(hidden)
+        unread |= dict.fromkeys(sorted(others))
+    return Search(list(files), [file for file in passed_over if file not in files], [*unread])
+
+
+def _aside(hidden: int, unread: int) -> str:
+    hid = f", {hidden} hidden files left aside" if hidden else ""
+    return f"{hid}, {unread} files of formats that are not read" if unread else hid
 
 
 def _named_by(source: str) -> dict[Path, bool]:
-    """The picture files that one source names, and whether each is to be passed over."""
+    """The picture files that one source names, read or not, and whether each is to be passed over."""
     path = Path(source)
     if source and path.is_file():
         return {path: False}
@@ -52,20 +67,57 @@ def _named_by(source: str) -> dict[Path, bool]:
     listed: dict[Path, bool] = {}
     for match in matches:
         below = _below(match) if match.is_dir() else [(match, False)]
-        listed |= {file: hidden or _is_special(file) for file, hidden in below if file.suffix.lower() in SUFFIXES}
-    return listed
+        listed |= {file: hidden or _is_special(file) for file, hidden in below if file.suffix.lower() in _PICTURES}
+    return _each_once(listed)
 
 
-def _expanded(pattern: str) -> list[str]:
+def _each_once(listed: dict[Path, bool]) -> dict[Path, bool]:
+    """Of a file that several links to its folder lead to, the shortest path."""
+    places: dict[Path, str] = {}
+    first: dict[tuple[str, str], Path] = {}
+    for file in sorted(listed, key=lambda file: (len(file.parts), file)):
+        if file.parent not in places:
+            places[file.parent] = os.path.realpath(file.parent)
+        first.setdefault((places[file.parent], file.name), file)
+    return {file: listed[file] for file in first.values()}
+
+
+def _expanded(pattern: str) -> Iterator[str]:
     """What a pattern matches; its first parts are no patterns where there are folders of just these names."""
     root, rest = Path(), list(Path(pattern).parts)
     while rest and (root / rest[0]).exists():
         root /= rest.pop(0)
-    return glob.glob(str(Path(glob.escape(str(root)), *rest)), recursive=True) if rest else []  # noqa: PTH207
+    return _matches(root, rest) if rest else iter(())
+
+
+def _matches(folder: Path, parts: Sequence[str]) -> Iterator[str]:
+    """What the parts of a pattern match below a folder; ``**`` enters each folder once, as links may go round."""
+    if "**" not in parts:
+        yield from glob.glob(str(Path(glob.escape(str(folder)), *parts)))  # noqa: PTH207
+        return
+    place = parts.index("**")
+    for top in _matches(folder, parts[:place]) if place else [folder]:
+        for inner in _folders(Path(top)):
+            yield from _matches(inner, parts[place + 1 :] or ["*"])
+
+
+def _folders(top: Path) -> Iterator[Path]:
+    """A folder and all below it that are not hidden, also behind links."""
+    for place, _ in _walk(top):
+        if not any(map(_is_hidden, place.relative_to(top).parts)):
+            yield place
 
 
 def _below(folder: Path) -> Iterator[tuple[Path, bool]]:
     """Every file below a folder, also behind links, and whether it is hidden."""
+    for place, names in _walk(folder):
+        inside = place.relative_to(folder).parts
+        for name in names:
+            yield place / name, any(map(_is_hidden, (*inside, name)))
+
+
+def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Each folder from this one down, also behind links, once, with the names of its files."""
     entered: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         true = os.path.realpath(place)
@@ -74,9 +126,7 @@ def _below(folder: Path) -> Iterator[tuple[Path, bool]]:
             continue
         entered.add(true)
         folders.sort()
-        inside = Path(place).relative_to(folder).parts
-        for name in names:
-            yield Path(place, name), any(map(_is_hidden, (*inside, name)))
+        yield Path(place), names
 
 
 def _is_hidden(name: str) -> bool:

@@ -14,7 +14,7 @@ from ladle.names import readable
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, MaxDet, Run, Side, Workers
-from ladle.recipes.outputs import RESULTS, about_labels, coco_rows, output_folder, title_of, write_rows
+from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, title_of, write_rows
 from ladle.recipes.scoring import Examiner, Score, crowded
 from ladle.recipes.sources import open_source, remarks
 
@@ -51,12 +51,14 @@ def val(
             with.
     """
     verify_arguments(val, imgsz=imgsz, batch=batch, workers=workers, max_det=max_det)
+    check_out(out)
     detector = load_detector(model)
     if max_det is not None:
         detector.keep(max_det)
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
-    source = open_source(data, split, Run(value_range=value_range or spelled(spec.value_range)), side)
+    values = spelled(spec.value_range) if value_range is None else value_range
+    source = open_source(data, split, Run(value_range=values), side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
             f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
