@@ -95,7 +95,15 @@ def detector_spec(
     imgsz: int | None = None,
     start: Start = Start(),
 ) -> DetectorSpec:
-    """Look up ``<family>-<backbone>``, or ``<family>+<head>-<backbone>``, for a set of classes."""
+    """Look up ``<family>-<backbone>``, or ``<family>+<head>-<backbone>``, for a set of classes.
+
+    Examples:
+        >>> from ladle.detectors import detector_spec
+        >>> spec = detector_spec("atss+dist-small", ("cat", "dog"), imgsz=320)
+        >>> spec.family, spec.head.box, spec.strides, spec.imgsz
+        ('atss', 'distribution', (8, 16, 32), 320)
+        >>> detector = spec.build()  # with random weights
+    """
     kind, _, backbone = name.partition("-")
     family, *heads = kind.split("+")
     if family not in {*FAMILIES, *REGION_FAMILIES} or not backbone:
