@@ -5,7 +5,7 @@ READY := $(VENV)/ready
 BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
 
-.PHONY: demo test check bench bench-steps docs clean
+.PHONY: demo test check bench bench-steps docs pictures clean
 
 demo: $(READY)  ## teach one small student three ways on the built-in scenes and compare
 	$(BIN)/ladle demo
@@ -25,7 +25,10 @@ bench-steps: $(PEERS)/ready  ## speed of training steps: of LAD beside its parts
 	$(PEERS)/bin/python benchmarks/step.py
 	$(PEERS)/bin/python benchmarks/throughput.py
 
-docs: $(READY)  ## the pictures of the documentation
+docs: $(VENV)/docs-ready  ## the documentation and the reference as a site, in build/site; a warning is an error
+	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build --strict
+
+pictures: $(READY)  ## the pictures of the documentation
 	$(BIN)/python docs/make_pictures.py
 
 clean:
@@ -35,6 +38,10 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
 	touch $(READY)
+
+$(VENV)/docs-ready: $(READY)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
+	touch $(VENV)/docs-ready
 
 $(PEERS)/ready: pyproject.toml benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -38,7 +38,14 @@ IOU_FLOOR = 1e-6
 
 
 def area(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
-    """Width times height in square pixels; a box with swapped corners has area 0."""
+    """Width times height in square pixels; a box with swapped corners has area 0.
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import area
+        >>> area(torch.tensor([0.0, 0.0, 4.0, 2.0]))
+        tensor(8.)
+    """
     return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
 
 
@@ -48,7 +55,14 @@ def centers(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 2"]:
 
 
 def clip(boxes: Float[Tensor, "*b n 4"], sizes: Tensor) -> Float[Tensor, "*b n 4"]:
-    """Cut boxes at the border of their image; ``sizes`` (..., 2) holds heights and widths."""
+    """Cut boxes at the border of their image; ``sizes`` (..., 2) holds heights and widths.
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import clip
+        >>> clip(torch.tensor([[-3.0, 5.0, 30.0, 40.0]]), torch.tensor([32, 24]))  # height and width
+        tensor([[ 0.,  5., 24., 32.]])
+    """
     height, width = sizes[..., 0:1].to(boxes.dtype), sizes[..., 1:2].to(boxes.dtype)
     x = boxes[..., 0::2].clamp(min=0).minimum(width.unsqueeze(-1))
     y = boxes[..., 1::2].clamp(min=0).minimum(height.unsqueeze(-1))
@@ -64,7 +78,16 @@ def pairwise_intersection(first: Float[Tensor, "*#b p 4"], second: Float[Tensor,
 
 
 def pairwise_iou(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4"]) -> Tensor:
-    """Intersection over union of every pair, (..., p, 4) and (..., g, 4) -> (..., p, g)."""
+    """Intersection over union of every pair, (..., p, 4) and (..., g, 4) -> (..., p, g).
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import pairwise_iou
+        >>> boxes = torch.tensor([[0.0, 0.0, 4.0, 2.0], [2.0, 0.0, 6.0, 2.0], [8.0, 8.0, 9.0, 9.0]])
+        >>> pairwise_iou(boxes[:2], boxes)
+        tensor([[1.0000, 0.3333, 0.0000],
+                [0.3333, 1.0000, 0.0000]])
+    """
     shared = pairwise_intersection(first, second)
     union = area(first).unsqueeze(-1) + area(second).unsqueeze(-2) - shared
     return shared / union.clamp(min=IOU_FLOOR)
@@ -76,13 +99,27 @@ def pairwise_coverage(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#
 
 
 def iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Intersection over union, box by box."""
+    """Intersection over union, box by box.
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import iou
+        >>> iou(torch.tensor([0.0, 0.0, 4.0, 2.0]), torch.tensor([2.0, 0.0, 6.0, 2.0]))
+        tensor(0.3333)
+    """
     shared = _intersection(first, second)
     return shared / (area(first) + area(second) - shared).clamp(min=IOU_FLOOR)
 
 
 def giou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Generalised IoU, box by box: IoU less the share of the common hull that neither covers (Rezatofighi 2019)."""
+    """Generalised IoU, box by box: IoU less the share of the common hull that neither covers (Rezatofighi 2019).
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import giou
+        >>> giou(torch.tensor([0.0, 0.0, 4.0, 2.0]), torch.tensor([6.0, 0.0, 10.0, 2.0]))
+        tensor(-0.2000)
+    """
     shared = _intersection(first, second)
     union = (area(first) + area(second) - shared).clamp(min=IOU_FLOOR)
     low = first[..., :2].minimum(second[..., :2])
@@ -107,7 +144,15 @@ def contains(boxes: Float[Tensor, "*#b 4"], points: Float[Tensor, "*#b 2"], marg
 def decode_deltas(
     priors: Float[Tensor, "*#b 4"], deltas: Float[Tensor, "*#b 4"], stds: tuple[float, float] = STDS
 ) -> Tensor:
-    """Boxes from anchor deltas (dx, dy, dw, dh), scaled by ``stds`` of shift and stretch (R-CNN coder)."""
+    """Boxes from anchor deltas (dx, dy, dw, dh), scaled by ``stds`` of shift and stretch (R-CNN coder).
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import decode_deltas
+        >>> anchor = torch.tensor([[0.0, 0.0, 16.0, 16.0]])
+        >>> decode_deltas(anchor, torch.zeros(1, 4))
+        tensor([[ 0.,  0., 16., 16.]])
+    """
     shift, stretch = stds
     size = priors[..., 2:] - priors[..., :2]
     center = centers(priors) + size * (deltas[..., :2] * shift)
@@ -126,7 +171,14 @@ def encode_deltas(
 
 
 def decode_distances(points: Float[Tensor, "*#b 2"], distances: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Boxes whose left, top, right and bottom edge lie ``distances`` pixels from their point (FCOS coder)."""
+    """Boxes whose left, top, right and bottom edge lie ``distances`` pixels from their point (FCOS coder).
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import decode_distances
+        >>> decode_distances(torch.tensor([[16.0, 16.0]]), torch.tensor([[8.0, 8.0, 16.0, 4.0]]))
+        tensor([[ 8.,  8., 32., 20.]])
+    """
     return torch.cat([points - distances[..., :2], points + distances[..., 2:]], dim=-1)
 
 
@@ -136,7 +188,15 @@ def encode_distances(points: Float[Tensor, "*#b 2"], boxes: Float[Tensor, "*#b 4
 
 
 def centerness(points: Float[Tensor, "*#b 2"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
-    """How central a point lies in its box, 1 in the middle and 0 at a side (Tian et al., ICCV 2019, eq. 3)."""
+    """How central a point lies in its box, 1 in the middle and 0 at a side (Tian et al., ICCV 2019, eq. 3).
+
+    Examples:
+        >>> import torch
+        >>> from ladle.boxes import centerness
+        >>> point = torch.tensor([[8.0, 16.0], [16.0, 16.0]])
+        >>> centerness(point, torch.tensor([0.0, 0.0, 32.0, 32.0]).expand(2, 4))
+        tensor([0.5774, 1.0000])
+    """
     distances = encode_distances(points, boxes).clamp(min=0)
     near, far = distances[..., :2], distances[..., 2:]
     ratio = near.minimum(far) / near.maximum(far).clamp(min=1e-12)

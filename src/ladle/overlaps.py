@@ -64,6 +64,14 @@ def best_overlaps(
 
     With ``rescue``, objects whose best IoU is at least that, and above 0, claim the boxes that reach it: an object that
     touches no box would otherwise claim every box it does not touch.
+
+    Examples:
+        >>> from ladle.overlaps import best_overlaps
+        >>> from ladle.testing import example_scene
+        >>> _, priors, truth = example_scene()
+        >>> found = best_overlaps(priors.boxes, priors.valid, truth)
+        >>> found.iou.shape, found.index.shape, found.peak.shape  # of every prior, of every prior, of every object
+        (torch.Size([2, 1008]), torch.Size([2, 1008]), torch.Size([2, 6]))
     """
     best = truth.boxes.new_zeros(len(truth.labels), boxes.shape[1])
     index, last = torch.zeros_like(best), torch.zeros_like(best)
@@ -90,7 +98,15 @@ def _of_class(values: Float[Tensor, "B P C"], labels: Int[Tensor, "B g"]) -> Flo
 
 
 def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Tensor, "B P"]:
-    """The valid priors of which at most ``share`` lies in any one crowd region: those that may be background."""
+    """The valid priors of which at most ``share`` lies in any one crowd region: those that may be background.
+
+    Examples:
+        >>> from ladle.overlaps import outside_crowds
+        >>> from ladle.testing import example_scene
+        >>> _, priors, truth = example_scene()
+        >>> outside_crowds(priors, truth, share=0.5).all()  # there is no crowd in this scene
+        tensor(True)
+    """
     batch, objects = truth.labels.shape
     free = priors.valid.expand(batch, -1)
     crowd = truth.crowd & truth.valid

@@ -16,13 +16,14 @@ from dataclasses import replace
 from functools import partial
 from operator import itemgetter
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from ladle.types import Assignment, Grid, GroundTruth, Output, Predictions, Priors, Term
+from ladle.types import Assignment, Grid, GroundTruth, Output, Predictions, Priors, Pyramid, Term
 
-__all__ = ["ASSIGNER_LAWS", "DISTILLER_LAWS", "example_output", "example_scene", "grid_priors"]
+__all__ = ["ASSIGNER_LAWS", "DISTILLER_LAWS", "example_network", "example_output", "example_scene", "grid_priors"]
 
 AssignerUnderTest = Callable[[Predictions, Priors, GroundTruth], Assignment]
 DistillerUnderTest = Callable[[Output, Output, GroundTruth, Assignment], dict[str, Term]]
@@ -282,6 +283,16 @@ def example_output(seed: int = 0, classes: int = 5) -> tuple[Output, GroundTruth
     plan = Assignment.hard(index, positive & valid, valid.expand_as(positive))
     # Valid priors no longer fill a rectangle, so they stand on no grid that may be looked up.
     return Output(said, replace(priors, valid=valid, grids=None), tuple(maps)), truth, plan
+
+
+class _Network(NamedTuple):
+    pyramid: Pyramid
+    head: None = None
+
+
+def example_network() -> _Network:
+    """What a distiller of feature maps asks of a network before training, as of one that gives example outputs."""
+    return _Network(Pyramid((8, 8, 8), (8, 16, 32)))
 
 
 Example = Callable[[int], tuple[Output, GroundTruth, Assignment]]

@@ -40,6 +40,16 @@ class AutoAssign:
         crowd: a prior with more than this share inside a crowd region is not background.
 
     Confidences that are not finite count as 0, so that one bad prediction spoils one prior.
+
+    Examples:
+        >>> from ladle.assigners import AutoAssign
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = AutoAssign()(predictions, priors, truth)
+        >>> plan.objects.shape  # the fullest prior lies in three objects
+        torch.Size([2, 1008, 3])
+        >>> plan.dense(6)[0].sum(0)  # the weights of an object's priors add up to 1
+        tensor([1.0000, 1.0000, 1.0000, 1.0000, 1.0000, 1.0000])
     """
 
     soft: ClassVar[bool] = True

@@ -38,6 +38,16 @@ class FCOS:
             teacher can judge. Points that several objects want go to the one overlapped most.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
             class; 0 leaves them alone.
+
+    Examples:
+        >>> from ladle.assigners import FCOS
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = FCOS()(predictions, priors, truth)
+        >>> plan.positive.sum(1)  # points that learn an object, in each of two images
+        tensor([39, 46])
+        >>> FCOS(radius=None)(predictions, priors, truth).positive.sum(1)  # not those near its centre alone
+        tensor([ 65, 163])
     """
 
     radius: float | None = 1.5

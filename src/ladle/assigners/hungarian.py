@@ -45,6 +45,14 @@ class Hungarian:
         size: width and height of the picture in pixels; None takes the lower right corner of all priors of an image,
             which for queries that have the whole picture for a prior is its size.
         crowd: a prior with more than this share inside a crowd region is not background.
+
+    Examples:
+        >>> from ladle.assigners import Hungarian
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = Hungarian()(predictions, priors, truth)
+        >>> plan.positive.sum(1)  # one for each of six objects
+        tensor([6, 6])
     """
 
     class_cost: Literal["focal", "softmax"] = "focal"

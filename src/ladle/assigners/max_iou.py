@@ -38,6 +38,16 @@ class MaxIoU:
             class; 0 leaves them alone.
         ignore_rejected: with ``predictions``, a prior that is positive by the papers' rule and that the judge rejects
             is ignored, where it would else be background.
+
+    Examples:
+        >>> from ladle.assigners import MaxIoU
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = MaxIoU(positive=0.5, negative=0.4)(predictions, priors, truth)
+        >>> plan.positive.sum(1)  # priors that learn an object, in each of two images
+        tensor([102,  88])
+        >>> (~plan.positive & (plan.background == 0)).sum(1)  # those in between, which are ignored
+        tensor([ 0, 25])
     """
 
     positive: float = 0.5

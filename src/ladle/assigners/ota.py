@@ -45,6 +45,14 @@ class OTA:
     The authors' code prices all other pairs at a million more, which no plan uses. Only an object without any prior
     to itself gets one label placed by rounding errors; here it has none to give. Pairs whose cost is not finite are
     passed over. If the objects ask for more priors than there are, the background still keeps one label.
+
+    Examples:
+        >>> from ladle.assigners import OTA
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = OTA()(predictions, priors, truth)
+        >>> plan.positive.sum(1)  # priors that learn an object, in each of two images
+        tensor([31, 47])
     """
 
     radius: float = 2.5

@@ -42,6 +42,14 @@ class PAA:
         crowd: a prior with more than this share inside a crowd region is not background.
 
     Candidates whose price is not finite are passed over, so that one bad prediction spoils one prior.
+
+    Examples:
+        >>> from ladle.assigners import PAA
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = PAA()(predictions, priors, truth)
+        >>> plan.positive.sum(1)  # priors that learn an object, in each of two images
+        tensor([23, 39])
     """
 
     pool: Assigner = field(default_factory=lambda: MaxIoU(positive=0.1, negative=0.1))

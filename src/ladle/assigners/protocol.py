@@ -27,7 +27,16 @@ __all__ = [
 
 @runtime_checkable
 class Assigner(Protocol):
-    """Decides which prior learns which object; pure, batched, float32 inside. Its laws stand in ``ladle.testing``."""
+    """Decides which prior learns which object; pure, batched, float32 inside. Its laws stand in ``ladle.testing``.
+
+    Examples:
+        >>> from ladle.assigners import Assigner
+        >>> from ladle.types import Assignment
+        >>> def nobody(predictions, priors, truth):
+        ...     return Assignment.empty(priors.valid.expand(len(truth.labels), -1))
+        >>> isinstance(nobody, Assigner)  # any function of these three
+        True
+    """
 
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Assignment:
         """Return the plan for these predictions; the inputs are left alone. Gradient flows into soft plans alone."""
@@ -91,6 +100,14 @@ class Evidence(Record):
     """What a prediction-aware assigner weighs before it decides.
 
     ``candidate`` priors compete for object ``index``, each at ``cost`` (lower is better, finite on candidates).
+
+    Examples:
+        >>> from ladle.assigners import PAA
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> evidence = PAA().weigh(predictions, priors, truth)
+        >>> bool(evidence.cost[evidence.candidate].isfinite().all())
+        True
     """
 
     index: Int[Tensor, "B P"]
@@ -100,7 +117,13 @@ class Evidence(Record):
 
 @runtime_checkable
 class EvidenceAssigner(Assigner, Protocol):
-    """An assigner that shows its working, so that two networks' costs can be compared before the decision."""
+    """An assigner that shows its working, so that two networks' costs can be compared before the decision.
+
+    Examples:
+        >>> from ladle.assigners import PAA, EvidenceAssigner, MaxIoU
+        >>> isinstance(PAA(), EvidenceAssigner), isinstance(MaxIoU(), EvidenceAssigner)
+        (True, False)
+    """
 
     def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Evidence:
         """Price every candidate prior."""

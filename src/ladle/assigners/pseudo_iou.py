@@ -37,6 +37,14 @@ class PseudoIoU:
             threshold.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
             class; 0 leaves them alone.
+
+    Examples:
+        >>> from ladle.assigners import PseudoIoU
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = PseudoIoU()(predictions, priors, truth)
+        >>> plan.positive.sum(1)  # priors that learn an object, in each of two images
+        tensor([28, 80])
     """
 
     threshold: float = 0.4

@@ -24,6 +24,14 @@ class Sample:
     Args:
         count: priors of an image.
         positives: largest share of objects.
+
+    Examples:
+        >>> from ladle.assigners import MaxIoU, Sample
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = Sample(count=64, positives=0.25)(MaxIoU()(predictions, priors, truth))
+        >>> plan.positive.sum(1), (plan.background > 0).sum(1)
+        (tensor([16, 16]), tensor([48, 48]))
     """
 
     count: int = 256
@@ -61,6 +69,15 @@ def thinned(priors: Priors, plan: Assignment, count: int) -> tuple[Priors, Assig
     """The priors that a plan of a sample speaks of, at most ``count`` of each image, and the plan for these alone.
 
     Where there are fewer, the rest is not valid. Both answers have ``count`` priors, or all if those are fewer.
+
+    Examples:
+        >>> from ladle.assigners import MaxIoU, Sample, thinned
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> plan = Sample(count=64)(MaxIoU()(predictions, priors, truth))
+        >>> few, plan = thinned(priors, plan, 64)
+        >>> few.boxes.shape, plan.background.shape
+        (torch.Size([2, 64, 4]), torch.Size([2, 64]))
     """
     batch, every = plan.background.shape
     spoken = plan.positive | (plan.background > 0)

@@ -25,6 +25,15 @@ class Verdict(NamedTuple):
     """The evidence of the surer network, object by object and level by level, and who that was.
 
     ``decided`` is where there was anything to decide, ``second`` where the second network was the surer one.
+
+    Examples:
+        >>> from ladle.assigners import PAA, Surer
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> evidence = PAA().weigh(predictions, priors, truth)
+        >>> verdict = Surer()(evidence, evidence, priors, truth)
+        >>> bool((verdict.second <= verdict.decided).all())
+        True
     """
 
     evidence: Evidence
@@ -46,6 +55,18 @@ class Surer:
     Of a single candidate there is no deviation: there the network that finds it cheaper is surer, on a tie the first.
     An image without objects, or an object without candidates, asks for no decision; the released code fails on the
     first. Candidates whose cost is not finite for either network are passed over.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from ladle.assigners import PAA, Surer
+        >>> from ladle.testing import example_scene
+        >>> predictions, priors, truth = example_scene()
+        >>> vaguer = replace(predictions, logits=predictions.logits / 2)
+        >>> first, second = (PAA().weigh(said, priors, truth) for said in (predictions, vaguer))
+        >>> verdict = Surer()(first, second, priors, truth)
+        >>> plan = PAA().select(verdict.evidence, priors, truth)  # of both networks
+        >>> plan.positive.any(1)
+        tensor([True, True])
     """
 
     by: Literal["spread", "fisher"] = "spread"

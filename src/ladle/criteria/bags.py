@@ -36,6 +36,19 @@ class BagCriterion:
         negative_weight: weight of the focal loss of ``doubt * class * objectness``, by the sum of the centre priors.
         center_weight: weight of the number of objects by the sum of their centre priors, the mean over images.
         box_weight: what a unit of 1 - GIoU weighs in the confidence; as in the assigner.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> import torch
+        >>> from ladle.assigners import AutoAssign
+        >>> from ladle.criteria import BagCriterion
+        >>> from ladle.testing import example_output
+        >>> output, truth, _ = example_output()
+        >>> centers = torch.tensor([0.0, 0.0, 1.0, 1.0]).expand(2, 5, 4)  # of two images and five classes
+        >>> output = replace(output, predictions=replace(output.predictions, center_prior=centers))
+        >>> plan = AutoAssign()(output.predictions, output.priors, truth)
+        >>> sorted(BagCriterion()(output, truth, plan))
+        ['center', 'negative', 'positive']
     """
 
     positive_weight: float = 0.25

@@ -46,6 +46,16 @@ class DenseCriterion:
     mmdetection's LAD divides the box loss by the number of positives where its PAA weighs by IoU and divides by the sum
     of IoUs: take ``share="count"`` to follow it. Where reference codes floor the sum that divides a box loss at one,
     here it is the plain weighted mean, as in the release of GFL.
+
+    Examples:
+        >>> from ladle.criteria import DenseCriterion
+        >>> from ladle.testing import example_output
+        >>> output, truth, plan = example_output()
+        >>> terms = DenseCriterion()(output, truth, plan)
+        >>> sorted(terms)
+        ['box', 'class', 'quality']
+        >>> terms["class"].count == plan.positive.sum()
+        tensor(True)
     """
 
     classes: Classes = "focal"

@@ -28,6 +28,14 @@ class RegionCriterion:
         beta: where smooth L1 turns from a parabola into a line.
         stds: scales of the deltas of shift and stretch, those of the stage.
         weight: of both losses: later looks of Cascade R-CNN count less.
+
+    Examples:
+        >>> from ladle.criteria import RegionCriterion
+        >>> from ladle.testing import example_output
+        >>> output, truth, plan = example_output()
+        >>> terms = RegionCriterion()(output, truth, plan)
+        >>> sorted(terms)
+        ['box', 'class']
     """
 
     box: Literal["smooth_l1", "giou"] = "smooth_l1"

@@ -37,7 +37,19 @@ class _Outline(NamedTuple):
 
 
 def save_detector(detector: Detector, file: Path | str, half: bool = False) -> None:
-    """Write the detector as safetensors, whole or not at all; ``half`` stores float16."""
+    """Write the detector as safetensors, whole or not at all; ``half`` stores float16.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from ladle.detectors import save_detector
+        >>> from ladle.families import detector_spec
+        >>> detector = detector_spec("paa-tiny", ("cat", "dog")).build()
+        >>> with TemporaryDirectory() as folder:
+        ...     save_detector(detector, Path(folder, "cats.safetensors"))
+        ...     [file.name for file in Path(folder).iterdir()]
+        ['cats.safetensors']
+    """
     from safetensors.torch import save
 
     file = Path(file)
@@ -55,7 +67,19 @@ def read_spec(file: Path) -> DetectorSpec:
 
 
 def load_detector(file: Path | str) -> Detector:
-    """Build the detector of a file and load every one of its weights; a partial fit is an error."""
+    """Build the detector of a file and load every one of its weights; a partial fit is an error.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from ladle.detectors import load_detector, save_detector
+        >>> from ladle.families import detector_spec
+        >>> with TemporaryDirectory() as folder:
+        ...     file = Path(folder, "cats.safetensors")
+        ...     save_detector(detector_spec("paa-tiny", ("cat", "dog")).build(), file)
+        ...     load_detector(file).spec.classes
+        ('cat', 'dog')
+    """
     file = Path(file)
     spec, found = _read_header(file)
     _compare(file, spec, found)

@@ -44,6 +44,21 @@ class CrossKD:
     Edges and boxes count by the teacher's best score; edges are divided by its sum (GFL). Qualities are imitated at the
     positives alone, all alike, and divided by their number. A teacher's head of another width is reached through
     trained 1 x 1 convolutions, which the paper leaves out.
+
+    Examples:
+        >>> import torch
+        >>> from ladle.assigners import ATSS
+        >>> from ladle.families import detector_spec
+        >>> from ladle.distillers import CrossKD
+        >>> from ladle.types import GroundTruth
+        >>> student, teacher = (detector_spec(name, ("cat", "dog")).build() for name in ("atss-tiny", "atss-mini"))
+        >>> distil = CrossKD().build(student, teacher)
+        >>> images, (first, second) = torch.rand(1, 3, 64, 64), distil.inside
+        >>> own = student(images, inside=first)[0]
+        >>> guide = teacher(images, priors=[own.priors], inside=second)[0]
+        >>> truth = GroundTruth.pad([torch.tensor([[8.0, 8.0, 40.0, 40.0]])], [torch.tensor([0])])
+        >>> sorted(distil(own, guide, truth, ATSS()(own.predictions, own.priors, truth)))
+        ['cross_box', 'cross_class', 'cross_quality']
     """
 
     features_only: ClassVar[bool] = False

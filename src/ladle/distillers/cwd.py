@@ -24,6 +24,15 @@ class CWD:
         temperature: that softens the softmax over cells.
         relative: whether maps are brought to one size, :data:`~ladle.distillers.levels.SHARP`, before the softmax; by
             default they are taken as they are, as in the release, and the softmax is as sharp as features are large.
+
+    Examples:
+        >>> from ladle.distillers import CWD
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = CWD().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['cwd']
     """
 
     features_only: ClassVar[bool] = True

@@ -36,6 +36,15 @@ class DeFeat:
 
     A trained 3 x 3 convolution stands behind the student's maps. What the release does with a second stage's proposals
     is left out; so is the weight that fades during training: give the distiller an end instead.
+
+    Examples:
+        >>> from ladle.distillers import DeFeat
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = DeFeat().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['defeat_background', 'defeat_foreground']
     """
 
     features_only: ClassVar[bool] = True

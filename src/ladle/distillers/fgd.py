@@ -41,6 +41,15 @@ class FGD:
             :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     An object covers whole cells, rounded outward; where objects overlap, the smaller one decides.
+
+    Examples:
+        >>> from ladle.distillers import FGD
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = FGD().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['fgd_attention', 'fgd_background', 'fgd_foreground', 'fgd_relation']
     """
 
     features_only: ClassVar[bool] = True

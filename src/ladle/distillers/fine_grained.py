@@ -30,6 +30,15 @@ class FineGrained:
             :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     A trained 3 x 3 convolution stands behind the student's maps, also where the channels agree.
+
+    Examples:
+        >>> from ladle.distillers import FineGrained
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = FineGrained().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['fine_grained']
     """
 
     features_only: ClassVar[bool] = True

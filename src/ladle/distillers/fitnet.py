@@ -23,6 +23,15 @@ class FitNet:
 
     A trained 1 x 1 convolution stands behind the student's maps on every level, also where the channels agree; there it
     starts as the identity.
+
+    Examples:
+        >>> from ladle.distillers import FitNet
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = FitNet().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['fitnet']
     """
 
     features_only: ClassVar[bool] = True

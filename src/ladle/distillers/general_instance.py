@@ -34,6 +34,15 @@ class GeneralInstance:
             :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     The relations and the responses of the paper are left out, as they are there.
+
+    Examples:
+        >>> from ladle.distillers import GeneralInstance
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = GeneralInstance().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['general_instance']
     """
 
     features_only: ClassVar[bool] = False

@@ -48,6 +48,14 @@ class LocalizationDistillation:
     Teacher and student may have different numbers of bins: beyond the student's last one, the teacher's are summed up.
     With ``rows="box"`` they must agree. The class loss of each level is divided by its own positives on each device, as
     released, then summed over levels. Of one class alone a softmax says nothing: then there is no such term.
+
+    Examples:
+        >>> from ladle.distillers import LocalizationDistillation
+        >>> from ladle.testing import example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> sorted(LocalizationDistillation()(student, teacher, truth, plan))
+        ['ld', 'ld_class', 'ld_ring']
     """
 
     features_only: ClassVar[bool] = False

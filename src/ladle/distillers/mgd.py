@@ -33,6 +33,15 @@ class MGD:
             :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
 
     What is erased is drawn from the global random numbers of the device.
+
+    Examples:
+        >>> from ladle.distillers import MGD
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = MGD().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['mgd']
     """
 
     features_only: ClassVar[bool] = True

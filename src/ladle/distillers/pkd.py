@@ -33,6 +33,15 @@ class PKD:
             the teacher's maps resampled.
 
     Statistics are those of the pictures on one device, as in the reference code, but without their padding.
+
+    Examples:
+        >>> from ladle.distillers import PKD
+        >>> from ladle.testing import example_network, example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> distil = PKD().build(example_network(), example_network())
+        >>> sorted(distil(student, teacher, truth, plan))
+        ['pkd']
     """
 
     features_only: ClassVar[bool] = True

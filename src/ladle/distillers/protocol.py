@@ -14,7 +14,13 @@ __all__ = ["Distiller", "DistillerSpec", "Head", "Network", "Outline", "Outlined
 
 @runtime_checkable
 class Distiller(Protocol):
-    """A loss between two outputs, usually at the same priors; its laws stand in ``ladle.testing``."""
+    """A loss between two outputs, usually at the same priors; its laws stand in ``ladle.testing``.
+
+    Examples:
+        >>> from ladle.distillers import PKD, Distiller, SoftLabels
+        >>> isinstance(SoftLabels(), Distiller), isinstance(PKD(), Distiller)  # PKD has to be built first
+        (True, False)
+    """
 
     def __call__(
         self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment, /
@@ -28,6 +34,11 @@ class DistillerSpec(Protocol):
     """A distiller in plain values that has to know the two networks first, usually because it owns weights.
 
     What is built may be an ``nn.Module``: it is trained along with the student, and never saved with it.
+
+    Examples:
+        >>> from ladle.distillers import PKD, DistillerSpec, SoftLabels
+        >>> isinstance(SoftLabels(), DistillerSpec), isinstance(PKD(), DistillerSpec)
+        (False, True)
     """
 
     def build(self, student: Network, teacher: Network, /) -> Distiller:
@@ -66,7 +77,17 @@ class TowerDistiller(Distiller, Protocol):
 
 @runtime_checkable
 class Network(Protocol):
-    """What a distiller may ask of a detector or a teacher before training."""
+    """What a distiller may ask of a detector or a teacher before training.
+
+    Examples:
+        >>> from ladle.families import detector_spec
+        >>> from ladle.distillers import Network
+        >>> detector = detector_spec("paa-tiny", ("cat", "dog")).build()
+        >>> isinstance(detector, Network)
+        True
+        >>> detector.pyramid
+        Pyramid(channels=(48, 48, 48), strides=(8, 16, 32))
+    """
 
     @property
     def pyramid(self) -> Pyramid:
@@ -81,7 +102,15 @@ class Network(Protocol):
 
 @runtime_checkable
 class Head(Protocol):
-    """A dense head that can be left and entered half-way up its towers."""
+    """A dense head that can be left and entered half-way up its towers.
+
+    Examples:
+        >>> from ladle.families import detector_spec
+        >>> from ladle.distillers import Head
+        >>> head = detector_spec("paa-small", ("cat", "dog")).build().head
+        >>> isinstance(head, Head), head.depth
+        (True, 2)
+    """
 
     @property
     def depth(self) -> int:
@@ -103,6 +132,15 @@ class Voice(NamedTuple):
 
     ``bins`` are those of a box edge's distribution, 0 where it says none; ``quality`` is what its quality branch means,
     None where there is none; ``depth`` and ``width`` are the convolutions and the channels of the towers of its head.
+
+    Examples:
+        >>> from ladle.distillers import PKD, SoftLabels, Voice
+        >>> from ladle.types import Pyramid
+        >>> voice = Voice(Pyramid((48, 48), (8, 16)), classes=2, bins=0, quality="iou", depth=1, width=48)
+        >>> PKD().outline(voice, voice).teaches
+        {'pkd': 'correlation of channels, maps of stride 8, 16'}
+        >>> list(SoftLabels().outline(voice, voice._replace(quality=None)).skips)
+        ['soft_quality: the teacher has no quality branch']
     """
 
     pyramid: Pyramid
@@ -117,6 +155,11 @@ class Outline(NamedTuple):
     """What a distiller teaches, by the names of its terms, and what it leaves out and why.
 
     ``instead`` is the distiller in the form that leaves it out, where that is another.
+
+    Examples:
+        >>> from ladle.distillers import Outline
+        >>> Outline({"pkd": "correlation of channels"}).skips
+        ()
     """
 
     teaches: dict[str, str]

@@ -37,6 +37,14 @@ class SoftLabels:
 
     The released code divides by zero in a batch in which the teacher finds nothing; here the divisor is at least one
     per image. It also distils in the padding of a picture; here that is left out.
+
+    Examples:
+        >>> from ladle.distillers import SoftLabels
+        >>> from ladle.testing import example_output
+        >>> student, truth, plan = example_output(seed=0)
+        >>> teacher, _, _ = example_output(seed=1)
+        >>> sorted(SoftLabels()(student, teacher, truth, plan))
+        ['soft_box', 'soft_class', 'soft_quality']
     """
 
     features_only: ClassVar[bool] = False

@@ -1,0 +1,69 @@
+"""A training loop of one's own: plain PyTorch around a Ladle objective, here SoLAD.
+
+An objective is an ``nn.Module`` that takes a batch and gives named terms, each still to be divided by its count.
+Takes some ten seconds on a CPU::
+
+    python examples/own_loop.py
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+from ladle import FrozenDetector, Lesson, Supervised, load_detector
+from ladle.assigners import PAA
+from ladle.data.loader import make_loader
+from ladle.data.scenes import split_scenes
+from ladle.distillers import SoftLabels
+from ladle.families import detector_spec, families
+from ladle.recipes.demo import teacher_file
+from ladle.types import Term
+
+
+def total(terms: Iterable[Term]) -> Tensor:
+    """The loss of one process: every term by its count, or by its floor where it counts less."""
+    return torch.stack([term.total / torch.maximum(term.count, term.floor).clamp(min=1e-9) for term in terms]).sum()
+
+
+def main(epochs: int = 2, pictures: int = 64) -> list[float]:
+    """Distil for some epochs; return the mean loss of each."""
+    torch.manual_seed(0)
+    train, val = split_scenes(train=pictures, val=2, size=96)
+    student = detector_spec("paa-tiny", train.classes, imgsz=96).build()
+    teacher = load_detector(teacher_file())
+    objective = Supervised(
+        student,
+        [Lesson(PAA(), families()["paa"].criterion, (SoftLabels(),))],
+        teacher=FrozenDetector(teacher, train.classes),
+        judge="teacher",
+    )
+    loader = make_loader(train, batch=8, imgsz=96, shuffle=True, drop_last=True)
+    # The teacher is no part of the objective's parameters: it cannot be trained by mistake.
+    optimizer = torch.optim.AdamW(objective.parameters(), lr=0.003)
+
+    losses = []
+    for epoch in range(epochs):
+        loader.set_epoch(epoch)
+        objective.train()
+        seen = []
+        for batch in loader:
+            loss = total(objective(batch).values())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            seen.append(loss.item())
+        losses.append(sum(seen) / len(seen))
+        print(f"epoch {epoch + 1}: loss {losses[-1]:.3f}")
+
+    student.eval()
+    for batch in make_loader(val, batch=2, imgsz=96):
+        for name, found in zip(batch.ids, student.detect(batch), strict=True):
+            print(f"scene {name}: {len(found.boxes)} objects found, the surest with a score of {found.scores[0]:.2f}")
+    return losses
+
+
+if __name__ == "__main__":
+    main()
