@@ -34,7 +34,9 @@ def lessons(judge: Judge) -> list[Lesson]:
         # Refined boxes overlap far better than anchors: each object keeps its number of positives. In the region head
         # the teacher's score counts too, and proposals that it turns down are ignored.
         anchors = MaxIoU(0.7, 0.3, rescued="prior", boxes="predictions", keep_count=True)
-        proposals = MaxIoU(0.5, 0.5, rescue=None, boxes="predictions", keep_count=True, class_power=1.0, spare=True)
+        proposals = MaxIoU(
+            0.5, 0.5, rescue=None, boxes="predictions", keep_count=True, class_power=1.0, ignore_rejected=True
+        )
     return [
         Lesson(anchors, RegionCriterion(stds=PLAIN_STDS), sample=Sample(256, 0.5)),
         Lesson(proposals, RegionCriterion(), sample=Sample(128, 0.25)),

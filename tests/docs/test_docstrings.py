@@ -6,14 +6,14 @@ from itertools import groupby
 
 import pytest
 
-from ladle import assigners, boxes, criteria, detectors, distillers, overlaps
+from ladle import assigners, boxes, criteria, detectors, distillers, engine, families, overlaps
 
 CLASSES = [
     part
     for package in (assigners, criteria, distillers)
     for part in (getattr(package, name) for name in package.__all__)
     if inspect.isclass(part)
-]
+] + [engine.Objective, families.Family]
 FUNCTIONS = [
     assigners.thinned,
     boxes.area,
@@ -24,9 +24,9 @@ FUNCTIONS = [
     boxes.giou,
     boxes.iou,
     boxes.pairwise_iou,
-    detectors.detector_spec,
     detectors.load_detector,
     detectors.save_detector,
+    families.detector_spec,
     overlaps.best_overlaps,
     overlaps.outside_crowds,
 ]

@@ -210,7 +210,8 @@ def test_the_lists_fit_a_terminal_of_80_columns(capsys, monkeypatch):
     assert max(map(len, printed.splitlines())) <= 80
 
 
-def test_every_assigner_is_told_in_one_sentence(capsys):
+def test_every_assigner_is_told_in_one_sentence(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
     models()
     _, _, told = capsys.readouterr().out.partition("Assigners")
     lines = [" ".join(line.split()) for line in told.splitlines()[4:] if line.strip()]

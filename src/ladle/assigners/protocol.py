@@ -48,6 +48,13 @@ class OverlapAssigner(Assigner, Protocol):
     """An assigner that compares the boxes of the priors with objects, and ignores predictions.
 
     In its judged form the boxes that a teacher predicts take the place of the priors' own.
+
+    Examples:
+        >>> from ladle.assigners import ATSS, PAA, OverlapAssigner
+        >>> isinstance(ATSS(), OverlapAssigner), isinstance(PAA(), OverlapAssigner)
+        (True, False)
+        >>> ATSS().judged_by_teacher(True, 0.0, False).boxes
+        'predictions'
     """
 
     @property
@@ -72,7 +79,13 @@ class OverlapAssigner(Assigner, Protocol):
 
 @runtime_checkable
 class SoftAssigner(Assigner, Protocol):
-    """An assigner by which a prior learns several objects at once; only a criterion of bags can learn from it."""
+    """An assigner by which a prior learns several objects at once; only a criterion of bags can learn from it.
+
+    Examples:
+        >>> from ladle.assigners import AutoAssign, PAA, SoftAssigner
+        >>> isinstance(AutoAssign(), SoftAssigner), isinstance(PAA(), SoftAssigner)
+        (True, False)
+    """
 
     @property
     def soft(self) -> bool:
@@ -82,7 +95,13 @@ class SoftAssigner(Assigner, Protocol):
 
 @runtime_checkable
 class PointAssigner(Assigner, Protocol):
-    """An assigner that chooses among points: several anchors at one location are all the same to it."""
+    """An assigner that chooses among points: several anchors at one location are all the same to it.
+
+    Examples:
+        >>> from ladle.assigners import FCOS, PAA, PointAssigner
+        >>> isinstance(FCOS(), PointAssigner), isinstance(PAA(), PointAssigner)
+        (True, False)
+    """
 
     @property
     def by_points(self) -> bool:

@@ -48,7 +48,13 @@ class DistillerSpec(Protocol):
 
 @runtime_checkable
 class Outlined(Protocol):
-    """A distiller, or the plain values of one, that can say before training what it will teach."""
+    """A distiller, or the plain values of one, that can say before training what it will teach.
+
+    Examples:
+        >>> from ladle.distillers import PKD, Outlined, SoftLabels
+        >>> isinstance(PKD(), Outlined), PKD().features_only, SoftLabels().features_only
+        (True, True, False)
+    """
 
     @property
     def features_only(self) -> bool:
@@ -67,7 +73,13 @@ class Outlined(Protocol):
 
 @runtime_checkable
 class TowerDistiller(Distiller, Protocol):
-    """A distiller that looks into the towers of both heads."""
+    """A distiller that looks into the towers of both heads.
+
+    Examples:
+        >>> from ladle.distillers import PKD, SoftLabels, TowerDistiller
+        >>> isinstance(SoftLabels(), TowerDistiller)
+        False
+    """
 
     @property
     def inside(self) -> tuple[int, int]:

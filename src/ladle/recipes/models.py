@@ -69,7 +69,7 @@ def _row(family: Family) -> dict[str, object]:
 def _summary(assigner: Assigner) -> str:
     """The first sentence of an assigner's docstring, without its source."""
     first = " ".join((type(assigner).__doc__ or "").split("\n\n")[0].split())
-    return first.partition(" (")[0].removesuffix(".")
+    return first.partition(" (")[0].removesuffix(".") + "."
 
 
 def _listed(names: Iterable[str]) -> str:
