@@ -17,7 +17,8 @@ from tests.ranks import fail, tell
 
 
 def processes(folder):
-    return [int(file.read_text()) for file in sorted(folder.glob("*.pid"))]
+    # A file that is there may still be empty.
+    return [int(text) for file in sorted(folder.glob("*.pid")) if (text := file.read_text())]
 
 
 def is_there(pid):
