@@ -4,14 +4,18 @@ VENV ?= .venv
 READY := $(VENV)/ready
 BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
+LOWEST := $(VENV)/lowest
 
-.PHONY: demo test check bench bench-steps docs pictures clean
+.PHONY: demo test test-lowest check bench bench-steps docs pictures clean
 
 demo: $(READY)  ## teach one small student three ways on the built-in scenes and compare
 	$(BIN)/ladle demo
 
 test: $(READY)  ## all tests, on two cores, without the network
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+test-lowest: $(LOWEST)/ready  ## all tests, with the oldest PyTorch that pyproject.toml allows
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check .
@@ -42,6 +46,13 @@ $(READY): pyproject.toml
 $(VENV)/docs-ready: $(READY)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[docs]'
 	touch $(VENV)/docs-ready
+
+$(LOWEST)/ready: pyproject.toml
+	$(PYTHON) -m venv $(LOWEST)
+	@# "torch>=2.7" becomes "torch==2.7.*", and so does torchvision's.
+	sed -n 's/^    "\(torch[a-z]*\)>=\([0-9.]*\).*/\1==\2.*/p' pyproject.toml > $(LOWEST)/constraints.txt
+	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
+	touch $(LOWEST)/ready
 
 $(PEERS)/ready: pyproject.toml benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)

@@ -201,7 +201,7 @@ class _Priced(NamedTuple):
     overlap: Float[Tensor, " N"]
 
     def only(self, mask: Bool[Tensor, " N"]) -> _Priced:
-        return self._replace(pairs=replace(self.pairs, real=self.pairs.real & mask))
+        return _Priced(replace(self.pairs, real=self.pairs.real & mask), self.worth, self.overlap)
 
     def join(self, other: _Priced) -> _Priced:
         worth, overlap = torch.cat([self.worth, other.worth]), torch.cat([self.overlap, other.overlap])
