@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from ladle.data.loader import lost_workers_told, make_loader
+from ladle.data.loader import _tell_unless_left, lost_workers_told, make_loader
 from ladle.data.samples import Sample
 from ladle.data.scenes import Scenes
 from ladle.errors import UserError
@@ -76,3 +76,14 @@ def test_workers_leave_ctrl_c_to_their_parent_and_end_with_it(loading):
     os.waitpid(child, 0)
     assert gone_soon(workers)
     assert (batches, len(workers)) == (6, 2)
+
+
+@pytest.mark.parametrize("error", [ConnectionResetError(104, "reset"), BrokenPipeError(), EOFError()], ids=repr)
+def test_a_loader_process_is_silent_where_the_program_has_hung_up(capsys, error):
+    _tell_unless_left(type(error), error, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_loader_process_shows_any_other_error(capsys):
+    _tell_unless_left(ValueError, ValueError("what is this"), None)
+    assert "ValueError: what is this" in capsys.readouterr().err

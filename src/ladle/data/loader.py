@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import TracebackType
 from typing import NamedTuple
 
 import torch
@@ -187,6 +189,13 @@ def lost_workers_told() -> Iterator[None]:
 
 def _begin_worker(number: int) -> None:
     begin_child()
+    sys.excepthook = _tell_unless_left
+
+
+def _tell_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Show an error of a loader process, but not that the program hung up: a thread hands images over by a socket."""
+    if not issubclass(kind, ConnectionError | EOFError):
+        sys.__excepthook__(kind, error, trace)
 
 
 @dataclass(frozen=True)
