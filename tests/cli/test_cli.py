@@ -329,7 +329,7 @@ def test_the_assigner_can_be_chosen_and_is_told(ladle, line, assigner):
         (f"distill --data data --student retinanet-tiny --method soft --teacher {TEACHER}", "priors"),
         (f"distill --data data --student paa-r18 --method soft --teacher {TEACHER}", "strides"),
         (f"train --data data --model paa-tiny --assigner TaskAlined {TINY}", "did you mean TaskAligned?"),
-        (f"train --data data --model paa-tiny --assigner nonsense {TINY}", "take one of MaxIoU, ATSS"),
+        (f"train --data data --model paa-tiny --assigner nonsense {TINY}", "take one of ATSS, AutoAssign"),
         (f"train --data data --model retinanet-tiny --assigner FCOS {TINY}", "it chooses among points"),
         (f"distill --data data --student paa-tiny --assigner PPA --teacher {TEACHER}", "did you mean PAA?"),
         (f"distill --data data --student paa-tiny --method ld --teacher {TEACHER}", "the student says none"),
