@@ -318,3 +318,17 @@ def test_a_path_into_the_home_of_nobody_leads_nowhere(tmp_path):
     catalogue = read(data(tmp_path, "path: ~nobody-of-this-name/data\ntrain: images"))
     assert len(catalogue) == 1
     assert any("there is no folder '~nobody-of-this-name/data'" in note for note in catalogue.notes)
+
+
+def test_label_files_in_capitals_are_read_and_that_is_told(tmp_path):
+    for folder in ("images", "labels"):
+        (tmp_path / folder).mkdir()
+    for name, suffix in (("a", "txt"), ("b", "TXT")):
+        Image.new("RGB", (64, 64)).save(tmp_path / "images" / f"{name}.png")
+        (tmp_path / "labels" / f"{name}.{suffix}").write_text("0 0.5 0.5 0.25 0.25\n")
+    (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [cat]\n")
+    catalogue = read(tmp_path, "train")
+    assert [picture.boxes.tolist() for picture in catalogue.pictures] == [[[24, 24, 40, 40]]] * 2
+    assert (
+        "1 of 2 pictures have no label file that ends in .txt: those that end in .TXT are read" in catalogue.summary()
+    )

@@ -35,6 +35,7 @@ class _Reading:
     defects: list[Defect]
     owners: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
     bare: int = 0
+    capital: int = 0
     sixths: list[tuple[Draft, str, float]] = field(default_factory=list)
 
 
@@ -57,6 +58,9 @@ def read_yolo(file: Path, split: str) -> Sheet:
     notes = [*about.notes, *found.notes]
     if reading.bare:
         notes.append(f"{reading.bare} of {len(found.drafts)} pictures have no label file and count as background")
+    if reading.capital:
+        which = f"{reading.capital} of {len(found.drafts)} pictures have no label file that ends in .txt"
+        notes.append(f"{which}: those that end in .TXT are read, which other programs may not do")
     source = found.places[0] if len(found.places) == 1 else file
     ids = tuple(range(len(about.classes)))
     return Sheet(found.drafts, about.classes, ids, reading.defects, source, tuple(notes), form="center and size")
@@ -71,6 +75,7 @@ def _fill(draft: Draft, reading: _Reading) -> None:
         reading.bare += 1
         return
     reading.owners[file] += 1
+    reading.capital += file.suffix == ".TXT"
     draft.name = _name(file, reading)
     try:
         text = read_text(file)
