@@ -5,6 +5,7 @@ import fcntl
 import os
 import re
 import signal
+import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -12,8 +13,11 @@ from pathlib import Path
 
 import pytest
 
+from ladle import locks
+from ladle.cli.main import main
 from ladle.errors import UserError
-from ladle.recipes import Run, locks
+from ladle.recipes import Run
+from ladle.recipes.console import warn
 from ladle.recipes.folders import CONFIG, held_folder, joined_folder, new_folder
 
 MANY = 8
@@ -201,7 +205,7 @@ def kill(process):
 def test_the_lock_of_a_killed_process_is_free(tmp_path):
     begin(tmp_path)
     (tmp_path / "weights" / ".1.partial.safetensors").touch()
-    holder = child(lambda: locks.lock(tmp_path))
+    holder = child(lambda: locks.lock(tmp_path, warn))
     with pytest.raises(UserError, match=f"process {holder} on .* is still at work"), held_folder(tmp_path):
         pass
     kill(holder)
@@ -212,7 +216,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
 
 def test_a_process_that_loads_images_does_not_keep_the_lock_of_its_parent(tmp_path):
     begin(tmp_path)
-    file = locks.lock(tmp_path)
+    file = locks.lock(tmp_path, warn)
     loader = child(lambda: None)
     locks.unshare(file)  # as if this process were killed
     with held_folder(tmp_path):
@@ -222,7 +226,7 @@ def test_a_process_that_loads_images_does_not_keep_the_lock_of_its_parent(tmp_pa
 
 def test_a_process_that_joins_keeps_the_lock_until_it_ends(tmp_path):
     begin(tmp_path)
-    file = locks.lock(tmp_path)
+    file = locks.lock(tmp_path, warn)
     rank = child(lambda: locks.share(tmp_path))
     locks.unshare(file)
     with pytest.raises(UserError, match="or one that it started, is still at work"), held_folder(tmp_path):
@@ -260,3 +264,14 @@ def test_a_project_that_cannot_be_made_is_named_with_its_flag(tmp_path, project)
         new_folder(str(tmp_path / project), "train", None, "x"),
     ):
         pass
+
+
+@pytest.mark.parametrize("words", [["--resume", "{}"], ["--resume={}", "--quiet"], ["resume={}"]])
+def test_a_run_that_is_running_is_refused_before_anything_is_loaded(tmp_path, words, capsys, monkeypatch):
+    holder = child(lambda: locks.lock(tmp_path, warn))
+    monkeypatch.setitem(sys.modules, "ladle.recipes", None)  # importing it fails from now on
+    try:
+        assert main(["train", *(word.format(tmp_path) for word in words)]) == 2
+    finally:
+        kill(holder)
+    assert f"{tmp_path}: process {holder} on " in capsys.readouterr().err

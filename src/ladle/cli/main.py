@@ -10,9 +10,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from difflib import get_close_matches
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ladle.errors import UserError
+from ladle.locks import check_free
 from ladle.streams import be_patient, what_was_lost
 
 if TYPE_CHECKING:
@@ -106,6 +108,8 @@ def _run(name: str, words: list[str]) -> int:
         close = get_close_matches(name, VERBS, n=1)
         hint = f"did you mean `ladle {close[0]}`?" if close else f"expected one of {', '.join(VERBS)}"
         raise UserError(f"there is no such verb; {hint}")
+    if name in _RUNS:
+        _check_not_running(words)
     from ladle import recipes
     from ladle.cli.flags import check_complete, read_flags
 
@@ -128,6 +132,14 @@ def _run(name: str, words: list[str]) -> int:
         given["run"] = recipes.Run(**{key: given.pop(key) for key in list(given) if key in own})
     outcome = recipe(**given)
     return 2 if (name == "check" and outcome.fatal) or (name == "predict" and outcome.damaged) else 0
+
+
+def _check_not_running(words: list[str]) -> None:
+    """Refuse at once to resume a run that is still running: by the time all is imported it could have ended."""
+    for word, following in zip(words, [*words[1:], ""], strict=True):
+        name, _, folder = word.removeprefix("--").partition("=")
+        if name == "resume":
+            check_free(Path(folder or following))
 
 
 def _verb(name: str, recipe: Callable[..., Any]) -> Verb:

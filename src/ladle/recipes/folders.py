@@ -13,7 +13,8 @@ from typing import BinaryIO
 
 from ladle.errors import UserError
 from ladle.files import is_partial, remove_partials
-from ladle.recipes.locks import LOCK, lock, share, unlock, unshare
+from ladle.locks import LOCK, held, lock, share, unlock, unshare
+from ladle.recipes.console import warn
 
 __all__ = [
     "CONFIG",
@@ -123,12 +124,9 @@ def held_folder(folder: Path) -> Iterator[None]:
     Raises :class:`UserError` where another process holds it.
     """
     try:
-        file = lock(folder)
+        file = lock(folder, warn)
     except BlockingIOError as error:
-        raise UserError(
-            f"{folder}: {error.strerror}, or one that it started, is still at work on this run; wait until it ends, "
-            "or stop it"
-        ) from None
+        raise held(folder, error) from None
     try:
         remove_partials(folder)
         yield
@@ -181,7 +179,7 @@ def _claim(folder: Path) -> BinaryIO | None:
             if not _is_free(folder):
                 return None
             try:
-                file = lock(folder)
+                file = lock(folder, warn)
             except BlockingIOError:
                 return None
             if _is_free(folder):

@@ -6,13 +6,14 @@ import errno
 import os
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from ladle.recipes.console import warn
+from ladle.errors import UserError
 
-__all__ = ["LOCK", "lock", "share", "unlock", "unshare"]
+__all__ = ["LOCK", "check_free", "held", "lock", "share", "unlock", "unshare"]
 
 LOCK = ".lock"
 """The locked file; it says which process holds it, and is removed with the lock."""
@@ -46,17 +47,39 @@ else:
     os.register_at_fork(after_in_child=_let_go)
 
 
-def lock(folder: Path) -> BinaryIO:
+def check_free(folder: Path) -> None:
+    """Raise :class:`UserError` where another process holds ``folder``; it is not taken, and need not be there."""
+    path = folder / LOCK
+    try:
+        file = path.open("rb", buffering=0)
+    except OSError:
+        return
+    with file:
+        try:
+            _take(file, path, lambda _: None)
+        except BlockingIOError as error:
+            raise held(folder, error) from None
+
+
+def held(folder: Path, error: BlockingIOError) -> UserError:
+    """What to tell the user of a folder that :func:`lock` found held."""
+    return UserError(
+        f"{folder}: {error.strerror}, or one that it started, is still at work on this run; wait until it ends, or "
+        "stop it"
+    )
+
+
+def lock(folder: Path, warn: Callable[[str], None]) -> BinaryIO:
     """Lock ``folder`` for this process and those that :func:`share` its lock, until :func:`unlock` or their end.
 
     Raises :class:`BlockingIOError`, with the name of the process that holds it, where it is locked. A file system
-    without locks is told of and not protected.
+    without locks is not protected, of which ``warn`` is told.
     """
     path = folder / LOCK
     while True:
         file = path.open("a+b", buffering=0)
         try:
-            _take(file, path)
+            _take(file, path, warn)
         except BaseException:
             file.close()
             raise
@@ -70,7 +93,7 @@ def lock(folder: Path) -> BinaryIO:
     return file
 
 
-def _take(file: BinaryIO, path: Path) -> None:
+def _take(file: BinaryIO, path: Path, warn: Callable[[str], None]) -> None:
     """Seize the file alone, then keep it in a way that others can share but nobody can seize."""
     try:
         _seize(file, shared=False)
