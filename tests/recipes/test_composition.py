@@ -1,6 +1,7 @@
 """Every sum of two methods trains; teachers of other kinds, chains of assistants, and what is said of it all."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
@@ -36,6 +37,7 @@ def networks():
 @pytest.mark.parametrize("pair", SUMS, ids="+".join)
 def test_every_sum_of_two_trains_two_steps(networks, pair):
     student, teacher, batch = networks
+    student = deepcopy(student)  # what the steps of one sum make of it is not where the next begins
     plan = plan_of("+".join(pair), STUDENT, TEACHER)
     torch.manual_seed(0)
     objective = Supervised(student, [plan.lesson], teacher, plan.judge)
