@@ -136,7 +136,7 @@ def _run(name: str, words: list[str]) -> int:
 
 def _check_not_running(words: list[str]) -> None:
     """Refuse at once to resume a run that is still running: by the time all is imported it could have ended."""
-    for word, following in zip(words, [*words[1:], ""], strict=True):
+    for word, following in zip(words, [*words[1:], ""], strict=False):
         name, _, folder = word.removeprefix("--").partition("=")
         if name == "resume":
             check_free(Path(folder or following))
