@@ -82,10 +82,8 @@ def range_of(values: tuple[int, int] | None) -> tuple[ValueRange, str]:
         return ALL_VALUES, ""
     low, high = fitting(values[1])
     found = f"lie between {values[0]} and {values[1]}" if high < ALL_VALUES[1] else "use all 16 bits"
-    return (
-        low,
-        high,
-    ), f"the values of 16 bits {found}, so that they are read with --value-range {spelled((low, high))}"
+    said = f"the values of 16 bits {found}, so that they are read with --value-range {spelled((low, high))}"
+    return (low, high), said
 
 
 def _pairs(splits: Mapping[str, Catalogue]) -> list[tuple[str, Catalogue, str, Catalogue]]:

@@ -19,7 +19,7 @@ from ladle.engine.balance import Balancer
 from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
 from ladle.engine.ema import Ema
 from ladle.engine.log import write_results
-from ladle.engine.objective import as_objective
+from ladle.engine.objective import Objective, as_objective
 from ladle.engine.processes import gather
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
 from ladle.engine.restoring import UNFIT, restore, restore_optimizer
@@ -30,7 +30,7 @@ from ladle.errors import UserError
 from ladle.files import write_atomically
 from ladle.types import Batch
 
-__all__ = ["Loader", "Run", "SaveStudent", "prefix", "prepare", "save", "students_of", "take_up"]
+__all__ = ["Loader", "Run", "SaveStudent", "prefix", "prepare", "save", "take_up"]
 
 SaveStudent = Callable[[nn.Module, Path], None]
 """Writes a student's weights to a path."""
@@ -59,11 +59,13 @@ class Loader(Protocol):
 class Run:
     """What stays the same from step to step.
 
-    ``module`` is ``objective`` as the strategy wrapped it: call that one, so that gradients meet.
+    ``module`` is ``objective`` as the strategy wrapped it: call that one, so that gradients meet. ``typed_objective`` is
+    ``objective`` as the protocol that the loop calls.
     """
 
     fabric: Fabric
     objective: nn.Module
+    typed_objective: Objective
     module: _FabricModule
     optimizer: torch.optim.Optimizer
     balancer: Balancer | None
@@ -77,7 +79,7 @@ class Run:
     @property
     def students(self) -> dict[str, nn.Module]:
         """The networks as they are trained."""
-        return students_of(self.objective)
+        return dict(self.typed_objective.students.items())
 
     @property
     def networks(self) -> dict[str, nn.Module]:
@@ -88,11 +90,6 @@ class Run:
     def steps(self) -> int:
         """The number of optimizer steps from the first epoch to the last."""
         return self.steps_per_epoch * self.settings.epochs
-
-
-def students_of(objective: nn.Module) -> dict[str, nn.Module]:
-    """The networks of an objective that are evaluated and saved, by name."""
-    return dict(as_objective(objective).students.items())
 
 
 def prefix(student: str, joint: str) -> str:
@@ -110,12 +107,13 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
     (folder / "weights").mkdir(parents=True, exist_ok=True)
     seed_everything(settings.seed + fabric.global_rank)
     module = fabric.setup(objective)
-    averages = None
+    typed, averages = as_objective(objective), None
     if settings.ema is not None:
-        averages = {name: Ema(one, settings.ema, settings.ema_tau) for name, one in students_of(objective).items()}
+        averages = {name: Ema(one, settings.ema, settings.ema_tau) for name, one in typed.students.items()}
     return Run(
         fabric=fabric,
         objective=objective,
+        typed_objective=typed,
         module=module,
         optimizer=settings.optimizer.build(objective),
         balancer=_balancer(objective, settings),

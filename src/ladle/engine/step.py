@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from ladle.engine.checkpoint import Standing
 from ladle.engine.meter import Meter
 from ladle.engine.normalising import normalise, normalise_apart
-from ladle.engine.objective import as_objective
 from ladle.engine.run import Loader, Run
 from ladle.types import Batch
 
@@ -29,7 +28,7 @@ def windows(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
 def take_step(run: Run, standing: Standing, window: Sequence[Batch], meter: Meter) -> None:
     """Learn from a window of batches with one step of the optimizer, and count it in ``standing``."""
     standing.step += 1
-    as_objective(run.objective).set_time(standing.step / run.steps_per_epoch, standing.step)
+    run.typed_objective.set_time(standing.step / run.steps_per_epoch, standing.step)
     for number, batch in enumerate(window, start=1):
         _backward(run, standing, batch, len(window), last=number == len(window), meter=meter)
     norms = run.balancer.settle(run.fabric, run.settings.clip) if run.balancer is not None else {}
@@ -53,14 +52,14 @@ def learning_rate(run: Run) -> float:
 
 
 def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool, meter: Meter) -> None:
-    fabric, ids, objective = run.fabric, batch.ids, as_objective(run.objective)
+    fabric, ids = run.fabric, batch.ids
     batch = batch.to(fabric.device, non_blocking=True)
     # A balancer averages over ranks by itself: there are two gradients of one forward pass.
     with fabric.no_backward_sync(run.module, enabled=not last or run.balancer is not None):
         # Fabric's own precision plugin cannot walk a frozen dataclass, which a batch is.
         with torch.autocast(fabric.device.type, torch.bfloat16, enabled=run.settings.precision == "bf16"):
             terms = run.module(batch)
-        imitating = objective.distilled
+        imitating = run.typed_objective.distilled
         if run.balancer is not None and terms.keys() & imitating and terms.keys() - imitating:
             loss, distilled, losses = normalise_apart(terms, imitating, fabric)
         else:
@@ -71,7 +70,7 @@ def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool
         if run.balancer is not None and distilled is not None:
             run.balancer.collect(distilled / share)
     total = {"loss": torch.stack(list(losses.values())).sum()}
-    meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | objective.monitor)
+    meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | run.typed_objective.monitor)
 
 
 def _gradient_norm(run: Run) -> Float[Tensor, ""]:

@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 
@@ -35,6 +35,8 @@ _MAY_CHANGE = (
 _MOST = 2**20
 """The bytes that a file of flags or of origins may have."""
 _MEND = "put it back from a copy, or start the run anew"
+
+T = TypeVar("T")
 
 Verb = Literal["train", "distill", "colearn"]
 
@@ -235,25 +237,17 @@ class Job:
 
     def _with_origins(self, folder: Path) -> Job:
         """The job with what its folder tells of its teacher and of its data."""
-        job, file = self, folder / TEACHER
+        job = self
         if self.verb == "distill":
-            teacher = read_record(_Teacher, parse_json(read_regular(file, _MOST), str(file)), str(file), _MEND)
+            teacher = _read(_Teacher, folder / TEACHER)
             job = replace(job, teacher_sha256=teacher.sha256, assistant_sha256=teacher.assistant)
-        file = folder / FIRST_WEIGHTS
         if self.first_weights is not None:
-            first = read_record(_Weights, parse_json(read_regular(file, _MOST), str(file)), str(file), _MEND)
-            job = replace(job, first_weights_sha256=first.sha256)
-        file = folder / CONTENTS
-        if file.exists():
+            job = replace(job, first_weights_sha256=_read(_Weights, folder / FIRST_WEIGHTS).sha256)
+        if (folder / CONTENTS).exists():
             mend = f"{_MEND}, or remove it and make sure yourself that the data are the same"
-            data = read_record(_Data, parse_json(read_regular(file, _MOST), str(file)), str(file), mend)
+            data = _read(_Data, folder / CONTENTS, mend)
             job = replace(job, contents=(data.train, data.val))
         return job
-
-
-def _record(file: Path, weights: str | None, sha256: str | None) -> None:
-    """Which weights those were: a run does not keep a copy."""
-    file.write_text(json.dumps({"file": weights, "sha256": sha256}, ensure_ascii=False), encoding="utf-8")
 
 
 def file_hash(file: Path, flag: str = "teacher") -> str:
@@ -274,6 +268,11 @@ def _absolute(path: str) -> str:
         return str(Path(path).absolute()) if Path(path).exists() else path
     except OSError:  # too long to be a path
         return path
+
+
+def _read(kind: type[T], file: Path, mend: str = _MEND) -> T:
+    """The record of a JSON file of a run folder."""
+    return read_record(kind, parse_json(read_regular(file, _MOST), str(file)), str(file), mend)
 
 
 def _write(file: Path, text: str) -> None:

@@ -18,7 +18,7 @@ from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
 from ladle.families import detector_spec
 from ladle.objectives import stage_names
-from ladle.recipes.assigners import assigner_named, text_of
+from ladle.recipes.assigners import text_of
 from ladle.recipes.console import say, table
 from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
@@ -261,7 +261,9 @@ def _about_lessons(ready: _Prepared) -> list[str]:
     lines = _once(method)
     for name, plan in ready.lineup.plans.items():
         if name != "second":
-            lines += _once([f"assigner  {text}" for text in _assigners(plan, job.assigner, judges.get(job.verb))])
+            lines += _once(
+                [f"assigner  {text}" for text in _assigners(plan, job.assigner is not None, judges.get(job.verb))]
+            )
         whose = f"{name}/" if job.verb == "colearn" else ""
         lines += _once([f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()])
         lines += _once([f"skipped   {whose}{reason}" for reason in plan.skipped])
@@ -276,13 +278,13 @@ _BALANCE = {
 }
 
 
-def _assigners(plan: Plan, asked: str | None, judge: str | None) -> list[str]:
-    """The rule of each stage and who judges by it; ``asked`` is that of the first."""
+def _assigners(plan: Plan, asked: bool, judge: str | None) -> list[str]:
+    """The rule of each stage and who judges by it; that of the first with its fields where it was ``asked`` for."""
     stages = [f"{name}: " for name in stage_names(len(plan.lessons))] if len(plan.lessons) > 1 else [""]
     told = {"teacher": ", judged by the teacher", "student": ""}
     rules = [type(lesson.assign).__name__ for lesson in plan.lessons]
-    if asked is not None:
-        rules[0] = text_of(assigner_named(asked))
+    if asked:
+        rules[0] = text_of(plan.lesson.rule(over=True))
     return [f"{stage}{rule}{judge or told[who]}" for stage, rule, who in zip(stages, rules, plan.judges, strict=True)]
 
 
