@@ -59,8 +59,8 @@ class Loader(Protocol):
 class Run:
     """What stays the same from step to step.
 
-    ``module`` is ``objective`` as the strategy wrapped it: call that one, so that gradients meet. ``typed_objective`` is
-    ``objective`` as the protocol that the loop calls.
+    ``module`` is ``objective`` as the strategy wrapped it: call that one, so that gradients meet. ``typed_objective``
+    is ``objective`` as the protocol that the loop calls.
     """
 
     fabric: Fabric

@@ -28,6 +28,7 @@ __all__ = [
     "check_project",
     "held_folder",
     "joined_folder",
+    "neighbors",
     "new_folder",
 ]
 
@@ -86,6 +87,12 @@ def _wrong_with(name: str) -> str | None:
         "is a reserved name on Windows": name.partition(".")[0].upper() in _RESERVED,
     }
     return next((what for what, is_so in wrongs.items() if is_so), None)
+
+
+def neighbors(folder: Path) -> Iterator[Path]:
+    """``folder`` and then, without end, those beside it with a number behind its name: ``NAME-2``, ``NAME-3``."""
+    yield folder
+    yield from (folder.with_name(f"{folder.name}-{number}") for number in count(2))
 
 
 def begun(folder: Path) -> bool:
@@ -160,12 +167,8 @@ def _named(folder: Path) -> tuple[Path, BinaryIO]:
 
 def _numbered(base: Path, label: str) -> tuple[Path, BinaryIO]:
     label = re.sub(r"[^\w.+=,-]+", "-", label).encode()[:_BYTES].decode(errors="ignore")
-    for number in count(1):
-        folder = base / (label if number == 1 else f"{label}-{number}")
-        file = _claim(folder)
-        if file is not None:
-            return folder, file
-    raise AssertionError("numbers do not end")
+    claims = ((folder, _claim(folder)) for folder in neighbors(base / label))
+    return next((folder, file) for folder, file in claims if file is not None)
 
 
 def _claim(folder: Path) -> BinaryIO | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import nn
 
 from ladle.assigners import EvidenceAssigner, Surer
@@ -99,8 +100,10 @@ def links_of(job: Job) -> list[str]:
     return names
 
 
-def build_objective(job: Job, lineup: Lineup, networks: dict[str, Detector]) -> nn.Module:
-    """What is trained: one student, alone or with a teacher, or two together."""
+def build_objective(
+    job: Job, lineup: Lineup, networks: dict[str, Detector], device: torch.device | str = "cpu"
+) -> nn.Module:
+    """What is trained: one student, alone or with a teacher, which goes to ``device`` by itself, or two together."""
     if job.verb == "colearn":
         first, second = networks.values()
         _start(job, first)
@@ -109,7 +112,7 @@ def build_objective(job: Job, lineup: Lineup, networks: dict[str, Detector]) -> 
     (student,), (plan,) = networks.values(), lineup.plans.values()
     teacher = None
     if job.teacher_file is not None:
-        teacher = hire(job.teacher_file, student.spec, plan.features_only, plan.aligned)
+        teacher = hire(job.teacher_file, student.spec, plan.features_only, plan.aligned).to(device)
     if student.spec.regions:
         return Staged(student, plan.lessons, teacher, plan.judges, job.judge_until)
     return Supervised(student, plan.lessons, teacher, plan.judge, job.judge_until)

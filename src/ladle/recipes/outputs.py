@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from ladle.errors import UserError
 from ladle.evaluation import Evaluation, coco_results
 from ladle.files import write_atomically
 from ladle.recipes.console import say
-from ladle.recipes.folders import asked_for_by, check_path
+from ladle.recipes.folders import asked_for_by, check_path, neighbors
 from ladle.types import Detections
 from ladle.visual import unwritten
 
@@ -37,12 +36,11 @@ _SHOWN = 8
 def free_folder(wanted: Path) -> Path:
     """Make ``wanted``, or its first numbered neighbour that is not there yet: ``NAME-2``, ``NAME-3`` and so on."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
-    for number in count(1):
-        folder = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+    for folder in neighbors(wanted):
         with suppress(FileExistsError):
             folder.mkdir()
-            return folder
-    raise AssertionError("numbers do not end")
+            break
+    return folder
 
 
 def check_out(out: str | None) -> None:

@@ -178,11 +178,7 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
 def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
     torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.lineup.specs.items()}
-    objective = build_objective(ready.job, ready.lineup, students)
-    teacher = getattr(objective, "teacher", None)
-    if teacher is not None:
-        teacher.to(fabric.device)
-    return objective
+    return build_objective(ready.job, ready.lineup, students, fabric.device)
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
@@ -261,9 +257,8 @@ def _about_lessons(ready: _Prepared) -> list[str]:
     lines = _once(method)
     for name, plan in ready.lineup.plans.items():
         if name != "second":
-            lines += _once(
-                [f"assigner  {text}" for text in _assigners(plan, job.assigner is not None, judges.get(job.verb))]
-            )
+            rules = _assigners(plan, job.assigner is not None, judges.get(job.verb))
+            lines += _once([f"assigner  {rule}" for rule in rules])
         whose = f"{name}/" if job.verb == "colearn" else ""
         lines += _once([f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()])
         lines += _once([f"skipped   {whose}{reason}" for reason in plan.skipped])
