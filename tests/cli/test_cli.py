@@ -116,6 +116,7 @@ def test_every_flag_of_a_run_is_described(capsys):
         ("predict", "give --source and --model"),
         ("predict modle=x.safetensors a.png", "did you mean --model?"),
         ("predict a.png --model x --score 3", "--score takes a number from 0 to 1, found 3"),
+        ("predict --model --source=a.png score=0.5", "--model takes a text, found nothing behind it"),
         ("predict a.png --model x --score lots", "--score takes a number from 0 to 1, found lots"),
         ("predict a.png --model x --max-det 0", "--max-det takes a whole number from 1 to 10000, found 0"),
         ("val --data data --model x --max-det 0", "--max-det takes a whole number from 1 to 10000, found 0"),

@@ -11,7 +11,6 @@ from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
 
-from ladle.cli.words import ALONE, FALSE, TRUE, is_assignment, part_words
 from ladle.errors import UserError
 from ladle.limits import MismatchError, converted, flag, shortened, words
 from ladle.untrusted import parse_yaml
@@ -21,6 +20,9 @@ __all__ = ["NEEDED", "Argument", "Verb", "check_complete", "read_flags"]
 NEEDED = Parameter.empty
 """The default of an argument that has none."""
 
+_ALONE = ("help", "print_config")
+"""The flags that take no value."""
+_TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _INT = re.compile(r"[-+]?\d{1,100}", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE)
 
@@ -47,17 +49,15 @@ def read_flags(verb: Verb, line: Sequence[str]) -> dict[str, Any]:
 
     Flags win over files, later files and flags over earlier ones.
     """
-    values: list[str] = []
-    if verb.bare is not None:
-        switches = {name for name, one in verb.arguments.items() if one.hint is bool}
-        values, line = part_words(line, verb.bare, verb.several, {*verb.arguments, *verb.also, "config"}, switches)
-    pairs = list(_spelled(verb, line))
+    parts = list(_spelled(verb, line))
+    values = [text for name, text in parts if name is None]
+    pairs = [(name, text) for name, text in parts if name is not None]
     given: dict[str, Any] = {}
     for name, text in pairs:
         if name == "config":
             given |= _from_file(verb, _said(name, text, "a YAML file of flags"))
     for name, text in pairs:
-        if name not in ("config", *ALONE):
+        if name not in ("config", *_ALONE):
             hint = _argument(verb, name).hint
             given[name] = _typed(name, hint, _said(name, text, _in_words(hint)))
     if verb.bare is not None and values:
@@ -72,26 +72,63 @@ def check_complete(verb: Verb, given: Collection[str]) -> None:
         raise UserError(f"give {' and '.join(map(flag, missing))} (`ladle {verb.name} --help`)")
 
 
-def _spelled(verb: Verb, line: Sequence[str]) -> Iterator[tuple[str, str | None]]:
-    """Names and values in all accepted spellings: ``name=value``, dashes in names, switches."""
-    rest = deque(line)
+def _spelled(verb: Verb, line: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
+    """Names and values in all accepted spellings: ``name=value``, dashes in names, switches.
+
+    Values of the argument that needs no flag have no name. After ``--`` every word is one, and so is the name of a
+    file, whatever it looks like. Only where there may be several is more than one taken, also behind its own flag.
+    """
+    known, rest = {*verb.arguments, *verb.also, "config"}, deque(line)
+    places = 0 if verb.bare is None else len(line) if verb.several else 1
+    marked = False
     while rest:
         word = rest.popleft()
-        if is_assignment(word):
-            word = f"--{word}"
-        if not word.startswith("--") or word == "--":
-            raise UserError(f"expected flags such as --name value, found {_quoted(word)} (`ladle {verb.name} --help`)")
-        name, equals, value = word[2:].partition("=")
-        name = name.replace("-", "_")
-        name = verb.also.get(name, name)
-        if equals:
-            yield name, value
-        elif name in verb.arguments and verb.arguments[name].hint is bool:
-            yield name, rest.popleft() if rest and rest[0].lower() in (*TRUE, *FALSE) else "true"
-        elif name in ALONE or not rest or rest[0].startswith("--"):
-            yield name, None
-        else:
-            yield name, rest.popleft()
+        if word == "--" and verb.bare is not None and not marked:
+            marked = True
+            while rest and places:
+                places -= 1
+                yield None, rest.popleft()
+            continue
+        if places and _is_value(word, known):
+            places -= 1
+            yield None, word
+            continue
+        yield _flag(verb, word, rest)
+
+
+def _flag(verb: Verb, word: str, rest: deque[str]) -> tuple[str | None, str | None]:
+    """The name of a flag and its value, which is taken from the words behind it where it does not stand in ``word``."""
+    if _is_assignment(word):
+        word = f"--{word}"
+    if not word.startswith("--") or word == "--":
+        raise UserError(f"expected flags such as --name value, found {_quoted(word)} (`ladle {verb.name} --help`)")
+    name, equals, value = word[2:].partition("=")
+    name = name.replace("-", "_")
+    name = verb.also.get(name, name)
+    is_one_of_several = verb.several and name == verb.bare
+    if is_one_of_several and (equals or rest):
+        return None, value if equals else rest.popleft()
+    if equals:
+        return name, value
+    if name in verb.arguments and verb.arguments[name].hint is bool:
+        return name, rest.popleft() if rest and rest[0].lower() in (*_TRUE, *_FALSE) else "true"
+    return name, None if name in _ALONE or not rest or rest[0].startswith("--") else rest.popleft()
+
+
+def _is_assignment(word: str) -> bool:
+    """Whether a word is a flag and its value, without the dashes."""
+    key, equals, _ = word.partition("=")
+    return bool(equals) and key.isidentifier()
+
+
+def _is_value(word: str, known: Collection[str]) -> bool:
+    """Whether a word is a value without a flag, rather than a flag, perhaps misspelt."""
+    name = word.lstrip("-").partition("=")[0].replace("-", "_")
+    if word.startswith("-"):
+        return name not in (*known, *_ALONE) and Path(word).exists()
+    if not _is_assignment(word) or Path(word).exists():
+        return True
+    return name not in known and not get_close_matches(name, known, n=1)
 
 
 def _argument(verb: Verb, name: str, where: str = "") -> Argument:
@@ -143,8 +180,8 @@ def _value(kinds: set[Any], text: str) -> object:
     """The value that a word stands for where values of these kinds are expected; else the word."""
     if NoneType in kinds and text == "null":
         return None
-    if bool in kinds and text.lower() in (*TRUE, *FALSE):
-        return text.lower() in TRUE
+    if bool in kinds and text.lower() in (*_TRUE, *_FALSE):
+        return text.lower() in _TRUE
     if int in kinds and _INT.fullmatch(text):
         return int(text)
     return float(text) if float in kinds and _FLOAT.fullmatch(text) else text
