@@ -26,18 +26,13 @@ class NearestCenter:
     boxes: str = "priors"
     power: float = 0.0
 
-    @property
-    def uses_predictions(self):
-        """Whether the predicted boxes are compared with the objects."""
-        return self.boxes == "predictions"
-
     def judged_by_teacher(self, keep_count, class_power, ignore_rejected):
         """The form in which a teacher's boxes take the place of the priors."""
         return replace(self, boxes="predictions", power=class_power)
 
     def __call__(self, predictions, priors, truth):
         """Assign by distance."""
-        boxes = predictions.boxes if self.uses_predictions else priors.boxes.expand(len(truth.labels), -1, -1)
+        boxes = predictions.boxes if self.boxes == "predictions" else priors.boxes.expand(len(truth.labels), -1, -1)
         middles = (truth.boxes[..., :2] + truth.boxes[..., 2:]) / 2
         apart = torch.cdist((boxes[..., :2] + boxes[..., 2:]) / 2, middles)
         distance, index = apart.masked_fill(~truth.valid.unsqueeze(1), torch.inf).min(-1)

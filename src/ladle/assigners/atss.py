@@ -56,11 +56,6 @@ class ATSS:
     keep_count: bool = False
     class_power: float = 0.0
 
-    @property
-    def uses_predictions(self) -> bool:
-        """Whether the predicted boxes are compared with the objects."""
-        return self.boxes == "predictions"
-
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> ATSS:
         """The form in which a teacher's boxes take the place of the priors."""
         if ignore_rejected:

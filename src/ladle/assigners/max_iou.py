@@ -60,11 +60,6 @@ class MaxIoU:
     class_power: float = 0.0
     ignore_rejected: bool = False
 
-    @property
-    def uses_predictions(self) -> bool:
-        """Whether the predicted boxes are compared with the objects."""
-        return self.boxes == "predictions"
-
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> MaxIoU:
         """The form in which a teacher's boxes take the place of the priors."""
         return replace(

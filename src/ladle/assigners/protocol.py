@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -58,8 +58,8 @@ class OverlapAssigner(Assigner, Protocol):
     """
 
     @property
-    def uses_predictions(self) -> bool:
-        """Whether this is the judged form, which needs predictions."""
+    def boxes(self) -> Literal["priors", "predictions"]:
+        """Which boxes are compared with objects: those of the ``priors``, or in the judged form the ``predictions``."""
         ...
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool, /) -> Assigner:
@@ -111,7 +111,7 @@ class PointAssigner(Assigner, Protocol):
 
 def uses_predictions(assigner: Assigner) -> bool:
     """Whether an assigner needs predictions; only overlap assigners in their plain form do not."""
-    return assigner.uses_predictions if isinstance(assigner, OverlapAssigner) else True
+    return not isinstance(assigner, OverlapAssigner) or assigner.boxes == "predictions"
 
 
 @dataclass(frozen=True)

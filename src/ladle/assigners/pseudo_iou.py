@@ -57,11 +57,6 @@ class PseudoIoU:
     by_points: ClassVar[bool] = True
     """All anchors of a location are the same point."""
 
-    @property
-    def uses_predictions(self) -> bool:
-        """Whether the predicted boxes are compared with the objects."""
-        return self.boxes == "predictions"
-
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> PseudoIoU:
         """The form in which a teacher's boxes take the place of the priors."""
         if ignore_rejected:
