@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
 LOWEST := $(VENV)/lowest
 
-.PHONY: demo test test-lowest check bench bench-steps docs pictures clean
+.PHONY: demo test test-lowest check bench bench-steps docs images clean
 
 demo: $(READY)  ## teach one small student three ways on the built-in scenes and compare
 	$(BIN)/ladle demo
@@ -32,8 +32,8 @@ bench-steps: $(PEERS)/ready  ## speed of training steps: of LAD beside its parts
 docs: $(VENV)/docs-ready  ## the documentation and the reference as a site, in build/site; a warning is an error
 	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build --strict
 
-pictures: $(READY)  ## the pictures of the documentation
-	$(BIN)/python docs/make_pictures.py
+images: $(READY)  ## the images of the documentation
+	$(BIN)/python docs/make_images.py
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache

@@ -2,7 +2,7 @@
 
     python benchmarks/agreement.py --data scenes --teacher T.safetensors --students plain.safetensors,lad.safetensors
 
-For every validation picture PAA assigns twice, once with the student's predictions and once with the teacher's. Printed
+For every validation image PAA assigns twice, once with the student's predictions and once with the teacher's. Printed
 are the intersection over union of the two sets of (prior, object) pairs and the positives per object of each judge, for
 an untrained student and for each file given.
 """

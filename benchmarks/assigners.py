@@ -235,7 +235,7 @@ def calm_race(
     best: tuple[dict[str, Outcome], float] = {}, torch.inf
     for _ in range(3 if patience else 1):
         calm.wait(patience)
-        watch, start = calm.Watch(), time.monotonic()
+        watch, start = calm.NonFiniteGuard(), time.monotonic()
         outcomes = race(contenders, runs, device)
         best = min(best, (outcomes, watch.share), key=itemgetter(1))
         if best[1] < calm.CALM or time.monotonic() - start > LONG:
@@ -326,7 +326,7 @@ def compare(name: str, case: Case, scene: str, arguments: argparse.Namespace) ->
 
 
 class Crowd(Case):
-    """One picture of 640 x 640 with 2,000 objects."""
+    """One image of 640 x 640 with 2,000 objects."""
 
     def __init__(self, device: str) -> None:
         self.device, self.size = torch.device(device), (640, 640)

@@ -34,7 +34,7 @@ from records import about, append, read, same_setting, table
 from ladle import load_detector
 from ladle.recipes.demo import BUDGET, STUDENT, teacher_file
 from ladle.recipes.options import Run
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_comparison
 
@@ -96,7 +96,7 @@ def scores(arguments, row, seed):
     for name, file in names.items():
         detector = load_detector(folder / "weights" / f"{file}.safetensors")
         imgsz = detector.spec.imgsz
-        numbers = asdict(Examiner(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
+        numbers = asdict(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
         del numbers["per_class"]
         said = {name: round(100 * value, 3) for name, value in numbers.items()}
         yield ({"row": row, "method": name, "seed": seed} | said | {"seconds": seconds(folder)})

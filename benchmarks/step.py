@@ -7,7 +7,7 @@ In one run, round after round, each in its turn: a plain step of the student (fo
 optimizer), a bare forward pass of the teacher, and a step of every method. A method's overhead is its median over the
 sum of the medians of the first two. Each takes two steps in its turn, of which the second is timed: the first finds the
 heap as another left it. Beside it stands mmdetection's LAD, whose PAA fits its mixtures by scikit-learn, on the same
-networks, pictures and objects. Networks are random; the time they take is not.
+networks, images and objects. Networks are random; the time they take is not.
 """
 
 import argparse
@@ -25,17 +25,17 @@ from ladle.teachers import FrozenDetector
 from ladle.types import Batch, GroundTruth
 
 
-def batch_of(case, pictures, device):
-    """Random pictures of a scene's size with its objects."""
+def batch_of(case, count, device):
+    """Random images of a scene's size with its objects."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(256, (pictures, 3, *case.size), dtype=torch.uint8, generator=generator)
-    boxes, labels = zip(*case.objects[:pictures], strict=True)
-    sizes = torch.tensor([case.size] * pictures)
-    return Batch(images, GroundTruth.pad(boxes, labels), sizes, sizes, tuple(range(pictures))).to(device)
+    images = torch.randint(256, (count, 3, *case.size), dtype=torch.uint8, generator=generator)
+    boxes, labels = zip(*case.objects[:count], strict=True)
+    sizes = torch.tensor([case.size] * count)
+    return Batch(images, GroundTruth.pad(boxes, labels), sizes, sizes, tuple(range(count))).to(device)
 
 
 def network(backbone, family, classes):
-    """A detector with random weights and normalisation that does not train, as the published recipes have it."""
+    """A detector with random weights and normalization that does not train, as the published recipes have it."""
     torch.manual_seed(0)
     names = tuple(map(str, range(classes)))
     spec = detector_spec(f"{family}-{backbone}", names, start=Start(norm="frozen"))
@@ -108,9 +108,9 @@ def main():
     medians = {name: statistics.median(values) for name, values in times.items()}
     floor = medians["plain step"] + medians["bare teacher"]
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
-    pictures = f"{arguments.batch} pictures of {SCENES[arguments.scene]} objects"
+    images = f"{arguments.batch} images of {SCENES[arguments.scene]} objects"
     networks = f"{arguments.family}-{arguments.student} taught by {arguments.family}-{arguments.teacher}"
-    print(f"{where}, {arguments.threads} threads, torch {torch.__version__}: {pictures}, {networks}")
+    print(f"{where}, {arguments.threads} threads, torch {torch.__version__}: {images}, {networks}")
     print(f"{arguments.rounds} rounds, others took at most {foreign:.0%} of the machine\n")
     print("| | median | least | most | over plain step + bare teacher | beside mmdetection's LAD |")
     print("|---|---|---|---|---|---|")

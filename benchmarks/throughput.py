@@ -4,8 +4,8 @@
     python benchmarks/throughput.py --size 448 640 --batch 2 --rounds 8
 
 In one run, round after round, each in its turn, two steps of which the second is timed. Both have a ResNet-50 with a
-pyramid, normalisation that does not train and random weights, and learn from the same pictures and objects; every layer
-is trained. Printed are medians and how many pictures a second Ladle trains for each of torchvision's.
+pyramid, normalization that does not train and random weights, and learn from the same images and objects; every layer
+is trained. Printed are medians and how many images a second Ladle trains for each of torchvision's.
 """
 
 import argparse
@@ -29,15 +29,15 @@ from ladle.types import Batch, GroundTruth
 CLASSES = 80
 
 
-def scene(size, pictures, objects, device):
-    """Random pictures and objects of many sizes."""
+def scene(size, count, objects, device):
+    """Random images and objects of many sizes."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.rand(pictures, 3, *size, generator=generator)
+    images = torch.rand(count, 3, *size, generator=generator)
     extent = torch.tensor([size[1], size[0]])
-    side = torch.exp(torch.rand(pictures, objects, 2, generator=generator) * 2.5 + 2.7).minimum(extent * 0.8)
-    low = torch.rand(pictures, objects, 2, generator=generator) * (extent - side)
+    side = torch.exp(torch.rand(count, objects, 2, generator=generator) * 2.5 + 2.7).minimum(extent * 0.8)
+    low = torch.rand(count, objects, 2, generator=generator) * (extent - side)
     boxes = torch.cat([low, low + side], dim=-1)
-    labels = torch.randint(CLASSES, (pictures, objects), generator=generator)
+    labels = torch.randint(CLASSES, (count, objects), generator=generator)
     return images.to(device), boxes.to(device), labels.to(device)
 
 
@@ -62,7 +62,7 @@ def ours(family, images, boxes, labels):
 
 
 def theirs(family, images, boxes, labels):
-    """The step of torchvision, without the optimizer; pictures are not resized."""
+    """The step of torchvision, without the optimizer; images are not resized."""
     torch.manual_seed(0)
     body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     sides = {"min_size": min(images.shape[-2:]), "max_size": max(images.shape[-2:])}
@@ -100,8 +100,8 @@ def main():
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
     height, width = arguments.size
     print(f"{where}, {arguments.threads} threads, torch {torch.__version__}, {arguments.rounds} rounds:")
-    print(f"{arguments.batch} pictures of {height} x {width} with {arguments.objects} objects each\n")
-    print("| | Ladle | torchvision | Ladle trains as many pictures | others took at most |")
+    print(f"{arguments.batch} images of {height} x {width} with {arguments.objects} objects each\n")
+    print("| | Ladle | torchvision | Ladle trains as many images | others took at most |")
     print("|---|---|---|---|---|")
     for family in arguments.families.split(","):
         both = {who.__name__: partial(who(family, *given)) for who in (ours, theirs)}

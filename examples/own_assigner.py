@@ -49,7 +49,7 @@ class NearlyBest:
         return Assignment.hard(said.index, positive, outside_crowds(priors, truth, share=0.5))
 
 
-def main(epochs: int = 2, pictures: int = 64, laws: Sequence[Callable[..., None]] = ASSIGNER_LAWS) -> list[float]:
+def main(epochs: int = 2, images: int = 64, laws: Sequence[Callable[..., None]] = ASSIGNER_LAWS) -> list[float]:
     """Try the laws, distil for some epochs, and return the mean loss on boxes of each."""
     rule = NearlyBest()
     for law in laws:
@@ -57,7 +57,7 @@ def main(epochs: int = 2, pictures: int = 64, laws: Sequence[Callable[..., None]
         print("obeys:", law.__name__.replace("_", " "))
 
     torch.manual_seed(0)
-    scenes, _ = split_scenes(train=pictures, val=1, size=96)
+    scenes, _ = split_scenes(train=images, val=1, size=96)
     teacher = load_detector(teacher_file())
     objective = Supervised(
         detector_spec("paa-tiny", scenes.classes, imgsz=96).build(),

@@ -28,10 +28,10 @@ def total(terms: Iterable[Term]) -> Tensor:
     return torch.stack([term.total / torch.maximum(term.count, term.floor).clamp(min=1e-9) for term in terms]).sum()
 
 
-def main(epochs: int = 2, pictures: int = 64) -> list[float]:
+def main(epochs: int = 2, images: int = 64) -> list[float]:
     """Distil for some epochs; return the mean loss of each."""
     torch.manual_seed(0)
-    train, val = split_scenes(train=pictures, val=2, size=96)
+    train, val = split_scenes(train=images, val=2, size=96)
     student = detector_spec("paa-tiny", train.classes, imgsz=96).build()
     teacher = load_detector(teacher_file())
     objective = Supervised(

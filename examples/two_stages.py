@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from ladle import FrozenDetector, Lesson
-from ladle.assigners import MaxIoU, Sample
+from ladle.assigners import MaxIoU, RandomSampler
 from ladle.criteria import RegionCriterion
 from ladle.data.loader import make_loader
 from ladle.data.scenes import Scenes, split_scenes
@@ -38,8 +38,8 @@ def lessons(judge: Judge) -> list[Lesson]:
             0.5, 0.5, rescue=None, boxes="predictions", keep_count=True, class_power=1.0, ignore_rejected=True
         )
     return [
-        Lesson(anchors, RegionCriterion(stds=PLAIN_STDS), sample=Sample(256, 0.5)),
-        Lesson(proposals, RegionCriterion(), sample=Sample(128, 0.25)),
+        Lesson(anchors, RegionCriterion(stds=PLAIN_STDS), sampler=RandomSampler(256, 0.5)),
+        Lesson(proposals, RegionCriterion(), sampler=RandomSampler(128, 0.25)),
     ]
 
 
@@ -63,12 +63,10 @@ def learn(objective: Staged, scenes: Scenes, epochs: int) -> Iterator[dict[str, 
         yield {name: value / len(loader) for name, value in sums.items()}
 
 
-def main(
-    epochs: int = 3, pictures: int = 24, judges: Sequence[Judge] = ("teacher", "teacher")
-) -> list[dict[str, float]]:
+def main(epochs: int = 3, images: int = 24, judges: Sequence[Judge] = ("teacher", "teacher")) -> list[dict[str, float]]:
     """Train a teacher by itself and a student under it; return the student's losses of each epoch."""
     torch.manual_seed(0)
-    scenes, _ = split_scenes(train=pictures, val=1, size=96)
+    scenes, _ = split_scenes(train=images, val=1, size=96)
     teacher = detector_spec("fasterrcnn-mini", scenes.classes, imgsz=96).build()
     for losses in learn(Staged(teacher, lessons("student")), scenes, epochs):
         print("teacher:", ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))

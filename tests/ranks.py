@@ -38,4 +38,4 @@ def fail(folder, how):
         os._exit(3)
     if how == "full disk":
         raise OSError(28, "No space left on device", "resume.pt")
-    raise UserError("a.jpg: expected a picture, found none")
+    raise UserError("a.jpg: expected an image, found none")

@@ -50,8 +50,8 @@ def test_rank_0_answers_for_all(tmp_path):
         ("killed", UserError, r"process 2 of 2 was ended by the signal SIGKILL, .* --batch .* --resume"),
         ("exits", UserError, r"process 2 of 2 ended with code 3"),
         ("full disk", OSError, r"No space left on device: 'resume.pt'"),
-        ("mistake", UserError, r"^a\.jpg: expected a picture, found none$"),
-        ("mistake first", UserError, r"^a\.jpg: expected a picture, found none$"),
+        ("mistake", UserError, r"^a\.jpg: expected an image, found none$"),
+        ("mistake first", UserError, r"^a\.jpg: expected an image, found none$"),
     ],
 )
 def test_where_one_fails_all_end_and_the_cause_is_raised(tmp_path, monkeypatch, how, error, said):

@@ -28,7 +28,7 @@ def scene(offset=0.0, ratios=(1.0,), seed=0, objects=7):
 
 
 def searched(priors, boxes, wanted, margin=0.0):
-    # The priors of a location share one centre but for rounding: its first one's.
+    # The priors of a location share one center but for rounding: its first one's.
     each = priors.grids[0].each
     middle = centers(priors.boxes)[:, ::each].repeat_interleave(each, dim=1)
     inside = contains(boxes[:, :, None], middle[:, None], margin) & priors.valid[:, None]

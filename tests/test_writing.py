@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.torch import save, save_file
 
-from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
+from ladle.engine.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from ladle.files import append_line, is_partial, remove_partials, write_atomically
 
 
@@ -27,7 +27,7 @@ def room_for(size):
 
 
 def checkpoint(value, size=20_000):
-    return Checkpoint(Standing(step=value), 1, {"weight": torch.full((size,), float(value))}, {}, None, [])
+    return Checkpoint(TrainState(step=value), 1, {"weight": torch.full((size,), float(value))}, {}, None, [])
 
 
 def plot(path):
@@ -141,6 +141,6 @@ def test_killed_at_any_byte_a_resume_file_is_the_old_or_the_new_one(tmp_path):
             os._exit(0)
         died = os.waitstatus_to_exitcode(os.waitpid(process, 0)[1]) != 0
         left = load_checkpoint(path)
-        assert left.standing.step == (1 if died else number)
-        assert (left.objective["weight"] == left.standing.step).all()
+        assert left.state.step == (1 if died else number)
+        assert (left.objective["weight"] == left.state.step).all()
         assert died == (size <= whole)

@@ -19,7 +19,7 @@ SCENES = {
     "s1333_n20": "800 × 1344 · 20",
     "s1333_n150": "800 × 1344 · 150",
 }
-"""Four pictures each, 80 classes; strides 8 to 32 and 8 to 128; 20 and 150 objects a picture."""
+"""Four images each, 80 classes; strides 8 to 32 and 8 to 128; 20 and 150 objects an image."""
 
 
 def _scenes() -> Any:
@@ -50,7 +50,7 @@ class Case:
         self.device = torch.device(device)
         scene = self.scene
         self.size, self.strides, self.classes = (scene.H, scene.W), scene.strides, scene.C
-        self.sizes, self.counts, self.pictures = scene.sizes, scene.num_lvl, scene.B
+        self.sizes, self.counts, self.images = scene.sizes, scene.num_lvl, scene.B
         self.boxes, self.logits, self.quality = (self.tensor(x) for x in (scene.boxes, scene.logits, scene.aux))
         self.anchors = [self.tensor(level) for level in scene.anchors]
         self.points = [self.tensor(level) for level in scene.points]
@@ -63,7 +63,7 @@ class Case:
         return torch.from_numpy(array).contiguous().to(self.device)
 
     def at_anchors(self) -> tuple[Any, Any, Any]:
-        """Predictions, priors and truth for assigners of anchors (8 strides wide, centred at whole strides)."""
+        """Predictions, priors and truth for assigners of anchors (8 strides wide, centerd at whole strides)."""
         scene = self.scene
         return scene.predictions().to(self.device), scene.priors().to(self.device), self.truth
 
@@ -86,7 +86,7 @@ class Case:
         return replace(said, boxes=boxes), priors, truth
 
     def at_queries(self) -> tuple[Any, Any, Any]:
-        """What ``queries`` say; their priors are the whole picture, on no grid."""
+        """What ``queries`` say; their priors are the whole image, on no grid."""
         boxes, logits = self.queries()
         height, width = self.size
         count = boxes.shape[1]
@@ -100,7 +100,7 @@ class Case:
         return Predictions(logits, boxes), priors, self.truth
 
     def queries(self) -> tuple[Tensor, Tensor]:
-        """Boxes (B, Q, 4) inside the picture and logits (B, Q, C) of 300 queries, 900 on a large scene."""
+        """Boxes (B, Q, 4) inside the image and logits (B, Q, C) of 300 queries, 900 on a large scene."""
         total = sum(self.counts)
         generator = torch.Generator().manual_seed(6)
         chosen = [torch.randperm(total, generator=generator)[: 900 if total > 20000 else 300] for _ in self.objects]

@@ -47,7 +47,7 @@ def lad_step(student: str, teacher: str, images: torch.Tensor, objects: list[Any
 def _network(name: str, classes: int, prefix: str) -> dict[str, Any]:
     depth, widths = DEPTHS[name]
     backbone = {"type": "ResNet", "depth": depth, "num_stages": 4, "out_indices": (0, 1, 2, 3), "frozen_stages": -1}
-    # Ladle's frozen normalisation trains neither statistics nor scales.
+    # Ladle's frozen normalization trains neither statistics nor scales.
     backbone |= {"norm_cfg": {"type": "BN", "requires_grad": False}, "norm_eval": True, "style": "pytorch"}
     neck = {"type": "FPN", "in_channels": widths, "out_channels": 256, "start_level": 1, "num_outs": 5}
     neck |= {"add_extra_convs": "on_output"}

@@ -98,7 +98,7 @@ def _ranges(case: Case) -> tuple[tuple[float, float], ...]:
 
 
 def fcos(case: Case) -> Ready:
-    """Centre sampling within 1.5 strides; the number of an object stands for its class, so that the targets name it."""
+    """Center sampling within 1.5 strides; the number of an object stands for its class, so that the targets name it."""
     nobody = 100_000
     box, center = {"type": "GIoULoss", "loss_weight": 1.0}, BCE | {"loss_weight": 1.0}
     head = _head(
@@ -109,14 +109,14 @@ def fcos(case: Case) -> Ready:
     objects = [_instances(bboxes=b, labels=torch.arange(len(b), device=b.device)) for b, _ in case.objects]
 
     def read(targets: Any) -> torch.Tensor:
-        label = torch.cat([level.view(case.pictures, -1) for level in targets[0]], dim=1)
+        label = torch.cat([level.view(case.images, -1) for level in targets[0]], dim=1)
         return torch.where(label == nobody, 0, label + 1)
 
     return Ready(lambda: head.get_targets(case.points, objects), read)
 
 
 def sim_ota(case: Case) -> Ready:
-    """As its YOLOX head calls it: candidates inside an object or its centre, scores of class times objectness."""
+    """As its YOLOX head calls it: candidates inside an object or its center, scores of class times objectness."""
     rule, objects = _assigner(type="SimOTAAssigner", center_radius=2.5), _objects(case)
     points = torch.cat([torch.cat(case.points), case.stride[:, None].expand(-1, 2)], dim=1)
 
@@ -125,7 +125,7 @@ def sim_ota(case: Case) -> Ready:
         said = _instances(bboxes=case.boxes[row], scores=scores, priors=points)
         return rule.assign(said, objects[row])
 
-    return Ready(lambda: [one(row) for row in range(case.pictures)], _numbers)
+    return Ready(lambda: [one(row) for row in range(case.images)], _numbers)
 
 
 def task_aligned(case: Case) -> Ready:
@@ -138,7 +138,7 @@ def task_aligned(case: Case) -> Ready:
         said = _instances(bboxes=case.boxes[row], scores=scores[row], priors=priors)
         return rule.assign(said, objects[row], alpha=1, beta=6)
 
-    return Ready(lambda: [one(row) for row in range(case.pictures)], _numbers)
+    return Ready(lambda: [one(row) for row in range(case.images)], _numbers)
 
 
 def dynamic_soft_label(case: Case) -> Ready:
@@ -149,7 +149,7 @@ def dynamic_soft_label(case: Case) -> Ready:
     def one(row: int) -> Any:
         return rule.assign(_instances(bboxes=case.boxes[row], scores=case.logits[row], priors=points), objects[row])
 
-    return Ready(lambda: [one(row) for row in range(case.pictures)], _numbers)
+    return Ready(lambda: [one(row) for row in range(case.images)], _numbers)
 
 
 def hungarian(case: Case) -> Ready:
@@ -165,7 +165,7 @@ def hungarian(case: Case) -> Ready:
     def one(row: int) -> Any:
         return rule.assign(_instances(bboxes=boxes[row], scores=logits[row]), objects[row], metas[row])
 
-    return Ready(lambda: [one(row) for row in range(case.pictures)], _numbers)
+    return Ready(lambda: [one(row) for row in range(case.images)], _numbers)
 
 
 def _paa_head(case: Case) -> Any:
@@ -182,7 +182,7 @@ def _paa_head(case: Case) -> Any:
 
 def paa(case: Case) -> Ready:
     """The head's assignment alone: the pool, the costs of its candidates, a scikit-learn mixture an object."""
-    head, objects, metas, rows = _paa_head(case), _objects(case), _metas(case), range(case.pictures)
+    head, objects, metas, rows = _paa_head(case), _objects(case), _metas(case), range(case.images)
     deltas = case.scene.deltas().to(case.device)
     anchors, flags = head.get_anchors(case.sizes, metas, device=case.device)
 
@@ -234,5 +234,5 @@ def auto_assign(case: Case) -> Ready:
 def _maps(case: Case, values: torch.Tensor) -> list[torch.Tensor]:
     """(B, P, C) as one leaf (B, C, H, W) a level."""
     levels = zip(values.split(case.counts, dim=1), case.sizes, strict=True)
-    maps = [level.transpose(1, 2).reshape(case.pictures, -1, *size) for level, size in levels]
+    maps = [level.transpose(1, 2).reshape(case.images, -1, *size) for level, size in levels]
     return [level.clone().requires_grad_() for level in maps]

@@ -10,7 +10,7 @@ from peers.case import Case, Ready, center_form
 
 
 def torchvision_matcher(case: Case) -> Ready:
-    """RetinaNet's assignment, picture by picture; a rescued prior learns the object it overlaps most itself."""
+    """RetinaNet's assignment, image by image; a rescued prior learns the object it overlaps most itself."""
     from torchvision.models.detection._utils import Matcher
     from torchvision.ops import box_iou
 
@@ -35,7 +35,7 @@ def torchvision_fcos(case: Case) -> Ready:
     torch.nn.Module.__init__(model)
     model.center_sampling_radius, model.head = 1.5, Matched()
     points, half = torch.cat(case.points), case.stride[:, None] / 2
-    priors = [torch.cat([points - half, points + half], dim=1)] * case.pictures
+    priors = [torch.cat([points - half, points + half], dim=1)] * case.images
     objects = [{"boxes": boxes, "labels": labels} for boxes, labels in case.objects]
     return Ready(
         lambda: FCOS.compute_loss(model, objects, {}, priors, case.counts),
@@ -44,7 +44,7 @@ def torchvision_fcos(case: Case) -> Ready:
 
 
 def yolox(case: Case) -> Ready:
-    """The head's own ``get_assignments``, picture by picture."""
+    """The head's own ``get_assignments``, image by image."""
     from yolox.models.yolo_head import YOLOXHead
 
     levels = len(case.strides)
@@ -67,7 +67,7 @@ def yolox(case: Case) -> Ready:
             numbers[row, chosen] = matched + 1
         return numbers
 
-    return Ready(lambda: [one(row) for row in range(case.pictures)], read)
+    return Ready(lambda: [one(row) for row in range(case.images)], read)
 
 
 def ultralytics(case: Case) -> Ready:

@@ -21,12 +21,12 @@ from rich.table import Table
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "benchmarks.md"
-CHART = ROOT / "docs" / "pictures" / "assigners_speed.png"
+CHART = ROOT / "docs" / "images" / "assigners_speed.png"
 START, END = "<!-- measured: start -->", "<!-- measured: end -->"
-CROWDS = (("2,000 objects in one picture of 640 × 640", 1024), ("4 pictures of 800 × 1344 with 150 objects", 256))
+CROWDS = (("2,000 objects in one image of 640 × 640", 1024), ("4 images of 800 × 1344 with 150 objects", 256))
 """What is measured where objects are many, and the MiB it may take."""
 CAPTION = (
-    "![Milliseconds of ours and of every peer on four scenes, on a logarithmic scale](pictures/assigners_speed.png)\n\n"
+    "![Milliseconds of ours and of every peer on four scenes, on a logarithmic scale](images/assigners_speed.png)\n\n"
     "*Blue is Ladle, orange the peers; the number says how far the fastest of them is behind.*"
 )
 PACKAGES = "torch torchvision mmdet mmcv-lite scikit-learn scipy POT yolox ultralytics transformers".split()  # noqa: SIM905
@@ -278,11 +278,11 @@ def draw(lines: list[Line], path: Path) -> Path:
         for line in (line for line in lines if line.scene == scene):
             _draw_line(axis, names.index(line.assigner), line, (color(0), color(1)), INK)
     for axis in axes[1]:
-        axis.set_xlabel("ms for four pictures, median", color=MUTED, fontsize=9.5)
+        axis.set_xlabel("ms for four images, median", color=MUTED, fontsize=9.5)
     _draw_legend(figure, color)
     save_figure(figure, path)
-    with Image.open(path) as picture:
-        small = picture.convert("RGB").quantize(64)
+    with Image.open(path) as image:
+        small = image.convert("RGB").quantize(64)
     small.save(path, optimize=True)
     return path
 

@@ -1,7 +1,7 @@
-"""OTA has no implementation that can be installed: a plain loop over pictures, and POT's solver in its place.
+"""OTA has no implementation that can be installed: a plain loop over images, and POT's solver in its place.
 
 Costs follow Ge et al. 2021 as their released code has it: focal loss, 1.5 times the logarithm of the IoU, a wall around
-the centre square of 2.5 strides; 50 iterations of entropic transport at 0.1.
+the center square of 2.5 strides; 50 iterations of entropic transport at 0.1.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ Solver = Callable[[Tensor, Tensor], Tensor]
 
 
 def _focal(logits: Tensor, target: float) -> Tensor:
-    chance = logits.sigmoid()
-    right = chance if target else 1 - chance
+    prob = logits.sigmoid()
+    right = prob if target else 1 - prob
     cross = F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, target), reduction="none")
     return (0.25 if target else 0.75) * cross * (1 - right) ** 2
 
@@ -82,7 +82,7 @@ def _choose(plan: Tensor) -> Tensor:
 def _solved_by(solve: Solver, dtype: torch.dtype) -> Callable[[Case], Ready]:
     def prepare(case: Case) -> Ready:
         solve(torch.zeros(2, 3), torch.tensor([1.0, 2.0]))  # says at once whether the solver can be imported
-        rows = range(case.pictures)
+        rows = range(case.images)
         return Ready(lambda: [_choose(solve(*_costs(case, row, dtype))) for row in rows], torch.stack)
 
     return prepare

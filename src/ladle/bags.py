@@ -31,7 +31,7 @@ def learnable_only(truth: GroundTruth) -> GroundTruth:
 
 
 def bag_pairs(priors: Priors, truth: GroundTruth) -> Pairs:
-    """Every learnable object with the valid priors whose centre lies inside it, on all levels; in one list."""
+    """Every learnable object with the valid priors whose center lies inside it, on all levels; in one list."""
     batch, objects = truth.labels.shape
     if not objects:
         nothing = torch.zeros(batch, 0, 0, dtype=torch.long, device=truth.labels.device)
@@ -53,10 +53,10 @@ def confidence(said: Predictions, truth: GroundTruth, pairs: Pairs, box_weight: 
 
 
 def center_weight(said: Predictions, priors: Priors, truth: GroundTruth, pairs: Pairs) -> Float[Tensor, " N"]:
-    """The centre prior of each pair, in [0, 1]; 0 where the pair is padding.
+    """The center prior of each pair, in [0, 1]; 0 where the pair is padding.
 
-    A Gaussian of the way from the object's centre to the prior's, in strides, with the middle and the spread that its
-    class has learnt; without such it is centred, of spread 1.
+    A Gaussian of the way from the object's center to the prior's, in strides, with the middle and the spread that its
+    class has learnt; without such it is centered, of spread 1.
     """
     stride = priors.stride.index_select(0, pairs.prior).unsqueeze(-1)
     apart = (pairs.of_prior(priors.centers) - pairs.of_object(centers(truth.boxes))) / stride

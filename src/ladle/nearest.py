@@ -1,4 +1,4 @@
-"""The priors nearest to an object's centre, level by level, and the threshold of overlap that they set (ATSS)."""
+"""The priors nearest to an object's center, level by level, and the threshold of overlap that they set (ATSS)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _EXACT = "donot_use_mm_for_euclid_dist"
 
 
 def nearest_priors(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
-    """The ``topk`` valid priors of every level nearest to each object's centre, and which of these entries exist.
+    """The ``topk`` valid priors of every level nearest to each object's center, and which of these entries exist.
 
     On a grid they are looked up, else searched. Which of several at the same distance are taken is left open, as in the
     reference code, but for priors at one location: there the first ones are.

@@ -100,7 +100,7 @@ def pairs_inside(
     margin: float = 0.0,
     most: int | None = None,
 ) -> Iterator[Pairs]:
-    """The valid priors whose centre lies in an object's region, by more than ``margin`` pixels, in bounded lists.
+    """The valid priors whose center lies in an object's region, by more than ``margin`` pixels, in bounded lists.
 
     Each list holds a contiguous range of the objects of all images; usually there is one. ``regions`` may differ from
     level to level. ``most`` promises that no region is wider or higher than so many cells, which bounds padded lists.
@@ -126,7 +126,7 @@ def pairs_inside(
 
 
 def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, "B G L 4"]:
-    """The square about each object's centre that reaches ``radius`` strides of each level to every side."""
+    """The square about each object's center that reaches ``radius`` strides of each level to every side."""
     starts = [sum(priors.counts[:level]) for level in range(len(priors.counts))]
     reach = (radius * torch.stack([priors.stride[start] for start in starts])).unsqueeze(-1)
     middle = centers(truth.boxes).unsqueeze(2)
@@ -263,14 +263,14 @@ def _inside(
 ) -> tuple[Int[Tensor, "B G L 2"], Int[Tensor, "B G L 2"]]:
     """First column and row inside each region, and how many columns and rows there are.
 
-    Exactly those whose centre passes the test: it is put to the columns and rows at the borders, which are found but
-    for rounding. The centre of a location is that of its first prior.
+    Exactly those whose center passes the test: it is put to the columns and rows at the borders, which are found but
+    for rounding. The center of a location is that of its first prior.
     """
     firsts, extents, start = [], [], 0
     for level, grid in enumerate(grids):
         cells = slice(start, start + grid.height * grid.width * grid.each)
-        centre = priors.centers[:, cells].unflatten(1, (grid.height, grid.width, grid.each))[..., 0, :]
-        for axis, line in enumerate((centre[:, 0, :, 0], centre[:, :, 0, 1])):
+        center = priors.centers[:, cells].unflatten(1, (grid.height, grid.width, grid.each))[..., 0, :]
+        for axis, line in enumerate((center[:, 0, :, 0], center[:, :, 0, 1])):
             line = line.expand(len(wanted), -1)
             low, high = regions[:, :, level, axis], regions[:, :, level, axis + 2]
             begin = ((low + margin) / grid.stride - grid.offset - _SLACK).ceil().clamp(0, line.shape[1] - 1).long()

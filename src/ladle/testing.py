@@ -339,7 +339,7 @@ def terms_are_finite(distil: DistillerUnderTest, example: Example = example_outp
 
 
 def invalid_priors_are_ignored(distil: DistillerUnderTest, example: Example = example_output) -> None:
-    """What is predicted in the padding of a picture has no say."""
+    """What is predicted in the padding of an image has no say."""
     (own, truth, plan), (guide, _, _) = example(0), example(1)
     guide = replace(guide, priors=own.priors)
     out = ~own.priors.valid.expand(2, -1)

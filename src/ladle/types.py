@@ -115,7 +115,7 @@ class GroundTruth(Record):
 
 
 class Grid(NamedTuple):
-    """How the priors of a level stand: ``each`` of them centred at ``((column + offset), (row + offset)) * stride``.
+    """How the priors of a level stand: ``each`` of them centered at ``((column + offset), (row + offset)) * stride``.
 
     The ``each`` are of the same sizes at every location.
     """
@@ -166,9 +166,9 @@ class Priors(Record):
 class Predictions(Record):
     """What a detector says at its priors.
 
-    ``boxes`` are decoded. ``quality`` are logits of the localisation quality (IoU or centerness branch), ``edges`` the
+    ``boxes`` are decoded. ``quality`` are logits of the localization quality (IoU or centerness branch), ``edges`` the
     logits of box-edge distributions; None where the detector has no such branch. ``center_prior`` is what AutoAssign
-    learns about each class: the middle x, y and the spread x, y of its priors around an object's centre, in strides.
+    learns about each class: the middle x, y and the spread x, y of its priors around an object's center, in strides.
     ``class_boxes`` is a box for every class, of a head that refines each on its own; ``boxes`` then holds that of the
     likeliest one.
 
@@ -185,13 +185,13 @@ class Predictions(Record):
     exclusive: bool = False
 
     @classmethod
-    def unsaid(cls, priors: Priors, classes: int, batch: int) -> Predictions:
+    def placeholder(cls, priors: Priors, classes: int, batch: int) -> Predictions:
         """What is known of proposals before anybody looks at them: where they are."""
         boxes = priors.boxes.expand(batch, -1, -1)
         return cls(boxes.new_zeros(batch, boxes.shape[1], classes), boxes, exclusive=True)
 
     @property
-    def odds(self) -> Float[Tensor, "B P C"]:
+    def log_odds(self) -> Float[Tensor, "B P C"]:
         """The logits of the class probabilities, in float32; those that are not ``exclusive`` are that already."""
         logits = at_least_float32(self.logits)
         if not self.exclusive:
@@ -206,7 +206,7 @@ class Predictions(Record):
         return (
             F.pad(at_least_float32(self.logits), (0, 1)).softmax(-1)[..., :-1]
             if self.exclusive
-            else self.odds.sigmoid()
+            else self.log_odds.sigmoid()
         )
 
 
@@ -218,14 +218,14 @@ class Assignment(Record):
     ``background[b,p]``. Where both are zero the prior is ignored. Hard assigners have M = 1; where their affinity is
     zero ``objects`` is 0 and means nothing.
 
-    For the class of an object it learns a prior is no background at all; ``doubt``, if given, says how much it is
-    nevertheless (AutoAssign).
+    For the class of an object it learns a prior is no background at all; ``negative_weight``, if given, says how much
+    it is nevertheless (AutoAssign).
     """
 
     objects: Int[Tensor, "B P M"]
     affinity: Float[Tensor, "B P M"]
     background: Float[Tensor, "B P"]
-    doubt: Float[Tensor, "B P M"] | None = None
+    negative_weight: Float[Tensor, "B P M"] | None = None
 
     @classmethod
     def hard(
@@ -272,7 +272,7 @@ class Assignment(Record):
 class Output(Record):
     """What one stage of a detector hands on: its predictions, the priors they were made at, and its features.
 
-    ``sizes`` is the height and width that each picture fills of the padded input; None where nothing is padded.
+    ``sizes`` is the height and width that each image fills of the padded input; None where nothing is padded.
     ``towers`` are, level by level, the maps inside the head's class tower and box tower, where somebody asked for them.
     """
 
@@ -285,10 +285,10 @@ class Output(Record):
 
 @dataclass(frozen=True)
 class Batch(Record):
-    """A batch of pictures with their objects, ready for a detector.
+    """A batch of images with their objects, ready for a detector.
 
-    ``images`` are RGB bytes (uint8) or floats in [0, 1]. ``sizes`` is the height and width that the picture fills of
-    the padded tensor, ``originals`` those of the picture on disk; the picture is resized without an offset, so a box
+    ``images`` are RGB bytes (uint8) or floats in [0, 1]. ``sizes`` is the height and width that the image fills of
+    the padded tensor, ``originals`` those of the image on disk; the image is resized without an offset, so a box
     goes back by ``originals / sizes`` alone. ``ids`` are the data set's own.
     """
 
@@ -300,9 +300,9 @@ class Batch(Record):
 
 
 class Term(NamedTuple):
-    """A loss before it is normalised: ``total / max(count, floor)``, each summed over images, ranks and nothing else.
+    """A loss before it is normalized: ``total / max(count, floor)``, each summed over images, ranks and nothing else.
 
-    Kept apart so that normalising happens in one place, after the counts of all ranks are known. ``floor`` keeps a
+    Kept apart so that normalizing happens in one place, after the counts of all ranks are known. ``floor`` keeps a
     batch of empty images from dividing by zero; it adds up over images like the rest.
     """
 
@@ -313,7 +313,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Detections(Record):
-    """The objects found in one picture, best first, boxes in that picture's own pixels."""
+    """The objects found in one image, best first, boxes in that image's own pixels."""
 
     boxes: Float[Tensor, "N 4"]
     scores: Float[Tensor, " N"]

@@ -18,7 +18,7 @@ def overlaps(boxes, target):
 
 
 def bags(said, priors, truth, row):
-    """Number and class of every learnable object, which priors it holds, their confidences and centre prior."""
+    """Number and class of every learnable object, which priors it holds, their confidences and center prior."""
     centers = priors.centers.expand(len(truth.labels), -1, -1)[row].double()
     valid = priors.valid.expand(len(truth.labels), -1)[row]
     learnt = said.center_prior
@@ -65,7 +65,7 @@ def naive_background(said, priors, truth):
 
 
 def naive_losses(said, priors, truth, weights=None):
-    """Positive, negative and centre loss, normalised; ``weights`` are the student's own unless others are given."""
+    """Positive, negative and center loss, normalized; ``weights`` are the student's own unless others are given."""
     weights = naive_weights(said, priors, truth) if weights is None else weights
     positive, mass, centering = 0.0, 0.0, 0.0
     for row in range(len(truth.labels)):

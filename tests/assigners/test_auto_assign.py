@@ -22,9 +22,9 @@ def double(said):
 def background_of(plan, truth, classes):
     """The plan's doubts as a matrix (B, P, C), slot by slot."""
     matrix = plan.background.unsqueeze(-1).repeat(1, 1, classes)
-    for row, prior, slot in (plan.doubt < 1).nonzero().tolist():
+    for row, prior, slot in (plan.negative_weight < 1).nonzero().tolist():
         label = truth.labels[row, plan.objects[row, prior, slot]]
-        matrix[row, prior, label] = plan.doubt[row, prior, slot] * plan.background[row, prior]
+        matrix[row, prior, label] = plan.negative_weight[row, prior, slot] * plan.background[row, prior]
     return matrix
 
 
@@ -74,8 +74,8 @@ def test_slots_are_filled_in_the_order_of_objects_and_empty_ones_say_so():
     assert plan.objects[0, [both, 14, nobody]].tolist() == [[0, 1], [0, 0], [0, 0]]
     assert plan.affinity[0, second].gt(0).tolist() == [True, True]
     assert plan.affinity[0, [14, nobody]].gt(0).tolist() == [[True, False], [False, False]]
-    assert plan.doubt[0, 14, 1] == 1
-    assert (plan.doubt[0, nobody] == 1).all()
+    assert plan.negative_weight[0, 14, 1] == 1
+    assert (plan.negative_weight[0, nobody] == 1).all()
 
 
 def test_the_best_fitting_prior_of_an_object_is_no_background_and_the_worst_fully():
@@ -85,7 +85,7 @@ def test_the_best_fitting_prior_of_an_object_is_no_background_and_the_worst_full
     boxes[0, 5] = torch.tensor([4.0, 4.0, 20.0, 12.0])
     boxes[0, 6] = torch.tensor([4.0, 4.0, 12.0, 12.0])
     plan = AutoAssign()(Predictions(torch.zeros(1, 16, 1), boxes), priors, GroundTruth.pad([box], [torch.tensor([0])]))
-    assert plan.doubt[0, [5, 6], 0].tolist() == [0.0, 1.0]
+    assert plan.negative_weight[0, [5, 6], 0].tolist() == [0.0, 1.0]
 
 
 def test_of_several_objects_of_one_class_the_last_says_the_doubt_for_all():
@@ -93,7 +93,7 @@ def test_of_several_objects_of_one_class_the_last_says_the_doubt_for_all():
     plan = AutoAssign()(said, priors, truth)
     several = (plan.affinity > 0).sum(-1) > 1
     assert several.any()
-    filled = torch.where(plan.affinity > 0, plan.doubt, plan.doubt[..., :1])
+    filled = torch.where(plan.affinity > 0, plan.negative_weight, plan.negative_weight[..., :1])
     assert torch.equal(filled[several].amax(-1), filled[several].amin(-1))
 
 
@@ -115,13 +115,13 @@ def test_an_object_without_a_prior_has_no_part_in_the_plan():
     assert (plan.background == 1).all()
 
 
-def test_a_prior_whose_prediction_is_not_finite_takes_no_more_than_its_centre_prior():
+def test_a_prior_whose_prediction_is_not_finite_takes_no_more_than_its_center_prior():
     said, priors, truth = example_scene(batch=1)
     bad = said.map(torch.clone)
     bad.boxes[0, 100:] = torch.nan
     plan = AutoAssign()(bad, priors, truth)
     assert plan.affinity.isfinite().all()
-    assert plan.doubt.isfinite().all()
+    assert plan.negative_weight.isfinite().all()
 
 
 @pytest.mark.parametrize("seed", range(2))

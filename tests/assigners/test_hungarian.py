@@ -16,7 +16,7 @@ from tests.golden.scenes import Scene, golden, object_numbers
 SOFTMAX = Hungarian(class_cost="softmax", class_weight=1.0)
 
 
-def whole_picture(count, width, height, valid=None):
+def whole_image(count, width, height, valid=None):
     boxes = torch.tensor([0.0, 0.0, width, height]).expand(1, count, 4)
     real = torch.ones(1, count, dtype=torch.bool) if valid is None else torch.tensor([valid])
     return Priors(boxes, torch.ones(count), torch.zeros(count, dtype=torch.long), real, (count,))
@@ -29,7 +29,7 @@ def queries(scene, count=300):
     boxes = torch.from_numpy(scene.boxes).gather(1, index.expand(-1, -1, 4))
     boxes = boxes.clamp(min=0).minimum(torch.tensor([scene.W, scene.H, scene.W, scene.H]).float())
     logits = torch.from_numpy(scene.logits).gather(1, index.expand(-1, -1, scene.C))
-    return Predictions(logits, boxes), whole_picture(count, scene.W, scene.H), scene.truth()
+    return Predictions(logits, boxes), whole_image(count, scene.W, scene.H), scene.truth()
 
 
 def naive_costs(said, truth, row, size, rule):
@@ -131,7 +131,7 @@ def hand(predicted, objects, valid=None, crowd=None):
     said = Predictions(torch.zeros(1, len(predicted), 1), boxes_at(*predicted)[None])
     flags = [torch.tensor(crowd)] if crowd else None
     truth = GroundTruth.pad([boxes_at(*objects)], [torch.zeros(len(objects), dtype=torch.long)], flags)
-    return said, whole_picture(len(predicted), 100.0, 20.0, valid), truth
+    return said, whole_image(len(predicted), 100.0, 20.0, valid), truth
 
 
 def numbers(*scene, rule=None):
@@ -183,8 +183,8 @@ def test_bad_objects_leave_the_others_alone():
     assert numbers(said, priors, truth) == [0, 0, 2]
 
 
-def test_sizes_are_measured_in_pictures():
-    # Wide pictures make horizontal distances cheap: then the shape counts, else the place.
+def test_sizes_are_measured_in_images():
+    # Wide images make horizontal distances cheap: then the shape counts, else the place.
     said, priors, truth = hand([20, 30], [24])
     said.boxes[0, 1] = torch.tensor([24.0, 0, 34, 13])
     only = Hungarian(class_weight=0.0, giou_weight=0.0)
@@ -193,7 +193,7 @@ def test_sizes_are_measured_in_pictures():
     assert numbers(said, priors, truth, rule=replace(only, size=(20.0, 100.0))) == [0, 1]
 
 
-def test_the_picture_ends_where_the_last_valid_prior_does():
+def test_the_image_ends_where_the_last_valid_prior_does():
     said, priors, truth = example_scene()
     valid = priors.centers[..., 0] < 150
     seen = replace(priors, valid=valid)

@@ -57,7 +57,7 @@ def test_predicted_boxes_fill_the_overlaps(rule):
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5])
-def test_atss_keeps_its_candidates_and_centres(power):
+def test_atss_keeps_its_candidates_and_centers(power):
     said, priors, truth = scene_of("tiny", 3)
     overlap = trusted(said, truth, power)
     judged = ATSS(boxes="predictions", class_power=power)(said, priors, truth)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ladle.assigners.ota import OTA
-from ladle.assigners.sinkhorn import Market, sinkhorn
+from ladle.assigners.sinkhorn import TransportProblem, sinkhorn
 from ladle.testing import ASSIGNER_LAWS, example_scene
 from ladle.types import Grid, GroundTruth, Predictions, Priors
 from tests.assigners.naive_ota import naive_ota, transport
@@ -28,7 +28,7 @@ def assign(scene, rule):
 def dense_market(cost, supply, rest):
     """Every pair of one image, ``cost`` (G, P) counted from the background's."""
     objects, priors = cost.shape
-    return Market(
+    return TransportProblem(
         object=torch.arange(objects).repeat_interleave(priors),
         column=torch.arange(priors).repeat(objects),
         cost=cost.flatten(),

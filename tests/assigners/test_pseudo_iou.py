@@ -30,7 +30,7 @@ def test_published_examples(sides, expected):
     assert pseudo_iou(torch.zeros(1, 2), box).item() == pytest.approx(expected, abs=1e-6)
 
 
-def test_it_is_the_iou_with_a_box_centred_at_the_point():
+def test_it_is_the_iou_with_a_box_centered_at_the_point():
     generator = torch.Generator().manual_seed(0)
     box = torch.tensor([10.0, 20.0, 70.0, 50.0]).expand(200, 4)
     points = torch.rand(200, 2, generator=generator) * torch.tensor([60.0, 30.0]) + torch.tensor([10.0, 20.0])

@@ -151,7 +151,7 @@ def test_without_any_candidate_there_is_no_positive(rule):
     assert plan.positive[1].any()
 
 
-def test_an_infinite_penalty_keeps_objects_about_their_centres():
+def test_an_infinite_penalty_keeps_objects_about_their_centers():
     scene, rule = Scene("edge"), replace(REPORT, penalty=torch.inf)
     priors, truth = scene.point_priors(), scene.truth()
     plan = rule(scene.raw_predictions(), priors, truth)

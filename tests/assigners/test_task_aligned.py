@@ -41,7 +41,7 @@ def naive_complete_iou(box, other):
 
 
 def naive_tables(scene, row, rule):
-    """Alignment, overlap and whether the centre is held, each (priors, objects)."""
+    """Alignment, overlap and whether the center is held, each (priors, objects)."""
     objects, labels = scene.gt_boxes[row], scene.gt_labels[row]
     overlap = overlap_matrix(scene.boxes[row], objects)
     if rule.overlap == "ciou":

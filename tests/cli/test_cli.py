@@ -150,7 +150,7 @@ def test_training_leaves_a_run_and_says_what_it_does(ladle):
     assert files >= {"config.yaml", "metrics.jsonl", "results.csv", "resume.pt"}
     assert files >= {f"weights/{name}.safetensors" for name in ("best", "last")}
     assert files >= {f"plots/{name}.png" for name in ("history", "precision_recall", "confusion")}
-    assert "8 pictures to train on, 4 to validate, 6 classes" in printed
+    assert "8 images to train on, 4 to validate, 6 classes" in printed
     assert "paa-tiny at 64 px" in printed
     assert "images hold more than 2 objects" in printed
     assert "up to 2 detections of an image count, not 100 as in COCO" in printed
@@ -213,7 +213,7 @@ def test_val_scores_what_was_trained(ladle):
         (f"predict source=data/val model={TEACHER} score=0.9", 4),
     ],
 )
-def test_predict_draws_a_picture_a_folder_and_a_pattern(ladle, tmp_path, line, count):
+def test_predict_draws_a_image_a_folder_and_a_pattern(ladle, tmp_path, line, count):
     assert f"in {count} pictures" in ladle(f"{line} --device cpu --out {tmp_path}")
     assert len(list(tmp_path.glob("*.png"))) == count
 
@@ -255,12 +255,12 @@ def test_a_damaged_image_among_others_is_answered_with_2(capsys, tmp_path):
     printed = capsys.readouterr()
     assert "in 3 pictures" in printed.out
     assert len(printed.err.splitlines()) == 2
-    assert "000001.png: expected a whole picture" in printed.err
+    assert "000001.png: expected a whole image" in printed.err
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
-def test_predict_without_a_picture_is_refused(refused):
-    assert "found no picture" in refused(f"predict nowhere --model {TEACHER}")
+def test_predict_without_a_image_is_refused(refused):
+    assert "found no image" in refused(f"predict nowhere --model {TEACHER}")
 
 
 def test_a_good_data_set_passes_the_check(ladle):

@@ -118,7 +118,8 @@ def test_gradients_are_differences_of_the_loss():
     total(frozen, plan.detach()).backward()
     generator = torch.Generator().manual_seed(0)
     for name, step in (("logits", 1e-2), ("quality", 1e-2), ("center_prior", 1e-3), ("boxes", 1e-2)):
-        # The doubt follows the boxes without a gradient, so their difference is taken under a plan that stays.
+        # The negative weight follows the boxes without a gradient, so their difference is taken under a plan that
+        # stays.
         fixed, leaf = (plan.detach(), getattr(frozen, name)) if name == "boxes" else (None, getattr(mine, name))
         way = torch.randn(leaf.shape, generator=generator)
         ahead, behind = (replace(said, **{name: leaf.detach() + sign * step * way}) for sign in (1, -1))
@@ -157,7 +158,7 @@ def test_without_objects_the_terms_are_finite_and_their_graph_reaches_every_bran
     assert not said.center_prior.grad.any()
 
 
-def test_priors_in_a_crowd_and_outside_the_picture_cost_nothing():
+def test_priors_in_a_crowd_and_outside_the_image_cost_nothing():
     said, priors, truth = example_scene(batch=1, objects=2)
     boxes = torch.cat([truth.boxes[0], torch.tensor([[96.0, 64.0, 256.0, 192.0]])])
     crowd = GroundTruth.pad([boxes], [torch.tensor([0, 1, 0])], [torch.tensor([False, False, True])])
@@ -245,10 +246,10 @@ def test_joint_background_is_its_formula_whatever_the_blocks(block, branch, monk
     objectness = torch.randn(9, generator=generator, dtype=torch.double, requires_grad=True) if branch else None
     counted = torch.rand(9, generator=generator, dtype=torch.double)
     row, label = torch.tensor([0, 0, 3, 3, 8]), torch.tensor([1, 2, 3, 3, 0])
-    doubt = torch.tensor([0.0, 0.5, 0.9, 0.2, 0.7], dtype=torch.double)
+    negative_weight = torch.tensor([0.0, 0.5, 0.9, 0.2, 0.7], dtype=torch.double)
 
     def loss(logits, objectness):
-        return joint_background(logits, objectness, counted, row, label, doubt)
+        return joint_background(logits, objectness, counted, row, label, negative_weight)
 
     weight = counted.unsqueeze(-1).repeat(1, 4)
     weight[[0, 0, 3, 8], [1, 2, 3, 0]] *= torch.tensor([0.0, 0.5, 0.2, 0.7])

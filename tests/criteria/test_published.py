@@ -25,11 +25,11 @@ def case(soft=False):
     x, y = priors.centers.unsqueeze(2).unbind(-1)
     box = truth.boxes.unsqueeze(1)
     inside = (x > box[..., 0]) & (x < box[..., 2]) & (y > box[..., 1]) & (y < box[..., 3])
-    chance = torch.rand(*inside.shape[:2], generator=generator)
-    positive, free = inside.any(-1) & (chance > 0.4), chance > 0.2
+    prob = torch.rand(*inside.shape[:2], generator=generator)
+    positive, free = inside.any(-1) & (prob > 0.4), prob > 0.2
     plan = Assignment.hard(inside.float().argmax(-1), positive, free)
     if soft:
-        plan = replace(plan, affinity=plan.affinity * chance.unsqueeze(-1))
+        plan = replace(plan, affinity=plan.affinity * prob.unsqueeze(-1))
     return Output(replace(said, edges=edges), priors, ()), truth, plan
 
 

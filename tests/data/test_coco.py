@@ -11,14 +11,14 @@ from ladle.errors import UserError
 CATEGORIES = [{"id": 7, "name": "cat"}, {"id": 3, "name": "dog"}]
 
 
-def picture(file: Path, width=96, height=64) -> Path:
+def image(file: Path, width=96, height=64) -> Path:
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (width, height), (90, 90, 90)).save(file)
     return file
 
 
 def annotations(file: Path, boxes=((10, 12, 30, 20),), names=("a.jpg",), size=(96, 64), **changes) -> Path:
-    """A COCO file with ``boxes`` on the first of the pictures ``names``."""
+    """A COCO file with ``boxes`` on the first of the images ``names``."""
     width, height = size
     document = {
         "images": [
@@ -49,29 +49,29 @@ def annotations(file: Path, boxes=((10, 12, 30, 20),), names=("a.jpg",), size=(9
 )
 def test_the_usual_layouts_are_found(tmp_path, listing, folder):
     annotations(tmp_path / listing)
-    file = picture(tmp_path / folder / "a.jpg")
+    file = image(tmp_path / folder / "a.jpg")
     assert detect_format(tmp_path) == "coco"
-    assert read(tmp_path, "train").pictures[0].file.samefile(file)
+    assert read(tmp_path, "train").images[0].file.samefile(file)
 
 
 def test_labels_follow_the_order_of_category_ids(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
-    catalogue = read(annotations(tmp_path / "annotations" / "train.json"))
-    assert catalogue.classes == ("dog", "cat")
-    assert catalogue.category_ids == (3, 7)
-    np.testing.assert_array_equal(catalogue.pictures[0].labels, [1])
-    np.testing.assert_array_equal(catalogue.pictures[0].boxes, [[10, 12, 40, 32]])
-    np.testing.assert_array_equal(catalogue.pictures[0].areas, [600])
+    image(tmp_path / "train" / "a.jpg")
+    dataset = read(annotations(tmp_path / "annotations" / "train.json"))
+    assert dataset.classes == ("dog", "cat")
+    assert dataset.category_ids == (3, 7)
+    np.testing.assert_array_equal(dataset.images[0].labels, [1])
+    np.testing.assert_array_equal(dataset.images[0].boxes, [[10, 12, 40, 32]])
+    np.testing.assert_array_equal(dataset.images[0].areas, [600])
 
 
 def test_valid_and_test_stand_in_for_val_and_it_is_said(tmp_path):
     for name in ("train", "test"):
         annotations(tmp_path / name / "_annotations.coco.json")
-        picture(tmp_path / name / "a.jpg")
+        image(tmp_path / name / "a.jpg")
     assert splits(tmp_path) == ("train", "test")
     assert "'test' stands in" in read(tmp_path, "val").summary()
     annotations(tmp_path / "valid" / "_annotations.coco.json")
-    picture(tmp_path / "valid" / "a.jpg")
+    image(tmp_path / "valid" / "a.jpg")
     assert "'valid' stands in" in read(tmp_path, "val").summary()
 
 
@@ -94,45 +94,45 @@ def test_two_years_of_a_split_are_not_guessed_between(tmp_path):
         read(tmp_path, "train")
 
 
-def test_all_missing_pictures_come_in_one_message(tmp_path):
+def test_all_missing_images_come_in_one_message(tmp_path):
     file = annotations(tmp_path / "annotations" / "train.json", names=("a.jpg", "b.jpg", "c.jpg"))
-    picture(tmp_path / "train" / "b.jpg")
+    image(tmp_path / "train" / "b.jpg")
     with pytest.raises(UserError, match=r"(?s)a\.jpg.*c\.jpg") as caught:
         read(file)
     assert "b.jpg" not in str(caught.value)
-    assert [one.id for one in read(file, on_defect="skip").pictures] == [2]
+    assert [one.id for one in read(file, on_defect="skip").images] == [2]
 
 
 def test_boxes_are_scaled_when_only_the_stated_frame_holds_them(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     boxes = [(20, 24, 60, 40), (110, 60, 50, 50)]
-    catalogue = read(annotations(tmp_path / "train.json", boxes, size=(192, 128)))
-    np.testing.assert_allclose(catalogue.pictures[0].boxes, [[10, 12, 40, 32], [55, 30, 80, 55]])
-    assert "scaled to the file" in catalogue.summary()
+    dataset = read(annotations(tmp_path / "train.json", boxes, size=(192, 128)))
+    np.testing.assert_allclose(dataset.images[0].boxes, [[10, 12, 40, 32], [55, 30, 80, 55]])
+    assert "scaled to the file" in dataset.summary()
 
 
-def test_boxes_of_an_enlarged_picture_are_scaled_up(tmp_path):
-    picture(tmp_path / "train" / "a.jpg", 192, 128)
-    catalogue = read(annotations(tmp_path / "train.json", [(10, 12, 30, 20)], size=(96, 64)))
-    np.testing.assert_allclose(catalogue.pictures[0].boxes, [[20, 24, 80, 64]])
+def test_boxes_of_an_enlarged_image_are_scaled_up(tmp_path):
+    image(tmp_path / "train" / "a.jpg", 192, 128)
+    dataset = read(annotations(tmp_path / "train.json", [(10, 12, 30, 20)], size=(96, 64)))
+    np.testing.assert_allclose(dataset.images[0].boxes, [[20, 24, 80, 64]])
 
 
-def test_boxes_that_leave_the_picture_are_counted(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
-    catalogue = read(annotations(tmp_path / "train.json", [(10, 12, 40, 32), (55, 30, 80, 55), (200, 9, 9, 9)]))
-    assert "2 of 3 boxes leave their picture" in catalogue.summary()
-    assert len(catalogue.pictures[0].boxes) == 2
+def test_boxes_that_leave_the_image_are_counted(tmp_path):
+    image(tmp_path / "train" / "a.jpg")
+    dataset = read(annotations(tmp_path / "train.json", [(10, 12, 40, 32), (55, 30, 80, 55), (200, 9, 9, 9)]))
+    assert "2 of 3 boxes leave their image" in dataset.summary()
+    assert len(dataset.images[0].boxes) == 2
 
 
 def test_crowds_are_marked_and_never_lost(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     crowd = [{"id": 1, "image_id": 1, "category_id": 3, "bbox": [0, 0, 40, 64], "iscrowd": 1}]
-    catalogue = read(annotations(tmp_path / "train.json", annotations=crowd))
-    np.testing.assert_array_equal(catalogue.pictures[0].crowd, [True])
+    dataset = read(annotations(tmp_path / "train.json", annotations=crowd))
+    np.testing.assert_array_equal(dataset.images[0].crowd, [True])
 
 
 def test_annotations_of_other_images_altogether_are_refused(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     strangers = [{"id": 1, "image_id": "a.jpg", "category_id": 3, "bbox": [0, 0, 40, 64]}]
     with pytest.raises(UserError, match="image_id"):
         read(annotations(tmp_path / "train.json", annotations=strangers))
@@ -140,16 +140,16 @@ def test_annotations_of_other_images_altogether_are_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["../a.jpg", "/a.jpg", "C:\\a.jpg", "x/../../a.jpg", "..\\a.jpg", ".", ""])
 def test_no_name_leads_out_of_the_folder(tmp_path, name):
-    picture(tmp_path / "a.jpg")
-    picture(tmp_path / "set" / "train" / "b.jpg")
+    image(tmp_path / "a.jpg")
+    image(tmp_path / "set" / "train" / "b.jpg")
     with pytest.raises(UserError, match="leaves it"):
         read(annotations(tmp_path / "set" / "train.json", names=(name, "b.jpg")))
 
 
 @pytest.mark.parametrize("name", ["nul\0.jpg", "long" * 100, None, 7])
 def test_impossible_names_are_refused(tmp_path, name):
-    picture(tmp_path / "train" / "b.jpg")
-    with pytest.raises(UserError, match=r"expected a (picture|file_name)"):
+    image(tmp_path / "train" / "b.jpg")
+    with pytest.raises(UserError, match=r"expected an? (image|file_name)"):
         read(annotations(tmp_path / "train.json", names=(name, "b.jpg")))
 
 
@@ -173,14 +173,14 @@ def with_values(**values):
 
 
 def test_a_file_with_every_value_as_text_says_the_same(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     entry = {"id": "1", "image_id": "1", "category_id": "7", "bbox": ["10", "12", "30", "20"], "iscrowd": "0"}
     file = annotations(tmp_path / "train.json", annotations=[entry])
-    catalogue = read(file)
-    np.testing.assert_array_equal(catalogue.pictures[0].boxes, [[10, 12, 40, 32]])
-    np.testing.assert_array_equal(catalogue.pictures[0].labels, [1])
-    np.testing.assert_array_equal(catalogue.pictures[0].crowd, [False])
-    assert catalogue.pictures[0].id == 1
+    dataset = read(file)
+    np.testing.assert_array_equal(dataset.images[0].boxes, [[10, 12, 40, 32]])
+    np.testing.assert_array_equal(dataset.images[0].labels, [1])
+    np.testing.assert_array_equal(dataset.images[0].crowd, [False])
+    assert dataset.images[0].id == 1
 
 
 @pytest.mark.parametrize(
@@ -198,15 +198,15 @@ def test_a_file_with_every_value_as_text_says_the_same(tmp_path):
     ],
 )
 def test_flags_are_read_as_written(tmp_path, values, crowd):
-    picture(tmp_path / "train" / "a.jpg")
-    catalogue = read(annotations(tmp_path / "train.json", annotations=with_values(**values)))
-    assert catalogue.pictures[0].crowd.tolist() == [crowd]
-    assert ("'ignore' is set" in catalogue.summary()) == (values.get("ignore") == "1")
+    image(tmp_path / "train" / "a.jpg")
+    dataset = read(annotations(tmp_path / "train.json", annotations=with_values(**values)))
+    assert dataset.images[0].crowd.tolist() == [crowd]
+    assert ("'ignore' is set" in dataset.summary()) == (values.get("ignore") == "1")
 
 
 @pytest.mark.parametrize("values", [{"iscrowd": "maybe"}, {"iscrowd": 2}, {"ignore": "-1"}])
 def test_flags_that_are_neither_yes_nor_no_are_refused_by_name(tmp_path, values):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     file = annotations(tmp_path / "train.json", annotations=with_values(**values))
     with pytest.raises(UserError, match=rf"a\.jpg: annotation 1: expected 0 or 1 under '{next(iter(values))}'"):
         read(file)
@@ -214,24 +214,24 @@ def test_flags_that_are_neither_yes_nor_no_are_refused_by_name(tmp_path, values)
 
 @pytest.mark.parametrize("size", [("96", "64"), (96.0, 64.0), ("96.0", " 64 ")])
 def test_sizes_may_be_text(tmp_path, size):
-    picture(tmp_path / "train" / "a.jpg")
-    catalogue = read(annotations(tmp_path / "train.json", size=size))
-    assert catalogue.defects == ()
+    image(tmp_path / "train" / "a.jpg")
+    dataset = read(annotations(tmp_path / "train.json", size=size))
+    assert dataset.defects == ()
 
 
 @pytest.mark.parametrize("size", [(10**400, 64), ("9" * 5000, 64), (96.5, 64), ("wide", "high"), (-96, 64), (True, 64)])
-def test_sizes_that_are_none_are_read_from_the_picture_aloud(tmp_path, size):
-    picture(tmp_path / "train" / "a.jpg")
-    catalogue = read(annotations(tmp_path / "train.json", size=size))
-    np.testing.assert_array_equal(catalogue.pictures[0].boxes, [[10, 12, 40, 32]])
-    assert [defect.what for defect in catalogue.defects] == [
-        "width and height in the JSON are no size; read from the picture"
+def test_sizes_that_are_none_are_read_from_the_image_aloud(tmp_path, size):
+    image(tmp_path / "train" / "a.jpg")
+    dataset = read(annotations(tmp_path / "train.json", size=size))
+    np.testing.assert_array_equal(dataset.images[0].boxes, [[10, 12, 40, 32]])
+    assert [defect.what for defect in dataset.defects] == [
+        "width and height in the JSON are no size; read from the image"
     ]
 
 
 def test_ids_of_images_are_unique_however_they_are_written(tmp_path):
     for name in "abc":
-        picture(tmp_path / "train" / f"{name}.jpg")
+        image(tmp_path / "train" / f"{name}.jpg")
     images = [{"id": key, "file_name": f"{n}.jpg", "width": 96, "height": 64} for n, key in zip("ab", (7, "7.0"))]
     with pytest.raises(UserError, match="its own id, found 7 twice"):
         read(annotations(tmp_path / "train.json", images=images))
@@ -239,12 +239,12 @@ def test_ids_of_images_are_unique_however_they_are_written(tmp_path):
         {"id": key, "file_name": f"{n}.jpg", "width": 96, "height": 64} for n, key in zip("abc", ("7", "007", "x"))
     ]
     file = annotations(tmp_path / "train.json", images=images, annotations=with_values(image_id="007"))
-    assert {one.id: len(one.boxes) for one in read(file).pictures} == {"7": 0, "007": 1, "x": 0}
+    assert {one.id: len(one.boxes) for one in read(file).images} == {"7": 0, "007": 1, "x": 0}
 
 
 @pytest.mark.parametrize("key", [None, True, [1], {}, 1.5])
 def test_images_without_an_id_are_named(tmp_path, key):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     with pytest.raises(UserError, match=r"id of every image, found none for 'a\.jpg'"):
         read(annotations(tmp_path / "train.json", images=[{"id": key, "file_name": "a.jpg"}]))
 
@@ -254,7 +254,7 @@ def categories(*entries):
 
 
 def test_classes_of_one_name_are_refused(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     twice = categories((3, "dog", "animal"), (7, "dog ", "animal"))
     both = [*with_values(), *with_values(id=2, category_id=3)]
     with pytest.raises(UserError, match=r"different names, found 'dog' for 3, 7: rename"):
@@ -272,24 +272,24 @@ def test_classes_of_one_name_are_refused(tmp_path):
     ],
 )
 def test_the_group_of_the_name_of_its_only_class_is_left_out_aloud(tmp_path, listed, used, kept):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     boxes = with_values() if used else []
-    catalogue = read(annotations(tmp_path / "train.json", categories=listed, annotations=boxes))
-    assert dict(zip(catalogue.category_ids, catalogue.classes, strict=True)) == kept
-    assert ("has the name of another one; left out" in catalogue.summary()) == (len(kept) < len(listed))
+    dataset = read(annotations(tmp_path / "train.json", categories=listed, annotations=boxes))
+    assert dict(zip(dataset.category_ids, dataset.classes, strict=True)) == kept
+    assert ("has the name of another one; left out" in dataset.summary()) == (len(kept) < len(listed))
 
 
 def test_odd_names_of_classes_are_cleaned_aloud(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     odd = [{"id": n, "name": name} for n, name in enumerate(["a\nb", "\ud800", "", None, 7])]
-    catalogue = read(annotations(tmp_path / "train.json", categories=odd, annotations=[]))
-    assert catalogue.classes == ("a b", "\ufffd", "category 2", "category 3", "7")
-    assert len(catalogue.defects) == 5
-    catalogue.summary().encode("utf-8")
+    dataset = read(annotations(tmp_path / "train.json", categories=odd, annotations=[]))
+    assert dataset.classes == ("a b", "\ufffd", "category 2", "category 3", "7")
+    assert len(dataset.defects) == 5
+    dataset.summary().encode("utf-8")
 
 
 def test_a_key_that_is_given_two_values_is_refused(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     file = annotations(tmp_path / "train.json")
     file.write_text(file.read_text().replace('"iscrowd": 0', '"bbox": [1, 2, 3, 4]'))
     with pytest.raises(UserError, match=r"train\.json: .*'bbox' twice"):
@@ -297,7 +297,7 @@ def test_a_key_that_is_given_two_values_is_refused(tmp_path):
 
 
 def test_names_do_not_break_the_lines_of_messages(tmp_path):
-    picture(tmp_path / "train" / "b.jpg")
+    image(tmp_path / "train" / "b.jpg")
     file = annotations(tmp_path / "train.json", names=("a\n\x1b[31m.jpg", "b.jpg"))
     with pytest.raises(UserError) as caught:
         read(file)
@@ -306,12 +306,12 @@ def test_names_do_not_break_the_lines_of_messages(tmp_path):
 
 
 def test_of_two_files_of_a_split_one_is_read_aloud_or_none(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     annotations(tmp_path / "annotations" / "train.json", boxes=[])
     annotations(tmp_path / "annotations" / "instances_train.json")
-    catalogue = read(tmp_path)
-    assert len(catalogue.pictures[0].boxes) == 1
-    assert catalogue.notes == ("train.json is of the same split as instances_train.json, and is not read",)
+    dataset = read(tmp_path)
+    assert len(dataset.images[0].boxes) == 1
+    assert dataset.notes == ("train.json is of the same split as instances_train.json, and is not read",)
 
     (tmp_path / "annotations" / "instances_train.json").rename(tmp_path / "annotations" / "train_coco.json")
     with pytest.raises(UserError, match=r"expected one annotation file for the split 'train', found train\.json and"):
@@ -319,18 +319,18 @@ def test_of_two_files_of_a_split_one_is_read_aloud_or_none(tmp_path):
 
 
 def test_masks_written_as_text_have_the_boxes_of_their_pixels(tmp_path):
-    picture(tmp_path / "train" / "a.jpg", 8, 8)
+    image(tmp_path / "train" / "a.jpg", 8, 8)
     mask = {"size": "[8, 8]", "counts": "[17, 3, 5, 3, 36]"}  # columns 2 and 3, rows 1 to 3
     notes = [
         {"id": n, "image_id": 1, "category_id": 7, "segmentation": shape}
         for n, shape in enumerate((mask, json.dumps(mask)))
     ]
     annotations(tmp_path / "annotations" / "train.json", size=(8, 8), annotations=notes)
-    assert read(tmp_path).pictures[0].boxes.tolist() == [[2, 1, 4, 4], [2, 1, 4, 4]]
+    assert read(tmp_path).images[0].boxes.tolist() == [[2, 1, 4, 4], [2, 1, 4, 4]]
 
 
 def test_names_that_look_alike_are_one_name(tmp_path):
-    picture(tmp_path / "train" / "a.jpg")
+    image(tmp_path / "train" / "a.jpg")
     categories = [{"id": 7, "name": "e\u0301"}, {"id": 3, "name": "dog"}]
     file = annotations(tmp_path / "annotations" / "train.json", categories=categories)
     assert read(tmp_path).classes == ("dog", "\xe9")

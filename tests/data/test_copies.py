@@ -5,14 +5,14 @@ from pathlib import Path
 import numpy as np
 
 from ladle.data import copies
-from ladle.data.catalogue import Catalogue, Picture
 from ladle.data.copies import shared
+from ladle.data.dataset import DetectionDataset, ImageInfo
 
 
 def split(*files):
     nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
-    pictures = tuple(Picture(number, file, 1, 1, *nothing) for number, file in enumerate(files))
-    return Catalogue(pictures, ("a",), (1,), (), Path())
+    images = tuple(ImageInfo(number, file, 1, 1, *nothing) for number, file in enumerate(files))
+    return DetectionDataset(images, ("a",), (1,), (), Path())
 
 
 def written(folder, **contents):

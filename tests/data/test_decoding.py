@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ladle.data import decoding
-from ladle.data.catalogue import Catalogue, Picture
+from ladle.data.dataset import DetectionDataset, ImageInfo
 from ladle.data.decoding import bounded, values_of
 
 COST = 10 * 10 * 12
@@ -68,37 +68,37 @@ def test_a_mistake_is_raised_and_nothing_to_do_is_nothing():
     assert bounded(abs, [], COST) == []
 
 
-def catalogue(folder, *values):
-    pictures = []
+def dataset(folder, *values):
+    images = []
     for number, value in enumerate(values):
         file = folder / f"{number}.png"
         Image.fromarray(np.array([[7, value]], dtype=np.uint16)).save(file)
         nothing = np.zeros((0, 4), np.float32), np.zeros(0, np.int64), np.zeros(0, np.bool_)
-        pictures.append(Picture(number, file, 1, 2, *nothing, deep=value > 0))
-    return Catalogue(tuple(pictures), ("a",), (1,), (), Path(folder))
+        images.append(ImageInfo(number, file, 1, 2, *nothing, deep=value > 0))
+    return DetectionDataset(tuple(images), ("a",), (1,), (), Path(folder))
 
 
 def test_the_values_of_all_deep_images_are_looked_through(tmp_path):
     (tmp_path / "more").mkdir()
-    first, second = catalogue(tmp_path, 900, 20, 300), catalogue(tmp_path / "more", 3, 4000)
+    first, second = dataset(tmp_path, 900, 20, 300), dataset(tmp_path / "more", 3, 4000)
     assert values_of([first, second]) == (3, 4000)
     assert values_of([first]) == (7, 900)
-    assert values_of([catalogue(tmp_path, 0, 0)]) is None, "no image of 16 bits, and none is opened"
+    assert values_of([dataset(tmp_path, 0, 0)]) is None, "no image of 16 bits, and none is opened"
 
 
 def test_damaged_images_are_passed_over(tmp_path):
-    split = catalogue(tmp_path, 900, 4000)
-    split.pictures[1].file.write_bytes(b"no image")
+    split = dataset(tmp_path, 900, 4000)
+    split.images[1].file.write_bytes(b"no image")
     assert values_of([split]) == (7, 900)
-    split.pictures[0].file.unlink()
+    split.images[0].file.unlink()
     assert values_of([split]) is None
 
 
 def test_nothing_more_is_decoded_once_all_bits_are_used(tmp_path, monkeypatch):
-    split = catalogue(tmp_path, 60_000, 900, 900)
-    split.pictures[2].file.write_bytes(b"no image")
+    split = dataset(tmp_path, 60_000, 900, 900)
+    split.images[2].file.write_bytes(b"no image")
     seen = []
     monkeypatch.setattr(decoding, "_BLOCK", 1)
     monkeypatch.setattr(decoding, "extremes", lambda file: seen.append(file) or (0, 60_000))
     assert values_of([split]) == (0, 60_000)
-    assert seen == [split.pictures[0].file]
+    assert seen == [split.images[0].file]

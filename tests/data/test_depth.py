@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from ladle.data import load_picture
+from ladle.data import load_image
 from ladle.data.depth import ALL_VALUES, extremes, fitting, parse_range
-from ladle.data.pictures import read_header
+from ladle.data.images import read_header
 from ladle.errors import UserError
 from tests.data.png import GREY, GREY_ALPHA, RGB, RGBA, chunk, png, tiff
 
@@ -41,13 +41,13 @@ def some(bands, most=4096):
 )
 def test_a_range_says_what_is_black_and_what_is_white(tmp_path, value_range, expected):
     values = np.array([[0, 8, 9, 2048, 4095, 4096, 65535]], dtype=np.uint16)
-    loaded = load_picture(image(tmp_path, png(values)), value_range=value_range)
+    loaded = load_image(image(tmp_path, png(values)), value_range=value_range)
     assert loaded[:, 0].tolist() == [expected] * 3
 
 
 def test_all_sixteen_bits_are_divided_by_257(tmp_path):
     values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    loaded = load_picture(image(tmp_path, png(values)))[0]
+    loaded = load_image(image(tmp_path, png(values)))[0]
     assert loaded.flatten().tolist() == [round(value / 257) for value in range(65536)]
 
 
@@ -57,7 +57,7 @@ def test_colors_of_a_tiff_are_read_to_their_last_bit(tmp_path, order, bits):
     values = some(3, 2**bits)
     file = image(tmp_path, tiff(values, order))
     assert extremes(file) == (values.min(), values.max())
-    loaded = load_picture(file, value_range=(0, 4095)).permute(1, 2, 0)
+    loaded = load_image(file, value_range=(0, 4095)).permute(1, 2, 0)
     assert loaded.flatten().tolist() == bytes_of(values, 0, 4095)
 
 
@@ -65,22 +65,22 @@ def test_colors_of_a_png_are_read_to_their_last_bit(tmp_path):
     values = some(3)
     file = image(tmp_path, png(values, RGB))
     assert extremes(file) == (values.min(), values.max())
-    assert load_picture(file, value_range=TWELVE).permute(1, 2, 0).flatten().tolist() == bytes_of(values, *TWELVE)
-    assert torch.equal(load_picture(file).permute(1, 2, 0), torch.from_numpy((values >> 8).astype(np.uint8)))
+    assert load_image(file, value_range=TWELVE).permute(1, 2, 0).flatten().tolist() == bytes_of(values, *TWELVE)
+    assert torch.equal(load_image(file).permute(1, 2, 0), torch.from_numpy((values >> 8).astype(np.uint8)))
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate"])
 def test_a_compressed_grey_tiff_is_read_to_its_last_bit(tmp_path, compression):
     values = some(1)[..., 0]
     Image.fromarray(values).save(tmp_path / "a.tif", compression=compression)
-    assert load_picture(tmp_path / "a.tif", value_range=TWELVE)[1].flatten().tolist() == bytes_of(values, *TWELVE)
+    assert load_image(tmp_path / "a.tif", value_range=TWELVE)[1].flatten().tolist() == bytes_of(values, *TWELVE)
 
 
 @pytest.mark.parametrize(("color", "bands"), [(GREY_ALPHA, 2), (RGBA, 4)])
 def test_transparency_of_sixteen_bits_is_laid_on_white(tmp_path, color, bands):
     values = some(bands)
     values[..., -1] = np.where(np.arange(35).reshape(5, 7) % 2, 65535, 0)
-    loaded = load_picture(image(tmp_path, png(values, color)), value_range=TWELVE).permute(1, 2, 0)
+    loaded = load_image(image(tmp_path, png(values, color)), value_range=TWELVE).permute(1, 2, 0)
     seen = values[..., -1] == 65535
     colors = values[..., :-1] if color == RGBA else values[..., :1].repeat(3, axis=2)
     assert loaded[torch.from_numpy(seen)].flatten().tolist() == bytes_of(colors[seen], *TWELVE)
@@ -90,7 +90,7 @@ def test_transparency_of_sixteen_bits_is_laid_on_white(tmp_path, color, bands):
 def test_a_transparent_value_of_sixteen_bits_is_white(tmp_path):
     values = np.array([[7, 700, 4000]], dtype=np.uint16)
     file = image(tmp_path, png(values, GREY, chunk(b"tRNS", struct.pack(">H", 700))))
-    assert load_picture(file, value_range=TWELVE)[0].tolist() == [[0, 255, 249]]
+    assert load_image(file, value_range=TWELVE)[0].tolist() == [[0, 255, 249]]
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_header_tells_how_deep_an_image_is(tmp_path):
 
 def test_sixteen_bits_in_separate_planes_are_refused_not_misread(tmp_path):
     with pytest.raises(UserError, match="16 bits in separate planes: save it interleaved"):
-        load_picture(image(tmp_path, tiff(some(3), separate=True)))
+        load_image(image(tmp_path, tiff(some(3), separate=True)))
     with pytest.raises(UserError, match="16 bits in separate planes"):
         read_header(tmp_path / "a")
 
@@ -134,6 +134,6 @@ def test_sixteen_bits_in_separate_planes_are_refused_not_misread(tmp_path):
 def test_values_with_a_sign_are_refused(tmp_path):
     Image.fromarray(np.full((4, 4), -5, dtype=np.int32)).save(tmp_path / "a.tif")
     with pytest.raises(UserError, match="without a sign, found 32 bits or a sign"):
-        load_picture(tmp_path / "a.tif")
+        load_image(tmp_path / "a.tif")
     with pytest.raises(UserError, match=r"a\.tif: expected .* without a sign"):
         read_header(tmp_path / "a.tif")  # and so before anything is trained on

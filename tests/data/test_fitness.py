@@ -6,19 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ladle.data.catalogue import Catalogue, Picture
+from ladle.data.dataset import DetectionDataset, ImageInfo
 from ladle.data.depth import ALL_VALUES
 from ladle.data.fitness import differences, notes, obstacles, range_of
 
 
 def split(*sides, classes=("cat", "dog"), ids=None, crowd=False, deep=0, said=()):
-    """One picture of 640 x 640 for each side of a square object, without one for 0; the first so many are deep."""
-    pictures = []
+    """One image of 640 x 640 for each side of a square object, without one for 0; the first so many are deep."""
+    images = []
     for number, side in enumerate(sides):
         boxes = np.array([[0, 0, side, side]] if side else [], np.float32).reshape(-1, 4)
         labels, ignored = np.zeros(len(boxes), np.int64), np.full(len(boxes), crowd)
-        pictures.append(Picture(number, Path("a"), 640, 640, boxes, labels, ignored, deep=number < deep))
-    return Catalogue(tuple(pictures), classes, ids or tuple(range(len(classes))), (), Path(), said)
+        images.append(ImageInfo(number, Path("a"), 640, 640, boxes, labels, ignored, deep=number < deep))
+    return DetectionDataset(tuple(images), classes, ids or tuple(range(len(classes))), (), Path(), said)
 
 
 def test_sound_splits_have_no_obstacle_and_no_difference():
@@ -74,10 +74,10 @@ def test_small_objects_are_counted_in_words():
 def test_images_of_sixteen_bits_are_counted_with_the_range_they_are_read_by():
     data = split(50, 50, 50, deep=2)
     assert notes(data, 640, (0, 4095)) == [
-        "2 of 3 pictures have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range 0,4095)"
+        "2 of 3 images have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range 0,4095)"
     ]
-    assert notes(data, 640, None) == ["2 of 3 pictures have 16 bits a channel"]
-    assert notes(replace(data, pictures=data.pictures[2:]), 640, (0, 4095)) == []
+    assert notes(data, 640, None) == ["2 of 3 images have 16 bits a channel"]
+    assert notes(replace(data, images=data.images[2:]), 640, (0, 4095)) == []
 
 
 def test_the_range_of_a_data_set_and_the_sentence_about_it():

@@ -1,7 +1,7 @@
 import pytest
 
 from ladle.data.finding import find_root
-from ladle.data.folders import is_companion, list_folder, pictures_of
+from ladle.data.folders import images_of, is_companion, list_folder
 from ladle.errors import UserError
 
 
@@ -52,9 +52,9 @@ def test_companions_of_operating_systems_are_passed_over_and_other_hidden_files_
     assert not is_companion("a.jpg")
 
 
-def test_pictures_that_are_not_read_are_named(tmp_path):
+def test_images_that_are_not_read_are_named(tmp_path):
     touch(tmp_path, "a.jpg", "b.heic", "c.mp4", "notes.md", "a.txt")
-    assert [file.name for file in pictures_of(list_folder(tmp_path).files)] == ["a.jpg"]
+    assert [file.name for file in images_of(list_folder(tmp_path).files)] == ["a.jpg"]
     assert said(tmp_path) == {
         "b.heic": "files .heic are not read; left out",
         "c.mp4": "files .mp4 are not read; left out",
@@ -67,7 +67,7 @@ def test_a_tree_without_end_is_refused(tmp_path):
         list_folder(tmp_path, most=4)
 
 
-def test_the_folder_with_most_of_the_pictures_is_found(tmp_path):
+def test_the_folder_with_most_of_the_images_is_found(tmp_path):
     touch(tmp_path, "one/a.jpg", "two/a.jpg", "two/b.jpg")
     finder = find_root([tmp_path / "none", tmp_path / "one", tmp_path / "two"], ["a.jpg", "b.jpg"])
     assert finder.find("b.jpg") == tmp_path / "two" / "b.jpg"
@@ -83,13 +83,13 @@ def test_folders_of_another_machine_are_dropped_from_all_names_alike(tmp_path):
         finder.find("data/obj/c.jpg")
 
 
-def test_pictures_in_nested_folders_are_found_by_name_unless_two_share_it(tmp_path):
+def test_images_in_nested_folders_are_found_by_name_unless_two_share_it(tmp_path):
     touch(tmp_path, "x/1/a.jpg", "x/2/b.jpg", "x/1/c.jpg", "x/2/c.jpg")
     finder = find_root([tmp_path / "x"], ["a.jpg", "b.jpg", "elsewhere/2/c.jpg"], below=tmp_path)
     assert finder.find("a.jpg") == tmp_path / "x" / "1" / "a.jpg"
     assert finder.find("elsewhere/2/c.jpg") == tmp_path / "x" / "2" / "c.jpg"
     assert "by their names alone" in finder.note
-    with pytest.raises(UserError, match=r"expected one picture of this name below .*, found x/1/c\.jpg and x/2/c\.jpg"):
+    with pytest.raises(UserError, match=r"expected one image of this name below .*, found x/1/c\.jpg and x/2/c\.jpg"):
         finder.find("c.jpg")
 
 

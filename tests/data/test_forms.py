@@ -6,8 +6,8 @@ import pytest
 from PIL import Image
 
 from ladle.data import read
-from ladle.data.drafts import Sheet
 from ladle.data.forms import check_form, within_first_pixel
+from ladle.data.raw_images import RawSplit
 from ladle.errors import UserError
 
 RNG = np.random.default_rng(0)
@@ -17,8 +17,8 @@ LIMIT = np.full((40, 2), 96.0)
 NOTHING = np.zeros(40, dtype=np.bool_)
 
 
-def sheet(form):
-    return Sheet([], ("cat",), (1,), [], Path("train.json"), form=form)
+def raw_split(form):
+    return RawSplit([], ("cat",), (1,), [], Path("train.json"), form=form)
 
 
 def with_size(corners):
@@ -48,20 +48,18 @@ def as_center(numbers):
     ],
 )
 def test_numbers_in_another_form_are_refused_with_its_name(form, misread, meant):
-    with pytest.raises(
-        UserError, match=rf"train\.json: expected .*, found numbers that fit their pictures as .*{meant}"
-    ):
-        check_form(sheet(form), misread, LIMIT, NOTHING)
+    with pytest.raises(UserError, match=rf"train\.json: expected .*, found numbers that fit their images as .*{meant}"):
+        check_form(raw_split(form), misread, LIMIT, NOTHING)
 
 
 @pytest.mark.parametrize("form", ["corners", "corner and size", "center and size"])
 def test_sound_boxes_sloppy_ones_and_few_of_them_pass(form):
-    check_form(sheet(form), CORNERS, LIMIT, NOTHING)
-    check_form(sheet(form), CORNERS[:0], LIMIT[:0], NOTHING[:0])
-    check_form(sheet(form), 3 * CORNERS, LIMIT, NOTHING)  # made for larger pictures: no form fits
-    full = np.tile([[1.0, 1.0, 97.0, 97.0]], (40, 1))  # counted from 1, over the whole picture
-    check_form(sheet(form), full, LIMIT, NOTHING)
-    check_form(sheet(form), as_size(CORNERS)[:3], LIMIT[:3], NOTHING[:3])
+    check_form(raw_split(form), CORNERS, LIMIT, NOTHING)
+    check_form(raw_split(form), CORNERS[:0], LIMIT[:0], NOTHING[:0])
+    check_form(raw_split(form), 3 * CORNERS, LIMIT, NOTHING)  # made for larger images: no form fits
+    full = np.tile([[1.0, 1.0, 97.0, 97.0]], (40, 1))  # counted from 1, over the whole image
+    check_form(raw_split(form), full, LIMIT, NOTHING)
+    check_form(raw_split(form), as_size(CORNERS)[:3], LIMIT[:3], NOTHING[:3])
 
 
 def test_fractions_are_told_from_the_first_pixel():
@@ -82,9 +80,9 @@ def coco(folder, boxes):
 def test_a_file_in_fractions_is_refused_and_a_single_one_is_dropped_aloud(tmp_path):
     with pytest.raises(UserError, match=r"2 of 3 between 0 and 1, which look like fractions.*multiply"):
         read(coco(tmp_path, [(0.1, 0.2, 0.3, 0.4), (0.5, 0.5, 0.4, 0.4), (10, 10, 20, 20)]))
-    catalogue = read(coco(tmp_path, [(0.1, 0.2, 0.3, 0.4), (30, 30, 20, 20), (10, 10, 20, 20)]))
-    assert len(catalogue.pictures[0].boxes) == 2
-    assert "1 × box between 0 and 1, perhaps in fractions" in catalogue.summary()
+    dataset = read(coco(tmp_path, [(0.1, 0.2, 0.3, 0.4), (30, 30, 20, 20), (10, 10, 20, 20)]))
+    assert len(dataset.images[0].boxes) == 2
+    assert "1 × box between 0 and 1, perhaps in fractions" in dataset.summary()
 
 
 def test_corners_in_a_coco_file_are_refused(tmp_path):

@@ -12,10 +12,10 @@ from ladle.errors import UserError
 CAT, DOG = 1, 2
 
 
-def split(folder: Path, name: str, pictures: dict[str, list[tuple[int, int]]], shade: int) -> None:
-    """A COCO split: for each picture (category, side) of its objects; the shade keeps pictures of splits apart."""
+def split(folder: Path, name: str, named: dict[str, list[tuple[int, int]]], shade: int) -> None:
+    """A COCO split: for each image (category, side) of its objects; the shade keeps images of splits apart."""
     images, annotations = [], []
-    for number, (file, objects) in enumerate(pictures.items(), start=1):
+    for number, (file, objects) in enumerate(named.items(), start=1):
         (folder / name).mkdir(parents=True, exist_ok=True)
         Image.new("RGB", (200, 100 + number), (shade, 0, 0)).save(folder / name / file)
         images.append({"id": number, "file_name": file, "width": 200, "height": 100 + number})
@@ -39,12 +39,12 @@ def data(tmp_path):
 def test_everything_is_counted(data):
     health = inspect(data)
     train, val = health.splits
-    assert (train.name, train.pictures, train.empty, train.objects) == ("train", 2, 1, 3)
+    assert (train.name, train.images, train.empty, train.objects) == ("train", 2, 1, 3)
     assert (train.classes, train.counts) == (("cat", "dog"), (2, 1))
     assert (train.small, train.medium, train.large) == (1, 1, 1)
     assert (train.sides[0], train.sides[2], train.sides[4]) == (10, 50, 98)
     assert (train.heights[0], train.heights[4], train.widths[2]) == (101, 102, 200)
-    assert (train.per_picture[0], train.per_picture[4]) == (0, 3)
+    assert (train.per_image[0], train.per_image[4]) == (0, 3)
     assert val.absent == ("dog",)
     assert (health.format, health.fatal, health.shared) == ("coco", (), ())
 
@@ -62,7 +62,7 @@ def test_copies_in_two_splits_are_found_by_content(data):
     assert "train/a.png = val/c.png" in health.render()
 
 
-def test_damaged_pictures_are_fatal_and_named(data):
+def test_damaged_images_are_fatal_and_named(data):
     whole = (data / "train" / "b.png").read_bytes()
     (data / "train" / "b.png").write_bytes(whole[: len(whole) // 2])
     (sentence,) = inspect(data).fatal
@@ -100,7 +100,7 @@ def test_a_broken_split_that_training_never_reads_stops_nothing_and_is_told(data
 
 
 @pytest.mark.parametrize(
-    ("pictures", "changed", "told"),
+    ("images", "changed", "told"),
     [
         ({"d.png": []}, ("", ""), "test: no objects to score"),
         (
@@ -111,8 +111,8 @@ def test_a_broken_split_that_training_never_reads_stops_nothing_and_is_told(data
         ({"d.png": [(9, 20)]}, ("", ""), "category_id 9 is not in 'categories'"),
     ],
 )
-def test_a_split_that_only_tests_may_be_what_training_could_not_be(data, pictures, changed, told):
-    split(data, "test", pictures, shade=3)
+def test_a_split_that_only_tests_may_be_what_training_could_not_be(data, images, changed, told):
+    split(data, "test", images, shade=3)
     file = data / "annotations" / "test.json"
     file.write_text(file.read_text().replace(*changed) if changed[0] else file.read_text())
     health = inspect(data)
@@ -143,7 +143,7 @@ def test_one_file_for_both_splits_is_told(data):
     assert health.fatal == ()
     assert health.splits[0].notes == (
         "train.json is one split by itself and is read as 'val', as it is for any other split",
-        "the same pictures train and validate",
+        "the same images train and validate",
     )
 
 
@@ -161,12 +161,12 @@ def test_sixteen_bits_are_told_with_the_values_that_all_splits_hold(data):
         with Image.open(data / file) as image:
             Image.fromarray(np.full((image.height, image.width), value, dtype=np.uint16)).save(data / file)
     health = inspect(data)
-    told = "pictures have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range 0,4095)"
+    told = "images have 16 bits a channel: values up to 0 become black, from 4095 on white (--value-range 0,4095)"
     assert [one.notes for one in health.splits] == [(f"1 of 2 {told}",), (f"1 of 1 {told}",)]
     said = "the values of 16 bits lie between 900 and 3000, so that they are read with --value-range 0,4095"
     assert health.notes == (said,)
     assert f"note: {said}" in health.render()
-    assert inspect(data, decode=False).splits[1].notes == ("1 of 1 pictures have 16 bits a channel",)
+    assert inspect(data, decode=False).splits[1].notes == ("1 of 1 images have 16 bits a channel",)
 
 
 def test_other_ids_for_the_same_classes_are_told_and_stop_nothing(data):
@@ -177,7 +177,7 @@ def test_other_ids_for_the_same_classes_are_told_and_stop_nothing(data):
     assert health.notes == ("train and val number their classes differently; they are matched by name",)
 
 
-def test_a_pipe_in_the_place_of_a_picture_is_a_defect_and_not_waited_for(data):
+def test_a_pipe_in_the_place_of_a_image_is_a_defect_and_not_waited_for(data):
     (data / "train" / "b.png").unlink()
     os.mkfifo(data / "train" / "b.png")
     (sentence,) = inspect(data).fatal

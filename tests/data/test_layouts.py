@@ -23,7 +23,7 @@ COCO = {
 
 
 def lay(folder, files):
-    """Write files: a picture for None, JSON for a dictionary."""
+    """Write files: an image for None, JSON for a dictionary."""
     for name, content in files.items():
         file = folder / name
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ DARKNET = {
     "obj.data": "classes = 2\ntrain = data/train.txt\nvalid = data/valid.txt\nnames = data/obj.names\nbackup = b/\n"
 }
 LAYOUTS: dict[str, tuple[str, dict, str]] = {
-    # format, files with their content, and names of pictures and of files that hold ROW (.txt) or XML
+    # format, files with their content, and names of images and of files that hold ROW (.txt) or XML
     "YOLO with the key valid": (
         "yolo",
         {"data.yaml": f"{NAMES}train: t/images\nvalid: v/images\n"},
@@ -61,7 +61,7 @@ LAYOUTS: dict[str, tuple[str, dict, str]] = {
         {"data.yaml": f"path: /opt/someone/set\n{NAMES}train: images/t\nval: images\\v\n"},
         "images/t/a.jpg labels/t/a.txt images/v/b.JPG labels/v/b.TXT",
     ),
-    "YOLO with labels beside the pictures, below a folder called images": (
+    "YOLO with labels beside the images, below a folder called images": (
         "yolo",
         {"images/set/data.yaml": f"{NAMES}train: t\nval: v\n"},
         "images/set/t/a.jpg images/set/t/a.txt images/set/v/b.jpg images/set/v/b.txt",
@@ -117,7 +117,7 @@ LAYOUTS: dict[str, tuple[str, dict, str]] = {
         {"classes.txt": "cat\ndog", "train/classes.txt": "cat\ndog\n"},
         "train/a.jpg train/a.txt val/b.jpg val/b.txt a.jpg a.txt",
     ),
-    "LabelImg's XML beside the pictures": ("voc", {}, "train/a.jpg train/a.xml test/b.jpg test/b.xml"),
+    "LabelImg's XML beside the images": ("voc", {}, "train/a.jpg train/a.xml test/b.jpg test/b.xml"),
     "Roboflow's VOC": (
         "voc",
         {"README.roboflow.txt": "x"},
@@ -167,7 +167,7 @@ LAYOUTS: dict[str, tuple[str, dict, str]] = {
         },
         "train/a.jpg val/a.jpg",
     ),
-    "COCO with pictures in nested folders": (
+    "COCO with images in nested folders": (
         "coco",
         {"annotations/train.json": coco(), "annotations/val.json": coco("b.jpg")},
         "images/1/a.jpg images/2/b.jpg",
@@ -187,10 +187,10 @@ def test_layouts_that_people_have_are_read(tmp_path, layout):
     lay(tmp_path, files | {name: content[Path(name).suffix.lower()] for name in names.split()})
     assert detect_format(tmp_path) == kind
     for split in ("train", "val"):
-        catalogue = read(tmp_path, split)
-        assert [picture.boxes.tolist() for picture in catalogue.pictures] == [BOX], catalogue.summary()
-        assert [catalogue.classes[label] for label in catalogue.pictures[0].labels] == ["dog"]
-        assert not [one for one in catalogue.defects if "companion" not in one.what], catalogue.summary()
+        dataset = read(tmp_path, split)
+        assert [image.boxes.tolist() for image in dataset.images] == [BOX], dataset.summary()
+        assert [dataset.classes[label] for label in dataset.images[0].labels] == ["dog"]
+        assert not [one for one in dataset.defects if "companion" not in one.what], dataset.summary()
 
 
 @pytest.mark.parametrize(
@@ -209,7 +209,7 @@ def test_layouts_that_people_have_are_read(tmp_path, layout):
 def test_what_to_do_without_a_second_split_is_said(tmp_path, files, kind, advice):
     lay(tmp_path, files)
     assert detect_format(tmp_path) == kind
-    assert read(tmp_path, "train").pictures[0].boxes.tolist() == BOX
+    assert read(tmp_path, "train").images[0].boxes.tolist() == BOX
     with pytest.raises(UserError, match=rf"expected a split 'val', found [a-z]+: put|name .*{advice}"):
         read(tmp_path, "val")
 
@@ -254,14 +254,14 @@ def test_links_to_folders_count_and_labels_are_found_on_either_side(tmp_path):
     lay(tmp_path, {"set/data.yaml": f"{NAMES}train: images\n", "set/images/a.jpg": None, "set/labels/a.txt": ROW})
     lay(tmp_path, {"store/images/b.jpg": None, "store/labels/b.txt": ROW})
     (tmp_path / "set" / "images" / "more").symlink_to(tmp_path / "store" / "images")
-    catalogue = read(tmp_path / "set")
-    assert {one.id: one.boxes.tolist() for one in catalogue.pictures} == {"a.jpg": BOX, "more/b.jpg": BOX}
+    dataset = read(tmp_path / "set")
+    assert {one.id: one.boxes.tolist() for one in dataset.images} == {"a.jpg": BOX, "more/b.jpg": BOX}
     (tmp_path / "set" / "labels" / "more").symlink_to(tmp_path / "store" / "labels")
-    assert [one.boxes.tolist() for one in read(tmp_path / "set").pictures] == [BOX, BOX]
+    assert [one.boxes.tolist() for one in read(tmp_path / "set").images] == [BOX, BOX]
 
 
 def test_the_answer_does_not_depend_on_how_the_path_is_spelt(tmp_path, monkeypatch):
     home = lay(tmp_path / "images" / "mine", {"data.yaml": f"{NAMES}train: t\n", "t/a.jpg": None, "t/a.txt": ROW})
     monkeypatch.chdir(home.parent)
     for spelling in (home, "mine", "./mine", "../images/mine"):
-        np.testing.assert_array_equal(read(spelling).pictures[0].boxes, BOX)
+        np.testing.assert_array_equal(read(spelling).images[0].boxes, BOX)

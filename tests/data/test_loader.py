@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ladle.data.catalogue import Catalogue, Picture
-from ladle.data.loader import CatalogueSource, collate, make_loader
+from ladle.data.dataset import DetectionDataset, ImageInfo
+from ladle.data.loader import DatasetSource, collate, make_loader
 from ladle.data.samples import Sample
 from ladle.data.scenes import CLASSES, Scenes
 from ladle.data.transforms import Augmentation
@@ -59,16 +59,16 @@ def complaint_of(loader):
 
 @pytest.fixture
 def folder(tmp_path):
-    """Three pictures of different shapes on disk."""
-    pictures = []
+    """Three images of different shapes on disk."""
+    images = []
     for number, (height, width) in enumerate([(40, 80), (96, 60), (128, 128)]):
         pixels = np.full((height, width, 3), 40 * number, np.uint8)
         pixels[10:30, 20:50] = (250, 20, 20)
         file = tmp_path / f"{number}.png"
         Image.fromarray(pixels).save(file)
         boxes, labels = np.array([[20, 10, 50, 30]], np.float32), np.array([number], np.int64)
-        pictures.append(Picture(f"p{number}", file, height, width, boxes, labels, np.array([False])))
-    return Catalogue(tuple(pictures), ("a", "b", "c"), (3, 7, 9), (), Path(tmp_path))
+        images.append(ImageInfo(f"p{number}", file, height, width, boxes, labels, np.array([False])))
+    return DetectionDataset(tuple(images), ("a", "b", "c"), (3, 7, 9), (), Path(tmp_path))
 
 
 def test_views_do_not_depend_on_workers():
@@ -130,7 +130,7 @@ def test_training_drops_the_incomplete_batch_and_wraps_a_tiny_set():
 
 @pytest.mark.parametrize("world", [1, 2, 3])
 @pytest.mark.parametrize("count", [1, 7, 12])
-def test_validation_sees_every_picture_once_over_all_ranks(world, count):
+def test_validation_sees_every_image_once_over_all_ranks(world, count):
     seen = []
     for rank in range(world):
         loader = make_loader(scenes(count), 2, 32, rank=rank, world=world)
@@ -173,14 +173,14 @@ def test_collate_pads_right_and_bottom_with_grey_to_a_multiple_of_32():
 
 
 def test_square_pads_every_batch_alike(folder):
-    source = CatalogueSource(folder)
+    source = DatasetSource(folder)
     shapes = {tuple(b.images.shape[2:]) for b in make_loader(source, 1, 64, multiscale=(32, 64), square=True)}
     assert shapes == {(64, 64)}
 
 
 @pytest.mark.parametrize("cache", [0, 48])
 def test_boxes_on_disk_map_back_by_originals_over_sizes(folder, cache):
-    (batch,) = make_loader(CatalogueSource(folder, cache), 3, 64)
+    (batch,) = make_loader(DatasetSource(folder, cache), 3, 64)
     scale = (batch.originals / batch.sizes).flip(1).repeat(1, 2)
     assert batch.ids == ("p0", "p1", "p2")
     assert batch.originals.tolist() == [[40, 80], [96, 60], [128, 128]]
@@ -188,27 +188,27 @@ def test_boxes_on_disk_map_back_by_originals_over_sizes(folder, cache):
     assert torch.allclose(batch.truth.boxes[:, 0] * scale, torch.tensor([20.0, 10, 50, 30]).expand(3, 4), atol=1e-3)
 
 
-def test_a_cached_picture_is_decoded_once_and_stays_small(folder):
-    source = CatalogueSource(folder, cache=32)
+def test_a_cached_image_is_decoded_once_and_stays_small(folder):
+    source = DatasetSource(folder, cache=32)
     first = source.sample(2)
-    Path(folder.pictures[2].file).unlink()
+    Path(folder.images[2].file).unlink()
     assert source.sample(2) is first
     assert first.size == (32, 32)
     assert first.original == (128, 128)
-    assert CatalogueSource(folder, cache=4096).sample(0).size == (40, 80)
+    assert DatasetSource(folder, cache=4096).sample(0).size == (40, 80)
 
 
 def test_sources_name_their_classes(folder):
-    assert CatalogueSource(folder).classes == ("a", "b", "c")
-    assert CatalogueSource(folder).category_ids == (3, 7, 9)
+    assert DatasetSource(folder).classes == ("a", "b", "c")
+    assert DatasetSource(folder).category_ids == (3, 7, 9)
     assert scenes().classes == CLASSES
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_of_another_size_is_a_plain_sentence_even_from_a_worker(folder, workers):
-    Image.new("RGB", (50, 70)).save(folder.pictures[1].file)
-    complaint = complaint_of(make_loader(CatalogueSource(folder), 3, 64, workers=workers))
-    assert complaint.startswith(f"{folder.pictures[1].file} is 50x70 pixels, but")
+def test_a_image_of_another_size_is_a_plain_sentence_even_from_a_worker(folder, workers):
+    Image.new("RGB", (50, 70)).save(folder.images[1].file)
+    complaint = complaint_of(make_loader(DatasetSource(folder), 3, 64, workers=workers))
+    assert complaint.startswith(f"{folder.images[1].file} is 50x70 pixels, but")
     assert "60x96" in complaint
     assert "Traceback" not in complaint
 
@@ -224,7 +224,7 @@ def test_loading_is_silent_and_leaves_the_global_generator_alone():
 
 
 def test_impossible_settings_are_refused(folder):
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         make_loader(scenes(0), 1, 64)
     with pytest.raises(UserError, match="--batch"):
         make_loader(scenes(), 0, 64)
@@ -233,6 +233,6 @@ def test_impossible_settings_are_refused(folder):
     with pytest.raises(UserError, match="--workers"):
         make_loader(scenes(), 1, 64, workers=-1)
     with pytest.raises(UserError, match="cache"):
-        CatalogueSource(folder, cache=1)
+        DatasetSource(folder, cache=1)
     with pytest.raises(ValueError, match="ranks count from 0"):
         make_loader(scenes(), 1, 64, rank=2, world=2)

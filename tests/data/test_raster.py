@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import EpsImagePlugin, ExifTags, Image, PngImagePlugin
 
-from ladle.data import load_picture, picture_size
+from ladle.data import image_size, load_image
 from ladle.data.raster import FORMATS
 from ladle.errors import UserError
 from tests.data.png import GREY, chunk, png
@@ -22,7 +22,7 @@ EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 64 64\n%%EndComments\n(run) 
 
 
 def assert_refused(file, found):
-    for read in (load_picture, picture_size):
+    for read in (load_image, image_size):
         with pytest.raises(UserError, match=rf"{file.name}: .*{found}"):
             read(file)
 
@@ -31,22 +31,22 @@ def assert_refused(file, found):
 def test_a_program_in_postscript_is_refused_and_never_run(tmp_path, monkeypatch, name):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", lambda *_, **__: pytest.fail("the program was run"))
     (tmp_path / name).write_bytes(EPS)
-    assert_refused(tmp_path / name, "no picture of a format that is read")
+    assert_refused(tmp_path / name, "no image of a format that is read")
 
 
 @pytest.mark.parametrize("kind", ["PPM", "TGA", "ICO", "PCX", "JPEG2000", "ICNS", "PDF", "SGI"])
 def test_other_formats_of_pillow_are_refused_whatever_they_are_called(tmp_path, kind):
     Image.new("RGB", (64, 64)).save(tmp_path / "real", format=kind)
     (tmp_path / "real").rename(tmp_path / "a.jpg")
-    assert_refused(tmp_path / "a.jpg", f"no picture of a format that is read .{', '.join(FORMATS)}")
+    assert_refused(tmp_path / "a.jpg", f"no image of a format that is read .{', '.join(FORMATS)}")
 
 
 @pytest.mark.parametrize("kind", [*FORMATS, "MPO"])
 def test_every_format_on_offer_is_read_under_any_name(tmp_path, kind):
     Image.new("RGB", (40, 20), (255, 255, 255)).save(tmp_path / "real", format=kind)
     (tmp_path / "real").rename(tmp_path / "a.txt")
-    assert load_picture(tmp_path / "a.txt").tolist() == torch.full((3, 20, 40), 255).tolist()
-    assert picture_size(tmp_path / "a.txt") == (20, 40)
+    assert load_image(tmp_path / "a.txt").tolist() == torch.full((3, 20, 40), 255).tolist()
+    assert image_size(tmp_path / "a.txt") == (20, 40)
 
 
 def link_to_zero(name):
@@ -62,10 +62,10 @@ def test_what_is_no_file_is_named_and_never_waited_for(tmp_path, monkeypatch, ki
         assert_refused(tmp_path / "a.png", f"a {kind}")
 
 
-def test_a_link_to_a_picture_is_read_and_an_empty_file_is_named(tmp_path):
+def test_a_link_to_a_image_is_read_and_an_empty_file_is_named(tmp_path):
     (tmp_path / "real.png").write_bytes(png(PIXELS))
     (tmp_path / "link.png").symlink_to("real.png")
-    assert load_picture(tmp_path / "link.png")[0].tolist() == PIXELS.tolist()
+    assert load_image(tmp_path / "link.png")[0].tolist() == PIXELS.tolist()
     (tmp_path / "nothing.png").touch()
     assert_refused(tmp_path / "nothing.png", "an empty file")
 
@@ -91,22 +91,22 @@ def exif(orientation):
 def test_a_sound_png_is_read_whatever_it_says_beside_its_pixels(tmp_path, monkeypatch, before, after):
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 8000)  # instead of 64 MB
     (tmp_path / "a.png").write_bytes(png(PIXELS, GREY, exif(6) + before, after))
-    assert load_picture(tmp_path / "a.png", upright=False)[0].tolist() == PIXELS.tolist()
-    assert load_picture(tmp_path / "a.png")[2].tolist() == np.rot90(PIXELS, -1).tolist()
-    assert picture_size(tmp_path / "a.png") == (4, 3)
+    assert load_image(tmp_path / "a.png", upright=False)[0].tolist() == PIXELS.tolist()
+    assert load_image(tmp_path / "a.png")[2].tolist() == np.rot90(PIXELS, -1).tolist()
+    assert image_size(tmp_path / "a.png") == (4, 3)
 
 
 def test_a_png_with_long_texts_may_be_transparent(tmp_path):
     key = chunk(b"tRNS", struct.pack(">H", 5)) + chunk(b"zTXt", b"a\0\0" + LONG)
     (tmp_path / "a.png").write_bytes(png(PIXELS, GREY, key))
-    assert load_picture(tmp_path / "a.png")[0].tolist() == np.where(PIXELS == 5, 255, PIXELS).tolist()
+    assert load_image(tmp_path / "a.png")[0].tolist() == np.where(PIXELS == 5, 255, PIXELS).tolist()
 
 
 def test_a_png_with_long_texts_and_too_few_pixels_is_damaged(tmp_path):
     whole = png(PIXELS, GREY, chunk(b"zTXt", b"a\0\0" + LONG))
     (tmp_path / "a.png").write_bytes(whole[:-24])
-    with pytest.raises(UserError, match=r"a\.png: expected a whole picture, found a damaged one"):
-        load_picture(tmp_path / "a.png")
+    with pytest.raises(UserError, match=r"a\.png: expected a whole image, found a damaged one"):
+        load_image(tmp_path / "a.png")
 
 
 def test_a_broken_header_is_damage_and_says_which(tmp_path):
@@ -129,6 +129,6 @@ def test_memory_that_runs_out_is_called_that(tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr("ladle.data.pictures._rgb", full)
+    monkeypatch.setattr("ladle.data.images._rgb", full)
     with pytest.raises(UserError, match=r"a\.png: .*found one that does not fit into memory"):
-        load_picture(tmp_path / "a.png")
+        load_image(tmp_path / "a.png")

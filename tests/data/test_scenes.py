@@ -91,11 +91,11 @@ def test_a_written_folder_holds_the_same_scenes(tmp_path):
         content = json.loads((tmp_path / "annotations" / f"instances_{split}.json").read_text())
         assert [c["name"] for c in content["categories"]] == list(CLASSES)
         for sample, image in zip(scenes, content["images"], strict=True):
-            picture = np.asarray(Image.open(tmp_path / split / image["file_name"]))
+            pixels = np.asarray(Image.open(tmp_path / split / image["file_name"]))
             rows = [a for a in content["annotations"] if a["image_id"] == image["id"]]
             boxes = torch.tensor([a["bbox"] for a in rows])
             boxes[:, 2:] += boxes[:, :2]
-            assert torch.equal(torch.from_numpy(picture.copy()).permute(2, 0, 1), sample.image)
+            assert torch.equal(torch.from_numpy(pixels.copy()).permute(2, 0, 1), sample.image)
             assert torch.allclose(boxes, sample.boxes, atol=1e-4)
             assert [a["category_id"] - 1 for a in rows] == sample.labels.tolist()
             assert [bool(a["iscrowd"]) for a in rows] == sample.crowd.tolist()

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ladle.data import Catalogue, Defect, load_picture, read
+from ladle.data import Defect, DetectionDataset, load_image, read
 from ladle.errors import UserError
 
 TORTURE = Path(__file__).parent / "torture"
@@ -21,8 +21,8 @@ SUPPORTED = {  # rows that may be repaired or refused, but are simply read: noth
     "voc_unknown_class",  # without a classes.txt every name is a class
     "yolo_bom",
 }
-STRAY = Defect("ok_b.jpg", "width and height are missing in the JSON; read from the picture")
-"""The generator lost the size of the sound second picture in a few rows that are about something else."""
+STRAY = Defect("ok_b.jpg", "width and height are missing in the JSON; read from the image")
+"""The generator lost the size of the sound second image in a few rows that are about something else."""
 NAMELESS = Defect("cat_names_odd.json: category 3", "class without a name; called 'category 3'")
 
 
@@ -32,7 +32,7 @@ def rows(verdict, but=()):
 
 
 def stage(row, folder: Path) -> tuple[Path, str]:
-    """The data set of one row, and its split: VOC and YOLO rows are about one picture, so they are set apart."""
+    """The data set of one row, and its split: VOC and YOLO rows are about one image, so they are set apart."""
     if row["format"] == "coco":
         return TORTURE / row["annotation"], "train"
     if row["annotation"].startswith("voc/ImageSets"):
@@ -64,17 +64,17 @@ def stage_yolo(row, folder: Path) -> Path:
     return Path(shutil.copy(TORTURE / "yolo" / file.name, file))
 
 
-def load(row, folder: Path, on_defect="repair") -> Catalogue:
-    """Read the row's data set and decode all its pictures."""
+def load(row, folder: Path, on_defect="repair") -> DetectionDataset:
+    """Read the row's data set and decode all its images."""
     data, split = stage(row, folder)
-    catalogue = read(data, split, on_defect)
-    for picture in catalogue.pictures:
-        assert load_picture(picture.file, picture.upright).shape == (3, picture.height, picture.width)
-    return catalogue
+    dataset = read(data, split, on_defect)
+    for image in dataset.images:
+        assert load_image(image.file, image.upright).shape == (3, image.height, image.width)
+    return dataset
 
 
-def attempt(row, folder: Path, on_defect="repair") -> Catalogue | str:
-    """The catalogue, or why there is none."""
+def attempt(row, folder: Path, on_defect="repair") -> DetectionDataset | str:
+    """The dataset, or why there is none."""
     try:
         return load(row, folder, on_defect)
     except UserError as error:
@@ -87,52 +87,52 @@ def assert_named(row, text: str, folder: Path) -> None:
         assert words in text.replace(str(folder), "")
 
 
-def assert_as_promised(catalogue: Catalogue, row) -> None:
+def assert_as_promised(dataset: DetectionDataset, row) -> None:
     if row["images_if_loaded"]:
         least, most = row["images_if_loaded"]
-        assert least <= len(catalogue) <= most
+        assert least <= len(dataset) <= most
     if row["boxes_if_loaded"]:
         least, most = row["boxes_if_loaded"]
-        assert least <= sum(len(picture.boxes) for picture in catalogue.pictures) <= most
-    for picture in catalogue.pictures:
-        assert np.isfinite(picture.boxes).all()
-        assert (picture.boxes[:, 2:] > picture.boxes[:, :2]).all()
-        assert (picture.boxes >= 0).all()
-        assert (picture.boxes <= [picture.width, picture.height] * 2).all()
-        assert ((picture.labels >= 0) & (picture.labels < len(catalogue.classes))).all()
+        assert least <= sum(len(image.boxes) for image in dataset.images) <= most
+    for image in dataset.images:
+        assert np.isfinite(image.boxes).all()
+        assert (image.boxes[:, 2:] > image.boxes[:, :2]).all()
+        assert (image.boxes >= 0).all()
+        assert (image.boxes <= [image.width, image.height] * 2).all()
+        assert ((image.labels >= 0) & (image.labels < len(dataset.classes))).all()
     if row["boxes_align_with_colours"]:
-        assert_aligned(catalogue, row)
+        assert_aligned(dataset, row)
 
 
-def assert_aligned(catalogue: Catalogue, row) -> None:
+def assert_aligned(dataset: DetectionDataset, row) -> None:
     document = json.loads((TORTURE / row["annotation"]).read_bytes().decode("utf-8-sig"))
     listed = [int(category["id"]) for category in document["categories"] if category["name"] != "things"]
-    for picture in catalogue.pictures:
-        pixels = load_picture(picture.file, picture.upright).permute(1, 2, 0).numpy()
-        for (x1, y1, x2, y2), label in zip(picture.boxes.astype(int), picture.labels, strict=True):
-            colour = COLOURS[listed.index(catalogue.category_ids[label])]
-            assert np.abs(pixels[y1:y2, x1:x2].reshape(-1, 3).mean(0) - colour).max() <= TOLERANCE
+    for image in dataset.images:
+        pixels = load_image(image.file, image.upright).permute(1, 2, 0).numpy()
+        for (x1, y1, x2, y2), label in zip(image.boxes.astype(int), image.labels, strict=True):
+            color = COLOURS[listed.index(dataset.category_ids[label])]
+            assert np.abs(pixels[y1:y2, x1:x2].reshape(-1, 3).mean(0) - color).max() <= TOLERANCE
 
 
 @rows("LOAD")
 def test_sound_data_load_without_a_word(row, tmp_path):
-    catalogue = load(row, tmp_path)
-    assert set(catalogue.defects) <= {STRAY, NAMELESS}
-    assert_as_promised(catalogue, row)
+    dataset = load(row, tmp_path)
+    assert set(dataset.defects) <= {STRAY, NAMELESS}
+    assert_as_promised(dataset, row)
 
 
 @rows("EITHER")
 def test_defects_are_repaired_aloud_or_refused(row, tmp_path):
-    catalogue = attempt(row, tmp_path)
-    if isinstance(catalogue, str):
-        assert_named(row, catalogue, tmp_path)
+    dataset = attempt(row, tmp_path)
+    if isinstance(dataset, str):
+        assert_named(row, dataset, tmp_path)
         return
-    assert_as_promised(catalogue, row)
+    assert_as_promised(dataset, row)
     if row["case"] in SUPPORTED:
-        assert set(catalogue.defects) <= {STRAY}
+        assert set(dataset.defects) <= {STRAY}
         return
-    assert catalogue.defects
-    assert_named(row, f"{catalogue.summary()} {catalogue.defects}", tmp_path)
+    assert dataset.defects
+    assert_named(row, f"{dataset.summary()} {dataset.defects}", tmp_path)
 
 
 @rows("EITHER", but=SUPPORTED)
@@ -151,10 +151,10 @@ def test_unusable_data_are_refused_by_name(row, tmp_path):
 
 @rows("ERROR")
 def test_skip_goes_on_with_what_is_sound_or_says_why_not(row, tmp_path):
-    catalogue = attempt(row, tmp_path, "skip")
-    if isinstance(catalogue, str):
-        assert_named(row, catalogue, tmp_path)
+    dataset = attempt(row, tmp_path, "skip")
+    if isinstance(dataset, str):
+        assert_named(row, dataset, tmp_path)
         return
-    assert len(catalogue) == 1
-    assert any(defect.fatal for defect in catalogue.defects)
-    assert "left out" in catalogue.summary()
+    assert len(dataset) == 1
+    assert any(defect.fatal for defect in dataset.defects)
+    assert "left out" in dataset.summary()

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from ladle.boxes import pairwise_coverage
-from ladle.data.samples import Sample, crop, fit, flip, recolour, resize
-from ladle.data.transforms import Augmentation, ColourJitter, DropSmall, RandomCrop, RandomFlip, Resize, mosaic
+from ladle.data.samples import Sample, crop, fit, flip, recolor, resize
+from ladle.data.transforms import Augmentation, ColorJitter, DropSmall, RandomCrop, RandomFlip, Resize, mosaic
 from ladle.errors import UserError
 
 COLOURS = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10]], dtype=torch.uint8)
@@ -14,14 +14,14 @@ def random(seed=0):
 
 
 def painted(seed=0, height=120, width=160, ground=100):
-    """Four boxes, each filled with the colour of its label, far from one another."""
+    """Four boxes, each filled with the color of its label, far from one another."""
     rand = torch.rand(4, 4, generator=random(seed))
     corner = torch.tensor([[0, 0], [1, 0], [0, 1], [1, 1]]) * torch.tensor([width // 2, height // 2])
     low = (corner + rand[:, :2] * 15 + 4).round()
     boxes = torch.cat([low, (low + 10 + rand[:, 2:] * 25).round()], dim=1)
     image = torch.full((3, height, width), ground, dtype=torch.uint8)
-    for (x0, y0, x1, y1), colour in zip(boxes.long().tolist(), COLOURS, strict=True):
-        image[:, y0:y1, x0:x1] = colour[:, None, None]
+    for (x0, y0, x1, y1), color in zip(boxes.long().tolist(), COLOURS, strict=True):
+        image[:, y0:y1, x0:x1] = color[:, None, None]
     return Sample(image, boxes, torch.arange(4), torch.tensor([False, False, False, True]), "a.png", (height, width))
 
 
@@ -30,9 +30,9 @@ def single(height, width, box):
     return Sample(image, torch.tensor([box]), torch.tensor([0]), torch.tensor([False]), 1, (height, width))
 
 
-def extent(image, colour, tolerance=60):
-    """The box around the pixels of roughly that colour, None without any."""
-    near = (image.int() - colour[:, None, None].int()).abs().amax(0) < tolerance
+def extent(image, color, tolerance=60):
+    """The box around the pixels of roughly that color, None without any."""
+    near = (image.int() - color[:, None, None].int()).abs().amax(0) < tolerance
     if not near.any():
         return None
     rows, columns = near.any(1).nonzero().squeeze(1), near.any(0).nonzero().squeeze(1)
@@ -153,7 +153,7 @@ def test_random_crop_never_loses_all_objects_unless_told():
     assert any(len(careless(sample, random(seed)).boxes) == 0 for seed in range(50))
 
 
-def test_random_crop_cuts_empty_pictures_too():
+def test_random_crop_cuts_empty_images_too():
     empty = crop(painted(), (0, 0, 3, 3))
     assert len(empty.boxes) == 0
     blank = Sample(painted().image, empty.boxes, empty.labels, empty.crowd, 0, (120, 160))
@@ -174,23 +174,23 @@ def test_small_boxes_are_dropped_after_the_transform():
     assert len(DropSmall(0.5)(tiny).boxes) == 1
 
 
-def test_recolouring_by_nothing_changes_nothing():
+def test_recoloring_by_nothing_changes_nothing():
     sample = painted()
-    assert torch.equal(recolour(sample, 1.0, 1.0, 1.0, 0.0).image, sample.image)
-    assert ColourJitter(0.0)(sample, random()) is sample
+    assert torch.equal(recolor(sample, 1.0, 1.0, 1.0, 0.0).image, sample.image)
+    assert ColorJitter(0.0)(sample, random()) is sample
 
 
-def test_recolouring_does_what_its_words_say():
+def test_recoloring_does_what_its_words_say():
     image = torch.randint(60, 160, (3, 40, 40), generator=random(), dtype=torch.uint8)
     sample = Sample(image, torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 0, (40, 40))
     mean, spread = image.float().mean().item(), image.float().std().item()
-    assert recolour(sample, 1.2, 1.0, 1.0, 0.0).image.float().mean().item() == pytest.approx(1.2 * mean, abs=0.6)
-    flatter = recolour(sample, 1.0, 0.5, 1.0, 0.0).image.float()
+    assert recolor(sample, 1.2, 1.0, 1.0, 0.0).image.float().mean().item() == pytest.approx(1.2 * mean, abs=0.6)
+    flatter = recolor(sample, 1.0, 0.5, 1.0, 0.0).image.float()
     assert flatter.std().item() == pytest.approx(spread / 2, abs=0.6)
     assert flatter.mean().item() == pytest.approx(mean, abs=1.1)  # torchvision cuts fractions of a byte off
-    grey = recolour(sample, 1.0, 1.0, 0.0, 0.0).image.int()
+    grey = recolor(sample, 1.0, 1.0, 0.0, 0.0).image.int()
     assert (grey.amax(0) - grey.amin(0)).max() <= 1
-    turned = recolour(sample, 1.0, 1.0, 1.0, 1 / 3).image
+    turned = recolor(sample, 1.0, 1.0, 1.0, 1 / 3).image
     assert (turned.int() - image.roll(1, 0).int()).abs().max() <= 1
 
 
@@ -222,7 +222,7 @@ def test_every_transform_draws_the_same_amount_at_any_rate():
     for low, high in (
         (RandomFlip(0.0), RandomFlip(1.0)),
         (RandomCrop(0.0), RandomCrop(1.0)),
-        (ColourJitter(0.0), ColourJitter(0.5)),
+        (ColorJitter(0.0), ColorJitter(0.5)),
     ):
         first, second = random(), random()
         low(painted(), first)

@@ -34,8 +34,8 @@ def test_every_split_agrees_on_the_classes(tmp_path):
     listing(tmp_path, "val", "b\n")
     assert detect_format(tmp_path) == "voc"
     assert read(tmp_path, "train").classes == read(tmp_path, "val").classes == ("cat", "dog")
-    np.testing.assert_array_equal(read(tmp_path).pictures[0].labels, [1])
-    np.testing.assert_array_equal(read(tmp_path).pictures[0].boxes, [[10, 12, 40, 32]])
+    np.testing.assert_array_equal(read(tmp_path).images[0].labels, [1])
+    np.testing.assert_array_equal(read(tmp_path).images[0].boxes, [[10, 12, 40, 32]])
 
 
 def test_lists_of_a_single_class_are_no_splits(tmp_path):
@@ -46,15 +46,15 @@ def test_lists_of_a_single_class_are_no_splits(tmp_path):
     assert splits(tmp_path) == ("train", "trainval")
 
 
-def test_without_lists_all_annotated_pictures_are_the_training_split(tmp_path):
+def test_without_lists_all_annotated_images_are_the_training_split(tmp_path):
     page(tmp_path, "a", thing("dog"))
     page(tmp_path, "b")
     (tmp_path / "ImageSets" / "Main").rmdir()
     (tmp_path / "ImageSets").rmdir()
     Image.new("RGB", (8, 8)).save(tmp_path / "JPEGImages" / "c.jpg")
-    catalogue = read(tmp_path)
-    assert [one.id for one in catalogue.pictures] == ["a", "b"]
-    assert [defect.file for defect in catalogue.defects] == ["JPEGImages/c.jpg"]
+    dataset = read(tmp_path)
+    assert [one.id for one in dataset.images] == ["a", "b"]
+    assert [defect.file for defect in dataset.defects] == ["JPEGImages/c.jpg"]
 
 
 def test_a_class_list_fixes_the_order_and_refuses_other_names(tmp_path):
@@ -71,7 +71,7 @@ def test_a_class_list_fixes_the_order_and_refuses_other_names(tmp_path):
 def test_difficult_objects_are_regions_to_ignore(tmp_path):
     page(tmp_path, "a", thing("dog", difficult=1), thing("dog", (50, 30, 80, 60)))
     listing(tmp_path, "train", "a\n")
-    np.testing.assert_array_equal(read(tmp_path).pictures[0].crowd, [True, False])
+    np.testing.assert_array_equal(read(tmp_path).images[0].crowd, [True, False])
 
 
 def test_all_broken_files_of_a_split_come_in_one_message(tmp_path):
@@ -82,7 +82,7 @@ def test_all_broken_files_of_a_split_come_in_one_message(tmp_path):
     (tmp_path / "JPEGImages" / "b.jpg").unlink()
     with pytest.raises(UserError, match=r"Annotations/a\.xml.*b: .*d: "):
         read(tmp_path)
-    assert [one.id for one in read(tmp_path, on_defect="skip").pictures] == ["c"]
+    assert [one.id for one in read(tmp_path, on_defect="skip").images] == ["c"]
 
 
 def test_an_entity_is_never_resolved(tmp_path):
@@ -138,17 +138,17 @@ TURNED = "<attributes><attribute><name>rotation</name><value>90.0</value></attri
 def test_the_box_of_an_object_is_what_is_written(tmp_path, inner, corners, said):
     page(tmp_path, "a", f"<object><name>cat</name>{inner}</object>")
     listing(tmp_path, "train", "a\n")
-    catalogue = read(tmp_path)
-    found = catalogue.pictures[0].boxes
+    dataset = read(tmp_path)
+    found = dataset.images[0].boxes
     np.testing.assert_allclose(found, [corners] if corners else np.zeros((0, 4)), atol=1e-4)
-    assert [said in defect.what for defect in catalogue.defects] == ([True] if said else [])
+    assert [said in defect.what for defect in dataset.defects] == ([True] if said else [])
 
 
 @pytest.mark.parametrize(("word", "crowd"), [("0", False), ("1", True), ("false", False), ("True", True), ("", False)])
 def test_difficult_is_read_as_written(tmp_path, word, crowd):
     page(tmp_path, "a", thing("dog", difficult=word))
     listing(tmp_path, "train", "a\n")
-    assert read(tmp_path).pictures[0].crowd.tolist() == [crowd]
+    assert read(tmp_path).images[0].crowd.tolist() == [crowd]
 
 
 @pytest.mark.parametrize(
@@ -168,20 +168,20 @@ def test_what_cannot_be_understood_is_refused_by_name(tmp_path, text, why):
 @pytest.mark.parametrize(
     "size", [("0", "0"), ("", "64"), ("wide", "64"), ("9" * 5000, "64"), ("1e300", "64"), ("nan", "64")]
 )
-def test_sizes_that_are_none_are_those_of_the_picture(tmp_path, size):
+def test_sizes_that_are_none_are_those_of_the_image(tmp_path, size):
     page(tmp_path, "a", f"<size><width>{size[0]}</width><height>{size[1]}</height></size>", thing("dog"))
     listing(tmp_path, "train", "a\n")
-    np.testing.assert_array_equal(read(tmp_path).pictures[0].boxes, [[10, 12, 40, 32]])
+    np.testing.assert_array_equal(read(tmp_path).images[0].boxes, [[10, 12, 40, 32]])
 
 
-def test_pictures_of_one_name_are_told_apart_by_what_the_xml_says_or_refused(tmp_path):
+def test_images_of_one_name_are_told_apart_by_what_the_xml_says_or_refused(tmp_path):
     page(tmp_path, "a", thing("dog"))
     Image.new("RGB", (96, 64)).save(tmp_path / "JPEGImages" / "a.png")
     listing(tmp_path, "train", "a\n")
-    with pytest.raises(UserError, match=r"expected one picture of this name, found a\.jpg and a\.png"):
+    with pytest.raises(UserError, match=r"expected one image of this name, found a\.jpg and a\.png"):
         read(tmp_path)
     page(tmp_path, "a", "<filename>a.png</filename>", thing("dog"))
-    assert read(tmp_path).pictures[0].file.name == "a.png"
+    assert read(tmp_path).images[0].file.name == "a.png"
 
 
 def test_names_of_a_class_list_are_not_given_twice(tmp_path):
@@ -202,21 +202,21 @@ def test_a_list_leads_nowhere_else(tmp_path, line):
         read(tmp_path / "set")
 
 
-def test_a_list_names_a_picture_once_however_it_is_written(tmp_path):
+def test_a_list_names_a_image_once_however_it_is_written(tmp_path):
     page(tmp_path, "a", thing("dog"))
     page(tmp_path, "b.1", thing("dog"))
     listing(tmp_path, "train", "a\na.jpg\n./JPEGImages/a.jpg\nVOC2007/JPEGImages/a.jpg\nb.1\n")
-    catalogue = read(tmp_path)
-    assert [one.id for one in catalogue.pictures] == ["a", "b.1"]
-    assert "1 × listed more than once; read once" in catalogue.summary()
+    dataset = read(tmp_path)
+    assert [one.id for one in dataset.images] == ["a", "b.1"]
+    assert "1 × listed more than once; read once" in dataset.summary()
 
 
 def test_objects_that_are_not_read_are_named(tmp_path):
     page(tmp_path, "a", thing("dog"), thing("cat").replace("object>", "Object>"), f"<objects>{thing('cat')}</objects>")
     listing(tmp_path, "train", "a\n")
-    catalogue = read(tmp_path)
-    assert catalogue.classes == ("dog",)
-    assert [(one.file, one.what.rpartition("; ")[2]) for one in catalogue.defects] == [
+    dataset = read(tmp_path)
+    assert dataset.classes == ("dog",)
+    assert [(one.file, one.what.rpartition("; ")[2]) for one in dataset.defects] == [
         ("Annotations/a.xml: <Object>", "ignored"),
         ("Annotations/a.xml: <objects>", "ignored"),
     ]
@@ -230,10 +230,10 @@ def test_a_list_of_a_split_is_one_whatever_is_in_it(tmp_path):
         read(tmp_path)
 
 
-def test_a_damaged_picture_is_named_and_not_its_annotations(tmp_path):
+def test_a_damaged_image_is_named_and_not_its_annotations(tmp_path):
     page(tmp_path, "a", thing("dog"))
     listing(tmp_path, "train", "a\n")
     file = tmp_path / "JPEGImages" / "a.jpg"
     file.write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UserError, match=re.escape(f"found {file}: expected a whole picture") + ".*--on-defect skip"):
+    with pytest.raises(UserError, match=re.escape(f"found {file}: expected a whole image") + ".*--on-defect skip"):
         read(tmp_path)

@@ -19,7 +19,7 @@ from tests.test_children import gone_soon
 
 @dataclass(frozen=True)
 class Deadly:
-    """A source of one picture that ends whoever loads it, as a system without memory does."""
+    """A source of one image that ends whoever loads it, as a system without memory does."""
 
     classes = ("a",)
     category_ids = (1,)

@@ -10,8 +10,8 @@ from ladle.errors import UserError
 ROW = "1 0.5 0.5 0.25 0.5\n"
 
 
-def picture(folder: Path, name: str, rows: str | None = ROW) -> None:
-    """A 96x64 picture ``images/name`` with its label file ``labels/name``."""
+def add_image(folder: Path, name: str, rows: str | None = ROW) -> None:
+    """A 96x64 image ``images/name`` with its label file ``labels/name``."""
     image = folder / "images" / name
     label = (folder / "labels" / name).with_suffix(".txt")
     for file in (image, label):
@@ -27,56 +27,56 @@ def data(folder: Path, text: str) -> Path:
 
 
 def test_fractions_become_pixels(tmp_path):
-    picture(tmp_path, "train/a.jpg")
-    catalogue = read(data(tmp_path, "path: .\ntrain: images/train"))
-    np.testing.assert_allclose(catalogue.pictures[0].boxes, [[36, 16, 60, 48]])
-    np.testing.assert_array_equal(catalogue.pictures[0].labels, [1])
-    assert (catalogue.pictures[0].id, catalogue.category_ids) == ("a.jpg", (0, 1))
+    add_image(tmp_path, "train/a.jpg")
+    dataset = read(data(tmp_path, "path: .\ntrain: images/train"))
+    np.testing.assert_allclose(dataset.images[0].boxes, [[36, 16, 60, 48]])
+    np.testing.assert_array_equal(dataset.images[0].labels, [1])
+    assert (dataset.images[0].id, dataset.category_ids) == ("a.jpg", (0, 1))
 
 
 def test_the_splits_are_those_of_the_yaml(tmp_path):
     for name in ("train/a.jpg", "val/b.jpg"):
-        picture(tmp_path, name)
+        add_image(tmp_path, name)
     data(tmp_path, "train: images/train\nval: images/val\ntest:")
     assert splits(tmp_path) == ("train", "val")
-    assert read(tmp_path / "data.yaml", "val").pictures[0].file.name == "b.jpg"
+    assert read(tmp_path / "data.yaml", "val").images[0].file.name == "b.jpg"
 
 
 def test_a_stray_step_up_is_forgiven(tmp_path):
-    picture(tmp_path / "train", "a.jpg")
-    catalogue = read(data(tmp_path, "train: ../train/images"))
-    assert len(catalogue) == 1
+    add_image(tmp_path / "train", "a.jpg")
+    dataset = read(data(tmp_path, "train: ../train/images"))
+    assert len(dataset) == 1
     named, taken = tmp_path / "../train/images", tmp_path / "train/images"
-    assert catalogue.notes == (f"there is nothing at {named}, which 'train' names; {taken} is taken",)
+    assert dataset.notes == (f"there is nothing at {named}, which 'train' names; {taken} is taken",)
 
 
 def test_a_split_that_lies_beside_the_yaml_and_not_below_path_is_told(tmp_path):
-    picture(tmp_path, "a.jpg")
+    add_image(tmp_path, "a.jpg")
     (tmp_path / "other").mkdir()
-    catalogue = read(data(tmp_path, "path: other\ntrain: images"))
-    assert len(catalogue) == 1
-    assert catalogue.notes == (
+    dataset = read(data(tmp_path, "path: other\ntrain: images"))
+    assert len(dataset) == 1
+    assert dataset.notes == (
         f"there is nothing at {tmp_path / 'other/images'}, which 'train' names; {tmp_path / 'images'} is taken",
     )
 
 
-def test_a_picture_is_no_split(tmp_path):
-    picture(tmp_path, "a.jpg")
-    with pytest.raises(UserError, match=r"a\.jpg: expected a folder or a list of pictures as a split, found a picture"):
+def test_a_image_is_no_split(tmp_path):
+    add_image(tmp_path, "a.jpg")
+    with pytest.raises(UserError, match=r"a\.jpg: expected a folder or a list of images as a split, found an image"):
         read(data(tmp_path, "train: images/a.jpg"))
 
 
 def test_lists_of_files_and_lists_of_folders_are_followed(tmp_path):
     for name in ("one/a.jpg", "two/b.jpg", "two/c.jpg"):
-        picture(tmp_path, name)
+        add_image(tmp_path, name)
     (tmp_path / "train.txt").write_text("./images/one/a.jpg\n\nimages/two/c.jpg\n")
     data(tmp_path, "train: train.txt\nval: [images/one, images/two]")
-    assert [one.id for one in read(tmp_path).pictures] == ["images/one/a.jpg", "images/two/c.jpg"]
-    assert [one.id for one in read(tmp_path, "val").pictures] == ["a.jpg", "b.jpg", "c.jpg"]
+    assert [one.id for one in read(tmp_path).images] == ["images/one/a.jpg", "images/two/c.jpg"]
+    assert [one.id for one in read(tmp_path, "val").images] == ["a.jpg", "b.jpg", "c.jpg"]
 
 
 def test_a_list_may_not_lead_out_of_the_folder(tmp_path):
-    picture(tmp_path, "a.jpg")
+    add_image(tmp_path, "a.jpg")
     (tmp_path / "set").mkdir()
     (tmp_path / "set" / "train.txt").write_text("../images/a.jpg\n")
     with pytest.raises(UserError, match="leaves it"):
@@ -84,16 +84,16 @@ def test_a_list_may_not_lead_out_of_the_folder(tmp_path):
 
 
 def test_only_the_last_images_folder_becomes_labels(tmp_path):
-    picture(tmp_path / "images" / "set", "a.jpg")
-    assert len(read(data(tmp_path / "images" / "set", "train: images")).pictures[0].boxes) == 1
+    add_image(tmp_path / "images" / "set", "a.jpg")
+    assert len(read(data(tmp_path / "images" / "set", "train: images")).images[0].boxes) == 1
 
 
-def test_pictures_without_labels_are_counted(tmp_path):
-    picture(tmp_path, "a.jpg")
-    picture(tmp_path, "b.jpg", rows=None)
-    catalogue = read(data(tmp_path, "train: images"))
-    assert "1 of 2 pictures have no label file" in catalogue.summary()
-    assert catalogue.pictures[1].boxes.shape == (0, 4)
+def test_images_without_labels_are_counted(tmp_path):
+    add_image(tmp_path, "a.jpg")
+    add_image(tmp_path, "b.jpg", rows=None)
+    dataset = read(data(tmp_path, "train: images"))
+    assert "1 of 2 images have no label file" in dataset.summary()
+    assert dataset.images[1].boxes.shape == (0, 4)
 
 
 def test_a_missing_label_folder_is_no_background(tmp_path):
@@ -107,27 +107,27 @@ def test_a_missing_label_folder_is_no_background(tmp_path):
     ("row", "why"), [("0 30 20 10 10", "pixels"), ("0,0.5,0.5,0.1,0.1", "blanks"), ("2 0 0 1 1", "class")]
 )
 def test_a_broken_row_is_named_by_file_and_line(tmp_path, row, why):
-    picture(tmp_path, "a.jpg", ROW + row)
+    add_image(tmp_path, "a.jpg", ROW + row)
     with pytest.raises(UserError, match=rf"labels/a\.txt: line 2: .*{why}"):
         read(data(tmp_path, "train: images"))
 
 
-def test_skip_leaves_a_picture_with_a_broken_row_out(tmp_path):
-    picture(tmp_path, "a.jpg", ROW + "dog 0.5 0.5 0.1 0.1")
-    picture(tmp_path, "b.jpg")
-    catalogue = read(data(tmp_path, "train: images"), on_defect="skip")
-    assert [one.id for one in catalogue.pictures] == ["b.jpg"]
+def test_skip_leaves_a_image_with_a_broken_row_out(tmp_path):
+    add_image(tmp_path, "a.jpg", ROW + "dog 0.5 0.5 0.1 0.1")
+    add_image(tmp_path, "b.jpg")
+    dataset = read(data(tmp_path, "train: images"), on_defect="skip")
+    assert [one.id for one in dataset.images] == ["b.jpg"]
 
 
 def test_a_polygon_becomes_its_bounding_box(tmp_path):
-    picture(tmp_path, "a.jpg", "0 0.25 0.25 0.5 0.125 0.75 0.75")
-    catalogue = read(data(tmp_path, "train: images"))
-    np.testing.assert_allclose(catalogue.pictures[0].boxes, [[24, 8, 72, 48]])
+    add_image(tmp_path, "a.jpg", "0 0.25 0.25 0.5 0.125 0.75 0.75")
+    dataset = read(data(tmp_path, "train: images"))
+    np.testing.assert_allclose(dataset.images[0].boxes, [[24, 8, 72, 48]])
 
 
 def boxes(folder: Path, row: str, text: str = "train: images") -> list[list[float]]:
-    picture(folder, "a.jpg", row)
-    return read(data(folder, text)).pictures[0].boxes.round(3).tolist()
+    add_image(folder, "a.jpg", row)
+    return read(data(folder, text)).images[0].boxes.round(3).tolist()
 
 
 @pytest.mark.parametrize("points", ["0.5 0.5 0.0 0.0", "0.5 0.5 2 0.0 0.0 0"])
@@ -165,11 +165,11 @@ def test_rows_that_are_no_boxes_are_refused(tmp_path, row, text, why):
 
 
 def test_one_angle_makes_all_sixth_numbers_of_the_split_suspect(tmp_path):
-    picture(tmp_path, "b.jpg", "0 .5 .5 .2 .2 -0.7")
-    picture(tmp_path, "c.jpg")
+    add_image(tmp_path, "b.jpg", "0 .5 .5 .2 .2 -0.7")
+    add_image(tmp_path, "c.jpg")
     with pytest.raises(UserError, match=r"labels/a\.txt: line 1: .*labels/b\.txt: line 1: "):
         boxes(tmp_path, "0 .5 .5 .2 .2 .9")
-    assert [one.id for one in read(tmp_path, on_defect="skip").pictures] == ["c.jpg"]
+    assert [one.id for one in read(tmp_path, on_defect="skip").images] == ["c.jpg"]
 
 
 def test_confidences_are_ignored_aloud(tmp_path):
@@ -194,7 +194,7 @@ def test_four_corners_and_polygons_become_their_bounding_boxes(tmp_path):
     ],
 )
 def test_names_are_what_is_written(tmp_path, names, classes):
-    picture(tmp_path, "a.jpg", "")
+    add_image(tmp_path, "a.jpg", "")
     (tmp_path / "data.yaml").write_text(f"train: images\nnames: {names}\n")
     written = classes or ("on", "off", "007", "010", "1e3", "null", "12:30", "2001-01-01", "~")
     assert read(tmp_path).classes == written
@@ -219,38 +219,38 @@ def test_names_are_what_is_written(tmp_path, names, classes):
     ],
 )
 def test_descriptions_that_cannot_be_trusted_are_refused(tmp_path, names, why):
-    picture(tmp_path, "a.jpg")
+    add_image(tmp_path, "a.jpg")
     (tmp_path / "data.yaml").write_text(f"train: images\nnames: {names}\n")
     with pytest.raises(UserError, match=rf"data\.yaml: .*{why}"):
         read(tmp_path)
 
 
-def test_folders_that_number_their_pictures_alike_keep_their_pictures_apart(tmp_path):
+def test_folders_that_number_their_images_alike_keep_their_images_apart(tmp_path):
     for name in ("one/0.jpg", "two/0.jpg", "two/1.jpg"):
-        picture(tmp_path, name)
-    catalogue = read(data(tmp_path, "train: [images/one, images/two]"))
-    assert [one.id for one in catalogue.pictures] == ["images/one/0.jpg", "images/two/0.jpg", "images/two/1.jpg"]
+        add_image(tmp_path, name)
+    dataset = read(data(tmp_path, "train: [images/one, images/two]"))
+    assert [one.id for one in dataset.images] == ["images/one/0.jpg", "images/two/0.jpg", "images/two/1.jpg"]
 
 
-def test_a_picture_that_is_listed_twice_is_read_once_aloud(tmp_path):
-    picture(tmp_path, "a.jpg")
+def test_a_image_that_is_listed_twice_is_read_once_aloud(tmp_path):
+    add_image(tmp_path, "a.jpg")
     (tmp_path / "train.txt").write_text(f"images/a.jpg\n./images/a.jpg\n{tmp_path}/images/a.jpg\n")
-    catalogue = read(data(tmp_path, "train: [train.txt, images, images]"))
-    assert len(catalogue) == 1
-    assert "4 × picture listed more than once; read once" in catalogue.summary()
+    dataset = read(data(tmp_path, "train: [train.txt, images, images]"))
+    assert len(dataset) == 1
+    assert "4 × image listed more than once; read once" in dataset.summary()
 
 
-def test_splits_that_share_their_pictures_say_so(tmp_path):
-    picture(tmp_path, "a.jpg")
-    picture(tmp_path, "val/b.jpg")
+def test_splits_that_share_their_images_say_so(tmp_path):
+    add_image(tmp_path, "a.jpg")
+    add_image(tmp_path, "val/b.jpg")
     data(tmp_path, "train: images\nval: ./images\ntest: images/val")
-    assert "'train' and 'val' are the same pictures" in read(tmp_path).summary()
-    assert "'test' and 'train' share pictures" in read(tmp_path, "test").summary()
+    assert "'train' and 'val' are the same images" in read(tmp_path).summary()
+    assert "'test' and 'train' share images" in read(tmp_path, "test").summary()
 
 
 def test_labels_in_other_encodings_are_all_named_and_skipped_when_asked(tmp_path):
     for name in "abc":
-        picture(tmp_path, f"{name}.jpg")
+        add_image(tmp_path, f"{name}.jpg")
     (tmp_path / "labels" / "a.txt").write_text(ROW, encoding="utf-16")
     (tmp_path / "labels" / "b.txt").write_bytes(ROW.encode() + b"\xa0")
     data(tmp_path, "train: images")
@@ -258,29 +258,29 @@ def test_labels_in_other_encodings_are_all_named_and_skipped_when_asked(tmp_path
         UserError, match=r"labels/a\.txt: expected UTF-8 text, found UTF-16.*labels/b\.txt: .*0xa0 in line 2"
     ):
         read(tmp_path)
-    assert [one.id for one in read(tmp_path, on_defect="skip").pictures] == ["c.jpg"]
+    assert [one.id for one in read(tmp_path, on_defect="skip").images] == ["c.jpg"]
 
 
 def test_a_pipe_in_the_place_of_labels_is_named(tmp_path):
     import os
 
-    picture(tmp_path, "a.jpg", rows=None)
+    add_image(tmp_path, "a.jpg", rows=None)
     os.mkfifo(tmp_path / "labels" / "a.txt")
     with pytest.raises(UserError, match=r"labels/a\.txt: expected a file, found a pipe"):
         read(data(tmp_path, "train: images"))
 
 
-def test_labels_of_no_picture_and_of_several_are_named(tmp_path):
-    picture(tmp_path, "a.jpg")
-    picture(tmp_path, "a.png")
+def test_labels_of_no_image_and_of_several_are_named(tmp_path):
+    add_image(tmp_path, "a.jpg")
+    add_image(tmp_path, "a.png")
     for name in ("labels/z.txt", "labels/._a.txt", "labels/classes.txt", "labels/README.txt"):
         (tmp_path / name).write_text("x")
-    catalogue = read(data(tmp_path, "train: images"))
-    assert {defect.file: defect.what.partition(";")[0] for defect in catalogue.defects} == {
-        "labels/z.txt": "label file without a picture",
-        "labels/a.txt": "label file of 2 pictures of one name",
+    dataset = read(data(tmp_path, "train: images"))
+    assert {defect.file: defect.what.partition(";")[0] for defect in dataset.defects} == {
+        "labels/z.txt": "label file without an image",
+        "labels/a.txt": "label file of 2 images of one name",
     }
-    assert [one.id for one in catalogue.pictures] == ["a.jpg", "a.png"]
+    assert [one.id for one in dataset.images] == ["a.jpg", "a.png"]
 
 
 def test_a_label_folder_of_another_data_set_above_is_not_taken_for_labels_beside(tmp_path):
@@ -291,7 +291,7 @@ def test_a_label_folder_of_another_data_set_above_is_not_taken_for_labels_beside
     stranger = tmp_path / "labels" / "set" / "t" / "a.txt"
     stranger.parent.mkdir(parents=True)
     stranger.write_text("0 0.5 0.5 1 1\n")
-    assert read(data(home, "train: t")).pictures[0].boxes.tolist() == [[36, 16, 60, 48]]
+    assert read(data(home, "train: t")).images[0].boxes.tolist() == [[36, 16, 60, 48]]
 
 
 @pytest.mark.parametrize(
@@ -303,21 +303,21 @@ def test_a_label_folder_of_another_data_set_above_is_not_taken_for_labels_beside
     ],
 )
 def test_key_points_without_their_shape_are_no_polygon(tmp_path, row):
-    picture(tmp_path, "a.jpg", f"{row}\n")
+    add_image(tmp_path, "a.jpg", f"{row}\n")
     with pytest.raises(UserError, match=r"a\.txt: line 1: .*key points.*data.yaml needs kpt_shape"):
         read(data(tmp_path, "train: images"))
 
 
 def test_a_polygon_along_the_border_stays_one(tmp_path):
-    picture(tmp_path, "a.jpg", "0 0 0 .5 0 1 0 1 1 0 1\n")
-    np.testing.assert_array_equal(read(data(tmp_path, "train: images")).pictures[0].boxes, [[0, 0, 96, 64]])
+    add_image(tmp_path, "a.jpg", "0 0 0 .5 0 1 0 1 1 0 1\n")
+    np.testing.assert_array_equal(read(data(tmp_path, "train: images")).images[0].boxes, [[0, 0, 96, 64]])
 
 
 def test_a_path_into_the_home_of_nobody_leads_nowhere(tmp_path):
-    picture(tmp_path, "a.jpg")
-    catalogue = read(data(tmp_path, "path: ~nobody-of-this-name/data\ntrain: images"))
-    assert len(catalogue) == 1
-    assert any("there is no folder '~nobody-of-this-name/data'" in note for note in catalogue.notes)
+    add_image(tmp_path, "a.jpg")
+    dataset = read(data(tmp_path, "path: ~nobody-of-this-name/data\ntrain: images"))
+    assert len(dataset) == 1
+    assert any("there is no folder '~nobody-of-this-name/data'" in note for note in dataset.notes)
 
 
 def test_label_files_in_capitals_are_read_and_that_is_told(tmp_path):
@@ -327,8 +327,6 @@ def test_label_files_in_capitals_are_read_and_that_is_told(tmp_path):
         Image.new("RGB", (64, 64)).save(tmp_path / "images" / f"{name}.png")
         (tmp_path / "labels" / f"{name}.{suffix}").write_text("0 0.5 0.5 0.25 0.25\n")
     (tmp_path / "data.yaml").write_text("train: images\nval: images\nnames: [cat]\n")
-    catalogue = read(tmp_path, "train")
-    assert [picture.boxes.tolist() for picture in catalogue.pictures] == [[[24, 24, 40, 40]]] * 2
-    assert (
-        "1 of 2 pictures have no label file that ends in .txt: those that end in .TXT are read" in catalogue.summary()
-    )
+    dataset = read(tmp_path, "train")
+    assert [image.boxes.tolist() for image in dataset.images] == [[[24, 24, 40, 40]]] * 2
+    assert "1 of 2 images have no label file that ends in .txt: those that end in .TXT are read" in dataset.summary()

@@ -57,7 +57,7 @@ def test_a_detector_comes_back_from_its_file_unchanged(name, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["d.safetensors"]
 
 
-def test_bytes_and_floats_are_the_same_picture():
+def test_bytes_and_floats_are_the_same_image():
     detector = detector_spec("paa-tiny", ("a",)).build().eval()
     images = torch.randint(256, (1, 3, 64, 64), dtype=torch.uint8)
     assert torch.equal(detector(images)[0].predictions.boxes, detector(images / 255)[0].predictions.boxes)
@@ -85,7 +85,7 @@ MODELS = ("tf_efficientnet_lite0", "mobilenetv2_100", "resnet18", "convnext_nano
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_images_are_normalised_as_the_backbones_weights_were_trained(name):
+def test_images_are_normalized_as_the_backbones_weights_were_trained(name):
     from timm.data import resolve_data_config
     from timm.models import get_pretrained_cfg
 
@@ -93,14 +93,14 @@ def test_images_are_normalised_as_the_backbones_weights_were_trained(name):
     assert color_statistics(name) == (expected["mean"], expected["std"])
 
 
-def test_images_are_normalised_by_imagenet_where_nothing_else_is_known():
+def test_images_are_normalized_by_imagenet_where_nothing_else_is_known():
     imagenet = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
     for name in ("tiny", "small", "r18", "r101", "mobilenetv2_100", "no such model"):
         assert color_statistics(name) == imagenet
     assert color_statistics("tf_efficientnet_lite0") == ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
-def test_what_images_are_normalised_by_is_kept_in_the_file(tmp_path):
+def test_what_images_are_normalized_by_is_kept_in_the_file(tmp_path):
     """A file from before it was looked up says ImageNet's of every backbone, and is believed."""
     spec = detector_spec("paa-tf_efficientnet_lite0", ("a",))
     assert DetectorSpec.from_json(spec.to_json()) == spec
@@ -119,7 +119,7 @@ def test_what_images_are_normalised_by_is_kept_in_the_file(tmp_path):
     ("norm", "kind"), [("none", None), ("batch", torch.nn.BatchNorm2d), ("group", torch.nn.GroupNorm)]
 )
 @pytest.mark.parametrize("name", ["fasterrcnn-tiny", "paa-tiny"])
-def test_the_pyramid_can_be_normalised(name, norm, kind):
+def test_the_pyramid_can_be_normalized(name, norm, kind):
     spec = detector_spec(name, ("a",), start=Start(neck_norm=norm))
     found = [one for one in spec.build().neck.modules() if isinstance(one, torch.nn.BatchNorm2d | torch.nn.GroupNorm)]
     assert [type(one) for one in found] == [kind] * (6 if kind else 0)
@@ -127,7 +127,7 @@ def test_the_pyramid_can_be_normalised(name, norm, kind):
 
 
 @pytest.mark.parametrize(("said", "norm"), [(False, "none"), (True, "batch")])
-def test_a_file_that_says_of_the_pyramids_normalisation_yes_or_no_is_understood(said, norm):
+def test_a_file_that_says_of_the_pyramids_normalization_yes_or_no_is_understood(said, norm):
     values = json.loads(detector_spec("fasterrcnn-tiny", ("a",)).to_json()) | {"neck_norm": said}
     assert DetectorSpec.from_json(json.dumps(values)).neck_norm == norm
 
@@ -141,7 +141,7 @@ def test_a_wrong_name_is_answered_with_a_hint(name, hint):
         detector_spec(name, ("a",)).build()
 
 
-def test_group_and_frozen_normalisation_are_what_they_say(tmp_path):
+def test_group_and_frozen_normalization_are_what_they_say(tmp_path):
     group = detector_spec("paa-r18", ("a",), start=Start(norm="group")).build()
     assert not any(isinstance(m, torch.nn.modules.batchnorm._BatchNorm) for m in group.backbone.modules())
     donor = BackboneSpec("r18").build()
@@ -201,7 +201,7 @@ def point_output(boxes, logits, quality):
 SIZE = torch.tensor([[100, 100]])
 
 
-def test_suppression_is_per_class_and_boxes_return_to_the_original_picture():
+def test_suppression_is_per_class_and_boxes_return_to_the_original_image():
     boxes = torch.tensor([[10.0, 10, 50, 50], [11, 10, 50, 50], [10, 10, 50, 50], [60, 60, 130, 90]])
     logits = torch.tensor([[3.0, -9], [2, -9], [-9, 1], [-9, 2]])
     found = Inference().find(point_output(boxes, logits, torch.zeros(4)), SIZE, torch.tensor([[200, 50]]))[0]
@@ -256,7 +256,7 @@ def test_the_usual_number_is_no_change():
         assert detector_spec(name, ("a",)).keeping(100) == detector_spec(name, ("a",))
 
 
-def test_detect_finds_nothing_in_padding_and_says_so_per_picture():
+def test_detect_finds_nothing_in_padding_and_says_so_per_image():
     detector = detector_spec("paa-tiny", ("a",)).build().eval()
     with torch.no_grad():
         detector.stages[0].class_conv.bias.fill_(2.0)
@@ -281,7 +281,7 @@ def test_giou_is_iou_less_the_empty_share_of_the_hull():
     torch.testing.assert_close(giou(first, first), torch.tensor(1.0))
 
 
-def test_frozen_normalisation_folded_into_convolutions_changes_no_number():
+def test_frozen_normalization_folded_into_convolutions_changes_no_number():
     """The same features, gradients and state as the plain network in torchvision's order of operations."""
     folded = detector_spec("paa-r50", ("a",), start=Start(norm="frozen")).build().backbone.body
     plain = IntermediateLayerGetter(resnet50(norm_layer=FrozenBatchNorm2d), folded.return_layers)
@@ -291,14 +291,14 @@ def test_frozen_normalisation_folded_into_convolutions_changes_no_number():
     plain.load_state_dict(state)
     folded.load_state_dict(state)
     assert list(folded.state_dict()) == list(plain.state_dict())
-    pictures = torch.rand(1, 3, 64, 64, generator=generator)
+    images = torch.rand(1, 3, 64, 64, generator=generator)
     gradients = []
     for body in (folded, plain):
-        maps = body(pictures)
+        maps = body(images)
         sum(one.div(one.detach().norm()).pow(2).sum() for one in maps.values()).backward()
         gradients.append([p.grad / p.grad.norm() for p in body.parameters()])
     with torch.no_grad():
-        for name, one in folded(pictures).items():
-            torch.testing.assert_close(one, plain(pictures)[name], rtol=1e-3, atol=1e-3 * float(one.abs().max()))
+        for name, one in folded(images).items():
+            torch.testing.assert_close(one, plain(images)[name], rtol=1e-3, atol=1e-3 * float(one.abs().max()))
     for mine, other in zip(*gradients, strict=True):
         torch.testing.assert_close(mine, other, rtol=0, atol=2e-3)

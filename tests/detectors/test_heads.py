@@ -30,7 +30,7 @@ def build(family, backbone="tiny"):
     return detector_spec(f"{family}-{backbone}", ("a", "b", "c"), imgsz=96).build()
 
 
-def pictures():
+def images():
     return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
@@ -51,7 +51,7 @@ def test_every_head_learns_in_a_few_steps(family):
     optimizer = torch.optim.SGD(detector.parameters(), lr=0.01, momentum=0.9)
     paid = []
     for _ in range(8):
-        output = detector(pictures(), SIZES)[0]
+        output = detector(images(), SIZES)[0]
         terms = criterion(output, TRUTH, nearest(output.priors, TRUTH))
         loss = sum(term.total / torch.maximum(term.count, term.floor) for term in terms.values())
         paid.append(float(loss.detach()))
@@ -68,7 +68,7 @@ def test_every_head_comes_back_from_its_file_unchanged(family, tmp_path):
     save_detector(detector, tmp_path / "d.safetensors")
     again = load_detector(tmp_path / "d.safetensors").eval()
     assert again.spec == detector.spec
-    before, after = (d(pictures(), SIZES)[0].predictions for d in (detector, again))
+    before, after = (d(images(), SIZES)[0].predictions for d in (detector, again))
     for name in ("logits", "boxes", "quality", "edges", "center_prior"):
         value = getattr(before, name)
         assert value is None or torch.equal(value, getattr(after, name))
@@ -80,7 +80,7 @@ def test_every_head_finds_boxes_once_it_is_sure(family):
     for conv in (detector.stages[0].class_conv, detector.stages[0].quality_conv):
         if conv is not None:
             torch.nn.init.constant_(conv.bias, 2.0)
-    output = detector(pictures(), SIZES)[0]
+    output = detector(images(), SIZES)[0]
     for found in detector.spec.inference.find(output, SIZES, SIZES):
         assert len(found.boxes) > 0
         assert found.boxes.isfinite().all()
@@ -91,7 +91,7 @@ def test_every_head_finds_boxes_once_it_is_sure(family):
 def test_a_head_of_distances_starts_as_its_priors(family, backbone):
     detector = build(family, backbone).eval()
     torch.nn.init.zeros_(detector.stages[0].box_conv.weight)
-    output = detector(pictures(), SIZES)[0]
+    output = detector(images(), SIZES)[0]
     expected = output.priors.boxes.expand(2, -1, -1)
     torch.testing.assert_close(output.predictions.boxes, expected, rtol=1e-5, atol=1e-3)
 
@@ -114,7 +114,7 @@ def test_only_yolox_starts_with_an_objectness_near_zero():
 
 @pytest.mark.parametrize("family", DENSE)
 def test_points_stand_where_the_family_puts_them(family):
-    priors = build(family)(pictures(), SIZES)[0].priors
+    priors = build(family)(images(), SIZES)[0].priors
     middle = 0.5 if family in ("fcos", "ota", "tood", "yolox", "rtmdet") else 0.0
     assert priors.grids[0].offset == middle
     torch.testing.assert_close(priors.centers[0, 0], torch.full((2,), 8 * middle))
@@ -146,7 +146,7 @@ def test_a_head_says_any_box_exactly_at_any_anchor(kind):
 
 
 def test_edges_are_the_logits_of_the_boxes():
-    output = build("gfl").eval()(pictures(), SIZES)[0]
+    output = build("gfl").eval()(images(), SIZES)[0]
     said, priors = output.predictions, output.priors
     assert said.edges.shape == (*said.boxes.shape, 17)
     mean = (said.edges.softmax(-1) * torch.arange(17)).sum(-1) * priors.stride[:, None]

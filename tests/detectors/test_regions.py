@@ -11,7 +11,7 @@ from torchvision.models.detection import fasterrcnn_resnet50_fpn, fasterrcnn_res
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import FrozenBatchNorm2d, boxes
 
-from ladle.assigners import Sample
+from ladle.assigners import RandomSampler
 from ladle.boxes import pairwise_iou
 from ladle.detectors.proposals import best_proposals
 from ladle.errors import UserError
@@ -28,14 +28,14 @@ TRUTH = GroundTruth.pad(
 )
 
 
-def pictures():
+def random_images():
     generator = torch.Generator().manual_seed(0)
     rough = torch.rand(2, 3, SIZE[0] // 16, SIZE[1] // 16, generator=generator)
     return F.interpolate(rough, size=SIZE, mode="bicubic").clamp(0, 1)
 
 
 def batch():
-    return Batch(pictures(), TRUTH, SIZES, SIZES, (0, 1))
+    return Batch(random_images(), TRUTH, SIZES, SIZES, (0, 1))
 
 
 def build(make):
@@ -55,7 +55,7 @@ def build(make):
         if isinstance(layer, nn.BatchNorm2d):
             layer.momentum = 1.0
     with torch.no_grad():
-        maps = model.train().backbone((pictures() - 0.45) / 0.225)
+        maps = model.train().backbone((random_images() - 0.45) / 0.225)
         for block, level in zip(model.backbone.fpn.layer_blocks, maps.values()):
             block[0].weight.div_(level.std())
         if isinstance(model.roi_heads.box_head, nn.Sequential):
@@ -87,7 +87,7 @@ def exact(monkeypatch):
 @torch.no_grad()
 def test_torchvisions_weights_find_the_same_boxes(pair):
     model, detector = pair
-    for theirs, ours in zip(model(list(pictures())), detector.detect(batch())):
+    for theirs, ours in zip(model(list(random_images())), detector.detect(batch())):
         assert len(ours.boxes) == len(theirs["boxes"]) > 20
         torch.testing.assert_close(ours.boxes, theirs["boxes"], rtol=0, atol=1e-3)
         torch.testing.assert_close(ours.scores, theirs["scores"], rtol=0, atol=1e-5)
@@ -97,9 +97,9 @@ def test_torchvisions_weights_find_the_same_boxes(pair):
 @torch.no_grad()
 def test_proposals_are_torchvisions(pair):
     model, detector = pair
-    images, _ = model.transform(list(pictures()))
+    images, _ = model.transform(list(random_images()))
     theirs, _ = model.rpn(images, model.backbone(images.tensors))
-    priors = detector(pictures(), SIZES)[1].priors
+    priors = detector(random_images(), SIZES)[1].priors
     for row, expected in enumerate(theirs):
         found = priors.boxes[row, priors.valid[row]]
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-3)
@@ -120,9 +120,9 @@ class Lots:
 
 def losses_of_torchvision(model, seed):
     generator = torch.Generator().manual_seed(seed)
-    model.rpn.fg_bg_sampler = Lots(Sample(256, 0.5), generator)
-    model.roi_heads.fg_bg_sampler = Lots(Sample(512, 0.25), generator)
-    images, _ = model.transform(list(pictures().double()))
+    model.rpn.fg_bg_sampler = Lots(RandomSampler(256, 0.5), generator)
+    model.roi_heads.fg_bg_sampler = Lots(RandomSampler(512, 0.25), generator)
+    images, _ = model.transform(list(random_images().double()))
     targets = [{"boxes": b.double(), "labels": n + 1} for b, n in zip(TRUTH.boxes, TRUTH.labels)]
     features = model.backbone(ImageList(images.tensors, [SIZE, SIZE]).tensors)
     model.rpn.training = model.roi_heads.training = True
@@ -192,8 +192,8 @@ def test_frozen_layers_keep_their_own_floor():
     detector = from_torchvision(frozen, CLASSES).eval()
     assert detector.spec.backbone.norm == "frozen"
     with torch.no_grad():
-        theirs = frozen.backbone(frozen.transform(list(pictures()))[0].tensors)
-        ours = detector.look(pictures())
+        theirs = frozen.backbone(frozen.transform(list(random_images()))[0].tensors)
+        ours = detector.look(random_images())
     for a, b in zip(theirs.values(), ours):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
@@ -221,16 +221,16 @@ def test_a_detector_in_stages_comes_back_from_its_file(name, tmp_path):
     again = load_detector(tmp_path / "d.safetensors").eval()
     assert again.spec == detector.spec
     with torch.no_grad():
-        for one, other in zip(detector(pictures(), SIZES), again(pictures(), SIZES)):
+        for one, other in zip(detector(random_images(), SIZES), again(random_images(), SIZES)):
             assert torch.equal(one.predictions.boxes, other.predictions.boxes)
 
 
 @torch.no_grad()
-def test_proposals_do_not_overlap_much_lie_in_the_picture_and_come_best_first():
+def test_proposals_do_not_overlap_much_lie_in_the_image_and_come_best_first():
     detector = small("fasterrcnn-tiny").eval()
     nn.init.normal_(detector.stages[0].head.cls_logits.weight, std=1.0)
     sizes = torch.tensor([[128, 192], [100, 120]])
-    output = detector(pictures(), sizes)[0]
+    output = detector(random_images(), sizes)[0]
     found, real = best_proposals(output, candidates=100, keep=30, nms=0.5)
     for row, (height, width) in enumerate(sizes.tolist()):
         mine = found[row, real[row]]
@@ -247,7 +247,7 @@ def test_proposals_do_not_overlap_much_lie_in_the_picture_and_come_best_first():
 
 def test_ground_truth_is_put_among_proposals_in_training_alone():
     detector = small("fasterrcnn-tiny").train()
-    features = detector.look(pictures())
+    features = detector.look(random_images())
     first, second = detector.chain
     priors = first.propose(features, None, None, SIZES)
     said = Output(first(features, priors)[0], priors, features, SIZES)
@@ -278,7 +278,7 @@ def test_two_stages_find_as_many_objects_as_they_may(name):
 @torch.no_grad()
 def test_each_look_of_a_cascade_starts_where_the_one_before_ended_and_chances_are_averaged():
     detector = small("cascade-tiny").eval()
-    outputs = detector(pictures(), SIZES)
+    outputs = detector(random_images(), SIZES)
     for earlier, later in zip(outputs[1:], outputs[2:]):
         assert torch.equal(later.priors.boxes.amax(), earlier.predictions.boxes.clamp(min=0).amax().clamp(max=192.0))
         assert torch.equal(later.priors.valid, earlier.priors.valid)
@@ -293,6 +293,6 @@ def test_exclusive_classes_share_one_softmax_with_background():
     said = Predictions(logits, torch.zeros(2, 3, 4), exclusive=True)
     expected = torch.cat([logits, torch.zeros(2, 3, 1)], -1).softmax(-1)[..., :4]
     torch.testing.assert_close(said.scores, expected)
-    torch.testing.assert_close(said.odds.sigmoid(), expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(said.log_odds.sigmoid(), expected, rtol=1e-4, atol=1e-6)
     sure = replace(said, logits=torch.full_like(logits, 200.0))
-    assert sure.odds.isfinite().all()
+    assert sure.log_odds.isfinite().all()

@@ -15,7 +15,7 @@ def iou(a, b):
 
 
 def ring(boxes, levels, objects, gamma=0.25, topk=9, measure="coverage"):
-    """The weight of every prior of one picture, from lists of boxes."""
+    """The weight of every prior of one image, from lists of boxes."""
     worth = [0.0] * len(boxes)
     for g in objects:
         middle = ((g[0] + g[2]) / 2, (g[1] + g[3]) / 2)
@@ -42,7 +42,7 @@ def kl(student, teacher, temperature):
 
 
 def levels_of(student, teacher, sizes=None, strides=(8, 16, 32)):
-    """Both maps of every level in float64, and the rows and columns that each picture fills."""
+    """Both maps of every level in float64, and the rows and columns that each image fills."""
     for own, guide, stride in zip(student.features, teacher.features, strides):
         height, width = own.shape[-2:]
         filled = [(height, width)] * len(own)
@@ -52,7 +52,7 @@ def levels_of(student, teacher, sizes=None, strides=(8, 16, 32)):
 
 
 def pieces(maps, filled):
-    """The filled part (C,h,w) of each picture."""
+    """The filled part (C,h,w) of each image."""
     return [one[:, :h, :w] for one, (h, w) in zip(maps, filled)]
 
 
@@ -100,15 +100,15 @@ def fgd(student, teacher, objects, temperature=0.5):
     front, back, attention = 0.0, 0.0, 0.0
     batch = len(student.features[0])
     for own, guide, stride, _ in levels_of(student, teacher):
-        for picture in range(batch):
-            a, b = own[picture], guide[picture]
+        for image in range(batch):
+            a, b = own[image], guide[image]
             channels, height, width = a.shape
             looks = []
             for maps in (a, b):
                 cells = height * width * (maps.abs().mean(0).flatten() / temperature).softmax(0).view(height, width)
                 looks.append((cells, channels * (maps.abs().mean((1, 2)) / temperature).softmax(0)))
             mask = torch.zeros(height, width, dtype=torch.float64)
-            for box in objects[picture]:
+            for box in objects[image]:
                 rows, columns = object_cells(box, stride, height, width)
                 for r in rows:
                     for c in columns:
@@ -123,7 +123,7 @@ def fgd(student, teacher, objects, temperature=0.5):
 
 
 def near_best(boxes, objects, share):
-    """The priors of one picture that overlap an object by more than a share of what any prior does."""
+    """The priors of one image that overlap an object by more than a share of what any prior does."""
     found = [False] * len(boxes)
     for g in objects:
         overlaps = [iou(b, g)[0] for b in boxes]
@@ -138,7 +138,7 @@ def defeat(student, teacher, objects, strides=(8, 16, 32)):
     for level, (own, guide, stride, _) in enumerate(levels_of(student, teacher)):
         _, channels, height, width = own.shape
         mask = torch.zeros(len(own), 1, height, width, dtype=torch.float64)
-        for picture, boxes in enumerate(objects):
+        for image, boxes in enumerate(objects):
             for box in boxes:
                 side = math.sqrt((box[2] - box[0] + 1) * (box[3] - box[1] + 1))
                 home = math.floor(math.log2(side / (14 * strides[0]) + 1e-6))
@@ -146,9 +146,9 @@ def defeat(student, teacher, objects, strides=(8, 16, 32)):
                     continue
                 left, top, right, bottom = (int(side / stride) for side in box)
                 if left == right or top == bottom:
-                    mask[picture, 0, top, left] = 1
+                    mask[image, 0, top, left] = 1
                 else:
-                    mask[picture, 0, top:bottom, left:right] = 1
+                    mask[image, 0, top:bottom, left:right] = 1
         apart = (own - guide).square()
         front += float((mask * apart).sum() / max(1, 2 * float(mask.sum()) * channels))
         back += float(((1 - mask) * apart).sum() / max(1, 2 * float((1 - mask).sum()) * channels))
@@ -156,7 +156,7 @@ def defeat(student, teacher, objects, strides=(8, 16, 32)):
 
 
 def instances(gap, boxes, levels, count=10, overlap=0.3):
-    """The chosen priors of one picture, level by level: best first, dropping what overlaps it."""
+    """The chosen priors of one image, level by level: best first, dropping what overlaps it."""
     chosen = [False] * len(gap)
     for level in sorted(set(levels)):
         left = sorted((p for p in range(len(gap)) if levels[p] == level and gap[p] > 0), key=lambda p: -gap[p])

@@ -85,8 +85,8 @@ def test_fgd_relates_every_cell_to_the_whole_map():
     own = distil.own_context[0]
     nn.init.normal_(own.transform[-1].weight)
     x = student.features[0]
-    chance = own.attend(x).flatten(2).softmax(-1)
-    whole = torch.stack([(x[b].flatten(1) * chance[b]).sum(-1) for b in range(2)])
+    prob = own.attend(x).flatten(2).softmax(-1)
+    whole = torch.stack([(x[b].flatten(1) * prob[b]).sum(-1) for b in range(2)])
     hidden = own.transform[1](own.transform[0](whole)).relu()
     added = hidden @ own.transform[3].weight.T + own.transform[3].bias
     level = distil.levels(student, teacher)[0]
@@ -110,9 +110,9 @@ def test_fine_grained_looks_where_priors_overlap_nearly_best():
     marked = near_best(student.priors, truth, 0.5)
     boxes = student.priors.boxes[0].tolist()
     valid = student.priors.valid[0].tolist()
-    for picture, objects in enumerate(lists(truth)):
+    for image, objects in enumerate(lists(truth)):
         expected = naive.near_best([box if ok else [0, 0, 0, 0] for box, ok in zip(boxes, valid)], objects, 0.5)
-        assert marked[picture].tolist() == expected
+        assert marked[image].tolist() == expected
     for rectified in (False, True):
         total = 0.0
         for own, guide, part in zip(student.features, teacher.features, marked.split(student.priors.counts, dim=1)):
@@ -130,10 +130,10 @@ def test_general_instances_are_the_greedy_choice():
     teacher_surer = apart.gather(-1, best.unsqueeze(-1)) >= 0
     boxes = torch.where(teacher_surer, guide.boxes, own.boxes)
     found = GeneralInstance(count=4).instances(student, teacher)
-    for picture in range(2):
-        gaps = torch.where(priors.valid[0], gap[picture], 0.0).tolist()
-        expected = naive.instances(gaps, boxes[picture].tolist(), priors.level.tolist(), count=4)
-        assert found[picture].tolist() == expected
+    for image in range(2):
+        gaps = torch.where(priors.valid[0], gap[image], 0.0).tolist()
+        expected = naive.instances(gaps, boxes[image].tolist(), priors.level.tolist(), count=4)
+        assert found[image].tolist() == expected
     total = 0.0
     for a, b, part in zip(student.features, teacher.features, found.split(priors.counts, dim=1)):
         mask = part.view(2, 1, *a.shape[-2:])
@@ -287,7 +287,7 @@ def test_padding_has_no_say(distil):
     for pair in ((student, teacher), (noise(student), noise(teacher))):
         built = build(distil)
         if isinstance(distil, DeFeat):
-            # A 3 x 3 convolution sees its neighbours: as it starts, it looks at none.
+            # A 3 x 3 convolution sees its neighbors: as it starts, it looks at none.
             assert isinstance(built.levels.adapters[0], nn.Conv2d)
         if isinstance(distil, MGD):
             built.generators = nn.ModuleList(nn.Identity() for _ in built.generators)

@@ -31,7 +31,7 @@ def test_beside_gfl_it_costs_and_pulls_as_the_reference_says(case):
 
     terms = GFL.criterion(output, truth, plan)
     losses = {name: term.total / torch.maximum(term.count, term.floor) for name, term in terms.items()}
-    # The reference sums over the batch; here the weights are meant for three pictures.
+    # The reference sums over the batch; here the weights are meant for three images.
     losses["ld"] = MAIN(output, guide, truth, plan)["ld"].total / MAIN.images
     sum(losses.values()).backward()
     for ours, theirs in (("class", "loss_cls"), ("box", "loss_bbox"), ("edges", "loss_dfl"), ("ld", "loss_ld")):
@@ -92,14 +92,14 @@ def test_the_region_of_that_scene_has_the_size_and_the_members_that_were_recorde
 def test_the_ring_is_the_paper_written_out(measure):
     _, priors, truth = example_scene(objects=4, size=(96, 128))
     found = worthwhile_ring(priors, truth, gamma=0.5, measure=measure)
-    for picture in range(2):
+    for image in range(2):
         boxes, levels = priors.boxes[0].tolist(), priors.level.tolist()
-        expected = naive.ring(boxes, levels, truth.boxes[picture].tolist(), gamma=0.5, measure=measure)
-        assert found[picture].tolist() == pytest.approx(expected, abs=1e-5)
+        expected = naive.ring(boxes, levels, truth.boxes[image].tolist(), gamma=0.5, measure=measure)
+        assert found[image].tolist() == pytest.approx(expected, abs=1e-5)
     assert (found > 0).any()
 
 
-def test_crowds_padding_and_empty_pictures_have_no_ring():
+def test_crowds_padding_and_empty_images_have_no_ring():
     _, priors, truth = example_scene(objects=3)
     assert not worthwhile_ring(priors, replace(truth, crowd=torch.ones_like(truth.crowd))).any()
     assert not worthwhile_ring(priors, replace(truth, valid=torch.zeros_like(truth.valid))).any()
@@ -121,7 +121,7 @@ def scene(bins=17, guide_bins=17):
 
 
 def written_out(distil, student, teacher, truth, plan):
-    """The three terms as loops over priors, each a sum over pictures."""
+    """The three terms as loops over priors, each a sum over images."""
     own, guide, priors = student.predictions, teacher.predictions, student.priors
     trust = own.logits.amax(-1).sigmoid()
     worth = worthwhile_ring(priors, truth, distil.gamma)

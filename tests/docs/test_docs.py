@@ -30,7 +30,7 @@ DOCS = ROOT / "docs"
 SOURCE = ROOT / "src" / "ladle"
 PAGES = [*sorted(DOCS.rglob("*.md")), ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md"]
 OFFERED = [getattr(package, name) for package in (assigners, distillers) for name in package.__all__]
-PLACES = {"assigners/surer": "distillers/colad"}
+PLACES = {"assigners/cost_selector": "distillers/colad"}
 """Pages that are not called as the module of their part."""
 MODULES = [(part, "/".join(part.__module__.split(".")[1:])) for part in OFFERED]
 PARTS = {
@@ -42,7 +42,7 @@ PARTS = {
 HEADINGS = [
     "What it does",
     "Formula",
-    "Picture",
+    "Image",
     "Fields and defaults",
     "Agreement with the reference",
     "Cost",
@@ -76,7 +76,7 @@ def section(text, heading):
     return re.split(r"^## ", text.split(f"\n## {heading}\n", 1)[1], maxsplit=1, flags=re.MULTILINE)[0]
 
 
-# ------------------------------------------------------------------------------------------------- pages and pictures
+# ------------------------------------------------------------------------------------------------- pages and images
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
@@ -110,13 +110,13 @@ def test_every_page_can_be_reached_from_the_readme(page):
     assert page in seen
 
 
-def test_every_picture_is_used_and_small():
+def test_every_image_is_used_and_small():
     shown = {file.name for page in PAGES for file in map(Path, re.findall(r"!\[[^\]]+\]\(([^)]+)\)", page.read_text()))}
-    drawn = sorted((DOCS / "pictures").glob("*.png"))
-    for picture in drawn:
-        assert picture.stat().st_size < 150_000, f"{picture.name} is too large for a page"
-        assert picture.name in shown, f"{picture.name} is on no page"
-        with Image.open(picture) as image:
+    drawn = sorted((DOCS / "images").glob("*.png"))
+    for file in drawn:
+        assert file.stat().st_size < 150_000, f"{file.name} is too large for a page"
+        assert file.name in shown, f"{file.name} is on no page"
+        with Image.open(file) as image:
             assert image.width >= 600
 
 

@@ -15,7 +15,7 @@ CLASSES = [
     if inspect.isclass(part)
 ] + [engine.Objective, families.Family]
 FUNCTIONS = [
-    assigners.thinned,
+    assigners.keep_sampled,
     boxes.area,
     boxes.centerness,
     boxes.clip,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
+from ladle.engine.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
 from ladle.errors import UserError
 
@@ -14,15 +14,15 @@ def checkpoint_of(toy):
     optimizer = torch.optim.AdamW(toy.parameters())
     toy.student(torch.rand(2, 3, 8, 8)).sum().backward()
     optimizer.step()
-    standing = Standing(3, 30, {"student": float("nan")}, {"student": 2}, rows=({"epoch": 1, "loss": 0.5},))
-    return Checkpoint(standing, 10, toy.state_dict(), optimizer.state_dict(), None, [random_state(CPU)])
+    state = TrainState(3, 30, {"student": float("nan")}, {"student": 2}, rows=({"epoch": 1, "loss": 0.5},))
+    return Checkpoint(state, 10, toy.state_dict(), optimizer.state_dict(), None, [random_state(CPU)])
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path):
     saved = checkpoint_of(Toy())
     save_checkpoint(saved, tmp_path / "resume.pt")
     loaded = load_checkpoint(tmp_path / "resume.pt")
-    assert str(loaded.standing) == str(saved.standing)
+    assert str(loaded.state) == str(saved.state)
     assert loaded.objective.keys() == saved.objective.keys()
     assert all(torch.equal(loaded.objective[name], saved.objective[name]) for name in saved.objective)
     assert str(loaded.optimizer) == str(saved.optimizer)
@@ -63,7 +63,7 @@ def test_a_damaged_resume_file_is_a_sentence(tmp_path, content):
         load_checkpoint(tmp_path / "resume.pt")
 
 
-@pytest.mark.parametrize("state", [{"weights": torch.ones(2)}, {"standing": {"age": 3}}, [1, 2]])
+@pytest.mark.parametrize("state", [{"weights": torch.ones(2)}, {"state": {"age": 3}}, [1, 2]])
 def test_another_torch_file_is_not_taken_for_a_resume_file(tmp_path, state):
     torch.save(state, tmp_path / "resume.pt")
     with pytest.raises(UserError, match="expected the resume file"):

@@ -114,7 +114,7 @@ def test_an_empty_loader_is_refused(fabric, tmp_path):
         run(fabric, tmp_path, loader=ToyLoader(images=3))
 
 
-def test_a_bad_picture_is_named_before_it_spoils_the_weights(fabric, tmp_path):
+def test_a_bad_image_is_named_before_it_spoils_the_weights(fabric, tmp_path):
     toy = Toy()
     toy.student.backbone[1] = nn.Identity()
     before = {}

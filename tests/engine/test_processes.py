@@ -93,7 +93,7 @@ def test_a_mistake_in_a_spawned_process_stays_one_sentence(runs):
     assert "Traceback" not in sentence
 
 
-def test_a_bad_batch_names_the_pictures_of_every_rank(runs):
+def test_a_bad_batch_names_the_images_of_every_rank(runs):
     folder, _ = runs
     ids = json.loads((folder / "poisoned" / "bad_batch.json").read_text())["ids"]
     assert 7 in ids

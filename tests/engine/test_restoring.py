@@ -64,12 +64,12 @@ def take(*path):
 
 
 CONTRADICTIONS = {
-    "more epochs than rows": put("standing", "epoch", 2),
-    "steps of no epoch": put("standing", "step", 4),
-    "no epoch at all": lambda state: state["standing"].update(epoch=0, step=0, rows=()),
-    "best of an epoch to come": put("standing", "best_epoch", "student", 2),
-    "best of nobody": lambda state: state["standing"].update(best_epoch={"rival": 1}, best_ap={"rival": 0.5}),
-    "a best epoch without an AP": put("standing", "best_ap", {}),
+    "more epochs than rows": put("state", "epoch", 2),
+    "steps of no epoch": put("state", "step", 4),
+    "no epoch at all": lambda state: state["state"].update(epoch=0, step=0, rows=()),
+    "best of an epoch to come": put("state", "best_epoch", "student", 2),
+    "best of nobody": lambda state: state["state"].update(best_epoch={"rival": 1}, best_ap={"rival": 0.5}),
+    "a best epoch without an AP": put("state", "best_ap", {}),
 }
 MISFITS = {
     "a weight of another shape": put("objective", WEIGHT, lambda w: w[:2]),
@@ -93,11 +93,11 @@ MISFITS = {
     "a random state of numpy that is none": put("random", 0, "numpy", ("MT19937", torch.zeros(3), 0, 0, 0.0)),
 }
 FOREIGN = {
-    "a standing that is none": put("standing", 3),
-    "a word for an epoch": put("standing", "epoch", "one"),
-    "a negative epoch": put("standing", "epoch", -1),
-    "a row that is none": put("standing", "rows", ({"epoch": "one"},)),
-    "an AP of true": put("standing", "best_ap", "student", True),
+    "a state that is none": put("state", 3),
+    "a word for an epoch": put("state", "epoch", "one"),
+    "a negative epoch": put("state", "epoch", -1),
+    "a row that is none": put("state", "rows", ({"epoch": "one"},)),
+    "an AP of true": put("state", "best_ap", "student", True),
     "something more": lambda state: state.update(odd=1),
     "something less": take("random"),
     "a list for the objective": put("objective", [1]),
@@ -131,7 +131,7 @@ def test_a_learning_rate_is_no_setting_for_the_schedule_sets_it(resumed, whole):
 
 
 def test_nan_is_a_score_like_any_other(resumed):
-    result = resumed(put("standing", "best_ap", "student", math.nan))
+    result = resumed(put("state", "best_ap", "student", math.nan))
     assert math.isnan(result.best_ap["student"])
 
 

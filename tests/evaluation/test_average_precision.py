@@ -16,13 +16,13 @@ from ladle.errors import UserError
 from ladle.evaluation import Evaluation, coco_results, evaluate
 from ladle.types import Detections
 
-from .pictures import CLASSES, Picture, detections, perfect, picture, random_set
+from .images import CLASSES, ImageInfo, detections, image, perfect, random_set
 
 NUMBERS = [field.name for field in fields(Evaluation) if field.name not in ("per_class", "most")]
 
 
 def by_pycocotools(
-    truth: list[Picture], found: dict[Hashable, Detections], most: tuple[int, ...] = (1, 10, 100)
+    truth: list[ImageInfo], found: dict[Hashable, Detections], most: tuple[int, ...] = (1, 10, 100)
 ) -> list[float]:
     """The numbers of COCO, or the recalls at ``most`` detections of an image and the AP at the last of them."""
     from pycocotools.coco import COCO
@@ -72,14 +72,14 @@ def test_the_twelve_numbers_are_those_of_pycocotools(seed: int) -> None:
     assert 0.05 < ours.ap < 0.95, "the data must be neither trivial nor hopeless to prove anything"
 
 
-def crowded_set(seed: int) -> tuple[list[Picture], dict[Hashable, Detections]]:
+def crowded_set(seed: int) -> tuple[list[ImageInfo], dict[Hashable, Detections]]:
     """Images of 250 objects each, of which some are found, with as many false alarms."""
     rng = np.random.default_rng(seed)
     truth, found = [], {}
     for name in range(3):
         corners = rng.uniform(0, 380, (250, 2))
         boxes = np.concatenate([corners, corners + rng.uniform(5, 20, (250, 2))], axis=1)
-        truth.append(picture(name, boxes.tolist(), rng.integers(0, 2, 250).tolist()))
+        truth.append(image(name, boxes.tolist(), rng.integers(0, 2, 250).tolist()))
         shown = np.concatenate([boxes + rng.normal(0, 0.7, boxes.shape), rng.permutation(boxes.ravel()).reshape(-1, 4)])
         labels = [*truth[-1].labels.tolist(), *rng.integers(0, 2, 250).tolist()]
         found[name] = detections(shown.tolist(), rng.uniform(0, 1, 500).tolist(), labels)
@@ -111,7 +111,7 @@ def test_more_detections_find_more_of_a_crowded_image() -> None:
 
 def test_no_detection_at_all_cannot_be_scored() -> None:
     with pytest.raises(UserError, match="at least one detection"):
-        evaluate([picture(1, [], [])], {}, ["cat"], most=0)
+        evaluate([image(1, [], [])], {}, ["cat"], most=0)
 
 
 def test_ground_truth_fed_back_scores_one() -> None:
@@ -122,7 +122,7 @@ def test_ground_truth_fed_back_scores_one() -> None:
 
 
 def test_the_first_object_of_all_is_found_like_any_other() -> None:
-    truth = [picture("only", [[10, 10, 60, 60]], [0])]
+    truth = [image("only", [[10, 10, 60, 60]], [0])]
     assert evaluate(truth, perfect(truth), ["cat"]).ap == 1.0
 
 
@@ -140,8 +140,8 @@ def test_nothing_found_scores_zero() -> None:
         assert result.ap == result.ap50 == result.ar100 == 0.0
 
 
-@pytest.mark.parametrize("truth", [[], [picture("empty", [], [])]], ids=["no pictures", "no objects"])
-def test_nothing_to_find_is_nan_everywhere(truth: list[Picture]) -> None:
+@pytest.mark.parametrize("truth", [[], [image("empty", [], [])]], ids=["no images", "no objects"])
+def test_nothing_to_find_is_nan_everywhere(truth: list[ImageInfo]) -> None:
     found = {p.id: detections([[0, 0, 9, 9]], [0.5], [1]) for p in truth}
     result = evaluate(truth, found, CLASSES)
     assert all(math.isnan(getattr(result, name)) for name in NUMBERS)
@@ -149,7 +149,7 @@ def test_nothing_to_find_is_nan_everywhere(truth: list[Picture]) -> None:
 
 
 def test_a_detection_on_a_crowd_is_not_held_against_anyone() -> None:
-    truth = [picture(1, [[0, 0, 40, 40], [100, 100, 300, 300]], [0, 0], [False, True])]
+    truth = [image(1, [[0, 0, 40, 40], [100, 100, 300, 300]], [0, 0], [False, True])]
     found = {1: detections([[120, 120, 160, 160], [0, 0, 40, 40]], [0.9, 0.8], [0, 0])}
     assert evaluate(truth, found, CLASSES).ap == 1.0
     assert evaluate([replace(truth[0], crowd=np.array([False, False]))], found, CLASSES).ap < 0.5
@@ -158,13 +158,13 @@ def test_a_detection_on_a_crowd_is_not_held_against_anyone() -> None:
 def test_any_hashable_id_survives() -> None:
     names = [2**53, 2**53 + 1, "a/b.jpg", ("tuple", 3), 0]
     boxes = [[10.0 * n, 0.0, 10.0 * n + 40, 40.0] for n in range(len(names))]
-    truth = [picture(name, [box], [0]) for name, box in zip(names, boxes, strict=True)]
+    truth = [image(name, [box], [0]) for name, box in zip(names, boxes, strict=True)]
     assert evaluate(truth, perfect(truth), ["cat"]).ap == 1.0
 
 
-def test_order_of_pictures_does_not_matter() -> None:
+def test_order_of_images_does_not_matter() -> None:
     truth, found = random_set(3)
-    noise = torch.Generator().manual_seed(0)  # ties between pictures go by their order: break them
+    noise = torch.Generator().manual_seed(0)  # ties between images go by their order: break them
     found = {
         name: replace(d, scores=d.scores + torch.rand(len(d.scores), generator=noise) * 0.01)
         for name, d in found.items()
@@ -184,7 +184,7 @@ def test_tensors_and_arrays_give_the_same_numbers() -> None:
 
 
 def test_read_only_arrays_are_welcome() -> None:
-    item = picture(1, [[0, 0, 40, 40]], [0])
+    item = image(1, [[0, 0, 40, 40]], [0])
     for array in (item.boxes, item.labels, item.crowd):
         array.flags.writeable = False
     assert evaluate([item], perfect([item]), ["cat"]).ap == 1.0
@@ -213,17 +213,17 @@ def test_coco_results_speak_the_data_sets_own_categories() -> None:
 @pytest.mark.parametrize(
     ("truth", "found", "classes", "hint"),
     [
-        ([picture(1, [], []), picture(1, [], [])], {}, ["cat"], "an id of its own"),
-        ([picture(1, [], [])], {}, ["cat", "cat"], "found 2 called 'cat': rename"),
-        ([picture(1, [], [])], {}, ["a", "b", "a", "b", "a"], "found 3 called 'a' and 1 more such names"),
-        ([picture(1, [], [])], {2: detections([], [], [])}, ["cat"], "picture 2"),
-        ([picture(1, [[0, 0, 9, 9]], [1])], {}, ["cat"], "expected 0 to 0"),
-        ([picture(1, [], [])], {1: detections([[0, 0, 9, 9]], [0.5], [3])}, ["cat"], "expected 0 to 0"),
-        ([picture(1, [], [])], {1: detections([[0, 0, 9, 9]], [math.nan], [0])}, ["cat"], "nan"),
+        ([image(1, [], []), image(1, [], [])], {}, ["cat"], "an id of its own"),
+        ([image(1, [], [])], {}, ["cat", "cat"], "found 2 called 'cat': rename"),
+        ([image(1, [], [])], {}, ["a", "b", "a", "b", "a"], "found 3 called 'a' and 1 more such names"),
+        ([image(1, [], [])], {2: detections([], [], [])}, ["cat"], "image 2"),
+        ([image(1, [[0, 0, 9, 9]], [1])], {}, ["cat"], "expected 0 to 0"),
+        ([image(1, [], [])], {1: detections([[0, 0, 9, 9]], [0.5], [3])}, ["cat"], "expected 0 to 0"),
+        ([image(1, [], [])], {1: detections([[0, 0, 9, 9]], [math.nan], [0])}, ["cat"], "nan"),
     ],
 )
 def test_input_that_cannot_belong_together_is_refused(
-    truth: list[Picture], found: dict[Hashable, Detections], classes: list[str], hint: str
+    truth: list[ImageInfo], found: dict[Hashable, Detections], classes: list[str], hint: str
 ) -> None:
     with pytest.raises(UserError, match=hint):
         evaluate(truth, found, classes)

@@ -6,7 +6,7 @@ import pytest
 from ladle.errors import UserError
 from ladle.evaluation import confusion, evaluate, precision_recall
 
-from .pictures import CLASSES, detections, perfect, picture, random_set
+from .images import CLASSES, detections, image, perfect, random_set
 
 
 def test_the_area_under_the_curve_is_the_average_precision() -> None:
@@ -29,7 +29,7 @@ def test_precision_never_rises_with_recall_and_absent_classes_are_nan() -> None:
     assert np.isnan(curve.precision[3]).all()
 
 
-def test_a_curve_of_no_pictures_is_nan() -> None:
+def test_a_curve_of_no_images_is_nan() -> None:
     assert np.isnan(precision_recall([], {}, CLASSES).average_precision).all()
 
 
@@ -47,7 +47,7 @@ def test_every_object_is_counted_once() -> None:
 
 
 def test_matches_misses_and_false_alarms_land_in_their_cells() -> None:
-    truth = [picture(1, [[0, 0, 50, 50], [100, 0, 150, 50], [200, 0, 250, 50]], [0, 1, 2])]
+    truth = [image(1, [[0, 0, 50, 50], [100, 0, 150, 50], [200, 0, 250, 50]], [0, 1, 2])]
     found = {1: detections([[0, 0, 50, 50], [100, 0, 150, 50], [300, 300, 350, 350]], [0.9, 0.8, 0.7], [0, 2, 1])}
     counts = confusion(truth, found, CLASSES).counts
     expected = np.zeros((5, 5), dtype=int)
@@ -56,7 +56,7 @@ def test_matches_misses_and_false_alarms_land_in_their_cells() -> None:
 
 
 def test_the_surest_detection_takes_the_object_even_of_the_wrong_class() -> None:
-    truth = [picture(1, [[0, 0, 50, 50]], [0])]
+    truth = [image(1, [[0, 0, 50, 50]], [0])]
     found = {1: detections([[0, 0, 50, 50], [0, 0, 50, 48]], [0.6, 0.9], [0, 1])}
     counts = confusion(truth, found, CLASSES).counts
     assert counts[0, 1] == 1
@@ -65,23 +65,23 @@ def test_the_surest_detection_takes_the_object_even_of_the_wrong_class() -> None
 
 
 def test_low_scores_are_dropped_and_the_threshold_itself_is_kept() -> None:
-    truth = [picture(1, [[0, 0, 50, 50]], [0])]
+    truth = [image(1, [[0, 0, 50, 50]], [0])]
     found = {1: detections([[0, 0, 50, 50], [90, 90, 99, 99]], [0.5, 0.4], [0, 0])}
     assert confusion(truth, found, CLASSES, score=0.5).counts.sum() == 1
 
 
 def test_crowds_excuse_but_are_not_counted() -> None:
-    truth = [picture(1, [[0, 0, 200, 200]], [0], [True])]
+    truth = [image(1, [[0, 0, 200, 200]], [0], [True])]
     found = {1: detections([[10, 10, 30, 30], [300, 300, 350, 350]], [0.9, 0.9], [1, 1])}
     counts = confusion(truth, found, CLASSES).counts
     assert counts[4, 1] == counts.sum() == 1
 
 
-def test_a_picture_without_detections_misses_everything() -> None:
-    counts = confusion([picture(1, [[0, 0, 9, 9]], [2])], {}, CLASSES).counts
+def test_a_image_without_detections_misses_everything() -> None:
+    counts = confusion([image(1, [[0, 0, 9, 9]], [2])], {}, CLASSES).counts
     assert counts[2, 4] == counts.sum() == 1
 
 
 def test_confusion_refuses_labels_without_a_name() -> None:
     with pytest.raises(UserError, match="expected 0 to 0"):
-        confusion([picture(1, [[0, 0, 9, 9]], [1])], {}, ["cat"])
+        confusion([image(1, [[0, 0, 9, 9]], [1])], {}, ["cat"])

@@ -19,13 +19,13 @@ def example(name):
 
 
 def test_an_assigner_of_ones_own_obeys_the_laws_and_teaches(capsys):
-    losses = example("own_assigner")["main"](epochs=2, pictures=16, laws=LAWS)
+    losses = example("own_assigner")["main"](epochs=2, images=16, laws=LAWS)
     assert capsys.readouterr().out.count("obeys:") == len(LAWS) > 10
     assert losses[1] < losses[0]
 
 
 def test_an_own_loop_learns_and_finds(capsys):
-    losses = example("own_loop")["main"](epochs=2, pictures=16)
+    losses = example("own_loop")["main"](epochs=2, images=16)
     assert losses[1] < losses[0]
     assert capsys.readouterr().out.count("objects found") == 2
 
@@ -40,7 +40,7 @@ def test_foreign_data_is_read_as_it_was_written(capsys):
 
 
 def test_two_stages_are_taught_in_both(capsys):
-    told = example("two_stages")["main"](epochs=1, pictures=4)
+    told = example("two_stages")["main"](epochs=1, images=4)
     assert list(told[0]) == ["rpn/class", "rpn/box", "roi/class", "roi/box"]
     assert all(value > 0 for value in told[0].values())
     assert capsys.readouterr().out.count("teacher:") == 1
@@ -52,7 +52,7 @@ def test_the_lessons_of_the_two_stages_are_the_published_ones(judge):
     published = lessons_of(spec) if judge == "student" else plan_of("lad", spec, spec).lessons
     shown = example("two_stages")["lessons"](judge)
     for one, other in zip(shown, published, strict=True):
-        assert (one.assign, one.criterion, one.sample) == (other.assign, other.criterion, other.sample)
+        assert (one.assign, one.criterion, one.sampler) == (other.assign, other.criterion, other.sampler)
 
 
 def test_every_example_is_linked_and_tried():

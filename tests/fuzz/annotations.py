@@ -32,7 +32,7 @@ from ladle.errors import UserError
 
 FORMATS = ("coco", "yolo", "voc")
 PICTURES, A_SET = 40, 2000
-"""Pictures and annotations of a data set in which many values are odd."""
+"""Images and annotations of a data set in which many values are odd."""
 FEW_PICTURES, FEW = 5, 12
 """Those of one whose files are damaged."""
 PATIENCE = 30.0
@@ -156,7 +156,7 @@ class TooSlowError(Exception):
     """A reading took longer than PATIENCE."""
 
 
-def make_pictures(folder: Path) -> None:
+def make_images(folder: Path) -> None:
     """PICTURES small files ``p0.png`` ..., of many sizes."""
     folder.mkdir(parents=True)
     for number in range(PICTURES):
@@ -164,13 +164,13 @@ def make_pictures(folder: Path) -> None:
 
 
 def box(rng: random.Random, number: int) -> list[float]:
-    """Corners that mostly lie inside picture ``number``."""
+    """Corners that mostly lie inside image ``number``."""
     width, height = SIDES[number % len(SIDES)]
     x, y = rng.uniform(-2, width), rng.uniform(-2, height)
     return [x, y, x + rng.uniform(0, width / 2), y + rng.uniform(0, height / 2)]
 
 
-def write_coco(rng: random.Random, folder: Path, pictures: int, count: int, odd: float) -> list[Path]:
+def write_coco(rng: random.Random, folder: Path, total: int, count: int, odd: float) -> list[Path]:
     """A COCO folder; returns the files that may be mutated."""
 
     def strange(value: object, factor: float = 1.0) -> object:
@@ -178,15 +178,15 @@ def write_coco(rng: random.Random, folder: Path, pictures: int, count: int, odd:
 
     images = [
         {"id": strange(n, 0.02), "file_name": strange(f"p{n}.png", 0.2), "width": strange(w), "height": strange(h)}
-        for n in range(pictures)
+        for n in range(total)
         for w, h in [SIDES[n % len(SIDES)]]
     ]
     annotations = []
-    for number in range(count):
-        image = rng.randrange(pictures)
+    for _ in range(count):
+        image = rng.randrange(total)
         x1, y1, x2, y2 = box(rng, image)
         entry: dict[str, object] = {
-            "id": strange(number),
+            "id": strange(total),
             "image_id": strange(image),
             "category_id": strange(1 + rng.randrange(len(NAMES)), 0.3),
             "bbox": strange([strange(value) for value in (x1, y1, x2 - x1, y2 - y1)]),
@@ -205,11 +205,11 @@ def write_coco(rng: random.Random, folder: Path, pictures: int, count: int, odd:
     return [file]
 
 
-def write_yolo(rng: random.Random, folder: Path, pictures: int, count: int, odd: float) -> list[Path]:
+def write_yolo(rng: random.Random, folder: Path, total: int, count: int, odd: float) -> list[Path]:
     """A YOLO folder; returns the files that may be mutated."""
-    rows: dict[int, list[str]] = {number: [] for number in range(pictures)}
+    rows: dict[int, list[str]] = {number: [] for number in range(total)}
     for _ in range(count):
-        image = rng.randrange(pictures)
+        image = rng.randrange(total)
         width, height = SIDES[image % len(SIDES)]
         x1, y1, x2, y2 = (v / s for v, s in zip(box(rng, image), (width, height) * 2, strict=True))
         words = [
@@ -234,7 +234,7 @@ def write_yolo(rng: random.Random, folder: Path, pictures: int, count: int, odd:
     return [description, *files]
 
 
-def write_voc(rng: random.Random, folder: Path, pictures: int, count: int, odd: float) -> list[Path]:
+def write_voc(rng: random.Random, folder: Path, total: int, count: int, odd: float) -> list[Path]:
     """A VOC folder; returns the files that may be mutated."""
 
     def tag(name: str, text: object) -> str:
@@ -243,9 +243,9 @@ def write_voc(rng: random.Random, folder: Path, pictures: int, count: int, odd: 
         shown = f"<{name}>{escape(str(text))}</{name}>"
         return "" if rng.random() < odd / 3 else 2 * shown if rng.random() < odd / 9 else shown
 
-    things: dict[int, list[str]] = {number: [] for number in range(pictures)}
+    things: dict[int, list[str]] = {number: [] for number in range(total)}
     for _ in range(count):
-        image = rng.randrange(pictures)
+        image = rng.randrange(total)
         sides = "".join(
             tag(n, f"{v:.2f}") for n, v in zip(("xmin", "ymin", "xmax", "ymax"), box(rng, image), strict=True)
         )
@@ -332,7 +332,7 @@ def complaint(folder: Path, on_defect: str, outcome: Outcome) -> str | None:
     started = time.perf_counter()
     signal.setitimer(signal.ITIMER_REAL, PATIENCE)
     try:
-        catalogue = read(folder, "train", on_defect, decode=False)
+        dataset = read(folder, "train", on_defect, decode=False)
     except UserError as error:
         outcome.refused += 1
         return None if "\n" not in str(error) and "\x1b" not in str(error) else f"a message of several lines: {error!r}"
@@ -344,26 +344,26 @@ def complaint(folder: Path, on_defect: str, outcome: Outcome) -> str | None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         outcome.readings += 1
         outcome.longest = max(outcome.longest, time.perf_counter() - started)
-    return next(_broken_promises(catalogue), None)
+    return next(_broken_promises(dataset), None)
 
 
-def _broken_promises(catalogue) -> Iterator[str]:
-    if len({picture.id for picture in catalogue.pictures}) < len(catalogue):
-        yield "pictures share an id"
-    if len(set(catalogue.classes)) < len(catalogue.classes) or not all(catalogue.classes):
-        yield f"classes cannot be told apart: {catalogue.classes!r}"
-    if not all(name.encode("utf-8") and "\n" not in name for name in catalogue.classes):
-        yield f"classes cannot be printed: {catalogue.classes!r}"
-    for picture in catalogue.pictures:
-        boxes = picture.boxes
-        limit = np.array([picture.width, picture.height] * 2)
+def _broken_promises(dataset) -> Iterator[str]:
+    if len({image.id for image in dataset.images}) < len(dataset):
+        yield "images share an id"
+    if len(set(dataset.classes)) < len(dataset.classes) or not all(dataset.classes):
+        yield f"classes cannot be told apart: {dataset.classes!r}"
+    if not all(name.encode("utf-8") and "\n" not in name for name in dataset.classes):
+        yield f"classes cannot be printed: {dataset.classes!r}"
+    for image in dataset.images:
+        boxes = image.boxes
+        limit = np.array([image.width, image.height] * 2)
         if not (np.isfinite(boxes).all() and (boxes >= 0).all() and (boxes <= limit).all()):
-            yield f"boxes outside {picture.file.name}: {boxes.tolist()}"
+            yield f"boxes outside {image.file.name}: {boxes.tolist()}"
         if not (boxes[:, 2:] - boxes[:, :2] >= 0.499).all():
-            yield f"boxes without a side in {picture.file.name}: {boxes.tolist()}"
-        if not ((picture.labels >= 0) & (picture.labels < len(catalogue.classes))).all():
-            yield f"labels beyond the classes in {picture.file.name}"
-    _ = catalogue.summary().encode("utf-8", "strict"), *(str(defect) for defect in catalogue.defects)
+            yield f"boxes without a side in {image.file.name}: {boxes.tolist()}"
+        if not ((image.labels >= 0) & (image.labels < len(dataset.classes))).all():
+            yield f"labels beyond the classes in {image.file.name}"
+    _ = dataset.summary().encode("utf-8", "strict"), *(str(defect) for defect in dataset.defects)
 
 
 def attack(kind: str, count: int, mutants: int, seed: int, keep: Path | None = None) -> Outcome:
@@ -371,16 +371,16 @@ def attack(kind: str, count: int, mutants: int, seed: int, keep: Path | None = N
     outcome = Outcome()
     signal.signal(signal.SIGALRM, _ring)
     with tempfile.TemporaryDirectory() as scratch:
-        pictures = Path(scratch) / "pictures"
-        make_pictures(pictures)
+        images = Path(scratch) / "images"
+        make_images(images)
         sets = [(min(A_SET, count - done), False) for done in range(0, count, A_SET)]
         for number, (size, mutant) in enumerate([*sets, *[(FEW, True)] * mutants]):
             rng = random.Random(f"{seed} {kind} {number}")
             folder = Path(scratch) / "set"
             folder.mkdir()
-            (folder / FOLDERS[kind]).symlink_to(pictures, target_is_directory=True)
-            pictured = FEW_PICTURES if mutant else PICTURES
-            files = WRITERS[kind](rng, folder, pictured, size, 0.0 if mutant else rng.choice([0.002, 0.02, 0.2]))
+            (folder / FOLDERS[kind]).symlink_to(images, target_is_directory=True)
+            imaged = FEW_PICTURES if mutant else PICTURES
+            files = WRITERS[kind](rng, folder, imaged, size, 0.0 if mutant else rng.choice([0.002, 0.02, 0.2]))
             if mutant:
                 damage = restructure if kind == "coco" and rng.random() < 0.6 else mutate
                 damage(rng, rng.choice(files[:3]))

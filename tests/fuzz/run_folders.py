@@ -96,7 +96,7 @@ def damage(file: Path, dice: random.Random) -> str:
 def trial(verb: str, folder: Path) -> tuple[str, str]:
     """What becomes of a resume, ``whole``, ``refused`` or what is wrong, and the words."""
     training.draw_history = lambda *_: None  # what is drawn takes most of the time
-    training.Examiner.draw = lambda *_: None
+    training.Evaluator.draw = lambda *_: None
     ended = run_forked([verb, "--resume", str(folder), "--epochs", "3"])
     return judge(ended).replace("accepted", "whole"), ended.said
 

@@ -1,6 +1,6 @@
 import pytest
 
-from tests.fuzz.annotations import FORMATS, attack, complaint, make_pictures, mutate, write_voc
+from tests.fuzz.annotations import FORMATS, attack, complaint, make_images, mutate, write_voc
 
 
 @pytest.mark.parametrize("kind", FORMATS)
@@ -21,7 +21,7 @@ def test_the_attack_sees_a_traceback_and_a_broken_promise(tmp_path, monkeypatch)
 
     monkeypatch.setattr(annotations, "read", broken)
     assert "KeyError: 'bbox'" in complaint(tmp_path, "repair", annotations.Outcome())
-    make_pictures(tmp_path / "pictures")
+    make_images(tmp_path / "pictures")
     files = write_voc(random.Random(1), tmp_path, 5, 10, 0.0)
     before = files[0].read_bytes()
     mutate(random.Random(1), files[0])

@@ -20,7 +20,7 @@ def bases(tmp_path_factory):
 
 
 def outcome(raw, file):
-    """The sentence with which a file is refused, or what its detector finds in an empty picture."""
+    """The sentence with which a file is refused, or what its detector finds in an empty image."""
     file.write_bytes(raw)
     try:
         detector = load_detector(file).eval()

@@ -111,8 +111,8 @@ def left_by(folder: Path) -> dict[str, object]:
             left[name] = {key: value.numpy().tobytes() for key, value in load_file(path).items()}
         elif path.name == "resume.pt":
             state = torch.load(path, weights_only=True)
-            state["standing"]["seconds"] = 0
-            state["standing"]["rows"] = [without_times(row) for row in state["standing"]["rows"]]
+            state["state"]["seconds"] = 0
+            state["state"]["rows"] = [without_times(row) for row in state["state"]["rows"]]
             if "beartype" in sys.modules:  # the run-time type checks of the tests draw from python's random numbers
                 state["random"] = [{name: one[name] for name in ("torch", "numpy")} for one in state["random"]]
             left[name] = str(flat(state))

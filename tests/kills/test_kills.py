@@ -14,7 +14,7 @@ def place(tmp_path_factory):
         patch.chdir(folder)
         patch.setenv("OMP_NUM_THREADS", "1")
         patch.setattr(training, "draw_history", lambda *_: None)
-        patch.setattr(training.Examiner, "draw", lambda *_: None)
+        patch.setattr(training.Evaluator, "draw", lambda *_: None)
         prepare(folder)
         whole, _, operations = begin("cached", folder)
         yield lambda *kills: trial("cached", folder, whole, kills), operations

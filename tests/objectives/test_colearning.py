@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ladle.assigners import ATSS, PAA, Surer
+from ladle.assigners import ATSS, PAA, CostSelector
 from ladle.criteria import DenseCriterion
 from ladle.distillers import PKD, CrossKD, SoftLabels
 from ladle.families import Start, detector_spec
@@ -47,7 +47,7 @@ def test_the_plan_is_that_of_the_surer_one_for_each_object_and_level():
     truth = batch(0).truth
     plan, verdict = objective._decide(LESSON, first, second, batch(0))
     evidence = [PAA().weigh(one.predictions, first.priors, truth) for one in (first, second)]
-    expected = PAA().select(Surer()(*evidence, first.priors, truth).evidence, first.priors, truth)
+    expected = PAA().select(CostSelector()(*evidence, first.priors, truth).evidence, first.priors, truth)
     assert torch.equal(plan.affinity, expected.affinity)
     assert 0 < int(verdict.second.sum()) < int(verdict.decided.sum())
 
@@ -84,7 +84,7 @@ def test_each_may_imitate_the_other_and_pulls_it_nowhere():
     assert not any(p.grad is not None and p.grad.any() for p in second.parameters())
 
 
-def test_pictures_without_objects_train_both_on_background():
+def test_images_without_objects_train_both_on_background():
     """The released code stops here."""
     objective = pair()
     full = batch(0)

@@ -10,7 +10,7 @@ from ladle.assigners import PAA, MaxIoU, TaskAligned
 from ladle.boxes import pairwise_iou
 from ladle.distillers import PKD, SoftLabels
 from ladle.families import Start, detector_spec, lessons_of
-from ladle.objectives import Staged, Timed
+from ladle.objectives import Scheduled, Staged
 from ladle.objectives.staged import _independent, _with_given
 from ladle.recipes.plans import Judging, plan_of
 from ladle.teachers import FrozenDetector
@@ -110,7 +110,7 @@ def test_another_teacher_judges_differently_in_its_stages(method):
                 batch(0).truth.boxes, 0 * batch(0).truth.labels, batch(0).truth.valid, batch(0).truth.crowd
             )
             truth = one if number == 0 else batch(0).truth
-            objective.lessons = tuple(replace(lesson, sample=None) for lesson in objective.lessons)
+            objective.lessons = tuple(replace(lesson, sampler=None) for lesson in objective.lessons)
             own, plan = objective._decide(number, features, seen, previous, truth, batch(0).sizes)
             previous = own.detach()
             mine.append(plan.affinity)
@@ -145,7 +145,7 @@ def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_t
         guide.stages[1].box_deltas.weight.mul_(30)  # an untrained head moves boxes by next to nothing
     teacher = FrozenDetector(guide, CLASSES)
     judge = staged(student, "lad-roi", teacher)
-    objective = Staged(student, [replace(one, sample=None) for one in judge.lessons], teacher, judge.judges)
+    objective = Staged(student, [replace(one, sampler=None) for one in judge.lessons], teacher, judge.judges)
     one = batch(0)
     features, seen = student.look(one.images), teacher.look(one.images)
     previous, _ = objective._decide(0, features, seen, None, replace(one.truth, labels=0 * one.truth.labels), one.sizes)
@@ -221,7 +221,7 @@ def test_distillers_add_to_a_judge():
 def test_weight_nought_is_exactly_plain_training():
     teacher = FrozenDetector(build(1), CLASSES)
     lessons = lessons_of(SPECS["fasterrcnn"])
-    nothing = (replace(lessons[0], distillers=(Timed(PKD(), weight=0.0),)), lessons[1])
+    nothing = (replace(lessons[0], distillers=(Scheduled(PKD(), weight=0.0),)), lessons[1])
     plain = train(Staged(build(0), lessons, generator=lots()))
     assert same(plain, train(Staged(build(0), nothing, teacher, generator=lots())))
 
@@ -254,7 +254,7 @@ def test_a_faster_rcnn_judges_every_look_of_a_cascade():
 
 
 @pytest.mark.parametrize("name", SPECS)
-def test_pictures_without_objects_train_on_background(name):
+def test_images_without_objects_train_on_background(name):
     full = batch(0)
     for truth in (
         GroundTruth.pad([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.long)] * 2),

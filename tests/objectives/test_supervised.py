@@ -13,7 +13,7 @@ from ladle.types import Batch, GroundTruth
 
 CLASSES = ("disc", "ring", "star")
 SPEC = detector_spec("paa-tiny", CLASSES, start=Start(norm="group"))
-"""Group normalisation: the network says the same in training and in evaluation."""
+"""Group normalization: the network says the same in training and in evaluation."""
 
 
 def build(seed):

@@ -6,7 +6,7 @@ import torch
 from ladle.assigners import PAA
 from ladle.criteria import DenseCriterion
 from ladle.distillers import FGD, PKD, CrossKD, FitNet, SoftLabels
-from ladle.objectives import Lesson, Supervised, Timed
+from ladle.objectives import Lesson, Scheduled, Supervised
 from ladle.teachers import FrozenDetector
 from tests.objectives.test_supervised import CLASSES, SPEC, batch, build, same, train
 
@@ -31,7 +31,7 @@ def value(terms, name):
 
 
 def test_a_weight_multiplies_all_terms():
-    once, thrice = taught(SoftLabels()), taught(Timed(SoftLabels(), weight=3.0))
+    once, thrice = taught(SoftLabels()), taught(Scheduled(SoftLabels(), weight=3.0))
     one, three = once(batch(0)), thrice(batch(0))
     for name in ("soft_class", "soft_box", "soft_quality"):
         assert value(three, name) == pytest.approx(3 * value(one, name))
@@ -40,7 +40,7 @@ def test_a_weight_multiplies_all_terms():
 
 
 def test_a_warm_up_rises_and_an_end_ends_and_then_nobody_asks_the_teacher():
-    objective = taught(Timed(SoftLabels(), weight=2.0, warmup=4.0, until=6.0))
+    objective = taught(Scheduled(SoftLabels(), weight=2.0, warmup=4.0, until=6.0))
     whole = value(taught(SoftLabels())(batch(0)), "soft_class")
     for epoch, share in ((0.5, 0.25), (2.0, 1.0), (4.0, 2.0), (6.0, 2.0)):
         objective.set_time(epoch, 1)
@@ -54,25 +54,25 @@ def test_a_warm_up_rises_and_an_end_ends_and_then_nobody_asks_the_teacher():
 
 
 def test_a_teacher_that_judges_is_asked_also_after_its_distillers_have_ended():
-    objective = taught(Timed(SoftLabels(), until=1.0), judge="teacher")
+    objective = taught(Scheduled(SoftLabels(), until=1.0), judge="teacher")
     objective.set_time(5.0, 1)
     objective(batch(0))
     assert objective.teacher.asked == 1
 
 
 def test_a_weight_can_rise_over_steps():
-    objective = taught(Timed(SoftLabels(), steps=400))
+    objective = taught(Scheduled(SoftLabels(), steps=400))
     whole = value(taught(SoftLabels())(batch(0)), "soft_class")
     for step, share in ((1, 1 / 400), (100, 0.25), (400, 1.0), (900, 1.0)):
         objective.set_time(0.5, step)
         assert value(objective(batch(0)), "soft_class") == pytest.approx(share * whole, rel=1e-5)
     with pytest.raises(ValueError, match=r"objective\.set_time\(epoch, step\)"):
-        taught(Timed(SoftLabels(), steps=400))(batch(0))
+        taught(Scheduled(SoftLabels(), steps=400))(batch(0))
 
 
 def test_a_time_without_a_clock_is_refused():
     with pytest.raises(ValueError, match=r"objective\.set_time\(epoch, step\)"):
-        taught(Timed(SoftLabels(), warmup=1.0))(batch(0))
+        taught(Scheduled(SoftLabels(), warmup=1.0))(batch(0))
 
 
 def test_two_distillers_of_the_same_terms_are_refused_and_of_different_terms_are_not():
@@ -85,8 +85,8 @@ def test_two_distillers_of_the_same_terms_are_refused_and_of_different_terms_are
 @pytest.mark.parametrize("distil", [FitNet(), PKD(), FGD(), CrossKD()], ids=repr)
 def test_weight_nought_is_exactly_plain_training(distil):
     plain = train(Supervised(build(0), [Lesson(PAA(), DenseCriterion())]))
-    assert same(plain, train(taught(Timed(distil, weight=0.0))))
-    assert not same(plain, train(taught(Timed(distil, weight=0.1))))
+    assert same(plain, train(taught(Scheduled(distil, weight=0.0))))
+    assert not same(plain, train(taught(Scheduled(distil, weight=0.1))))
 
 
 def test_adapters_are_trained_and_saved_beside_the_student_not_in_it():
@@ -104,7 +104,7 @@ def test_adapters_are_trained_and_saved_beside_the_student_not_in_it():
 
 def test_what_distillers_train_gets_a_gradient_also_when_they_rest():
     """Data-parallel training waits for a gradient of every parameter."""
-    objective = taught(Timed(FitNet(), until=1.0))
+    objective = taught(Scheduled(FitNet(), until=1.0))
     objective.set_time(2.0, 1)
     sum(term.total for term in objective(batch(0)).values()).backward()
     for parameter in objective.teachings.parameters():

@@ -154,7 +154,7 @@ def test_who_is_surer_and_what_they_imitate_can_be_chosen(run, data, tmp_path, c
 
 
 def test_two_processes_train_as_one_with_the_whole_batch(data, tmp_path):
-    """Group normalisation, whose statistics are each picture's own; two ranks of two see what one of four sees."""
+    """Group normalization, whose statistics are each image's own; two ranks of two see what one of four sees."""
 
     def train(name, devices):
         run = replace(RUN, batch=4 // devices, devices=devices, norm="group", name=name, project=str(tmp_path), lr=1e-3)

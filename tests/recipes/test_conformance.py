@@ -25,8 +25,8 @@ AT_HOME = [(family, name) for family, name in HOME.items()] + [("fcos", "PseudoI
 
 
 def scenes(count: int) -> Batch:
-    pictures, _ = split_scenes(count, 1)
-    return collate([pictures.sample(number) for number in range(count)])
+    images, _ = split_scenes(count, 1)
+    return collate([images.sample(number) for number in range(count)])
 
 
 def loss_of(terms: dict[str, Term]) -> torch.Tensor:
@@ -99,11 +99,11 @@ def test_four_scenes_are_learnt_by_heart_in_several_stages(family):
 
 
 def references(batch: Batch) -> list[SimpleNamespace]:
-    pictures = []
+    images = []
     for row, real in enumerate(batch.truth.valid):
         height, width = batch.originals[row].tolist()
         stretch = (batch.originals[row] / batch.sizes[row]).flip(0).repeat(2)
         boxes, labels = (batch.truth.boxes[row, real] * stretch).numpy(), batch.truth.labels[row, real].numpy()
         crowd = batch.truth.crowd[row, real].numpy()
-        pictures.append(SimpleNamespace(id=row, height=height, width=width, boxes=boxes, labels=labels, crowd=crowd))
-    return pictures
+        images.append(SimpleNamespace(id=row, height=height, width=width, boxes=boxes, labels=labels, crowd=crowd))
+    return images

@@ -1,4 +1,4 @@
-"""The demo's teacher is fit to teach its student, and the demo ends in pictures."""
+"""The demo's teacher is fit to teach its student, and the demo ends in images."""
 
 import pytest
 
@@ -9,19 +9,19 @@ from ladle.families import detector_spec
 from ladle.recipes import demo, sources
 from ladle.recipes.demo import STUDENT, teacher_file
 from ladle.recipes.outputs import free_folder
-from ladle.recipes.preflight import hire
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.preflight import load_teacher
+from ladle.recipes.scoring import Evaluator
 
 
 def test_the_packaged_teacher_lines_up_with_the_student_and_is_small():
-    teacher = hire(str(teacher_file()), detector_spec(STUDENT, CLASSES))
+    teacher = load_teacher(str(teacher_file()), detector_spec(STUDENT, CLASSES))
     assert teacher.detector.spec.classes == CLASSES
     assert teacher_file().stat().st_size < 10e6
 
 
 def test_the_packaged_teacher_finds_what_is_there():
     _, scenes = split_scenes(0, 24)
-    assert Examiner(scenes, 160, 8)(load_detector(teacher_file())).evaluation.ap > 0.2
+    assert Evaluator(scenes, 160, 8)(load_detector(teacher_file())).evaluation.ap > 0.2
 
 
 @pytest.fixture

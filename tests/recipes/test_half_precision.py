@@ -6,11 +6,11 @@ from lightning_fabric import Fabric
 
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes
-from ladle.engine.normalising import normalise
+from ladle.engine.normalizing import normalize
 from ladle.families import families
 from ladle.recipes import Run
 from ladle.recipes.jobs import Job
-from ladle.recipes.lineup import build_objective, line_up
+from ladle.recipes.setup import build_objective, resolve
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +22,15 @@ def batch():
 @pytest.mark.parametrize("family", families())
 def test_every_family_learns_in_half_precision(batch, family):
     job = Job("train", "scenes", f"{family}-tiny", "nowhere", Run(imgsz=64))
-    lineup = line_up(job, CLASSES, tuple(range(len(CLASSES))))
+    setup = resolve(job, CLASSES, tuple(range(len(CLASSES))))
     losses = {}
     for half in (False, True):
         torch.manual_seed(0)
-        network = lineup.specs["student"].build()
-        objective = build_objective(job, lineup, {"student": network})
+        network = setup.specs["student"].build()
+        objective = build_objective(job, setup, {"student": network})
         with torch.autocast("cpu", torch.bfloat16, enabled=half):
             terms = objective(batch)
-        losses[half], _ = normalise(terms, Fabric(accelerator="cpu", devices=1))
+        losses[half], _ = normalize(terms, Fabric(accelerator="cpu", devices=1))
     losses[True].backward()
     assert losses[True].dtype == torch.float32
     assert losses[True].item() == pytest.approx(losses[False].item(), rel=0.02)

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 
-from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, Sample, SimOTA
+from ladle.assigners import ATSS, FCOS, OTA, PAA, MaxIoU, RandomSampler, SimOTA
 from ladle.criteria import BagCriterion, DenseCriterion
 from ladle.distillers import FGD, MGD, PKD, CrossKD, FineGrained, LocalizationDistillation, SoftLabels
 from ladle.errors import UserError
 from ladle.families import detector_spec
-from ladle.objectives import Timed
+from ladle.objectives import Scheduled
 from ladle.recipes import plans
 from ladle.recipes.assigners import ASSIGNERS
 from ladle.recipes.methods import METHODS, times_of
@@ -174,7 +174,7 @@ def test_a_word_says_which_stages_the_teacher_judges(family, method, judges):
 def test_stages_have_the_published_thresholds_and_weights():
     rpn, roi = plan_of("plain", "fasterrcnn").lessons
     assert rpn.assign == MaxIoU(0.7, 0.3, rescued="prior")
-    assert rpn.sample == Sample(256, 0.5)
+    assert rpn.sampler == RandomSampler(256, 0.5)
     assert roi.assign == MaxIoU(0.5, 0.5, rescue=None)
     cascade = plan_of("plain", "cascade").lessons[1:]
     assert [lesson.assign.positive for lesson in cascade] == [0.5, 0.6, 0.7]
@@ -315,7 +315,7 @@ def test_localization_distillation_has_the_released_settings_of_its_family(famil
 
 
 @pytest.mark.parametrize(("backbone", "images"), [("tiny", 3), ("r18", 3), ("r34", 3), ("r50", 2), ("r101", 2)])
-def test_gfls_edges_are_weighed_for_as_many_pictures_as_released_for_the_backbone(backbone, images):
+def test_gfls_edges_are_weighed_for_as_many_images_as_released_for_the_backbone(backbone, images):
     own = detector_spec(f"gfl-{backbone}", ("a", "b"))
     (found,) = plans.plan_of("ld", own, spec("gfl")).lesson.distillers
     assert found == LocalizationDistillation(images=images)
@@ -354,7 +354,7 @@ def test_crosskd_has_the_released_settings_of_the_teachers_family():
 
 def test_fine_grained_imitation_rises_over_the_steps_in_which_the_release_is_silent():
     plan = plan_of("fine-grained", "paa", "paa")
-    assert plan.lesson.distillers == (Timed(FineGrained(), steps=400),)
+    assert plan.lesson.distillers == (Scheduled(FineGrained(), steps=400),)
     assert plan.teaches["fine_grained"].endswith("(rising over the first 400 steps)")
     times = times_of("fine-grained", None, "0", None)
     assert plans.plan_of("fine-grained", spec("paa"), spec("paa"), times=times).lesson.distillers == (FineGrained(),)
@@ -389,8 +389,8 @@ def test_weights_and_times_are_read_for_all_or_by_word():
     assert found == {"ld": {"weight": 0.5, "until": 10.0}, "pkd": {"weight": 0.5, "warmup": 1.0, "until": 20.0}}
     plan = plans.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), times=found)
     assert plan.lesson.distillers == (
-        Timed(LocalizationDistillation(), 0.5, 0.0, 10.0),
-        Timed(PKD(10.0), 0.5, 1.0, 20.0),
+        Scheduled(LocalizationDistillation(), 0.5, 0.0, 10.0),
+        Scheduled(PKD(10.0), 0.5, 1.0, 20.0),
     )
     assert plan.teaches["pkd"].endswith("(weight 0.5, rising over 1 epochs, until epoch 20)")
 

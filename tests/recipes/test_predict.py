@@ -1,4 +1,4 @@
-"""Pictures in, drawn pictures and COCO results out."""
+"""Images in, drawn images and COCO results out."""
 
 import json
 import re
@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ladle.data import picture_size
+from ladle.data import image_size
 from ladle.errors import UserError
 from ladle.recipes import models, predict, predicted, val
 from ladle.recipes.assigners import ASSIGNERS
@@ -18,7 +18,7 @@ from ladle.recipes.assigners import ASSIGNERS
 HOW = {"batch": 3, "device": "cpu"}
 
 
-def picture(path, height=48, width=96, seed=0):
+def image(path, height=48, width=96, seed=0):
     path.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
@@ -27,16 +27,16 @@ def picture(path, height=48, width=96, seed=0):
 
 @pytest.fixture
 def album(tmp_path):
-    """Pictures of several sizes and kinds, two of one name, and a file that is none."""
+    """Images of several sizes and kinds, two of one name, and a file that is none."""
     folder = tmp_path / "album"
-    picture(folder / "a.png", 40, 120)
-    picture(folder / "b.jpg", 120, 40, seed=1)
-    picture(folder / "deep" / "a.png", 64, 64, seed=2)
-    (folder / "notes.txt").write_text("no picture")
+    image(folder / "a.png", 40, 120)
+    image(folder / "b.jpg", 120, 40, seed=1)
+    image(folder / "deep" / "a.png", 64, 64, seed=2)
+    (folder / "notes.txt").write_text("no image")
     return folder
 
 
-def test_a_folder_is_searched_to_its_bottom_and_every_picture_is_drawn_once(album, teacher, tmp_path):
+def test_a_folder_is_searched_to_its_bottom_and_every_image_is_drawn_once(album, teacher, tmp_path):
     out = tmp_path / "out"
     found = predict(str(album), teacher, out=str(out), **HOW)
     assert list(found) == [album / "a.png", album / "b.jpg", album / "deep" / "a.png"]
@@ -53,7 +53,7 @@ def test_results_are_those_found_in_the_pixels_of_the_files(album, teacher, tmp_
     images = json.loads((tmp_path / "out" / "images.json").read_text())
     assert [Path(image["file_name"]) for image in images] == list(found)
     assert sum(len(one.boxes) for one in found.values()) == len(results) > 0
-    sides = {image["id"]: picture_size(Path(image["file_name"])) for image in images}
+    sides = {image["id"]: image_size(Path(image["file_name"])) for image in images}
     for row in results:
         x, y, width, height = row["bbox"]
         assert x >= 0
@@ -62,7 +62,7 @@ def test_results_are_those_found_in_the_pixels_of_the_files(album, teacher, tmp_
         assert y + height <= sides[row["image_id"]][0] + 1e-3
 
 
-def test_a_picture_is_seen_the_same_alone_and_among_others(album, teacher, tmp_path):
+def test_a_image_is_seen_the_same_alone_and_among_others(album, teacher, tmp_path):
     together = predict(str(album), teacher, out=str(tmp_path), batch=1, device="cpu")
     alone = predict(str(album / "b.jpg"), teacher, out=str(tmp_path), batch=1, device="cpu")
     assert torch.equal(together[album / "b.jpg"].boxes, alone[album / "b.jpg"].boxes)
@@ -74,15 +74,15 @@ def test_a_pattern_chooses(album, teacher, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["nowhere", "*.png", ""])
-def test_a_source_without_a_picture_is_refused_by_name(source, teacher, tmp_path, monkeypatch):
+def test_a_source_without_a_image_is_refused_by_name(source, teacher, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match="found no picture") as caught:
+    with pytest.raises(UserError, match="found no image") as caught:
         predict(source, teacher, out=str(tmp_path / "out"), **HOW)
     assert source in str(caught.value)
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_that_is_no_picture_is_refused_by_name(album, teacher, tmp_path):
+def test_a_file_that_is_no_image_is_refused_by_name(album, teacher, tmp_path):
     with pytest.raises(UserError, match=r"notes\.txt"):
         predict(str(album / "notes.txt"), teacher, out=str(tmp_path / "out"), **HOW)
 
@@ -129,7 +129,7 @@ def test_where_no_image_is_whole_nothing_is_written(album, teacher, tmp_path, ca
     with pytest.raises(UserError, match=r"^none of the 3 files can be read$"):
         predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)
     assert len(capsys.readouterr().err.splitlines()) == 3
-    with pytest.raises(UserError, match=r"a\.png: expected a whole picture"):
+    with pytest.raises(UserError, match=r"a\.png: expected a whole image"):
         predict(str(album / "a.png"), teacher, out=str(tmp_path / "out"), **HOW)
     assert capsys.readouterr().err == ""  # the command says it, once
     assert not (tmp_path / "out").exists()
@@ -183,7 +183,7 @@ def test_no_more_is_found_than_max_det_says(album, teacher, tmp_path, capsys):
 
 
 def test_what_is_passed_over_is_told(album, teacher, tmp_path, capsys):
-    picture(album / "._a.png")
+    image(album / "._a.png")
     assert len(predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)) == 3
     assert f"1 files passed over, such as {album / '._a.png'}" in capsys.readouterr().out
 

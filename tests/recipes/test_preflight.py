@@ -11,7 +11,7 @@ from ladle.detectors import save_detector
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec
 from ladle.recipes import preflight
-from ladle.recipes.preflight import check_looks, check_strength, hire, strength_in_words
+from ladle.recipes.preflight import check_looks, check_strength, load_teacher, strength_in_words
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 
@@ -29,19 +29,19 @@ def saved(tmp_path):
 def test_a_teacher_keeps_every_one_of_its_weights(saved):
     torch.manual_seed(0)
     expected = STUDENT.build().state_dict()
-    found = hire(saved(STUDENT), STUDENT).detector.state_dict()
+    found = load_teacher(saved(STUDENT), STUDENT).detector.state_dict()
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
 def test_a_teacher_may_know_more_classes_in_another_order(saved):
     many = detector_spec("paa-small", ("unicorn", *reversed(CLASSES)), imgsz=96)
-    assert hire(saved(many), STUDENT).order.tolist() == [6, 5, 4, 3, 2, 1]
+    assert load_teacher(saved(many), STUDENT).order.tolist() == [6, 5, 4, 3, 2, 1]
 
 
 def test_a_teacher_that_lacks_a_class_is_refused_by_its_name(saved):
     few = detector_spec("paa-tiny", [name for name in CLASSES if name != "crescent"])
     with pytest.raises(UserError, match="crescent"):
-        hire(saved(few), STUDENT)
+        load_teacher(saved(few), STUDENT)
 
 
 @pytest.mark.parametrize(
@@ -50,7 +50,7 @@ def test_a_teacher_that_lacks_a_class_is_refused_by_its_name(saved):
 def test_a_teacher_with_other_priors_is_refused(saved, name, named):
     file = saved(detector_spec(name, CLASSES))
     with pytest.raises(UserError, match=named) as caught:
-        hire(file, STUDENT)
+        load_teacher(file, STUDENT)
     assert file in str(caught.value)
 
 
@@ -66,7 +66,7 @@ def test_an_incomplete_teacher_is_refused(saved, tmp_path):
     del tensors[lost]
     save_file(tensors, file, header)
     with pytest.raises(UserError, match=lost):
-        hire(file, STUDENT)
+        load_teacher(file, STUDENT)
 
 
 @pytest.fixture
@@ -94,11 +94,11 @@ class Empty(Scenes):
         return replace(scene, boxes=scene.boxes[:0], labels=scene.labels[:0], crowd=scene.crowd[:0])
 
 
-def test_pictures_without_objects_say_nothing_against_a_teacher(beginner):
+def test_images_without_objects_say_nothing_against_a_teacher(beginner):
     ap = check_strength("some.safetensors", beginner, Empty(4, size=64), 64, 4, allow_weak=False)
     assert ap != ap
-    assert strength_in_words(ap) == "not tried: the sample of validation pictures holds no object"
-    assert strength_in_words(0.25) == "25.0 AP on a sample of the validation pictures"
+    assert strength_in_words(ap) == "not tried: the sample of validation images holds no object"
+    assert strength_in_words(0.25) == "25.0 AP on a sample of the validation images"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from ladle.errors import UserError
-from ladle.recipes.searching import find_pictures
+from ladle.recipes.searching import find_images
 
 
 @pytest.fixture(autouse=True)
@@ -23,14 +23,14 @@ def lay(*names):
 
 
 def found(*sources):
-    return [file.as_posix() for file in find_pictures(sources).files]
+    return [file.as_posix() for file in find_images(sources).files]
 
 
 def passed_over(*sources):
-    return sorted(file.as_posix() for file in find_pictures(sources).passed_over)
+    return sorted(file.as_posix() for file in find_images(sources).passed_over)
 
 
-def test_a_folder_is_searched_to_its_bottom_for_pictures_in_order():
+def test_a_folder_is_searched_to_its_bottom_for_images_in_order():
     lay("p/b.jpg", "p/a.PNG", "p/sub/deep/c.webp", "p/notes.txt", "p/none")
     assert found("p") == ["p/a.PNG", "p/b.jpg", "p/sub/deep/c.webp"]
 
@@ -56,8 +56,8 @@ def test_a_file_may_have_any_suffix_and_comes_once():
 def test_a_pattern_names_what_it_matches_and_a_real_name_comes_first(pattern, expected):
     lay("a.jpg", "b.jpg", "q/c.jpg", "q[1]/d.jpg", "readme.txt")
     if expected is None:
-        with pytest.raises(UserError, match="found no picture"):
-            find_pictures([pattern])
+        with pytest.raises(UserError, match="found no image"):
+            find_images([pattern])
     else:
         assert found(pattern) == expected
 
@@ -76,13 +76,13 @@ def test_links_are_followed_and_circles_end():
     assert found("p") == ["p/d.jpg", "p/one.jpg", "p/store/a.jpg", "p/store/more/b.jpg"]
 
 
-def test_a_link_that_leads_nowhere_is_no_less_a_picture():
+def test_a_link_that_leads_nowhere_is_no_less_a_image():
     lay("p/a.jpg")
     Path("p/gone.jpg").symlink_to("nowhere.jpg")
     assert found("p") == ["p/a.jpg", "p/gone.jpg"]
 
 
-def test_companions_of_pictures_are_passed_over_and_told():
+def test_companions_of_images_are_passed_over_and_told():
     lay("p/a.jpg", "p/._a.jpg", "p/__MACOSX/._b.jpg", "p/__MACOSX/c.jpg", "p/.thumbs/d.jpg", "p/.notes")
     assert found("p") == ["p/a.jpg"]
     assert passed_over("p") == ["p/._a.jpg", "p/.thumbs/d.jpg", "p/__MACOSX/._b.jpg", "p/__MACOSX/c.jpg"]
@@ -102,14 +102,14 @@ def test_a_pipe_is_never_waited_for():
     assert found("p") == ["p/a.jpg"]
     assert passed_over("p") == ["p/b.jpg"]
     with pytest.raises(UserError, match=r"p/b\.jpg"):
-        find_pictures(["p/b.jpg"])
+        find_images(["p/b.jpg"])
 
 
 @pytest.mark.parametrize("source", ["", "nowhere", "nowhere/*.jpg", "p", "p/*.jpg"])
-def test_a_source_without_a_picture_is_refused_even_among_others(source):
+def test_a_source_without_a_image_is_refused_even_among_others(source):
     lay("a.jpg", "p/._b.jpg", "p/notes.txt")
-    with pytest.raises(UserError, match="found no picture there") as caught:
-        find_pictures(["a.jpg", source])
+    with pytest.raises(UserError, match="found no image there") as caught:
+        find_images(["a.jpg", source])
     assert str(caught.value).startswith(f"{source}: ")
 
 
@@ -124,7 +124,7 @@ def test_a_folder_that_cannot_be_read_is_an_error(monkeypatch):
 
     monkeypatch.setattr(os, "scandir", scandir)
     with pytest.raises(PermissionError, match="sub"):
-        find_pictures(["p"])
+        find_images(["p"])
 
 
 def test_a_file_system_of_another_encoding_is_no_obstacle():
@@ -148,9 +148,9 @@ def test_links_that_go_round_do_not_repeat_what_a_pattern_matches():
 
 def test_images_that_are_not_read_are_told_apart_from_those_passed_over():
     lay("p/a.jpg", "p/b.heic", "p/._c.heic", "p/d.JFIF", "p/e.txt", "q/f.avif")
-    search = find_pictures(["p"])
+    search = find_images(["p"])
     assert [file.as_posix() for file in search.unread] == ["p/b.heic", "p/d.JFIF"]
     assert passed_over("p") == ["p/._c.heic"]
     assert found("p/d.JFIF") == ["p/d.JFIF"]  # whose name says less than its content
-    with pytest.raises(UserError, match="found no picture there, 1 files of formats that are not read"):
-        find_pictures(["q"])
+    with pytest.raises(UserError, match="found no image there, 1 files of formats that are not read"):
+        find_images(["q"])

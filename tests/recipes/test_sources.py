@@ -10,7 +10,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from ladle.data import pictures
+from ladle.data import images
 from ladle.data.scenes import Scenes
 from ladle.detectors import read_spec
 from ladle.errors import UserError
@@ -23,7 +23,7 @@ from tests.recipes.tiny import RUN
 
 
 def yolo(folder, train=4, val=2, rows="0 0.5 0.5 0.5 0.5\n", splits=("train", "val")):
-    """Grey pictures of 64 pixels, no two alike, each with the same rows."""
+    """Grey images of 64 pixels, no two alike, each with the same rows."""
     for split, count in zip(splits, (train, val), strict=True):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
@@ -44,10 +44,10 @@ def test_of_sound_data_nothing_is_said(tmp_path):
     assert said(yolo(tmp_path)) == []
 
 
-def test_pictures_without_a_label_file_are_told(tmp_path):
+def test_images_without_a_label_file_are_told(tmp_path):
     yolo(tmp_path)
     (tmp_path / "labels" / "train" / "1.txt").unlink()
-    assert said(tmp_path) == ["train: note: 1 of 4 pictures have no label file and count as background"]
+    assert said(tmp_path) == ["train: note: 1 of 4 images have no label file and count as background"]
 
 
 def test_a_split_that_stands_in_is_told(tmp_path):
@@ -60,17 +60,17 @@ def test_repairs_are_told_by_kind_with_their_number(tmp_path):
     for number in (0, 1):
         (tmp_path / "labels" / "val" / f"{number}.txt").write_text("0 0.5 0.5 1.9 1.9\n0 0.5 0.5 0.5 0.5\n")
     (line,) = [line for line in said(tmp_path) if "cut at the border" in line]
-    assert line.startswith("val: 2 × box reached outside the picture; cut at the border (labels/val/0.txt: line 1")
+    assert line.startswith("val: 2 × box reached outside the image; cut at the border (labels/val/0.txt: line 1")
 
 
-def test_pictures_in_both_splits_are_told(tmp_path):
+def test_images_in_both_splits_are_told(tmp_path):
     yolo(tmp_path)
     shutil.copy(tmp_path / "images" / "train" / "2.png", tmp_path / "images" / "val" / "0.png")
-    assert said(tmp_path) == ["note: 1 of the 2 pictures of val are in train too, which flatters the AP"]
+    assert said(tmp_path) == ["note: 1 of the 2 images of val are in train too, which flatters the AP"]
 
 
 def coco(folder):
-    """One JSON of three pictures beside it."""
+    """One JSON of three images beside it."""
     images, annotations = [], []
     for number in range(3):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
@@ -84,7 +84,7 @@ def coco(folder):
 def test_one_file_for_both_splits_is_told(tmp_path):
     lines = said(coco(tmp_path), batch=2)
     assert lines == [
-        "note: 3 of the 3 pictures of val are in train too, which flatters the AP",
+        "note: 3 of the 3 images of val are in train too, which flatters the AP",
         "train: note: default.json is one split by itself and is read as 'train', as it is for any other split",
         "val: note: default.json is one split by itself and is read as 'val', as it is for any other split",
     ]
@@ -147,7 +147,7 @@ def test_a_class_that_only_validation_knows_is_refused(tmp_path):
         supply(str(tmp_path), RUN, 64)
 
 
-def test_a_damaged_picture_says_what_leaves_it_out(tmp_path):
+def test_a_damaged_image_says_what_leaves_it_out(tmp_path):
     yolo(tmp_path)
     file = tmp_path / "images" / "train" / "2.png"
     file.write_bytes(file.read_bytes()[:-30])
@@ -160,7 +160,7 @@ def test_a_damaged_picture_says_what_leaves_it_out(tmp_path):
 
 
 def deepened(data, most):
-    """The same pictures as a camera of fewer than 16 bits writes them; the brightest value is ``most``."""
+    """The same images as a camera of fewer than 16 bits writes them; the brightest value is ``most``."""
     for file in data.rglob("*.png"):
         with Image.open(file) as image:
             grey = np.asarray(image.convert("L")).astype(np.uint32)
@@ -168,14 +168,14 @@ def deepened(data, most):
     return data
 
 
-def test_pictures_of_sixteen_bits_are_read_by_what_both_splits_hold(tmp_path):
+def test_images_of_sixteen_bits_are_read_by_what_both_splits_hold(tmp_path):
     data = deepened(yolo(tmp_path), 4000)
     shades = [4000 * shade // 36 * 255 / 4095 for shade in (5, 15, 25, 35)]
     ready = supply(str(data), RUN, 64)
     assert ready.value_range == (0, 4095)
     assert [int(ready.train.sample(number).image.max()) for number in range(4)] == list(map(round, shades))
     assert "so that they are read with --value-range 0,4095" in ready.said[0]
-    assert "train: note: 4 of 4 pictures have 16 bits a channel" in ready.said[1]
+    assert "train: note: 4 of 4 images have 16 bits a channel" in ready.said[1]
     given = supply(str(data), replace(RUN, value_range="0,8000"), 64)
     assert given.value_range == (0, 8000)
     assert int(given.val.sample(0).image.max()) == round(4000 * 3 // 36 * 255 / 8000)
@@ -183,39 +183,39 @@ def test_pictures_of_sixteen_bits_are_read_by_what_both_splits_hold(tmp_path):
 
 @pytest.fixture(scope="module")
 def deep(tmp_path_factory):
-    """A run on pictures of 12 bits, and its data."""
+    """A run on images of 12 bits, and its data."""
     data = deepened(yolo(tmp_path_factory.mktemp("deep") / "data"), 4000)
     return data, train(str(data), "paa-tiny", replace(RUN, project=str(data.parent / "runs")))
 
 
-def test_a_detector_remembers_how_its_pictures_were_read(deep):
+def test_a_detector_remembers_how_its_images_were_read(deep):
     _, run = deep
     assert read_spec(Path(run.weights)).value_range == (0, 4095)
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["value_range"] == "0,4095"
 
 
-def test_val_and_predict_read_pictures_as_training_did(deep, tmp_path, monkeypatch, capsys):
+def test_val_and_predict_read_images_as_training_did(deep, tmp_path, monkeypatch, capsys):
     data, run = deep
     seen = []
-    decode = pictures._decoded
-    monkeypatch.setattr(pictures, "_decoded", lambda *of: seen.append(of[-1]) or decode(*of))
+    decode = images._decoded
+    monkeypatch.setattr(images, "_decoded", lambda *of: seen.append(of[-1]) or decode(*of))
     scored = val(str(data), str(run.weights), batch=4, out=str(tmp_path / "val"), device="cpu")
     assert scored.ap == run.evaluation.ap
     predict(str(data / "images" / "val"), str(run.weights), out=str(tmp_path / "found"), device="cpu")
     assert len(seen) == 2 + 2 * 2, "predict also draws them"
     assert set(seen) == {(0, 4095)}
-    assert capsys.readouterr().out.count("2 of 2 pictures have 16 bits a channel: values up to 0 become black") == 2
+    assert capsys.readouterr().out.count("2 of 2 images have 16 bits a channel: values up to 0 become black") == 2
     predict(str(data / "images" / "val"), str(run.weights), out=str(tmp_path / "found"), value_range="0,9000")
     assert seen[-1] == (0, 9000)
 
 
-def test_of_pictures_to_predict_on_only_deep_ones_are_told(tmp_path):
+def test_of_images_to_predict_on_only_deep_ones_are_told(tmp_path):
     files = sorted((yolo(tmp_path) / "images" / "train").iterdir())
     assert remarks_on_files(files, (0, 4095)) == []
-    files[0].write_bytes(b"no picture")
+    files[0].write_bytes(b"no image")
     Image.fromarray(np.zeros((4, 4), np.uint16)).save(files[1])
     (line,) = remarks_on_files(files, (0, 4095))
-    assert line.startswith("note: 1 of 4 pictures have 16 bits a channel")
+    assert line.startswith("note: 1 of 4 images have 16 bits a channel")
 
 
 def test_val_says_what_was_repaired_and_what_the_detector_does_not_know(data, teacher, tmp_path, capsys):
@@ -228,18 +228,18 @@ def test_val_says_what_was_repaired_and_what_the_detector_does_not_know(data, te
     file.write_text(json.dumps(document))
     val(str(copy), teacher, batch=4, out=str(tmp_path / "out"), device="cpu")
     out = capsys.readouterr().out
-    assert "val: 1 × box reached outside the picture; cut at the border" in out
+    assert "val: 1 × box reached outside the image; cut at the border" in out
     assert "note: paa-tiny does not know 'gnu', and finds none of it" in out
 
 
-def test_a_step_of_more_pictures_than_there_are_is_told(tmp_path):
-    told = "note: a step takes 6 pictures, more than the 4 of train: some are taken several times in it"
+def test_a_step_of_more_images_than_there_are_is_told(tmp_path):
+    told = "note: a step takes 6 images, more than the 4 of train: some are taken several times in it"
     assert said(yolo(tmp_path), batch=3, devices=2) == [told]
     assert said(tmp_path, batch=2, devices=2) == []
 
 
 def test_a_range_that_changes_nothing_is_told_and_one_that_is_none_refused(tmp_path):
-    told = "note: --value-range 0,4095 changes nothing: no picture has 16 bits a channel"
+    told = "note: --value-range 0,4095 changes nothing: no image has 16 bits a channel"
     assert said(yolo(tmp_path), value_range="0,4095") == [told]
     assert supply(str(tmp_path), replace(RUN, value_range="0,4095"), 64).value_range is None
     with pytest.raises(UserError, match="--value-range 12"):
@@ -251,17 +251,17 @@ def test_a_split_without_objects_is_told_where_it_is_scored(tmp_path):
     assert remarks(source, "val", 64) == ["val: note: no objects to score"]
 
 
-def test_a_teacher_that_read_pictures_otherwise_is_told(tmp_path):
+def test_a_teacher_that_read_images_otherwise_is_told(tmp_path):
     teacher = detector_spec("paa-tiny", ("red",))
     data = yolo(tmp_path)
     assert reads_otherwise(supply(str(data), RUN, 64).train, teacher) == [], "8 bits are read in one way"
     source = supply(str(deepened(data, 4000)), RUN, 64).train
     (line,) = reads_otherwise(source, teacher)
-    assert "it was trained with --value-range 0,65535, here pictures are read with 0,4095" in line
+    assert "it was trained with --value-range 0,65535, here images are read with 0,4095" in line
     assert reads_otherwise(source, replace(teacher, value_range=(0, 4095))) == []
     assert reads_otherwise(Scenes(2), teacher) == []
 
 
-def test_a_run_needs_no_range_where_all_pictures_have_eight_bits():
+def test_a_run_needs_no_range_where_all_images_have_eight_bits():
     assert Run().value_range is None
     assert supply("scenes:4", RUN, 64).value_range is None

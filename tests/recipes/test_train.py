@@ -89,9 +89,9 @@ def stop_after(monkeypatch, epoch):
     """As if the user pressed Ctrl-C right after an epoch was saved."""
     keep = loop.save
 
-    def save(run, standing, best, save_student):
-        keep(run, standing, best, save_student)
-        if standing.epoch == epoch:
+    def save(run, state, best, save_student):
+        keep(run, state, best, save_student)
+        if state.epoch == epoch:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(loop, "save", save)

@@ -46,8 +46,8 @@ def test_what_is_saved_is_a_whole_detector_and_finds_the_same_again(taught, data
     assert load_detector(file).spec.name == "fasterrcnn-tiny"
     first, again = (val(data, str(file), device="cpu", out=str(tmp_path / "val")) for _ in range(2))
     assert str(first) == str(again)
-    pictures = next(Path(data).rglob("*.png")).parent
-    assert predict(str(pictures), str(file), out=str(tmp_path / "found"), device="cpu")
+    images = next(Path(data).rglob("*.png")).parent
+    assert predict(str(images), str(file), out=str(tmp_path / "found"), device="cpu")
 
 
 def test_a_cascade_is_taught_by_a_faster_rcnn(data, guide, tmp_path, capsys):

@@ -1,4 +1,4 @@
-"""A detector is scored on every picture once, by the names of its classes."""
+"""A detector is scored on every image once, by the names of its classes."""
 
 import json
 import shutil
@@ -14,7 +14,7 @@ from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.recipes import val
 from ladle.recipes.options import Run
-from ladle.recipes.scoring import Examiner, crowded
+from ladle.recipes.scoring import Evaluator, crowded
 from ladle.recipes.sources import open_source
 from ladle.recipes.val import name_of
 from ladle.types import Detections
@@ -30,7 +30,7 @@ def truth(scene, classes):
 
 
 def oracle(classes=CLASSES, find=truth):
-    """A detector that finds what ``find`` says, and keeps in ``asked`` which pictures it saw."""
+    """A detector that finds what ``find`` says, and keeps in ``asked`` which images it saw."""
     detector = detector_spec("paa-tiny", classes).build()
     detector.asked = []
 
@@ -43,9 +43,9 @@ def oracle(classes=CLASSES, find=truth):
     return detector
 
 
-def test_every_picture_is_looked_at_once():
+def test_every_image_is_looked_at_once():
     detector = oracle()
-    score = Examiner(SCENES, 64, 4)(detector)
+    score = Evaluator(SCENES, 64, 4)(detector)
     assert detector.asked == list(range(10))
     assert set(score.detections) == set(range(10))
     assert score.evaluation.ap == pytest.approx(1.0)
@@ -54,7 +54,7 @@ def test_every_picture_is_looked_at_once():
 
 @pytest.mark.parametrize("classes", [CLASSES[::-1], ("unicorn", *CLASSES, "gnu")], ids=["other order", "more classes"])
 def test_classes_are_matched_by_name(classes):
-    assert Examiner(SCENES, 64, 4)(oracle(classes)).evaluation.ap == pytest.approx(1.0)
+    assert Evaluator(SCENES, 64, 4)(oracle(classes)).evaluation.ap == pytest.approx(1.0)
 
 
 def unicorns(scene, classes):
@@ -63,15 +63,15 @@ def unicorns(scene, classes):
 
 
 def test_finds_of_unknown_classes_do_not_count():
-    score = Examiner(SCENES, 64, 4)(oracle(("unicorn", *CLASSES), unicorns))
+    score = Evaluator(SCENES, 64, 4)(oracle(("unicorn", *CLASSES), unicorns))
     assert all(len(found.boxes) == 0 for found in score.detections.values())
     assert score.evaluation.ap == 0
 
 
 @pytest.mark.parametrize(("limit", "looks"), [(3, [0, 3, 6]), (9, [*range(9)]), (10, [*range(10)]), (64, [*range(10)])])
-def test_a_limit_is_kept_and_spread_over_the_pictures(limit, looks):
+def test_a_limit_is_kept_and_spread_over_the_images(limit, looks):
     detector = oracle()
-    score = Examiner(SCENES, 64, 4, limit=limit)(detector)
+    score = Evaluator(SCENES, 64, 4, limit=limit)(detector)
     assert detector.asked == looks
     assert score.evaluation.ap == pytest.approx(1.0)
 
@@ -153,7 +153,7 @@ def test_two_classes_of_one_name_are_never_mixed_up():
     with pytest.raises(ValueError, match="classes of which two are the same"):
         oracle((*CLASSES, CLASSES[0]))
     with pytest.raises(UserError, match="the data: expected classes with a name each, found 2 called 'dog'"):
-        Examiner(Renamed(2, size=64), 64, 4)
+        Evaluator(Renamed(2, size=64), 64, 4)
 
 
 def test_no_more_is_scored_than_the_detector_keeps():
@@ -164,16 +164,16 @@ def test_no_more_is_scored_than_the_detector_keeps():
         return [found.map(lambda values: values[: inference.keep]) for found in asked(batch, inference)]
 
     detector.detect = detect
-    score = Examiner(SCENES, 64, 4)(detector)
+    score = Evaluator(SCENES, 64, 4)(detector)
     loads = [len(truth(SCENES.sample(n), CLASSES).labels) for n in range(10)]
     assert [len(score.detections[n].labels) for n in range(10)] == [min(load, 2) for load in loads]
     assert score.cut == sum(load > 2 for load in loads) > 0
     assert score.evaluation.most == 2
-    assert crowded(Examiner(SCENES, 64, 4).truth, 2) == (
+    assert crowded(Evaluator(SCENES, 64, 4).truth, 2) == (
         f"{score.cut} of 10 images hold more than 2 objects (up to {max(loads)}), but at most 2 are found in each: "
         f"--max-det {max(loads)} finds more"
     )
-    assert crowded(Examiner(SCENES, 64, 4).truth, max(loads)) is None
+    assert crowded(Evaluator(SCENES, 64, 4).truth, max(loads)) is None
 
 
 def test_val_does_not_depend_on_the_batch(data, teacher, tmp_path):

@@ -14,7 +14,7 @@ FLAGS = "--epochs 1 --batch 4 --imgsz 64 --device cpu --quiet"
 
 
 def make_data(folder):
-    """Eight drawn pictures of 64 pixels to train on, four to validate, in COCO's form."""
+    """Eight drawn images of 64 pixels to train on, four to validate, in COCO's form."""
     write_coco(folder, train=8, val=4, size=64)
     return str(folder)
 

@@ -1,4 +1,4 @@
-"""Reading pictures back."""
+"""Reading images back."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from PIL import Image
 
 
 def read(path: Path) -> np.ndarray:
-    """The picture as (H, W, 3) integers."""
+    """The image as (H, W, 3) integers."""
     return np.asarray(Image.open(path).convert("RGB")).astype(int)
 
 
 def near(pixels: np.ndarray, shade: str, reach: int = 12) -> np.ndarray:
-    """Which pixels are of this colour, (H, W)."""
+    """Which pixels are of this color, (H, W)."""
     target = [int(shade[i : i + 2], 16) for i in (1, 3, 5)]
     return (np.abs(pixels - target) <= reach).all(-1)
 
 
 def middles(mask: np.ndarray) -> list[tuple[float, float]]:
-    """The centre ``x y`` of every connected blob, from left to right."""
+    """The center ``x y`` of every connected blob, from left to right."""
     from scipy.ndimage import center_of_mass, label
 
     blobs, count = label(mask)

@@ -52,18 +52,18 @@ def plan_of(priors: Priors, learners: dict[int, int], ignored: list[int] | None 
 
 
 def panel_of(pixels: np.ndarray) -> tuple[int, int, int, int]:
-    """Where the paled black picture lies: left, top, right, bottom."""
+    """Where the paled black image lies: left, top, right, bottom."""
     return largest(near(pixels, PALED, reach=2))
 
 
 def dots(path: Path, shade: str, panel: tuple[int, int, int, int]) -> list[tuple[float, float]]:
-    """Centres of the blobs of one colour, in pixels of the 320 pixel picture."""
+    """Centers of the blobs of one color, in pixels of the 320 pixel image."""
     left, top, right, bottom = panel
     inside = near(read(path), shade)[top:bottom, left:right]
     return [(x * 320 / (right - left), y * 320 / (bottom - top)) for x, y in middles(inside)]
 
 
-def test_a_positive_prior_is_a_dot_at_its_centre_in_its_objects_colour(tmp_path: Path) -> None:
+def test_a_positive_prior_is_a_dot_at_its_center_in_its_objects_color(tmp_path: Path) -> None:
     # The boxes lie far from their dots, so that each dot is a blob of its own.
     priors, truth = grid(), truth_of([[200, 200, 310, 310], [10, 220, 120, 310]])
     plan = plan_of(priors, {40 * 5 + 5: 0, 40 * 5 + 25: 1})
@@ -151,7 +151,7 @@ def test_any_number_of_objects_can_be_drawn(tmp_path: Path, count: int) -> None:
     assert seen == count
 
 
-def test_a_crowd_gets_no_number_and_no_colour(tmp_path: Path) -> None:
+def test_a_crowd_gets_no_number_and_no_color(tmp_path: Path) -> None:
     priors, truth = grid(), truth_of([[50, 50, 250, 250]], crowd=[True])
     pixels = read(draw_assignment(BLACK, truth, priors, {"plan": plan_of(priors, {})}, tmp_path / "a.png"))
     assert not near(pixels, color(0)).any()
@@ -191,7 +191,7 @@ def test_a_batch_without_objects_has_an_empty_tally() -> None:
     assert tally.shape == (1, 0)
 
 
-def test_importing_the_pictures_loads_no_plotting_library() -> None:
+def test_importing_the_images_loads_no_plotting_library() -> None:
     heavy = {"matplotlib", "faster_coco_eval", "torchvision"}
     code = f"import sys, ladle.visual, ladle.evaluation; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

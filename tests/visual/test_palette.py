@@ -26,19 +26,19 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("blindness", BLIND)
-def test_the_first_eight_colours_stay_apart_for_colour_blind_readers(blindness: str) -> None:
+def test_the_first_eight_colors_stay_apart_for_color_blind_readers(blindness: str) -> None:
     seen = [lab(np.array(BLIND[blindness]) @ linear(color(i))) for i in range(8)]
     apart = [np.linalg.norm(seen[i] - seen[j]) for i in range(8) for j in range(i)]
     assert min(apart) > 10  # CIE 1976: a difference of 2.3 is just noticeable
 
 
-def test_forty_objects_have_forty_colours() -> None:
+def test_forty_objects_have_forty_colors() -> None:
     shades = [color(i) for i in range(40)]
     assert len(set(shades)) == 40
     assert all(re.fullmatch("#[0-9a-f]{6}", shade) for shade in shades)
 
 
-def test_ink_can_be_read_on_every_colour() -> None:
+def test_ink_can_be_read_on_every_color() -> None:
     def luminance(shade: str) -> float:
         return float(linear(shade) @ [0.2126, 0.7152, 0.0722])
 

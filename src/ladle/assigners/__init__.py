@@ -6,6 +6,7 @@ given: hand it the teacher's, and the assignment is distilled.
 
 from ladle.assigners.atss import ATSS
 from ladle.assigners.auto_assign import AutoAssign
+from ladle.assigners.cost_selector import CostSelector, Selection
 from ladle.assigners.dynamic_soft_label import DynamicSoftLabel
 from ladle.assigners.fcos import FCOS
 from ladle.assigners.hungarian import Hungarian
@@ -22,9 +23,8 @@ from ladle.assigners.protocol import (
     uses_predictions,
 )
 from ladle.assigners.pseudo_iou import PseudoIoU
-from ladle.assigners.sampling import Sample, thinned
+from ladle.assigners.sampling import RandomSampler, keep_sampled
 from ladle.assigners.sim_ota import SimOTA
-from ladle.assigners.surer import Surer, Verdict
 from ladle.assigners.task_aligned import TaskAligned
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "PAA",
     "Assigner",
     "AutoAssign",
+    "CostSelector",
     "DynamicSoftLabel",
     "Evidence",
     "EvidenceAssigner",
@@ -42,12 +43,11 @@ __all__ = [
     "OverlapAssigner",
     "PointAssigner",
     "PseudoIoU",
-    "Sample",
+    "RandomSampler",
+    "Selection",
     "SimOTA",
     "SoftAssigner",
-    "Surer",
     "TaskAligned",
-    "Verdict",
-    "thinned",
+    "keep_sampled",
     "uses_predictions",
 ]

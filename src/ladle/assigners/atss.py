@@ -24,16 +24,16 @@ __all__ = ["ATSS"]
 class ATSS:
     """An object's own statistics set its IoU threshold (Zhang et al., CVPR 2020, algorithm 1).
 
-    The ``topk`` priors nearest to an object's centre on every level are its candidates; those whose IoU reaches mean
-    plus standard deviation (unbiased) of all its candidates, and whose centre lies inside it, learn it. A prior wanted
+    The ``topk`` priors nearest to an object's center on every level are its candidates; those whose IoU reaches mean
+    plus standard deviation (unbiased) of all its candidates, and whose center lies inside it, learn it. A prior wanted
     by several objects learns the one it overlaps most, on a tie the one listed first.
 
     Args:
         topk: candidates per level and object. The original repository takes ``topk`` times the anchors of a location.
-        margin: how many pixels inside the object a prior's centre must lie, to more than that.
+        margin: how many pixels inside the object a prior's center must lie, to more than that.
         crowd: a prior with more than this share inside a crowd region is not background.
         boxes: whose boxes overlap the objects: the ``priors`` themselves (the paper) or the ``predictions`` at them,
-            which lets a teacher judge. Candidates and centres are the priors' either way, and an object that would be
+            which lets a teacher judge. Candidates and centers are the priors' either way, and an object that would be
             left without a prior keeps those of the paper's rule.
         keep_count: with ``predictions``, each object takes as many priors as by the paper's rule, those whose
             predictions overlap it most, whatever the threshold. Refined boxes overlap far better than anchors do.

@@ -25,14 +25,15 @@ class AutoAssign:
     """No prior is chosen: all inside an object learn it, by weights that are learnt (Zhu et al., arXiv 2007.03496).
 
     The ``affinity`` of a prior inside an object is its positive weight: ``exp(confidence / tau)`` times
-    the centre prior of the object's class, normalised to sum 1 over the object. Gradients flow through it if the judge
-    has any. All priors are background as well, but ``doubt`` says how much they are so for the class of an object they
-    lie in: not at all where the box predicted there fits best of all inside the object, and fully where
-    it fits worst.
+    the center prior of the object's class, normalized to sum 1 over the object. Gradients flow through it if the judge
+    has any. All priors are background as well; ``negative_weight`` is how much they are so for the class of an object
+    that they lie in: not at all where the box predicted there fits best of all inside the object, and fully where it
+    fits worst.
 
     The plan has as many slots as the fullest prior lies in objects, filled in their order; a slot that is left empty
-    has affinity 0, object 0 and doubt 1. Where a prior lies in several objects of one class, the doubt of the last
-    stands for all of them, as in the released code. An object that holds no prior has no part in the plan.
+    has affinity 0, object 0 and negative weight 1. Where a prior lies in several objects of one class, the negative
+    weight of the last stands for all of them, as in the released code. An object that holds no prior has no part in the
+    plan.
 
     Args:
         tau: temperature of the confidence; the smaller, the more the surest prior of an object takes.
@@ -69,8 +70,8 @@ class AutoAssign:
         truth = learnable_only(truth)
         pairs = bag_pairs(priors, truth)
         weight = self._weights(said, priors, truth, pairs)
-        doubt = _doubts(said.detach(), truth, pairs)
-        return _table(pairs, weight, doubt, free, truth.labels.shape[1])
+        negative_weight = _doubts(said.detach(), truth, pairs)
+        return _table(pairs, weight, negative_weight, free, truth.labels.shape[1])
 
     def _weights(self, said: Predictions, priors: Priors, truth: GroundTruth, pairs: Pairs) -> Float[Tensor, " N"]:
         sure = confidence(said, truth, pairs, self.box_weight).nan_to_num(0.0, 0.0, 0.0)
@@ -91,13 +92,13 @@ def _doubts(said: Predictions, truth: GroundTruth, pairs: Pairs) -> Float[Tensor
     none = fit.new_full((batch * objects,), torch.inf)
     low = none.scatter_reduce(0, home, torch.where(pairs.real, fit, torch.inf), "amin").index_select(0, home)
     high = (-none).scatter_reduce(0, home, torch.where(pairs.real, fit, -torch.inf), "amax").index_select(0, home)
-    doubt = torch.where(pairs.real, 1 - (fit - low + _EPSILON) / (high - low + _EPSILON), 1.0)
+    negative_weight = torch.where(pairs.real, 1 - (fit - low + _EPSILON) / (high - low + _EPSILON), 1.0)
 
     # Of the pairs of one prior with one class the last speaks for all. Turned round, it is the first of its group.
     key = torch.where(pairs.real, place * classes + pairs.of_object(truth.labels), batch * count * classes)
     key, order = key.flip(0).sort(stable=True)
-    last = doubt.flip(0).index_select(0, order).index_select(0, _begins(key))
-    return torch.empty_like(doubt).scatter_(0, order, last).flip(0)
+    last = negative_weight.flip(0).index_select(0, order).index_select(0, _begins(key))
+    return torch.empty_like(negative_weight).scatter_(0, order, last).flip(0)
 
 
 def _best_fit(
@@ -115,7 +116,11 @@ def _best_fit(
 
 
 def _table(
-    pairs: Pairs, weight: Float[Tensor, " N"], doubt: Float[Tensor, " N"], free: Float[Tensor, "B P"], objects: int
+    pairs: Pairs,
+    weight: Float[Tensor, " N"],
+    negative_weight: Float[Tensor, " N"],
+    free: Float[Tensor, "B P"],
+    objects: int,
 ) -> Assignment:
     """The list of pairs as slots of the priors: as many as are needed, or one an object where looking is not free."""
     batch, count = free.shape
@@ -135,7 +140,7 @@ def _table(
         objects=named.index_add(0, slot, torch.where(pairs.real, pairs.object, 0)).view(batch, count, width),
         affinity=empty.index_add(0, slot, weight).view(batch, count, width),
         background=free,
-        doubt=(empty + 1).scatter_reduce(0, slot, doubt, "amin").view(batch, count, width),
+        negative_weight=(empty + 1).scatter_reduce(0, slot, negative_weight, "amin").view(batch, count, width),
     )
 
 

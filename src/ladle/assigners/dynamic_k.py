@@ -1,6 +1,6 @@
 """As many priors for an object as its overlaps add up to, the cheapest: what SimOTA and RTMDet's rule share.
 
-How many an object takes depends on all its overlaps. Which it takes hangs on few pairs: those near its centre are so
+How many an object takes depends on all its overlaps. Which it takes hangs on few pairs: those near its center are so
 much cheaper than all others that the rest need no price, unless an object has too few of them.
 """
 
@@ -29,7 +29,7 @@ _TABLE = 1 << 17
 
 
 def inside_any(priors: Priors, regions: Float[Tensor, "B G L 4"], wanted: Bool[Tensor, "B G"]) -> Bool[Tensor, "B P"]:
-    """The valid priors whose centre lies in the region of any wanted object.
+    """The valid priors whose center lies in the region of any wanted object.
 
     A rectangle on a grid is columns times rows, so that a product of matrices over the objects paints all of them.
     """
@@ -112,14 +112,14 @@ def cheapest(
     price = price_at(_marked(lists, candidate.shape) if looking else candidate)
     found: list[Pairs] = []
     offers = _offers(lists, price, bound if looking else math.inf, many, most, found)
-    cheap, favourite = settle_parts(offers, *candidate.shape)
+    cheap, favorite = settle_parts(offers, *candidate.shape)
     claims = reduce(Pairs.join, found)
     if looking:
         claims = _with_far_ones(claims, price_at, candidate, many, most)
         unsettled = (_times_claimed(claims, candidate.shape)[0] > 1) & ~cheap
-        favourite = _cheapest_of_all(unsettled, favourite, price_at, objects)
+        favorite = _cheapest_of_all(unsettled, favorite, price_at, objects)
     times, claimant = _times_claimed(claims, candidate.shape)
-    return times > 0, torch.where(times > 1, favourite, claimant)
+    return times > 0, torch.where(times > 1, favorite, claimant)
 
 
 def _offers(

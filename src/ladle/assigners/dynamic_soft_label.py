@@ -36,7 +36,7 @@ _TINY = 1e-38
 
 @dataclass(frozen=True)
 class DynamicSoftLabel:
-    """SimOTA with soft labels and a soft centre (Lyu et al., RTMDet, 2022, section 3.3, equations 1 to 4).
+    """SimOTA with soft labels and a soft center (Lyu et al., RTMDet, 2022, section 3.3, equations 1 to 4).
 
     The candidates are the priors inside any object. A pair costs the quality focal loss (power 2) of the prior's class
     scores against the object's class with the IoU as its target, ``- iou_weight * log(IoU + 1e-7)``, and
@@ -46,7 +46,7 @@ class DynamicSoftLabel:
 
     Args:
         topk: IoUs that are added up, hence the most priors an object takes.
-        soft_center_radius: distance from an object's centre, in strides, at which the centre term is 1.
+        soft_center_radius: distance from an object's center, in strides, at which the center term is 1.
         iou_weight: weight of the box term.
         crowd: a prior with more than this share inside a crowd region is not background.
 

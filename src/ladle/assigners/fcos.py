@@ -28,8 +28,8 @@ class FCOS:
     An object suits a level if the farthest of its sides, seen from the point, lies within the level's range.
 
     Args:
-        radius: half the side of the square around an object's centre in which its points lie, in strides, cut off at
-            the object's sides ("centre sampling"); None takes the whole object.
+        radius: half the side of the square around an object's center in which its points lie, in strides, cut off at
+            the object's sides ("center sampling"); None takes the whole object.
         ranges: farthest side that the levels, finest first, regress to, in pixels; the coarsest level has no limit.
         closed: whether both ends belong to a range (the authors, mmdetection) or neither (torchvision).
         crowd: a prior with more than this share inside a crowd region is not background.
@@ -46,7 +46,7 @@ class FCOS:
         >>> plan = FCOS()(predictions, priors, truth)
         >>> plan.positive.sum(1)  # points that learn an object, in each of two images
         tensor([39, 46])
-        >>> FCOS(radius=None)(predictions, priors, truth).positive.sum(1)  # not those near its centre alone
+        >>> FCOS(radius=None)(predictions, priors, truth).positive.sum(1)  # not those near its center alone
         tensor([ 65, 163])
     """
 

@@ -27,8 +27,8 @@ _ALPHA = 0.25
 class Hungarian:
     """Each object is learnt by one prior, each prior learns at most one, at the least total cost (Carion et al. 2020).
 
-    A pair costs ``class_weight * class + box_weight * L1 - giou_weight * GIoU``, L1 between centres and sizes in units
-    of the picture. With more objects than priors the priors are shared out as cheaply as possible and objects are left
+    A pair costs ``class_weight * class + box_weight * L1 - giou_weight * GIoU``, L1 between centers and sizes in units
+    of the image. With more objects than priors the priors are shared out as cheaply as possible and objects are left
     over. A pair whose cost is not finite is avoided, and never made.
 
     The only assigner that waits for the device, and cannot be compiled into one graph: the matching itself is SciPy's,
@@ -41,9 +41,9 @@ class Hungarian:
             and gamma 2 (Deformable DETR); or ``"softmax"``, minus the probability among all classes (DETR).
         class_weight: its weight; 2 with focal, 1 with softmax in the papers.
         box_weight: weight of the L1 distance.
-        giou_weight: weight of the generalised IoU.
-        size: width and height of the picture in pixels; None takes the lower right corner of all priors of an image,
-            which for queries that have the whole picture for a prior is its size.
+        giou_weight: weight of the generalized IoU.
+        size: width and height of the image in pixels; None takes the lower right corner of all priors of an image,
+            which for queries that have the whole image for a prior is its size.
         crowd: a prior with more than this share inside a crowd region is not background.
 
     Examples:
@@ -116,10 +116,10 @@ class Hungarian:
         """From the logits of the objects' classes, or their probabilities."""
         if self.class_cost == "softmax":
             return -said
-        chance = said.sigmoid()
+        prob = said.sigmoid()
         surprise = said.clamp(max=0).neg_() + (1 + said.abs().neg_().exp_()).log_()
-        own = _ALPHA * (1 - chance).square_() * surprise
-        return own - (1 - _ALPHA) * chance.square_() * surprise.add_(said)
+        own = _ALPHA * (1 - prob).square_() * surprise
+        return own - (1 - _ALPHA) * prob.square_() * surprise.add_(said)
 
     def _size(self, priors: Priors) -> Float[Tensor, "B 2"]:
         if self.size is not None:
@@ -129,7 +129,7 @@ class Hungarian:
 
 
 def _distance(first: Float[Tensor, "4 B 1 P"], second: Float[Tensor, "4 B g 1"]) -> Float[Tensor, "B g P"]:
-    """L1 between centres and sizes, summed."""
+    """L1 between centers and sizes, summed."""
     left, top, right, bottom = (a - b for a, b in zip(first, second, strict=True))
     total: Tensor = (left + right).abs_().add_((top + bottom).abs_()).div_(2)
     return total.add_(right.sub_(left).abs_()).add_(bottom.sub_(top).abs_())
@@ -144,8 +144,8 @@ def _giou(first: Float[Tensor, "4 B 1 P"], second: Float[Tensor, "4 B g 1"]) -> 
     union = (areas[0] + areas[1]).sub_(shared).clamp_(min=IOU_FLOOR)
     width = (x2.maximum(right) - x1.minimum(left)).clamp_(min=0)
     hull = (y2.maximum(bottom) - y1.minimum(top)).clamp_(min=0).mul_(width).clamp_(min=IOU_FLOOR)
-    generalised: Tensor = (shared / union).add_(union / hull).sub_(1)
-    return generalised
+    generalized: Tensor = (shared / union).add_(union / hull).sub_(1)
+    return generalized
 
 
 def _match(cost: NDArray[np.float32], prior: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

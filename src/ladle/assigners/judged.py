@@ -16,7 +16,7 @@ from torch import Tensor
 from ladle.pairs import Pairs, ranks
 from ladle.types import Assignment, GroundTruth, Predictions
 
-__all__ = ["class_trust", "count_per_object", "keep_counts", "or_else", "pair_trust", "rejected_ignored"]
+__all__ = ["class_trust", "count_per_object", "fill_unmatched", "keep_counts", "pair_trust", "rejected_ignored"]
 
 
 def class_trust(predictions: Predictions, power: float) -> Float[Tensor, "B P C"] | None:
@@ -31,7 +31,7 @@ def pair_trust(pairs: Pairs, predictions: Predictions, truth: GroundTruth, power
     """The same for each pair of a prior and an object."""
     if not power:
         return 1.0
-    return pairs.of_label(predictions.odds, truth.labels).sigmoid().nan_to_num(0.0).pow(power)
+    return pairs.of_label(predictions.log_odds, truth.labels).sigmoid().nan_to_num(0.0).pow(power)
 
 
 def count_per_object(index: Int[Tensor, "B P"], marked: Bool[Tensor, "B P"], objects: int) -> Int[Tensor, "B G"]:
@@ -68,12 +68,12 @@ def rejected_ignored(judged: Assignment, own: Assignment) -> Assignment:
     """The judged plan in which priors that are objects by the rule itself, and that the judge turns down, are ignored.
 
     Such a prior overlaps its object well. To have it learn that nothing is there would contradict what the student
-    learns at its neighbours.
+    learns at its neighbors.
     """
     return replace(judged, background=judged.background * ~(own.positive & ~judged.positive))
 
 
-def or_else(judged: Assignment, own: Assignment, objects: int) -> Assignment:
+def fill_unmatched(judged: Assignment, own: Assignment, objects: int) -> Assignment:
     """The judged plan, and for objects it leaves without a prior those that the rule gives them by the priors' boxes.
 
     A prior that the judged plan gives to an object stays with it.

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ladle.assigners.judged import class_trust, count_per_object, keep_counts, or_else, rejected_ignored
+from ladle.assigners.judged import class_trust, count_per_object, fill_unmatched, keep_counts, rejected_ignored
 from ladle.assigners.protocol import full_precision
 from ladle.overlaps import Overlaps, best_overlaps, outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -85,7 +85,7 @@ class MaxIoU:
             )
             objects = truth.labels.shape[1]
             chosen = self._as_many(judged, plan, overlaps, objects) if self.keep_count else self._decide(judged)
-            final = or_else(chosen, plan, objects)
+            final = fill_unmatched(chosen, plan, objects)
             plan = rejected_ignored(final, plan) if self.ignore_rejected else final
         return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.assigners.protocol import full_precision
-from ladle.assigners.sinkhorn import Market, Shipment, sinkhorn
+from ladle.assigners.sinkhorn import TransportPlan, TransportProblem, sinkhorn
 from ladle.boxes import iou
 from ladle.losses.focal import softplus
 from ladle.overlaps import may_look, outside_crowds
@@ -34,7 +34,7 @@ class OTA:
     listed first, and an object before the background.
 
     Args:
-        radius: half the side of the square around an object's centre in which its priors lie, in strides, cut off at
+        radius: half the side of the square around an object's center in which its priors lie, in strides, cut off at
             the object's sides.
         box_weight: weight of the box term, ``-log IoU``, in the cost.
         topk: how many IoUs are summed for the number of labels.
@@ -77,7 +77,7 @@ class OTA:
     @full_precision
     def market(
         self, predictions: Predictions, priors: Priors, truth: GroundTruth
-    ) -> tuple[Market, Int[Tensor, " columns"]]:
+    ) -> tuple[TransportProblem, Int[Tensor, " columns"]]:
         """What every pair costs and every object gives, and where the priors in play stand among those of all images.
 
         Costs count from what the prior costs as background.
@@ -95,10 +95,12 @@ class OTA:
         supply = (labels.clamp(min=1) * served).view(batch, objects)
         many = priors.valid.expand(batch, -1).sum(1)
         rest = (many - supply.sum(1)).clamp(min=1)
-        return Market(home, column, cost, real, supply, rest, many.to(rest.dtype), len(place), pairs.width), place
+        return TransportProblem(
+            home, column, cost, real, supply, rest, many.to(rest.dtype), len(place), pairs.width
+        ), place
 
     def _candidates(self, priors: Priors, truth: GroundTruth) -> Pairs:
-        """The priors inside an object and its centre square, ordered by image and object."""
+        """The priors inside an object and its center square, ordered by image and object."""
         square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)
         first, last = square[..., :2].maximum(box[..., :2] + _MARGIN), square[..., 2:].minimum(box[..., 2:] - _MARGIN)
         most = math.floor(2 * self.radius) + 1
@@ -142,7 +144,7 @@ def _in_play(places: Int[Tensor, " N"], total: int) -> tuple[Int[Tensor, " colum
 
 
 def _shipped_most(
-    market: Market, plan: Shipment, place: Int[Tensor, " columns"], total: int
+    market: TransportProblem, plan: TransportPlan, place: Int[Tensor, " columns"], total: int
 ) -> tuple[Bool[Tensor, " total"], Int[Tensor, " total"]]:
     """Which priors an object ships most to, every row measured by its largest entry, and which object."""
     objects = market.supply.shape[1]
@@ -159,7 +161,9 @@ def _shipped_most(
     return nobody.bool().scatter(0, place, positive[0]), nobody.scatter(0, place, index[0])
 
 
-def _background_peak(market: Market, plan: Shipment, image: Int[Tensor, " columns"]) -> Float[Tensor, " B"]:
+def _background_peak(
+    market: TransportProblem, plan: TransportPlan, image: Int[Tensor, " columns"]
+) -> Float[Tensor, " B"]:
     """The most that the background ships to any valid prior of each image."""
     paired = plan.background.new_zeros(market.columns)
     paired = paired.scatter_reduce(0, market.column, market.real.to(paired.dtype), "amax")

@@ -1,4 +1,4 @@
-"""Pseudo-IoU: a point is as good for an object as a box of the object's size centred at it."""
+"""Pseudo-IoU: a point is as good for an object as a box of the object's size centered at it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ladle.assigners.fcos import FCOS
-from ladle.assigners.judged import count_per_object, keep_counts, or_else
+from ladle.assigners.judged import count_per_object, fill_unmatched, keep_counts
 from ladle.assigners.protocol import Assigner, full_precision
 from ladle.boxes import iou
 from ladle.overlaps import outside_crowds
@@ -26,9 +26,9 @@ class PseudoIoU:
     A point that is turned down is background, at full weight, and is not offered to another object.
 
     Args:
-        threshold: pseudo-IoU that a point must exceed; 1 at the object's centre, 1/3 at the middle of a side and 1/7 at
+        threshold: pseudo-IoU that a point must exceed; 1 at the object's center, 1/3 at the middle of a side and 1/7 at
             a corner.
-        match: which points match which object: FCOS without centre sampling in the paper.
+        match: which points match which object: FCOS without center sampling in the paper.
         crowd: a prior with more than this share inside a crowd region is not background.
         boxes: what is compared with the object: a box of its own size at the point (``priors``, the paper), or the
             box predicted there (``predictions``), which lets a teacher judge. An object that would be left without a
@@ -78,7 +78,7 @@ class PseudoIoU:
                 many = count_per_object(plan.index, plan.positive, objects)
                 plan = keep_counts(matched.index, overlap, matched.positive, many, torch.zeros_like(many))
             else:
-                plan = or_else(self._above(matched, overlap), plan, objects)
+                plan = fill_unmatched(self._above(matched, overlap), plan, objects)
         return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
 
     def _above(self, matched: Assignment, overlap: Float[Tensor, "B P"]) -> Assignment:
@@ -86,7 +86,7 @@ class PseudoIoU:
 
 
 def pseudo_iou(points: Float[Tensor, "#*b 2"], boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
-    """IoU of each box with a box of the same size centred at a point inside it; 0 for points outside."""
+    """IoU of each box with a box of the same size centered at a point inside it; 0 for points outside."""
     near, far = points - boxes[..., :2], boxes[..., 2:] - points
     half = (boxes[..., 2:] - boxes[..., :2]) / 2
     shared = (near.minimum(half) + far.minimum(half)).prod(-1)

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ladle.types import Assignment, Priors
 
-__all__ = ["Sample", "thinned"]
+__all__ = ["RandomSampler", "keep_sampled"]
 
 
 @dataclass(frozen=True)
-class Sample:
+class RandomSampler:
     """Keep ``count`` priors of each image, drawn at random: objects up to a share, background for the rest.
 
     What is not drawn is ignored. Faster R-CNN learns from 256 anchors, half of them objects, and from 512 proposals, a
@@ -26,10 +26,10 @@ class Sample:
         positives: largest share of objects.
 
     Examples:
-        >>> from ladle.assigners import MaxIoU, Sample
+        >>> from ladle.assigners import MaxIoU, RandomSampler
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
-        >>> plan = Sample(count=64, positives=0.25)(MaxIoU()(predictions, priors, truth))
+        >>> plan = RandomSampler(count=64, positives=0.25)(MaxIoU()(predictions, priors, truth))
         >>> plan.positive.sum(1), (plan.background > 0).sum(1)
         (tensor([16, 16]), tensor([48, 48]))
     """
@@ -65,17 +65,17 @@ def _drawn(lot: Float[Tensor, "B P"], among: Bool[Tensor, "B P"], count: Int[Ten
     return among & (rank < count)
 
 
-def thinned(priors: Priors, plan: Assignment, count: int) -> tuple[Priors, Assignment]:
+def keep_sampled(priors: Priors, plan: Assignment, count: int) -> tuple[Priors, Assignment]:
     """The priors that a plan of a sample speaks of, at most ``count`` of each image, and the plan for these alone.
 
     Where there are fewer, the rest is not valid. Both answers have ``count`` priors, or all if those are fewer.
 
     Examples:
-        >>> from ladle.assigners import MaxIoU, Sample, thinned
+        >>> from ladle.assigners import MaxIoU, RandomSampler, keep_sampled
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
-        >>> plan = Sample(count=64)(MaxIoU()(predictions, priors, truth))
-        >>> few, plan = thinned(priors, plan, 64)
+        >>> plan = RandomSampler(count=64)(MaxIoU()(predictions, priors, truth))
+        >>> few, plan = keep_sampled(priors, plan, 64)
         >>> few.boxes.shape, plan.background.shape
         (torch.Size([2, 64, 4]), torch.Size([2, 64]))
     """

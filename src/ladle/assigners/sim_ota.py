@@ -1,4 +1,4 @@
-"""SimOTA: as many priors as an object is overlapped well by, the cheapest of those about its centre (YOLOX)."""
+"""SimOTA: as many priors as an object is overlapped well by, the cheapest of those about its center (YOLOX)."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class SimOTA:
     """Optimal transport cut down to a choice of the cheapest (Ge et al., YOLOX, 2021, section 2.1).
 
     A pair costs ``class_weight * cross entropy - box_weight * log(IoU + floor)`` and ``penalty`` more if the prior is
-    not near the object's centre. An object takes as many of the candidates as their ``topk`` best IoUs with it add up
+    not near the object's center. An object takes as many of the candidates as their ``topk`` best IoUs with it add up
     to, rounded down, at least one: those it gets cheapest. A prior that several objects want goes to the one for which
     it is cheapest of *all* objects, whether that one wants it or not; the others go without. The score whose cross
     entropy is taken is ``sqrt(class probability * quality)``, the class probability alone where nothing predicts
@@ -43,14 +43,14 @@ class SimOTA:
     candidates="center or box", penalty=1e5)``; mmdetection's is that with ``floor=1e-7``.
 
     Args:
-        radius: half the side of the square about an object's centre, in strides of the prior's level.
+        radius: half the side of the square about an object's center, in strides of the prior's level.
         candidates: ``"center"``: priors in the square of any object, penalised for the objects in whose square they
             are not. ``"center or box"``: priors in the square or the box of any object, penalised for the objects of
             which they are not in both.
         topk: IoUs that are added up, hence the most priors an object takes.
         box_weight: weight of the box term.
         class_weight: weight of the class term.
-        penalty: what it costs to be far from the centre; infinite forbids it.
+        penalty: what it costs to be far from the center; infinite forbids it.
         floor: added to the IoU before its logarithm is taken.
         crowd: a prior with more than this share inside a crowd region is not background.
 
@@ -77,7 +77,7 @@ class SimOTA:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by what is predicted, scores and boxes alike, about the centres of the objects."""
+        """Assign by what is predicted, scores and boxes alike, about the centers of the objects."""
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
             return Assignment.empty(free)

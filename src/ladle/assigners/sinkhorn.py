@@ -23,7 +23,7 @@ from torch import Tensor
 
 from ladle.types import Record
 
-__all__ = ["Market", "Shipment", "sinkhorn"]
+__all__ = ["TransportPlan", "TransportProblem", "sinkhorn"]
 
 _REACH = 600.0
 """Largest exponent: costs further than this times epsilon above an object's cheapest count as just so far."""
@@ -32,7 +32,7 @@ _LEAST, _MOST = 1e-290, 1e290
 
 
 @dataclass(frozen=True)
-class Market(Record):
+class TransportProblem(Record):
     """N pairs of an object and a prior that may trade, ordered by object; the images of a batch side by side.
 
     ``object`` counts over all images, ``column`` over the priors in play, of which there are ``columns``. ``cost`` is
@@ -58,7 +58,7 @@ class Market(Record):
 
 
 @dataclass(frozen=True)
-class Shipment(Record):
+class TransportPlan(Record):
     """The plan: what each pair carries, and what the background ships to each prior in play and to any other."""
 
     pairs: Float[Tensor, " N"]
@@ -66,7 +66,9 @@ class Shipment(Record):
     others: Float[Tensor, " B"]
 
 
-def sinkhorn(market: Market, image: Int[Tensor, " columns"], epsilon: float = 0.1, iterations: int = 50) -> Shipment:
+def sinkhorn(
+    market: TransportProblem, image: Int[Tensor, " columns"], epsilon: float = 0.1, iterations: int = 50
+) -> TransportPlan:
     """The plan after so many iterations, in float64; ``image`` says whose each prior in play is.
 
     The objects' step comes last: each has shipped its supply exactly, a prior's column sums to 1 but for what has not
@@ -95,7 +97,7 @@ def sinkhorn(market: Market, image: Int[Tensor, " columns"], epsilon: float = 0.
     share = rest / left
     background = inverse * share.index_select(0, image)
     carried = flow * scale.index_select(0, row) * share.index_select(0, market.object // max(objects, 1))
-    return Shipment(carried, background, share)
+    return TransportPlan(carried, background, share)
 
 
 def _sums(values: Tensor, lengths: Tensor | None, width: int | None) -> Tensor:

@@ -36,7 +36,7 @@ class TaskAligned:
     """An object takes the priors at which class score and box agree best (Feng et al., ICCV 2021, equation 7).
 
     Every pair has an alignment ``t = score^alpha * overlap^beta`` of the object's class and the predicted box. An
-    object claims the ``topk`` best aligned priors, over all levels, as far as their centres lie inside it and
+    object claims the ``topk`` best aligned priors, over all levels, as far as their centers lie inside it and
     ``t > 0``. The plan is soft: the affinity of a positive is the paper's class target, ``t`` scaled such that the best
     prior of an object has the object's best overlap. It lies in (0, 1]; one too small for float32 is the smallest
     normal number, so that a positive is never told by its affinity to be none.
@@ -52,9 +52,9 @@ class TaskAligned:
             (TOOD), or are left out ``"before"`` (YOLOv8).
         overlap: IoU, or complete IoU cut off at 0.
         conflict: a prior claimed by several objects learns the one it overlaps most of those ``"claiming"`` it (TOOD),
-            or of ``"all"`` that hold its centre, claiming or not (YOLOv8); on a tie the one listed first.
-        margin: how many pixels inside the object a prior's centre must lie, to more than that.
-        least_side: an object less wide or high than this many pixels counts as holding the centres that it would hold
+            or of ``"all"`` that hold its center, claiming or not (YOLOv8); on a tie the one listed first.
+        margin: how many pixels inside the object a prior's center must lie, to more than that.
+        least_side: an object less wide or high than this many pixels counts as holding the centers that it would hold
             if it were: tiny objects lie between the points. 0 widens none.
         eps: added to the best alignment of an object before the others are divided by it.
         crowd: a prior with more than this share inside a crowd region is not background.
@@ -166,7 +166,7 @@ class TaskAligned:
     def _overlapped_most(
         self, index: Int[Tensor, "B P"], claims: Pairs, said: Predictions, priors: Priors, truth: GroundTruth
     ) -> Int[Tensor, "B P"]:
-        """``index``, but a prior claimed twice goes to the object it overlaps most of all that hold its centre."""
+        """``index``, but a prior claimed twice goes to the object it overlaps most of all that hold its center."""
         place = claims.image * index.shape[1] + claims.prior
         times = torch.zeros_like(index).flatten().index_add(0, place, claims.real.long()).view_as(index)
         prior = Pairs.chosen(index, times > 1)
@@ -209,7 +209,7 @@ class _Priced(NamedTuple):
 
 
 def complete_iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Complete IoU, box by box: IoU less a share for centres apart and one for another shape (Zheng et al., AAAI 2020).
+    """Complete IoU, box by box: IoU less a share for centers apart and one for another shape (Zheng et al., AAAI 2020).
 
     In (-1.5, 1]. No gradient is meant to flow.
     """
@@ -223,7 +223,7 @@ def complete_iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) 
 
 
 def _widened(boxes: Float[Tensor, "B G 4"], least: float) -> Float[Tensor, "B G 4"]:
-    """Boxes at least that wide and high, about their centres."""
+    """Boxes at least that wide and high, about their centers."""
     side, middle = boxes[..., 2:] - boxes[..., :2], centers(boxes)
     low = torch.where(side < least, middle - least / 2, boxes[..., :2])
     return torch.cat([low, torch.where(side < least, middle + least / 2, boxes[..., 2:])], dim=-1)

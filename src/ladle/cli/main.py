@@ -30,7 +30,7 @@ VERBS = {
     "distill": "train a detector with a teacher",
     "colearn": "train two detectors together, without a teacher",
     "val": "score a trained detector",
-    "predict": "find objects in pictures",
+    "predict": "find objects in images",
     "check": "tell whether a data set is fit to train on",
     "models": "list the detectors, the methods and the assigners",
 }

@@ -26,15 +26,16 @@ _NARROW = 1e-12
 
 @dataclass(frozen=True)
 class BagCriterion:
-    """What a bag of priors pays for its object, what every prior pays as background, and what centres the bags.
+    """What a bag of priors pays for its object, what every prior pays as background, and what centers the bags.
 
     Zhu et al. (arXiv 2007.03496), as mmdetection weighs it. The plan's ``affinity`` says how much of an object each
     prior answers for; gradients flow through it too where it has them.
 
     Args:
         positive_weight: weight of the entropy of each object's confidence, the mean over objects.
-        negative_weight: weight of the focal loss of ``doubt * class * objectness``, by the sum of the centre priors.
-        center_weight: weight of the number of objects by the sum of their centre priors, the mean over images.
+        negative_weight: weight of the focal loss of ``negative_weight * class * objectness``, by the sum of the center
+            priors.
+        center_weight: weight of the number of objects by the sum of their center priors, the mean over images.
         box_weight: what a unit of 1 - GIoU weighs in the confidence; as in the assigner.
 
     Examples:
@@ -88,15 +89,15 @@ class BagCriterion:
 
     def _negative(self, said: Predictions, truth: GroundTruth, plan: Assignment, count: Tensor) -> Term:
         learnt = plan.affinity.detach()
-        doubt = plan.doubt if plan.doubt is not None else (learnt <= 0).float()
-        pairs, position = _entries(plan, doubt < 1, truth)
+        negative_weight = plan.negative_weight if plan.negative_weight is not None else (learnt <= 0).float()
+        pairs, position = _entries(plan, negative_weight < 1, truth)
         total = joint_background(
             said.logits.flatten(0, 1),
             said.quality.flatten() if said.quality is not None else None,
             (plan.background + learnt.sum(-1)).clamp(max=1).flatten(),
             pairs.image * plan.objects.shape[1] + pairs.prior,
             pairs.of_object(truth.labels),
-            doubt.flatten().index_select(0, position),
+            negative_weight.flatten().index_select(0, position),
         )
         return Term(self.negative_weight * total, count, torch.ones_like(count))
 
@@ -115,16 +116,16 @@ def joint_background(
     counted: Float[Tensor, " N"],
     row: Int[Tensor, " K"],
     label: Int[Tensor, " K"],
-    doubt: Float[Tensor, " K"],
+    negative_weight: Float[Tensor, " K"],
 ) -> Float[Tensor, ""]:
     """The sum of ``-x^2 log(1 - x)`` where ``x = weight * sigmoid(logits) * sigmoid(objectness)``; logarithms to -100.
 
-    The weight of a row is ``counted``, at the K listed places, in ascending rows, times ``doubt``; of a place that is
-    listed more than once the least doubt holds. No gradient flows to the weights.
+    The weight of a row is ``counted``, at the K listed places, in ascending rows, times ``negative_weight``; of a place
+    that is listed more than once the least negative weight holds. No gradient flows to the weights.
     """
     if objectness is None:
         objectness = torch.full_like(counted, torch.inf)
-    total: Tensor = _JointBackground.apply(logits, objectness, counted, row, label, doubt)
+    total: Tensor = _JointBackground.apply(logits, objectness, counted, row, label, negative_weight)
     return total
 
 
@@ -133,7 +134,7 @@ class _JointBackground(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, objectness: Tensor, counted: Tensor, *listed: Tensor) -> Tensor:
-        row, label, doubt = listed
+        row, label, negative_weight = listed
         slopes, tilts = torch.empty_like(logits), torch.empty_like(objectness)
         total = logits.new_zeros(())
         for part, here in _blocks(logits, row):
@@ -141,7 +142,7 @@ class _JointBackground(torch.autograd.Function):
             joint = of_class * (of_object * counted[part]).unsqueeze(-1)
             place = (row[here] - part.start) * logits.shape[1] + label[here]
             flat = joint.view(-1)
-            flat.scatter_reduce_(0, place, flat.index_select(0, place) * doubt[here], "amin")
+            flat.scatter_reduce_(0, place, flat.index_select(0, place) * negative_weight[here], "amin")
             cost, slope = _background_cost(joint)
             total += cost
             # d x / d logit = x (1 - sigmoid), for the class and for the objectness.

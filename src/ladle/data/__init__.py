@@ -1,20 +1,34 @@
 """Data sets: read COCO, YOLO and Pascal VOC, check them, and turn them into batches."""
 
-from ladle.data.catalogue import Catalogue, Defect, Picture
+import warnings
+from typing import Any
+
+from ladle.data.dataset import Defect, DetectionDataset, ImageInfo
 from ladle.data.health import Health, SplitHealth, inspect
-from ladle.data.pictures import load_picture, picture_size
+from ladle.data.images import image_size, load_image
 from ladle.data.reading import detect_format, read, splits
 
 __all__ = [
-    "Catalogue",
     "Defect",
+    "DetectionDataset",
     "Health",
-    "Picture",
+    "ImageInfo",
     "SplitHealth",
     "detect_format",
+    "image_size",
     "inspect",
-    "load_picture",
-    "picture_size",
+    "load_image",
     "read",
     "splits",
 ]
+
+_FORMER: dict[str, Any] = {"Catalogue": DetectionDataset, "Picture": ImageInfo, "load_picture": load_image}
+"""Former names, which go with the next minor release."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _FORMER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    now = _FORMER[name]
+    warnings.warn(f"ladle.data.{name} is now called {now.__name__}", DeprecationWarning, stacklevel=2)
+    return now

@@ -13,13 +13,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from ladle.data.catalogue import Defect
 from ladle.data.coco_boxes import corners_of
 from ladle.data.coco_classes import read_categories
-from ladle.data.coco_files import annotation_files, picture_folders, split_of
+from ladle.data.coco_files import annotation_files, image_folders, split_of
+from ladle.data.dataset import Defect
 from ladle.data.documents import read_json
-from ladle.data.drafts import Draft, Sheet
 from ladle.data.finding import Finder, find_root
+from ladle.data.raw_images import RawImage, RawSplit
 from ladle.data.values import flag, number, shown, whole
 from ladle.errors import UserError
 
@@ -30,12 +30,12 @@ _MOST_SIDE = 10**6
 _SHOWN = 5
 
 
-def offers(data: Path) -> dict[str, Callable[[], Sheet]]:
+def offers(data: Path) -> dict[str, Callable[[], RawSplit]]:
     """The splits of a COCO folder or file, each with the function that reads it."""
     return {split: partial(read_coco, *files) for split, files in annotation_files(data).items()}
 
 
-def read_coco(file: Path, *unread: Path) -> Sheet:
+def read_coco(file: Path, *unread: Path) -> RawSplit:
     """Read one COCO annotation file; raises UserError for a file whose structure cannot be trusted.
 
     ``unread`` are files of the same split, which is noted.
@@ -47,15 +47,15 @@ def read_coco(file: Path, *unread: Path) -> Sheet:
     classes = read_categories(_entries(document, "categories", file), used, file, defects)
     images = _entries(document, "images", file)
     finder = _finder(images, file)
-    drafts = _drafts(images, finder, file, defects)
-    _check_ids(annotations, drafts, file, defects)
+    raw_images = _drafts(images, finder, file, defects)
+    _check_ids(annotations, raw_images, file, defects)
     labels: dict[int | None, int] = {key: label for label, key in enumerate(classes)}
     for place, annotation in enumerate(annotations):
-        _add(annotation, _record(annotation, place), drafts, labels, file, defects)
+        _add(annotation, _record(annotation, place), raw_images, labels, file, defects)
     notes = [f"{other.name} is of the same split as {file.name}, and is not read" for other in unread]
     notes += [finder.note] if finder.note else []
     names, ids = tuple(classes.values()), tuple(classes)
-    return Sheet(list(drafts.values()), names, ids, defects, file, tuple(notes), form="corner and size")
+    return RawSplit(list(raw_images.values()), names, ids, defects, file, tuple(notes), form="corner and size")
 
 
 def _document(file: Path) -> _Entry:
@@ -79,14 +79,14 @@ def _entries(document: _Entry, key: str, file: Path) -> list[_Entry]:
 
 def _annotations(document: _Entry, file: Path, defects: list[Defect]) -> list[_Entry]:
     if "annotations" not in document:
-        defects.append(Defect(str(file), "the key 'annotations' is missing; all pictures were read as unlabelled"))
+        defects.append(Defect(str(file), "the key 'annotations' is missing; all images were read as unlabeled"))
         return []
     return _entries(document, "annotations", file)
 
 
 def _finder(images: list[_Entry], file: Path) -> Finder:
     names = [image["file_name"] for image in images if isinstance(image.get("file_name"), str)]
-    roots, below = picture_folders(file, split_of(file))
+    roots, below = image_folders(file, split_of(file))
     return find_root(roots, names, below)
 
 
@@ -100,7 +100,7 @@ def _record(annotation: _Entry, place: int) -> str:
     return f"annotation {shown(annotation['id'])}" if "id" in annotation else f"annotation number {place}"
 
 
-def _drafts(images: list[_Entry], finder: Finder, file: Path, defects: list[Defect]) -> dict[Hashable, Draft]:
+def _drafts(images: list[_Entry], finder: Finder, file: Path, defects: list[Defect]) -> dict[Hashable, RawImage]:
     keys = [_key(image.get("id")) for image in images]
     nameless = [shown(image.get("file_name")) for image, key in zip(images, keys, strict=True) if key is None]
     if nameless:
@@ -116,25 +116,27 @@ def _some(found: list[str]) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
-def _draft(key: Hashable, image: _Entry, finder: Finder, file: Path, defects: list[Defect]) -> Draft:
+def _draft(key: Hashable, image: _Entry, finder: Finder, file: Path, defects: list[Defect]) -> RawImage:
     name = image.get("file_name")
     identity = image["id"] if isinstance(image["id"], str) else key
     assert isinstance(identity, int | str)
-    draft = Draft(
+    raw_image = RawImage(
         identity, name if isinstance(name, str) else f"{file.name}: image {identity}", finder.root / str(name)
     )
-    draft.stated = _stated(image, draft.name, defects)
+    raw_image.stated = _stated(image, raw_image.name, defects)
     if not isinstance(name, str):
-        draft.faults.append(Defect(draft.name, f"expected a file_name, found {shown(name)}", fatal=True))
-        return draft
+        raw_image.faults.append(Defect(raw_image.name, f"expected a file_name, found {shown(name)}", fatal=True))
+        return raw_image
     try:
-        draft.file = finder.find(name)
+        raw_image.file = finder.find(name)
     except UserError as error:
-        draft.faults.append(Defect(draft.name, str(error).removeprefix(f"{name}: "), fatal=True))
-        return draft
-    if not finder.note and draft.file != finder.root / draft.name:
-        defects.append(Defect(draft.name, "file name is spelt otherwise on disk (separator or Unicode form); matched"))
-    return draft
+        raw_image.faults.append(Defect(raw_image.name, str(error).removeprefix(f"{name}: "), fatal=True))
+        return raw_image
+    if not finder.note and raw_image.file != finder.root / raw_image.name:
+        defects.append(
+            Defect(raw_image.name, "file name is spelt otherwise on disk (separator or Unicode form); matched")
+        )
+    return raw_image
 
 
 def _stated(image: _Entry, name: str, defects: list[Defect]) -> tuple[int, int] | None:
@@ -143,11 +145,13 @@ def _stated(image: _Entry, name: str, defects: list[Defect]) -> tuple[int, int] 
         return int(height), int(width)
     missing = not image.get("height") and not image.get("width")
     found = "are missing in the JSON" if missing else "in the JSON are no size"
-    defects.append(Defect(name, f"width and height {found}; read from the picture"))
+    defects.append(Defect(name, f"width and height {found}; read from the image"))
     return None
 
 
-def _check_ids(annotations: list[_Entry], drafts: dict[Hashable, Draft], file: Path, defects: list[Defect]) -> None:
+def _check_ids(
+    annotations: list[_Entry], raw_images: dict[Hashable, RawImage], file: Path, defects: list[Defect]
+) -> None:
     uses = Counter(_key(annotation.get("id")) for annotation in annotations)
     missing = uses.pop(None, 0)
     for key, times in uses.items():
@@ -157,35 +161,37 @@ def _check_ids(annotations: list[_Entry], drafts: dict[Hashable, Draft], file: P
             )
     if missing:
         defects.append(Defect(str(file), "annotation without an id; numbered", missing))
-    if annotations and not any(_key(annotation.get("image_id")) in drafts for annotation in annotations):
+    if annotations and not any(_key(annotation.get("image_id")) in raw_images for annotation in annotations):
         raise UserError(f"{file}: expected annotations of its images, found that no image_id is among their ids")
 
 
 def _add(
     annotation: _Entry,
     record: str,
-    drafts: dict[Hashable, Draft],
+    raw_images: dict[Hashable, RawImage],
     labels: dict[int | None, int],
     file: Path,
     defects: list[Defect],
 ) -> None:
-    draft = drafts.get(_key(annotation.get("image_id")))
-    if draft is None:
+    raw_image = raw_images.get(_key(annotation.get("image_id")))
+    if raw_image is None:
         where = f"{file.name}: {record} of image_id {shown(annotation.get('image_id'))}"
         defects.append(Defect(where, "no such image; box dropped"))
         return
     label = labels.get(whole(annotation.get("category_id")))
     crowd, ignored = flag(annotation.get("iscrowd")), flag(annotation.get("ignore"))
     if label is None or crowd is None or ignored is None:
-        draft.faults.append(Defect(f"{draft.name}: {record}", _trouble(annotation, label, crowd, file), fatal=True))
+        raw_image.faults.append(
+            Defect(f"{raw_image.name}: {record}", _trouble(annotation, label, crowd, file), fatal=True)
+        )
         return
-    corners, complaint = corners_of(annotation, draft.stated)
+    corners, complaint = corners_of(annotation, raw_image.stated)
     if complaint:
-        defects.append(Defect(f"{draft.name}: {record}", complaint))
+        defects.append(Defect(f"{raw_image.name}: {record}", complaint))
     if ignored and not crowd:
-        defects.append(Defect(f"{draft.name}: {record}", "the key 'ignore' is set; read as a region to ignore"))
+        defects.append(Defect(f"{raw_image.name}: {record}", "the key 'ignore' is set; read as a region to ignore"))
     if corners:
-        draft.add(record, corners, label, crowd or ignored)
+        raw_image.add(record, corners, label, crowd or ignored)
 
 
 def _trouble(annotation: _Entry, label: int | None, crowd: bool | None, file: Path) -> str:

@@ -17,7 +17,7 @@ _PLAIN = frozenset({int, float})
 def corners_of(annotation: dict[str, Any], size: tuple[int, int] | None) -> tuple[Corners | None, str | None]:
     """The box as corners in pixels, None where there is none, and what is odd about it.
 
-    ``size`` is the (height, width) that the file states for the picture.
+    ``size`` is the (height, width) that the file states for the image.
     """
     box = annotation.get("bbox")
     if box is None or box == []:

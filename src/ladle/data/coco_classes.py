@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ladle.data.catalogue import Defect
+from ladle.data.dataset import Defect
 from ladle.data.naming import check_distinct, clean_name
 from ladle.data.values import shown, whole
 from ladle.errors import UserError

@@ -1,4 +1,4 @@
-"""Where COCO data sets keep their annotation files and their pictures."""
+"""Where COCO data sets keep their annotation files and their images."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from ladle.data.folders import is_companion
 from ladle.errors import UserError
 
-__all__ = ["annotation_files", "picture_folders", "split_of"]
+__all__ = ["annotation_files", "image_folders", "split_of"]
 
 _OTHER_TASKS = ("captions_", "image_info_", "panoptic_", "person_keypoints_", "stuff_")
 _SPLIT = re.compile(r"(train|training|trainval|val|valid|validation|test)\d*")
@@ -76,8 +76,8 @@ def _beside(data: Path) -> list[Path]:
     return splits or (alone if len(alone) == 1 else [])
 
 
-def picture_folders(file: Path, split: str) -> tuple[list[Path], Path]:
-    """The folders in which the pictures of a split may lie, likely ones first, and the one that must hold them all."""
+def image_folders(file: Path, split: str) -> tuple[list[Path], Path]:
+    """The folders in which the images of a split may lie, likely ones first, and the one that must hold them all."""
     bases = (file.parent, file.parent.parent)
     inner = (split, f"images/{split}", f"{split}/images", "images", "data", "JPEGImages", ".")
     home = file.parent.parent if file.parent.name.lower() in _FOLDERS_OF_LISTS else file.parent

@@ -9,7 +9,7 @@ from collections.abc import Callable, Hashable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from ladle.data.catalogue import Catalogue
+from ladle.data.dataset import DetectionDataset
 from ladle.files import open_regular
 
 __all__ = ["shared"]
@@ -23,12 +23,12 @@ class _Place(NamedTuple):
     file: Path
 
 
-def shared(catalogues: Mapping[str, Catalogue]) -> list[dict[str, Path]]:
+def shared(datasets: Mapping[str, DetectionDataset]) -> list[dict[str, Path]]:
     """The images that several splits hold: for each of them its first file in every split that has it.
 
     Files are compared by size, then by their first and last bytes, and as a whole only where these agree.
     """
-    pairs = [(name, picture.file) for name, catalogue in catalogues.items() for picture in catalogue.pictures]
+    pairs = [(name, image.file) for name, dataset in datasets.items() for image in dataset.images]
     alike = [[_Place(number, *pair) for number, pair in enumerate(pairs)]]
     for trait in (_size, _ends, _digest):
         alike = [part for group in alike for part in _parted(group, trait)]

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
-from ladle.data.catalogue import Catalogue, Picture
+from ladle.data.dataset import DetectionDataset, ImageInfo
 from ladle.data.depth import ALL_VALUES, extremes, fitting
 from ladle.errors import UserError
 
@@ -49,12 +49,12 @@ def _threads(held: int) -> int:
     return min(most, 1 << max(0, held.bit_length() - 1))
 
 
-def values_of(catalogues: Sequence[Catalogue]) -> tuple[int, int] | None:
+def values_of(datasets: Sequence[DetectionDataset]) -> tuple[int, int] | None:
     """The smallest and the largest value in the images with 16 bits a channel, None without any.
 
     Stops where the largest cannot matter any more. Damaged images are passed over: whoever loads them names them.
     """
-    deep = [picture for catalogue in catalogues for picture in catalogue.pictures if picture.deep]
+    deep = [image for dataset in datasets for image in dataset.images if image.deep]
     found: list[tuple[int, int]] = []
     for start in range(0, len(deep), _BLOCK):
         block = deep[start : start + _BLOCK]
@@ -64,8 +64,8 @@ def values_of(catalogues: Sequence[Catalogue]) -> tuple[int, int] | None:
     return (min(low for low, _ in found), max(high for _, high in found)) if found else None
 
 
-def _extremes(pictures: Sequence[Picture], place: int) -> tuple[int, int] | None:
+def _extremes(images: Sequence[ImageInfo], place: int) -> tuple[int, int] | None:
     try:
-        return extremes(pictures[place].file)
+        return extremes(images[place].file)
     except UserError:
         return None

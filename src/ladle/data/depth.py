@@ -47,7 +47,7 @@ def is_deep(image: ImageFile.ImageFile) -> bool:
 def refusal(image: ImageFile.ImageFile) -> str | None:
     """Why an image that is not decoded yet cannot be read, None where it can."""
     if image.mode in ("I", "F"):
-        return "expected 8 or 16 bits a channel without a sign, found 32 bits or a sign: save the picture with 8 or 16"
+        return "expected 8 or 16 bits a channel without a sign, found 32 bits or a sign: save the image with 8 or 16"
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
     if tags.get(_PLANES) == _SEPARATE and max(tags.get(_BITS_PER_SAMPLE, (8,))) > 8:  # Pillow reads some of them wrong
         return "expected the channels of a pixel side by side, found 16 bits in separate planes: save it interleaved"

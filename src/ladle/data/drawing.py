@@ -1,6 +1,6 @@
 """The brush of the built-in scenes: outlines, cluttered backgrounds, textured shapes with smooth edges, a camera.
 
-Shapes are polygons in pixels. Pictures are float32 (size, size, 3) in [0, 1] until the camera turns them into bytes.
+Shapes are polygons in pixels. Images are float32 (size, size, 3) in [0, 1] until the camera turns them into bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Pixels = NDArray[np.floating[Any]]
 
 _SUPERSAMPLE = 3
 _STRAY_COLOUR = 0.1
-"""How far the colours of one background, and the two of one texture, lie apart (standard deviation)."""
+"""How far the colors of one background, and the two of one texture, lie apart (standard deviation)."""
 
 
 def _arc(start: float, stop: float, points: int) -> Points:
@@ -70,23 +70,23 @@ def place(outline: Points, side: float, center: Points, random: Generator) -> Po
 
 
 def background(random: Generator, size: int, clutter: int) -> Pixels:
-    """Soft colour fields under up to ``clutter`` strokes, blobs and slabs."""
+    """Soft color fields under up to ``clutter`` strokes, blobs and slabs."""
     base = random.uniform(0.15, 0.85) + random.normal(0, 0.12, 3)
     fields = (base + random.normal(0, _STRAY_COLOUR, (3, 4, 3))).clip(0, 1)
-    picture = Image.fromarray((fields * 255).astype(np.uint8)).resize((2 * size, 2 * size), Image.Resampling.BICUBIC)
-    pen = ImageDraw.Draw(picture, "RGBA")
+    image = Image.fromarray((fields * 255).astype(np.uint8)).resize((2 * size, 2 * size), Image.Resampling.BICUBIC)
+    pen = ImageDraw.Draw(image, "RGBA")
     for _ in range(int(random.integers(0, clutter + 1))):
         _scribble(pen, random, 2 * size, base)
-    canvas = np.asarray(picture.reduce(2), np.float32) / 255
+    canvas = np.asarray(image.reduce(2), np.float32) / 255
     grain = Image.fromarray(random.integers(0, 256, (size // 4, size // 4), np.uint8)).resize((size, size))
     strength = np.float32(random.uniform(0, 0.16))
     return canvas + (np.asarray(grain, np.float32)[..., None] / 255 - 0.5) * strength
 
 
 def _scribble(pen: ImageDraw.ImageDraw, random: Generator, size: int, base: Points) -> None:
-    """One see-through stroke, flat blob or slab of a colour not far from ``base``."""
-    colour = ((base + random.normal(0, 0.2, 3)).clip(0, 1) * 255).astype(int)
-    ink = (*colour.tolist(), int(random.integers(60, 200)))
+    """One see-through stroke, flat blob or slab of a color not far from ``base``."""
+    color = ((base + random.normal(0, 0.2, 3)).clip(0, 1) * 255).astype(int)
+    ink = (*color.tolist(), int(random.integers(60, 200)))
     start = random.uniform(-0.1, 1.1, 2) * size
     reach = random.normal(0, 0.3, 2) * size
     kind = random.integers(3)
@@ -110,9 +110,9 @@ def paint(
     texture_rate: float,
     hidden: float,
 ) -> tuple[Pixels, list[int]]:
-    """Lay shapes over a background, foremost first; return the picture and which of them were drawn.
+    """Lay shapes over a background, foremost first; return the image and which of them were drawn.
 
-    A shape of which more than ``hidden`` would lie behind others or outside the picture is left out.
+    A shape of which more than ``hidden`` would lie behind others or outside the image is left out.
     """
     canvas = np.zeros_like(behind)
     free = np.ones((*behind.shape[:2], 1), np.float32)  # how much of each pixel nothing covers yet
@@ -122,21 +122,21 @@ def paint(
         share = mask * free[window]
         if share.sum() < (1 - hidden) * whole:
             continue
-        colour = _apart(behind[window].mean((0, 1)), random.uniform(*contrast), random)
-        canvas[window] += share * _texture(mask.shape[0], mask.shape[1], colour, random, texture_rate)
+        color = _apart(behind[window].mean((0, 1)), random.uniform(*contrast), random)
+        canvas[window] += share * _texture(mask.shape[0], mask.shape[1], color, random, texture_rate)
         free[window] -= share
         drawn.append(index)
     return canvas + free * behind, drawn
 
 
 def _mask(points: Points, size: int) -> tuple[Pixels, tuple[slice, slice], float]:
-    """The smooth coverage (h, w, 1) of a polygon inside the picture, the window it fills, and its whole area."""
+    """The smooth coverage (h, w, 1) of a polygon inside the image, the window it fills, and its whole area."""
     low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
     width, height = ((high - low) * _SUPERSAMPLE).tolist()
-    sheet = Image.new("L", (width, height))
-    # PIL puts a pixel's centre at whole numbers.
-    ImageDraw.Draw(sheet).polygon(((points - low) * _SUPERSAMPLE - 0.5).ravel().tolist(), fill=255)
-    cover = np.asarray(sheet.reduce(_SUPERSAMPLE), np.float32)[..., None] / 255
+    raw_split = Image.new("L", (width, height))
+    # PIL puts a pixel's center at whole numbers.
+    ImageDraw.Draw(raw_split).polygon(((points - low) * _SUPERSAMPLE - 0.5).ravel().tolist(), fill=255)
+    cover = np.asarray(raw_split.reduce(_SUPERSAMPLE), np.float32)[..., None] / 255
     start, stop = np.maximum(low, 0), np.minimum(high, size)
     (left, top), (right, bottom) = start.tolist(), stop.tolist()
     inside = cover[top - low[1] : bottom - low[1], left - low[0] : right - low[0]]
@@ -144,17 +144,17 @@ def _mask(points: Points, size: int) -> tuple[Pixels, tuple[slice, slice], float
 
 
 def _apart(behind: Pixels, contrast: float, random: Generator) -> Pixels:
-    """A colour at the distance ``contrast`` (root mean square over RGB) from ``behind``, as far as white allows."""
+    """A color at the distance ``contrast`` (root mean square over RGB) from ``behind``, as far as white allows."""
     direction = random.normal(0, 1, 3) + random.normal(0, 0.7)
     step = direction / np.sqrt((direction**2).mean()) * contrast
     towards, away = behind + step, behind - step
-    lost = [abs(colour.clip(0, 1) - colour).sum() for colour in (towards, away)]
+    lost = [abs(color.clip(0, 1) - color).sum() for color in (towards, away)]
     chosen: Pixels = (towards if lost[0] <= lost[1] else away).clip(0, 1).astype(np.float32)
     return chosen
 
 
 def _texture(height: int, width: int, first: Pixels, random: Generator, rate: float) -> Pixels:
-    """``first`` mixed with a colour near it: a ramp, or with probability ``rate`` stripes or checks."""
+    """``first`` mixed with a color near it: a ramp, or with probability ``rate`` stripes or checks."""
     second = first + random.normal(0, _STRAY_COLOUR, 3)
     turn, period = random.uniform(0, 2 * np.pi), random.uniform(3, 12)
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
@@ -179,7 +179,7 @@ def photograph(canvas: Pixels, random: Generator, noise: float, blur_rate: float
     lit = canvas * (light[..., None] * random.uniform(0.93, 1.07, 3)).astype(np.float32)
     speckle = random.integers(0, 256, lit.shape, np.uint8).astype(np.float32) / 255 - 0.5
     lit += speckle * np.float32(2 * random.uniform(0, noise))
-    picture = Image.fromarray((lit.clip(0, 1) * 255).astype(np.uint8))
+    image = Image.fromarray((lit.clip(0, 1) * 255).astype(np.uint8))
     if random.random() < blur_rate:
-        picture = picture.filter(ImageFilter.GaussianBlur(random.uniform(0.4, 1.3) * size / 160))
-    return np.ascontiguousarray(np.asarray(picture).transpose(2, 0, 1))
+        image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.4, 1.3) * size / 160))
+    return np.ascontiguousarray(np.asarray(image).transpose(2, 0, 1))

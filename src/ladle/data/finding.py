@@ -1,4 +1,4 @@
-"""Where the picture files lie that an annotation file or a list names."""
+"""Where the image files lie that an annotation file or a list names."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ladle.data.folders import list_folder, pictures_of
-from ladle.data.pictures import locate
+from ladle.data.folders import images_of, list_folder
+from ladle.data.images import locate
 from ladle.errors import UserError
 
 __all__ = ["Finder", "find_root"]
@@ -39,14 +39,14 @@ class Finder:
         found = _alike(name, self.index.get(_parts(name)[-1], [])) if _parts(name) else []
         if len(found) > 1:
             places = " and ".join(path.relative_to(self.root).as_posix() for path in found[:2])
-            raise UserError(f"{name}: expected one picture of this name below {self.root}, found {places}")
+            raise UserError(f"{name}: expected one image of this name below {self.root}, found {places}")
         return found[0] if found else locate(self.root, name)
 
     @property
     def note(self) -> str:
         """What a reader of messages should know of how files are found; empty where nothing is unusual."""
         if self.index is not None:
-            return f"pictures were found by their names alone, in the folders below {self.root}"
+            return f"images were found by their names alone, in the folders below {self.root}"
         what = "the first folder" if self.dropped == 1 else f"the first {self.dropped} folders"
         return f"{what} of the file names was passed over, to find them below {self.root}" if self.dropped else ""
 
@@ -76,7 +76,7 @@ def _index(folder: Path) -> dict[str, list[Path]]:
         files = list_folder(folder, _MOST_SEARCHED).files
     except UserError:  # a folder that cannot be searched holds nothing that can be found
         return {}
-    for file in pictures_of(files):
+    for file in images_of(files):
         index[file.name].append(file)
     return dict(index)
 

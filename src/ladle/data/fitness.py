@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from ladle.data.catalogue import Catalogue
+from ladle.data.dataset import DetectionDataset
 from ladle.data.depth import ALL_VALUES, ValueRange, fitting, spelled
 from ladle.data.shrinking import CELL, shrunk, sufficient
 
@@ -15,12 +15,12 @@ __all__ = ["deep_note", "differences", "notes", "obstacles", "range_of", "unseen
 _NAMED = 10
 
 
-def obstacles(splits: Mapping[str, Catalogue], imgsz: int) -> list[str]:
+def obstacles(splits: Mapping[str, DetectionDataset], imgsz: int) -> list[str]:
     """Why nobody can train on the first split and validate on the others, a sentence each; empty where one can."""
     found = [
         f"{name}: no objects to {'score' if place else 'learn'}"
-        for place, (name, catalogue) in enumerate(splits.items())
-        if not catalogue.holds_objects
+        for place, (name, dataset) in enumerate(splits.items())
+        if not dataset.holds_objects
     ]
     for first, train, name, other in _pairs(splits):
         unknown = _only(other, train)
@@ -29,7 +29,7 @@ def obstacles(splits: Mapping[str, Catalogue], imgsz: int) -> list[str]:
     return found + [sentence for name, train in [*splits.items()][:1] for sentence in _vanished(name, train, imgsz)]
 
 
-def differences(splits: Mapping[str, Catalogue]) -> list[str]:
+def differences(splits: Mapping[str, DetectionDataset]) -> list[str]:
     """How the classes of the other splits differ from those of the first, where that is no obstacle."""
     found = []
     for first, train, name, other in _pairs(splits):
@@ -41,35 +41,35 @@ def differences(splits: Mapping[str, Catalogue]) -> list[str]:
     return found
 
 
-def unseen(name: str, catalogue: Catalogue) -> list[str]:
+def unseen(name: str, dataset: DetectionDataset) -> list[str]:
     """The sentence about the classes of which a split has no object, if there are any."""
-    labels = [picture.labels[~picture.crowd] for picture in catalogue.pictures]
+    labels = [image.labels[~image.crowd] for image in dataset.images]
     seen = set(np.unique(np.concatenate([np.zeros(0, np.int64), *labels])).tolist())
-    missing = [one for label, one in enumerate(catalogue.classes) if label not in seen]
+    missing = [one for label, one in enumerate(dataset.classes) if label not in seen]
     return [f"{name} has no object of {_named(missing)}"] if missing else []
 
 
-def notes(catalogue: Catalogue, imgsz: int, value_range: ValueRange | None) -> list[str]:
+def notes(dataset: DetectionDataset, imgsz: int, value_range: ValueRange | None) -> list[str]:
     """What is to be said of a split at one size of images: its own notes, small objects, and images of 16 bits.
 
     Without a ``value_range`` nothing is said about how these are read.
     """
-    found = list(catalogue.notes)
-    sizes = shrunk(catalogue, imgsz)
+    found = list(dataset.notes)
+    sizes = shrunk(dataset, imgsz)
     if sizes.tiny:
         lost = f", {sizes.lost} of them under 1 pixel, which training leaves out" if sizes.lost else ""
         found.append(
             f"{sizes.tiny} of {sizes.objects} objects have a side under {CELL} pixels at --imgsz {imgsz}{lost}"
         )
-    deep = deep_note(sum(picture.deep for picture in catalogue.pictures), len(catalogue), value_range)
+    deep = deep_note(sum(image.deep for image in dataset.images), len(dataset), value_range)
     return [*found, deep] if deep else found
 
 
-def deep_note(deep: int, pictures: int, value_range: ValueRange | None) -> str:
-    """The sentence about ``deep`` of so many pictures that have 16 bits a channel, "" for none."""
+def deep_note(deep: int, images: int, value_range: ValueRange | None) -> str:
+    """The sentence about ``deep`` of so many images that have 16 bits a channel, "" for none."""
     if not deep:
         return ""
-    found = f"{deep} of {pictures} pictures have 16 bits a channel"
+    found = f"{deep} of {images} images have 16 bits a channel"
     if value_range is None:
         return found
     low, high = value_range
@@ -86,28 +86,28 @@ def range_of(values: tuple[int, int] | None) -> tuple[ValueRange, str]:
     return (low, high), said
 
 
-def _pairs(splits: Mapping[str, Catalogue]) -> list[tuple[str, Catalogue, str, Catalogue]]:
+def _pairs(splits: Mapping[str, DetectionDataset]) -> list[tuple[str, DetectionDataset, str, DetectionDataset]]:
     """The first split with each of the others."""
     return [(*first, *other) for first in [*splits.items()][:1] for other in [*splits.items()][1:]]
 
 
-def _vanished(name: str, train: Catalogue, imgsz: int) -> list[str]:
+def _vanished(name: str, train: DetectionDataset, imgsz: int) -> list[str]:
     sizes = shrunk(train, imgsz)
     if not sizes.objects or sizes.lost < sizes.objects:
         return []
     return [
         f"{name}: every object has a side under 1 pixel at --imgsz {imgsz}, so that none is left to learn; give "
-        f"--imgsz {sufficient(train, imgsz)}, or cut the pictures into tiles"
+        f"--imgsz {sufficient(train, imgsz)}, or cut the images into tiles"
     ]
 
 
-def _only(one: Catalogue, other: Catalogue) -> list[str]:
+def _only(one: DetectionDataset, other: DetectionDataset) -> list[str]:
     """The classes that the first lists and the second does not."""
     return [name for name in one.classes if name not in set(other.classes)]
 
 
-def _numbering(catalogue: Catalogue) -> list[tuple[str, int]]:
-    return [*zip(catalogue.classes, catalogue.category_ids, strict=True)]
+def _numbering(dataset: DetectionDataset) -> list[tuple[str, int]]:
+    return [*zip(dataset.classes, dataset.category_ids, strict=True)]
 
 
 def _named(names: list[str]) -> str:

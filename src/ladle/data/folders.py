@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from ladle.data.catalogue import Defect
-from ladle.data.pictures import SUFFIXES
+from ladle.data.dataset import Defect
+from ladle.data.images import SUFFIXES
 from ladle.errors import UserError
 
-__all__ = ["UNREAD", "Listing", "is_companion", "list_folder", "pictures_of"]
+__all__ = ["UNREAD", "Listing", "images_of", "is_companion", "list_folder"]
 
 _COMPANIONS = frozenset(
     {"__macosx", "@eadir", "thumbs.db", "desktop.ini", "$recycle.bin", "system volume information", "lost+found"}
@@ -24,7 +24,7 @@ UNREAD = frozenset(
     {".avif", ".dng", ".exr", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".npy", ".pbm", ".pfm", ".pgm"}
     | {".pnm", ".ppm", ".psd", ".raw", ".svg", ".tga", ".avi", ".mkv", ".mov", ".mp4"}
 )
-"""Pictures and films that are not read; they are named rather than passed over."""
+"""Images and films that are not read; they are named rather than passed over."""
 _MOST_FILES = 5_000_000
 
 
@@ -128,6 +128,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def pictures_of(files: Iterable[Path]) -> list[Path]:
-    """Those of the files that count as pictures, by their suffix."""
+def images_of(files: Iterable[Path]) -> list[Path]:
+    """Those of the files that count as images, by their suffix."""
     return [file for file in files if file.suffix.lower() in SUFFIXES]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from ladle.data.drafts import Form, Sheet
+from ladle.data.raw_images import Form, RawSplit
 from ladle.errors import UserError
 
 __all__ = ["check_form", "within_first_pixel"]
@@ -30,37 +30,37 @@ _Limits = Float64[np.ndarray, "n 2"]
 
 
 def within_first_pixel(corners: _Boxes, limit: _Limits) -> Bool[np.ndarray, " n"]:
-    """Which boxes lie between 0 and 1 with a fraction among their numbers, in pictures of more than a few pixels."""
+    """Which boxes lie between 0 and 1 with a fraction among their numbers, in images of more than a few pixels."""
     inside = (corners >= 0).all(axis=1) & (corners <= 1 + _ROUNDING).all(axis=1)
     found: Bool[np.ndarray, " n"] = inside & (corners != np.rint(corners)).any(axis=1)
     return found & (limit > _LEAST_SIDE).all(axis=1)
 
 
-def check_form(sheet: Sheet, corners: _Boxes, limit: _Limits, tiny: Bool[np.ndarray, " n"]) -> None:
-    """Raise UserError where most boxes are ``tiny``, and where another form than the sheet's own fits them far better.
+def check_form(raw_split: RawSplit, corners: _Boxes, limit: _Limits, tiny: Bool[np.ndarray, " n"]) -> None:
+    """Raise UserError where most boxes are ``tiny``, and where another form than their own fits them far better.
 
-    ``corners`` are in pixels, ``limit`` is the (width, height) of each box's picture. A form fits a box that has its
-    corners in order and leaves its picture by less than a twentieth.
+    ``corners`` are in pixels, ``limit`` is the (width, height) of each box's image. A form fits a box that has its
+    corners in order and leaves its image by less than a twentieth.
     """
     if 2 * tiny.sum() > len(corners):
         raise UserError(
-            f"{sheet.source}: expected boxes in pixels, found {tiny.sum()} of {len(corners)} between 0 and 1, which "
-            "look like fractions of the picture: multiply them by its width and height"
+            f"{raw_split.source}: expected boxes in pixels, found {tiny.sum()} of {len(corners)} between 0 and 1, "
+            "which look like fractions of the image: multiply them by its width and height"
         )
     finite = np.isfinite(corners).all(axis=1)
     corners, limit = corners[finite], limit[finite]
     if len(corners) < _FEWEST or _misfits(corners, limit) <= _MOST_MISFITS:
         return
-    numbers = _written(corners, sheet.form)
+    numbers = _written(corners, raw_split.form)
     better = [
         words
         for form, words in _FORMS.items()
-        if form != sheet.form and _misfits(_read(numbers, form), limit) <= _FEW_MISFITS
+        if form != raw_split.form and _misfits(_read(numbers, form), limit) <= _FEW_MISFITS
     ]
     if better:
         raise UserError(
-            f"{sheet.source}: expected {_FORMS[sheet.form]} for every box, found numbers that fit their pictures as "
-            f"{' or '.join(better)}: write them in the form that the format asks for"
+            f"{raw_split.source}: expected {_FORMS[raw_split.form]} for every box, found numbers that fit their images "
+            f"as {' or '.join(better)}: write them in the form that the format asks for"
         )
 
 

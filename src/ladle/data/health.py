@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Num
 
-from ladle.data.catalogue import Catalogue, Defect
 from ladle.data.copies import shared
+from ladle.data.dataset import Defect, DetectionDataset
 from ladle.data.decoding import values_of
 from ladle.data.fitness import differences, notes, obstacles, range_of
 from ladle.data.reading import Format, detect_format, meant, read
@@ -33,7 +33,7 @@ class SplitHealth:
     """What one split holds. Crowd regions count in ``crowd`` alone; sides are square roots of areas, in pixels."""
 
     name: str
-    pictures: int
+    images: int
     objects: int
     crowd: int
     empty: int
@@ -42,7 +42,7 @@ class SplitHealth:
     heights: Quantiles
     widths: Quantiles
     sides: Quantiles
-    per_picture: Quantiles
+    per_image: Quantiles
     small: int
     medium: int
     large: int
@@ -76,7 +76,7 @@ class Health:
         lines = [f"{self.source} ({self.format.upper()})"]
         for split in self.splits:
             lines += ["", *_render_split(split)]
-        lines += ["", f"shared between splits: {len(self.shared)} pictures", *_some(self.shared)]
+        lines += ["", f"shared between splits: {len(self.shared)} images", *_some(self.shared)]
         lines += [f"note: {note}" for note in self.notes]
         lines += [f"not read by training: {sentence}" for sentence in self.aside]
         lines += [f"FATAL: {sentence}" for sentence in self.fatal] or ["no fatal defects"]
@@ -94,11 +94,11 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
     fatal: list[str] = []
     aside: list[str] = []
     roles = _roles(source, fatal) if splits is None else {name: [] for name in splits}
-    catalogues, unread = _read_all(source, splits if splits is not None else offered_splits(source), decode)
+    datasets, unread = _read_all(source, splits if splits is not None else offered_splits(source), decode)
     for name, sentence in unread.items():
         (fatal if name in roles else aside).append(f"{name}: {sentence}")
-    judged = {name: catalogues[name] for name in roles if name in catalogues}
-    others = {name: catalogue for name, catalogue in catalogues.items() if name not in judged}
+    judged = {name: datasets[name] for name in roles if name in datasets}
+    others = {name: dataset for name, dataset in datasets.items() if name not in judged}
     fatal += [*_refused(judged), *obstacles(judged, imgsz)]
     beside = obstacles({**dict([*judged.items()][:1]), **others}, imgsz)
     aside += [*_refused(others), *(sentence for sentence in beside if sentence not in fatal)]
@@ -108,25 +108,25 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
         format=kind,
         splits=tuple(
             _examine(name, one, (*roles.get(name, ()), *notes(one, imgsz, value_range)))
-            for name, one in catalogues.items()
+            for name, one in datasets.items()
         ),
-        shared=tuple(" = ".join(f"{name}/{file.name}" for name, file in one.items()) for one in shared(catalogues)),
+        shared=tuple(" = ".join(f"{name}/{file.name}" for name, file in one.items()) for one in shared(datasets)),
         fatal=tuple(fatal),
         aside=tuple(aside),
         notes=(*differences(judged), *filter(None, [said])),
     )
 
 
-def _read_all(source: Path, splits: Sequence[str], decode: bool) -> tuple[dict[str, Catalogue], dict[str, str]]:
+def _read_all(source: Path, splits: Sequence[str], decode: bool) -> tuple[dict[str, DetectionDataset], dict[str, str]]:
     """The splits that can be read, and why the others cannot."""
-    catalogues: dict[str, Catalogue] = {}
+    datasets: dict[str, DetectionDataset] = {}
     unread: dict[str, str] = {}
     for name in splits:
         try:
-            catalogues[name] = read(source, name, on_defect="skip", decode=decode)
+            datasets[name] = read(source, name, on_defect="skip", decode=decode)
         except UserError as error:
             unread[name] = str(error)
-    return catalogues, unread
+    return datasets, unread
 
 
 def _roles(source: Path, fatal: list[str]) -> dict[str, list[str]]:
@@ -140,37 +140,37 @@ def _roles(source: Path, fatal: list[str]) -> dict[str, list[str]]:
         else:
             roles.setdefault(name, []).extend([note] if note else [])
     if len(roles) == 1 and not fatal:
-        roles[next(iter(roles))].append("the same pictures train and validate")
+        roles[next(iter(roles))].append("the same images train and validate")
     return roles
 
 
-def _refused(splits: Mapping[str, Catalogue]) -> list[str]:
-    return [f"{name}: {one}" for name, catalogue in splits.items() for one in catalogue.defects if one.fatal]
+def _refused(splits: Mapping[str, DetectionDataset]) -> list[str]:
+    return [f"{name}: {one}" for name, dataset in splits.items() for one in dataset.defects if one.fatal]
 
 
-def _examine(name: str, catalogue: Catalogue, remarks: tuple[str, ...]) -> SplitHealth:
-    pictures = catalogue.pictures
-    crowd = np.concatenate([picture.crowd for picture in pictures])
-    labels = np.concatenate([picture.labels for picture in pictures])[~crowd]
-    areas = np.concatenate([picture.areas for picture in pictures])[~crowd]
-    loads = np.array([int((~picture.crowd).sum()) for picture in pictures])
+def _examine(name: str, dataset: DetectionDataset, remarks: tuple[str, ...]) -> SplitHealth:
+    images = dataset.images
+    crowd = np.concatenate([image.crowd for image in images])
+    labels = np.concatenate([image.labels for image in images])[~crowd]
+    areas = np.concatenate([image.areas for image in images])[~crowd]
+    loads = np.array([int((~image.crowd).sum()) for image in images])
     small, medium = int((areas < _SMALL).sum()), int(((areas >= _SMALL) & (areas < _MEDIUM)).sum())
     return SplitHealth(
         name=name,
-        pictures=len(pictures),
+        images=len(images),
         objects=len(labels),
         crowd=int(crowd.sum()),
         empty=int((loads == 0).sum()),
-        classes=catalogue.classes,
-        counts=tuple(np.bincount(labels, minlength=len(catalogue.classes)).tolist()),
-        heights=_quantiles(np.array([picture.height for picture in pictures])),
-        widths=_quantiles(np.array([picture.width for picture in pictures])),
+        classes=dataset.classes,
+        counts=tuple(np.bincount(labels, minlength=len(dataset.classes)).tolist()),
+        heights=_quantiles(np.array([image.height for image in images])),
+        widths=_quantiles(np.array([image.width for image in images])),
         sides=_quantiles(np.sqrt(areas)),
-        per_picture=_quantiles(loads),
+        per_image=_quantiles(loads),
         small=small,
         medium=medium,
         large=len(areas) - small - medium,
-        defects=catalogue.defects,
+        defects=dataset.defects,
         notes=remarks,
     )
 
@@ -184,11 +184,11 @@ def _quantiles(values: Num[np.ndarray, " n"]) -> Quantiles:
 
 def _render_split(split: SplitHealth) -> list[str]:
     lines = [
-        f"{split.name}: {split.pictures} pictures, {split.empty} of them without objects, {split.objects} objects"
+        f"{split.name}: {split.images} pictures, {split.empty} of them without objects, {split.objects} objects"
         + (f", {split.crowd} ignored regions" if split.crowd else ""),
         f"  height   {_spread(split.heights)}",
         f"  width    {_spread(split.widths)}",
-        f"  objects  {_spread(split.per_picture)} a picture",
+        f"  objects  {_spread(split.per_image)} an image",
         f"  side     {_spread(split.sides)}; {split.small} small, {split.medium} medium, {split.large} large",
     ]
     pad = max(map(len, split.classes))

@@ -1,6 +1,6 @@
-"""Batches for training and evaluation that depend on the seed, the epoch and the picture, and on nothing else.
+"""Batches for training and evaluation that depend on the seed, the epoch and the image, and on nothing else.
 
-The view of a picture is a pure function of (seed, epoch, index), and of the scale of its step where scales vary.
+The view of an image is a pure function of (seed, epoch, index), and of the scale of its step where scales vary.
 Workers, ranks, the place in a batch and a resumed run change nothing: W ranks with batches of B see step by step what
 one process with batches of W·B sees.
 """
@@ -22,12 +22,12 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ladle.children import begin_child, interrupts_ignored
 from ladle.data.samples import Sample
-from ladle.data.sources import CatalogueSource, Source
+from ladle.data.sources import DatasetSource, Source
 from ladle.data.transforms import Augmentation, Resize, mosaic
 from ladle.errors import UserError
 from ladle.types import Batch, GroundTruth
 
-__all__ = ["CatalogueSource", "Loader", "Source", "collate", "lost_workers_told", "make_loader", "view"]
+__all__ = ["DatasetSource", "Loader", "Source", "collate", "lost_workers_told", "make_loader", "view"]
 
 _GREY = 114
 _MULTIPLE = 32
@@ -41,7 +41,7 @@ def view(
     augmentation: Augmentation | None,
     generator: Generator,
 ) -> Sample:
-    """Picture ``index`` as a network sees it, all randomness from ``generator``.
+    """ImageInfo ``index`` as a network sees it, all randomness from ``generator``.
 
     Without ``augmentation`` it is only resized and keeps every object, as evaluation needs it.
     """
@@ -79,7 +79,7 @@ def collate(samples: Sequence[Sample], least: int = 0) -> Batch:
 class _Request(NamedTuple):
     """Which view is wanted. The epoch travels along because workers outlive it."""
 
-    picture: int
+    image: int
     epoch: int
     imgsz: int | tuple[int, int]
 
@@ -97,16 +97,16 @@ class _Views(Dataset[Sample | UserError]):
     seed: int
 
     def __getitem__(self, request: _Request) -> Sample | UserError:
-        generator = _generator("view", self.seed, request.epoch, request.picture)
+        generator = _generator("view", self.seed, request.epoch, request.image)
         try:
-            return view(self.source, request.picture, request.imgsz, self.augmentation, generator)
+            return view(self.source, request.image, request.imgsz, self.augmentation, generator)
         except UserError as mistake:
             # Raised in a worker it would arrive wrapped in a traceback; it is raised where the batch is taken.
             return mistake
 
 
 class _Plan(Sampler[list[_Request]]):
-    """Which pictures this rank sees at which step of an epoch, and how large."""
+    """Which images this rank sees at which step of an epoch, and how large."""
 
     def __init__(
         self,
@@ -222,11 +222,11 @@ def make_loader(
     world: int = 1,
     drop_last: bool = False,
 ) -> Loader:
-    """Batches of ``batch`` pictures a rank, the pictures fitted to ``imgsz`` (longer side, or (short, long)).
+    """Batches of ``batch`` images a rank, the images fitted to ``imgsz`` (longer side, or (short, long)).
 
     ``multiscale`` draws the side (the short one of two) anew for each step, alike on all ranks. ``square`` pads every
-    batch to the one square that holds the largest scale, instead of to its largest picture. With ``drop_last`` an
-    incomplete last step is left out, except that a set of fewer pictures than one step repeats them; without it ranks
+    batch to the one square that holds the largest scale, instead of to its largest image. With ``drop_last`` an
+    incomplete last step is left out, except that a set of fewer images than one step repeats them; without it ranks
     may differ by a step and the last batch may be smaller. No more workers are started than the machine has cores.
     """
     import torchvision.transforms.v2  # noqa: F401  (seconds of work that forked workers inherit)
@@ -252,11 +252,11 @@ def make_loader(
 
 def _check(source: Source, batch: int, sides: Sequence[int], workers: int) -> None:
     if len(source) == 0:
-        raise UserError("this data set has no pictures: give --data a folder with some")
+        raise UserError("this data set has no images: give --data a folder with some")
     if batch < 1:
-        raise UserError(f"a batch holds at least one picture, not {batch}: give --batch 1 or more")
+        raise UserError(f"a batch holds at least one image, not {batch}: give --batch 1 or more")
     if min(sides) < _MULTIPLE:
-        raise UserError(f"pictures need sides of at least {_MULTIPLE} pixels, not {min(sides)}: give a larger --imgsz")
+        raise UserError(f"images need sides of at least {_MULTIPLE} pixels, not {min(sides)}: give a larger --imgsz")
     if workers < 0:
         raise UserError(f"there are no {workers} workers: give --workers 0 to load in the main process")
 

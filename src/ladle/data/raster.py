@@ -40,13 +40,13 @@ def with_image(file: Path, use: Callable[[Opener], T]) -> T:
     """
     with open_regular(file) as stream:
         if os.fstat(stream.fileno()).st_size == 0:  # as the kernel's own files are, which may be without end
-            raise UserError(f"{file}: expected a picture, found an empty file")
+            raise UserError(f"{file}: expected an image, found an empty file")
         try:
             return _used(stream, use)
         except UserError:
             raise
         except Exception as error:  # on damaged files Pillow's plugins raise whatever their parser ran into
-            raise UserError(f"{file}: expected a whole picture, found {_trouble(error)}") from error
+            raise UserError(f"{file}: expected a whole image, found {_trouble(error)}") from error
 
 
 def _used(stream: BinaryIO, use: Callable[[Opener], T]) -> T:
@@ -91,7 +91,7 @@ def _pixels_alone(stream: BinaryIO) -> BytesIO:
 def _trouble(error: Exception) -> str:
     formats = ", ".join(FORMATS)
     known: tuple[tuple[type[Exception], str], ...] = (
-        (UnidentifiedImageError, f"content that is no picture of a format that is read ({formats})"),
+        (UnidentifiedImageError, f"content that is no image of a format that is read ({formats})"),
         (Image.DecompressionBombError, f"too large a one, cut it into tiles ({error})"),
         (MemoryError, "one that does not fit into memory"),
     )

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ladle.data import coco, voc, yolo
-from ladle.data.catalogue import Catalogue
-from ladle.data.drafts import Sheet
+from ladle.data.dataset import DetectionDataset
 from ladle.data.folders import is_companion
+from ladle.data.raw_images import RawSplit
 from ladle.data.repairs import OnDefect, settle
 from ladle.data.yolo_layouts import find_description
 from ladle.errors import UserError
@@ -29,7 +29,7 @@ _DEEPEST = 2
 _MOST_FOLDERS = 1000
 _SHOWN = 10
 
-_Readers = dict[str, Callable[[], Sheet]]
+_Readers = dict[str, Callable[[], RawSplit]]
 _OFFERS: dict[Format, Callable[[Path], _Readers]] = {"coco": coco.offers, "yolo": yolo.offers, "voc": voc.offers}
 
 
@@ -43,23 +43,26 @@ class _Found(NamedTuple):
 
 def read(
     data: Path | str, split: str = "train", on_defect: OnDefect = "repair", decode: bool | None = None
-) -> Catalogue:
+) -> DetectionDataset:
     """Read one split of a COCO, YOLO or Pascal VOC data set, given as its folder, its COCO JSON or its YOLO YAML.
 
-    ``repair`` mends what can be mended, records it in ``Catalogue.defects``, and raises UserError naming every picture
-    that cannot be used; ``skip`` leaves such pictures out and records them; ``raise`` refuses any defect. ``decode``
-    decodes every picture to find damaged ones, which is slow; by default only ``skip`` does. Otherwise a damaged
-    picture raises UserError when it is loaded. A ``val`` that is missing is looked for as ``valid``, ``validation`` and
-    ``test``; a year after the name (``train2017``) may be left out; a JSON file is one split, whatever is asked.
+    ``repair`` mends what can be mended, records it in ``DetectionDataset.defects``, and raises UserError naming every
+    image that cannot be used; ``skip`` leaves such images out and records them; ``raise`` refuses any defect.
+    ``decode`` decodes every image to find damaged ones, which is slow; by default only ``skip`` does. Otherwise a
+    damaged image raises UserError when it is loaded. A ``val`` that is missing is looked for as ``valid``,
+    ``validation`` and ``test``; a year after the name (``train2017``) may be left out; a JSON file is one split,
+    whatever is asked.
     """
     source, found = Path(data), _find(data)
     name, note = _choose(found, split)
-    sheet = found.readers[name]()
+    raw_split = found.readers[name]()
     notes = [note] if note else []
     if found.place != source:
         notes.append(f"the data set was found in {found.place}")
     return settle(
-        replace(sheet, notes=(*notes, *sheet.notes)), on_defect, on_defect == "skip" if decode is None else decode
+        replace(raw_split, notes=(*notes, *raw_split.notes)),
+        on_defect,
+        on_defect == "skip" if decode is None else decode,
     )
 
 
@@ -142,7 +145,7 @@ def _below(source: Path, depth: int) -> list[_Found]:
 def _hint(source: Path) -> str:
     described = find_description(source)
     if described is not None:
-        return f" ({described.name} names no split: give it the key 'train' with a folder of pictures)"
+        return f" ({described.name} names no split: give it the key 'train' with a folder of images)"
     if any(source.glob("labels/**/*.txt")):
         return " (labels/*.txt looks like YOLO: name its classes in a data.yaml or in classes.txt)"
     return ""
@@ -170,8 +173,8 @@ def _choose(found: _Found, split: str) -> tuple[str, str]:
 
 def _advice(found: _Found, split: str) -> str:
     mends: dict[Format, str] = {
-        "coco": f"put some pictures into a file of their own, such as annotations/instances_{split}.json",
-        "yolo": f"put some pictures into a folder or list of their own, and name it under {split!r} in data.yaml",
-        "voc": f"name some pictures in a list of their own, ImageSets/Main/{split}.txt",
+        "coco": f"put some images into a file of their own, such as annotations/instances_{split}.json",
+        "yolo": f"put some images into a folder or list of their own, and name it under {split!r} in data.yaml",
+        "voc": f"name some images in a list of their own, ImageSets/Main/{split}.txt",
     }
     return mends[found.format] if len(found.readers) == 1 else "name one of these"

@@ -1,4 +1,4 @@
-"""One picture with its objects, and what can be done to it: pure functions from sample to sample.
+"""One image with its objects, and what can be done to it: pure functions from sample to sample.
 
 Pixels and boxes are moved together by torchvision's v2 transforms, as tv_tensors.
 """
@@ -14,14 +14,14 @@ from torch import Tensor
 
 from ladle.boxes import clip, pairwise_coverage
 
-__all__ = ["Sample", "crop", "fit", "flip", "recolour", "resize"]
+__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize"]
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with its objects.
+    """One image with its objects.
 
-    ``image`` is RGB and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of what the picture
+    ``image`` is RGB and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of what the image
     shows in pixels of the file: a box goes back there by ``original / size``, and through a crop by an offset more.
     """
 
@@ -41,7 +41,7 @@ class Sample:
 def fit(size: tuple[int, int], imgsz: int | tuple[int, int]) -> tuple[int, int]:
     """The height and width that ``size`` takes at the same ratio: longer side ``imgsz``, or at most (short, long).
 
-    A side never becomes 0, however thin the picture.
+    A side never becomes 0, however thin the image.
     """
     short, long = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     scale = min(long / max(size), short / min(size))
@@ -49,7 +49,7 @@ def fit(size: tuple[int, int], imgsz: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """Stretch the picture to ``height`` x ``width``, smoothly also when it shrinks."""
+    """Stretch the image to ``height`` x ``width``, smoothly also when it shrinks."""
     from torchvision.transforms.v2 import functional
 
     if (height, width) == sample.size:
@@ -95,7 +95,7 @@ def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float
     )
 
 
-def recolour(sample: Sample, brightness: float, contrast: float, saturation: float, hue: float) -> Sample:
+def recolor(sample: Sample, brightness: float, contrast: float, saturation: float, hue: float) -> Sample:
     """Scale brightness, contrast and saturation (1 changes nothing) and turn the hue (in turns, 0 changes nothing)."""
     from torchvision.transforms.v2 import functional
 

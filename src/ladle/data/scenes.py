@@ -1,6 +1,6 @@
 """Built-in scenes: a seeded, offline data set of drawn shapes that is hard enough to compare detection methods on.
 
-Six classes told apart by outline alone: colours, textures, rotation and size say nothing about the class. Sides range
+Six classes told apart by outline alone: colors, textures, rotation and size say nothing about the class. Sides range
 over more than 10x with many small objects; objects hide one another, gather in herds, fade into cluttered backgrounds
 and stand among look-alikes of no class. Nothing is downloaded and nothing needs to touch the disk.
 """
@@ -35,11 +35,11 @@ _LEAST_SIZE = 32
 class Difficulty:
     """How hard the scenes are.
 
-    Lengths are shares of the picture's side, ``*_rate`` are probabilities. An object's side lies between ``smallest``
+    Lengths are shares of the image's side, ``*_rate`` are probabilities. An object's side lies between ``smallest``
     and ``largest``: ``skew`` 1 is log-uniform, more makes for more small ones. ``contrast`` is the range of the
-    distance between an object's colour and what lies behind it, 1 being black on white. A shape of which more than
-    ``hidden`` would lie behind others or outside the picture is left out. ``huddle_rate`` counts shapes that are put
-    against another one, ``herd_rate`` pictures with a cluster of 8 to 20 small objects of one class.
+    distance between an object's color and what lies behind it, 1 being black on white. A shape of which more than
+    ``hidden`` would lie behind others or outside the image is left out. ``huddle_rate`` counts shapes that are put
+    against another one, ``herd_rate`` images with a cluster of 8 to 20 small objects of one class.
     """
 
     smallest: float = 0.07
@@ -196,7 +196,7 @@ def write_coco(folder: Path, train: int, val: int, seed: int = 0, size: int = 16
 
 
 def _write_split(folder: Path, scenes: Scenes) -> dict[str, list[dict[str, Any]]]:
-    """Save the pictures of one split and return the content of its annotation file."""
+    """Save the images of one split and return the content of its annotation file."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for sample in scenes:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float
 
-from ladle.data.catalogue import Catalogue, Picture
+from ladle.data.dataset import DetectionDataset, ImageInfo
 from ladle.data.samples import fit
 from ladle.data.transforms import DropSmall
 
@@ -28,29 +28,29 @@ class Shrunk:
     lost: int
 
 
-def shrunk(catalogue: Catalogue, imgsz: int) -> Shrunk:
+def shrunk(dataset: DetectionDataset, imgsz: int) -> Shrunk:
     """Count the objects that are tiny once the longer side of their image is ``imgsz``."""
-    sides = _sides(catalogue, imgsz)
+    sides = _sides(dataset, imgsz)
     return Shrunk(len(sides), int((sides < CELL).sum()), int((sides < DropSmall().least).sum()))
 
 
-def sufficient(catalogue: Catalogue, imgsz: int) -> int:
+def sufficient(dataset: DetectionDataset, imgsz: int) -> int:
     """The least multiple of 32 for ``imgsz`` that makes half of the objects as large as :data:`CELL`."""
-    median = float(np.median(_sides(catalogue, imgsz)))
+    median = float(np.median(_sides(dataset, imgsz)))
     return math.ceil(imgsz * CELL / median / _STEP) * _STEP
 
 
-def _sides(catalogue: Catalogue, imgsz: int) -> Float[np.ndarray, " n"]:
+def _sides(dataset: DetectionDataset, imgsz: int) -> Float[np.ndarray, " n"]:
     """The shorter side of every object, in pixels of its resized image."""
-    pictures = catalogue.pictures
-    scales = np.array([_scale(picture, imgsz) for picture in pictures]).reshape(-1, 2)
-    boxes = np.concatenate([np.zeros((0, 4)), *(picture.boxes for picture in pictures)])
-    crowd = np.concatenate([np.zeros(0, np.bool_), *(picture.crowd for picture in pictures)])
-    owner = np.repeat(np.arange(len(pictures)), [len(picture.boxes) for picture in pictures])
+    images = dataset.images
+    scales = np.array([_scale(image, imgsz) for image in images]).reshape(-1, 2)
+    boxes = np.concatenate([np.zeros((0, 4)), *(image.boxes for image in images)])
+    crowd = np.concatenate([np.zeros(0, np.bool_), *(image.crowd for image in images)])
+    owner = np.repeat(np.arange(len(images)), [len(image.boxes) for image in images])
     sides: Float[np.ndarray, " n"] = ((boxes[:, 2:] - boxes[:, :2]) * scales[owner]).min(axis=1)[~crowd]
     return sides
 
 
-def _scale(picture: Picture, imgsz: int) -> tuple[float, float]:
-    height, width = fit((picture.height, picture.width), imgsz)
-    return width / picture.width, height / picture.height
+def _scale(image: ImageInfo, imgsz: int) -> tuple[float, float]:
+    height, width = fit((image.height, image.width), imgsz)
+    return width / image.width, height / image.height

@@ -7,19 +7,19 @@ from typing import Protocol, runtime_checkable
 
 import torch
 
-from ladle.data.catalogue import Catalogue
+from ladle.data.dataset import DetectionDataset
 from ladle.data.depth import ALL_VALUES, ValueRange
 from ladle.data.samples import Sample, fit, resize
 from ladle.errors import UserError
 
-__all__ = ["CatalogueSource", "Remembered", "Source"]
+__all__ = ["DatasetSource", "Remembered", "Source"]
 
 _LEAST_CACHE = 32
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Pictures with objects, as they are on disk."""
+    """Images with objects, as they are on disk."""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -34,20 +34,20 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int) -> Sample:
-        """Picture ``index``, unchanged from call to call."""
+        """ImageInfo ``index``, unchanged from call to call."""
         ...
 
 
 @dataclass(frozen=True)
-class CatalogueSource:
-    """The pictures of a data set on disk.
+class DatasetSource:
+    """The images of a data set on disk.
 
-    With ``cache`` > 0 each picture is decoded once and stays in memory, shrunk until its longer side is at most
+    With ``cache`` > 0 each image is decoded once and stays in memory, shrunk until its longer side is at most
     ``cache`` pixels. Each worker keeps its own copies. ``value_range`` are the values of 16-bit channels that become
     black and white.
     """
 
-    catalogue: Catalogue
+    dataset: DetectionDataset
     cache: int = 0
     value_range: ValueRange = ALL_VALUES
     _kept: dict[int, Sample] = field(default_factory=dict, init=False, repr=False, compare=False)
@@ -55,24 +55,24 @@ class CatalogueSource:
     def __post_init__(self) -> None:
         if self.cache and self.cache < _LEAST_CACHE:
             raise UserError(
-                f"cache is the longer side of kept pictures in pixels, at least {_LEAST_CACHE}, not {self.cache}"
+                f"cache is the longer side of kept images in pixels, at least {_LEAST_CACHE}, not {self.cache}"
             )
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The names of the labels."""
-        return self.catalogue.classes
+        return self.dataset.classes
 
     @property
     def category_ids(self) -> tuple[int, ...]:
         """The ids that the labels have in the data set's own file."""
-        return self.catalogue.category_ids
+        return self.dataset.category_ids
 
     def __len__(self) -> int:
-        return len(self.catalogue.pictures)
+        return len(self.dataset.images)
 
     def sample(self, index: int) -> Sample:
-        """Decode picture ``index``, or take it from memory."""
+        """Decode image ``index``, or take it from memory."""
         if not self.cache:
             return self._decode(index)
         if index not in self._kept:
@@ -82,25 +82,25 @@ class CatalogueSource:
         return self._kept[index]
 
     def _decode(self, index: int) -> Sample:
-        from ladle.data.pictures import load_picture
+        from ladle.data.images import load_image
 
-        picture = self.catalogue.pictures[index]
+        record = self.dataset.images[index]
         try:
-            image = load_picture(picture.file, picture.upright, self.value_range)
+            image = load_image(record.file, record.upright, self.value_range)
         except UserError as error:
-            raise UserError(f"{error}; mend it, or leave such pictures out with --on-defect skip") from None
-        if tuple(image.shape[1:]) != (picture.height, picture.width):
+            raise UserError(f"{error}; mend it, or leave such images out with --on-defect skip") from None
+        if tuple(image.shape[1:]) != (record.height, record.width):
             raise UserError(
-                f"{picture.file} is {image.shape[2]}x{image.shape[1]} pixels, but its annotations were made for "
-                f"{picture.width}x{picture.height}: put the annotated picture back, or correct its size there"
+                f"{record.file} is {image.shape[2]}x{image.shape[1]} pixels, but its annotations were made for "
+                f"{record.width}x{record.height}: put the annotated image back, or correct its size there"
             )
         return Sample(
             image=image,
-            boxes=torch.tensor(picture.boxes),
-            labels=torch.tensor(picture.labels),
-            crowd=torch.tensor(picture.crowd),
-            id=picture.id,
-            original=(picture.height, picture.width),
+            boxes=torch.tensor(record.boxes),
+            labels=torch.tensor(record.labels),
+            crowd=torch.tensor(record.crowd),
+            id=record.id,
+            original=(record.height, record.width),
         )
 
 

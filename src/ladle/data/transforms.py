@@ -13,12 +13,12 @@ import torch
 from torch import Generator, Tensor
 
 from ladle.boxes import pairwise_coverage
-from ladle.data.samples import Sample, crop, fit, flip, recolour, resize
+from ladle.data.samples import Sample, crop, fit, flip, recolor, resize
 from ladle.errors import UserError
 
 __all__ = [
     "Augmentation",
-    "ColourJitter",
+    "ColorJitter",
     "DropSmall",
     "RandomCrop",
     "RandomFlip",
@@ -36,7 +36,7 @@ Transform = Callable[[Sample, Generator], Sample]
 
 @dataclass(frozen=True)
 class Resize:
-    """:func:`fit` the picture to ``imgsz``; draws nothing."""
+    """:func:`fit` the image to ``imgsz``; draws nothing."""
 
     imgsz: int | tuple[int, int]
 
@@ -57,24 +57,24 @@ class RandomFlip:
 
 
 @dataclass(frozen=True)
-class ColourJitter:
+class ColorJitter:
     """Scale brightness, contrast and saturation by 1 ± ``strength`` and turn the hue by up to a quarter of it."""
 
     strength: float
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Recolour the sample."""
+        """Recolor the sample."""
         brightness, contrast, saturation, hue = ((2 * torch.rand(4, generator=generator) - 1) * self.strength).tolist()
         if self.strength == 0:
             return sample
-        return recolour(sample, 1 + brightness, 1 + contrast, 1 + saturation, hue / 4)
+        return recolor(sample, 1 + brightness, 1 + contrast, 1 + saturation, hue / 4)
 
 
 @dataclass(frozen=True)
 class RandomCrop:
     """With probability ``rate`` cut out a window of ``share`` of the sides and an aspect within ``aspect``.
 
-    The aspect counts relative to the picture's own. Boxes fare as in :func:`crop`. A picture with objects never loses
+    The aspect counts relative to the image's own. Boxes fare as in :func:`crop`. An image with objects never loses
     all of them, it stays whole instead, unless ``may_empty``.
     """
 
@@ -112,10 +112,10 @@ class DropSmall:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training views differ from the pictures on disk.
+    """How training views differ from the images on disk.
 
     ``flip``, ``crop`` and ``mosaic`` are probabilities in [0, 1], ``jitter`` is the strength of
-    :class:`ColourJitter`. With all of them 0 a view only loses boxes of less than a pixel.
+    :class:`ColorJitter`. With all of them 0 a view only loses boxes of less than a pixel.
     """
 
     flip: float = 0.5
@@ -135,7 +135,7 @@ class Augmentation:
             RandomCrop(self.crop),
             Resize(imgsz),
             RandomFlip(self.flip),
-            ColourJitter(self.jitter),
+            ColorJitter(self.jitter),
             DropSmall(),
         )
 

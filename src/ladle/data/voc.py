@@ -1,10 +1,10 @@
-"""Pascal VOC annotations: one XML file for each picture, with lists, folders or nothing to say what the splits are.
+"""Pascal VOC annotations: one XML file for each image, with lists, folders or nothing to say what the splits are.
 
-A picture belongs to the XML file of the same name, whatever ``<filename>`` says. Coordinates are taken as written.
+An image belongs to the XML file of the same name, whatever ``<filename>`` says. Coordinates are taken as written.
 The classes are all names in all XML files in alphabetical order, so that every split agrees on them; a
 ``classes.txt`` (one name a line) fixes them instead, and then any other name is an error. Category ids count from 0.
 ``difficult`` objects are regions to be ignored, parts are not objects. Without lists and folders of splits all XML
-files are the split ``train``, and pictures without XML are left out.
+files are the split ``train``, and images without XML are left out.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from ladle.data.catalogue import Defect
+from ladle.data.dataset import Defect
 from ladle.data.documents import read_text
-from ladle.data.drafts import Draft, Sheet
 from ladle.data.naming import check_distinct, clean_name
+from ladle.data.raw_images import RawImage, RawSplit
 from ladle.data.voc_layouts import Shelf, arrange, listed, offered
 from ladle.data.voc_pages import Page, read_page
 from ladle.errors import UserError
@@ -26,14 +26,14 @@ __all__ = ["offers", "read_voc"]
 _Pages = dict[str, Page | UserError]
 
 
-def offers(data: Path) -> dict[str, Callable[[], Sheet]]:
+def offers(data: Path) -> dict[str, Callable[[], RawSplit]]:
     """The splits of a VOC folder, each with the function that reads it; lists of a single class are no splits."""
     splits = offered(data) or {}
     return {split: partial(read_voc, data, part) for split, part in splits.items()}
 
 
-def read_voc(folder: Path, part: Path | str | None = None) -> Sheet:
-    """Read the pictures that a list names, those in the folder of a split, or all; broken XML makes one unusable."""
+def read_voc(folder: Path, part: Path | str | None = None) -> RawSplit:
+    """Read the images that a list names, those in the folder of a split, or all; broken XML makes one unusable."""
     whole = arrange(folder)
     defects = list(whole.defects)
     pages: _Pages = {key: _attempt(key, files) for key, files in whole.pages.items()}
@@ -43,12 +43,12 @@ def read_voc(folder: Path, part: Path | str | None = None) -> Sheet:
     else:
         shelf = whole.split(part)
         keys = list(shelf.pages)
-        bare = [files[0] for key, files in shelf.pictures.items() if key not in shelf.pages]
-        defects += [Defect(file.relative_to(folder).as_posix(), "picture without XML; left out") for file in bare]
+        bare = [files[0] for key, files in shelf.images.items() if key not in shelf.pages]
+        defects += [Defect(file.relative_to(folder).as_posix(), "image without XML; left out") for file in bare]
     labels = {name: label for label, name in enumerate(classes)}
-    drafts = [_draft(key, folder, pages.get(key), whole, labels, defects) for key in keys]
+    raw_images = [_draft(key, folder, pages.get(key), whole, labels, defects) for key in keys]
     source = part if isinstance(part, Path) else folder / part if part else folder
-    return Sheet(drafts, classes, tuple(range(len(classes))), defects, source)
+    return RawSplit(raw_images, classes, tuple(range(len(classes))), defects, source)
 
 
 def _attempt(key: str, files: list[Path]) -> Page | UserError:
@@ -73,57 +73,57 @@ def _classes(folder: Path, pages: _Pages, defects: list[Defect]) -> tuple[str, .
 
 def _draft(
     key: str, folder: Path, page: Page | UserError | None, shelf: Shelf, labels: dict[str, int], defects: list[Defect]
-) -> Draft:
-    files = shelf.pictures.get(key, [])
+) -> RawImage:
+    files = shelf.images.get(key, [])
     xml = shelf.pages[key][0].relative_to(folder).as_posix() if key in shelf.pages else key
-    draft = Draft(key, xml, files[0] if files else folder / key)
+    raw_image = RawImage(key, xml, files[0] if files else folder / key)
     if page is None:
-        draft.faults.append(Defect(key, "listed, but there is no XML of this name", fatal=True))
+        raw_image.faults.append(Defect(key, "listed, but there is no XML of this name", fatal=True))
     elif isinstance(page, UserError):
-        draft.faults.append(Defect(xml, str(page), fatal=True))
+        raw_image.faults.append(Defect(xml, str(page), fatal=True))
     if not files:
-        draft.faults.append(Defect(key, "there is no picture of this name", fatal=True))
+        raw_image.faults.append(Defect(key, "there is no image of this name", fatal=True))
     elif len(files) > 1:
-        draft = _chosen(draft, files, page)
-    if isinstance(page, Page) and not draft.faults:
-        _fill(draft, page, shelf, labels, defects)
-    return draft
+        raw_image = _chosen(raw_image, files, page)
+    if isinstance(page, Page) and not raw_image.faults:
+        _fill(raw_image, page, shelf, labels, defects)
+    return raw_image
 
 
-def _chosen(draft: Draft, files: list[Path], page: Page | UserError | None) -> Draft:
-    """Of several pictures of one name that which ``<filename>`` says."""
+def _chosen(raw_image: RawImage, files: list[Path], page: Page | UserError | None) -> RawImage:
+    """Of several images of one name that which ``<filename>`` says."""
     named = [file for file in files if isinstance(page, Page) and file.name == _basename(page.filename)]
     if len(named) == 1:
-        draft.file = named[0]
+        raw_image.file = named[0]
     else:
         found = " and ".join(file.name for file in files[:2])
-        draft.faults.append(Defect(draft.name, f"expected one picture of this name, found {found}", fatal=True))
-    return draft
+        raw_image.faults.append(Defect(raw_image.name, f"expected one image of this name, found {found}", fatal=True))
+    return raw_image
 
 
 def _basename(name: str) -> str:
     return name.replace("\\", "/").rpartition("/")[2]
 
 
-def _fill(draft: Draft, page: Page, shelf: Shelf, labels: dict[str, int], defects: list[Defect]) -> None:
-    draft.stated = page.stated
-    folders, _, own = str(draft.id).rpartition("/")
+def _fill(raw_image: RawImage, page: Page, shelf: Shelf, labels: dict[str, int], defects: list[Defect]) -> None:
+    raw_image.stated = page.stated
+    folders, _, own = str(raw_image.id).rpartition("/")
     named = Path(_basename(page.filename)).stem
-    if named != own and (f"{folders}/{named}" if folders else named) in shelf.pictures:
+    if named != own and (f"{folders}/{named}" if folders else named) in shelf.images:
         defects.append(
-            Defect(draft.name, "<filename> names another picture; paired with the one of the XML's own name")
+            Defect(raw_image.name, "<filename> names another image; paired with the one of the XML's own name")
         )
     for tag in page.unread:
         what = "element with objects, of which only <object> directly in <annotation> is read; ignored"
-        defects.append(Defect(f"{draft.name}: <{tag}>", what))
+        defects.append(Defect(f"{raw_image.name}: <{tag}>", what))
     for number, thing in enumerate(page.things, start=1):
         record = f"object {number}"
-        where = f"{draft.name}: {record}"
+        where = f"{raw_image.name}: {record}"
         defects += [Defect(where, complaint) for complaint in thing.complaints]
         fault = thing.fault
         if thing.name and thing.name not in labels:
             fault = f"class {thing.name!r} is not in classes.txt"
         if fault:
-            draft.faults.append(Defect(where, fault, fatal=True))
+            raw_image.faults.append(Defect(where, fault, fatal=True))
         elif thing.corners:
-            draft.add(record, thing.corners, labels[thing.name], thing.difficult)
+            raw_image.add(record, thing.corners, labels[thing.name], thing.difficult)

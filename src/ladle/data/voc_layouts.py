@@ -1,7 +1,7 @@
-"""Where Pascal VOC data sets keep their XML files, their pictures and their lists.
+"""Where Pascal VOC data sets keep their XML files, their images and their lists.
 
-An XML file and a picture belong together when their paths are the same but for the suffix and for folders that only
-say what is in them, such as ``Annotations`` and ``JPEGImages``. So pictures may lie in folders of their own, or beside
+An XML file and an image belong together when their paths are the same but for the suffix and for folders that only
+say what is in them, such as ``Annotations`` and ``JPEGImages``. So images may lie in folders of their own, or beside
 the XML files, in one folder or in one for each split.
 """
 
@@ -13,10 +13,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ladle.data.catalogue import Defect
+from ladle.data.dataset import Defect
 from ladle.data.documents import read_text
-from ladle.data.folders import is_companion, list_folder, pictures_of
-from ladle.data.pictures import SUFFIXES
+from ladle.data.folders import images_of, is_companion, list_folder
+from ladle.data.images import SUFFIXES
 
 __all__ = ["Shelf", "arrange", "listed", "lists", "offered"]
 
@@ -29,10 +29,10 @@ _FLAGS = frozenset({"-1", "0", "1"})
 
 @dataclass(frozen=True)
 class Shelf:
-    """The XML files and the pictures of a data set by their keys, and what was odd on the way to them."""
+    """The XML files and the images of a data set by their keys, and what was odd on the way to them."""
 
     pages: dict[str, list[Path]]
-    pictures: dict[str, list[Path]]
+    images: dict[str, list[Path]]
     defects: tuple[Defect, ...]
 
     def split(self, name: str | None) -> Shelf:
@@ -41,7 +41,7 @@ class Shelf:
             return self
         parts = [
             {key: files for key, files in found.items() if key.startswith(f"{name}/")}
-            for found in (self.pages, self.pictures)
+            for found in (self.pages, self.images)
         ]
         return Shelf(parts[0], parts[1], self.defects)
 
@@ -93,15 +93,15 @@ def _of_one_class(file: Path, data: Path) -> bool:
 
 
 def arrange(data: Path) -> Shelf:
-    """Find all XML files and pictures of a VOC folder, and give each its key."""
+    """Find all XML files and images of a VOC folder, and give each its key."""
     xml = _first(data, _XML_FOLDERS)
     xml = xml if xml is not None and _has_xml(xml) else data
-    pictures = data if xml == data else _first(data, _PICTURE_FOLDERS) or data
+    images = data if xml == data else _first(data, _PICTURE_FOLDERS) or data
     sought = list_folder(xml)
-    seen = sought if pictures == xml else list_folder(pictures)
+    seen = sought if images == xml else list_folder(images)
     pages = [file for file in sought.files if file.suffix.lower() == ".xml"]
     defects = dict.fromkeys((*sought.defects, *seen.defects))
-    return Shelf(_keyed(pages, xml), _keyed(pictures_of(seen.files), pictures), tuple(defects))
+    return Shelf(_keyed(pages, xml), _keyed(images_of(seen.files), images), tuple(defects))
 
 
 def _keyed(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
@@ -113,7 +113,7 @@ def _keyed(files: Iterable[Path], root: Path) -> dict[str, list[Path]]:
 
 
 def listed(listing: Path, shelf: Shelf, defects: list[Defect]) -> list[str]:
-    """The keys that a list names, each once: with or without suffix, ``./`` and the folder of the pictures."""
+    """The keys that a list names, each once: with or without suffix, ``./`` and the folder of the images."""
     keys: dict[str, int] = {}
     for line in map(str.strip, read_text(listing).splitlines()):
         if line and not is_companion(PurePosixPath(line).name):

@@ -1,4 +1,4 @@
-"""One Pascal VOC file: what it says about its picture, and its objects.
+"""One Pascal VOC file: what it says about its image, and its objects.
 
 Coordinates are taken as written. Of a polygon or a turned box (``robndbox`` of roLabelImg, the attribute ``rotation``
 of CVAT) the upright box around it is used.
@@ -38,7 +38,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Page:
-    """One XML file; ``stated`` is the (height, width) that it says its picture has.
+    """One XML file; ``stated`` is the (height, width) that it says its image has.
 
     ``unread`` are the elements that hold objects and are not read.
     """

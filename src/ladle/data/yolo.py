@@ -1,9 +1,9 @@
-"""YOLO annotations: a file that names the classes and splits, and one text file of rows for each picture.
+"""YOLO annotations: a file that names the classes and splits, and one text file of rows for each image.
 
-A row is ``class cx cy width height`` in fractions of the picture. A sixth number between 0 and 1 is a confidence and is
+A row is ``class cx cy width height`` in fractions of the image. A sixth number between 0 and 1 is a confidence and is
 ignored; a row of three or more points is a polygon and is replaced by its bounding box; where ``kpt_shape`` is given
-the key points behind a box are ignored. A picture without a label file is background.
-Category ids are the class numbers, picture ids the paths inside the split's folder, or inside the data set where two
+the key points behind a box are ignored. An image without a label file is background.
+Category ids are the class numbers, image ids the paths inside the split's folder, or inside the data set where two
 folders of a split would share one.
 """
 
@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from ladle.data.catalogue import Defect
+from ladle.data.dataset import Defect
 from ladle.data.documents import read_text
-from ladle.data.drafts import Draft, Sheet
+from ladle.data.raw_images import RawImage, RawSplit
+from ladle.data.yolo_images import Gathered, gather
 from ladle.data.yolo_labels import absolute, label_folder, label_of
 from ladle.data.yolo_layouts import Description, describe, find_description
-from ladle.data.yolo_pictures import Gathered, gather
 from ladle.data.yolo_rows import read_row
 from ladle.errors import UserError
 
@@ -29,63 +29,63 @@ __all__ = ["offers", "read_yolo"]
 
 @dataclass
 class _Reading:
-    """What the label files of a split said: whose each is, pictures without one, and sixth numbers of rows."""
+    """What the label files of a split said: whose each is, images without one, and sixth numbers of rows."""
 
     about: Description
     defects: list[Defect]
     owners: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
     bare: int = 0
     capital: int = 0
-    sixths: list[tuple[Draft, str, float]] = field(default_factory=list)
+    sixths: list[tuple[RawImage, str, float]] = field(default_factory=list)
 
 
-def offers(data: Path) -> dict[str, Callable[[], Sheet]]:
+def offers(data: Path) -> dict[str, Callable[[], RawSplit]]:
     """The splits of a YOLO folder or of the file that describes it, each with the function that reads it."""
     file = find_description(data)
     return {split: partial(read_yolo, file, split) for split in describe(file).splits} if file is not None else {}
 
 
-def read_yolo(file: Path, split: str) -> Sheet:
-    """Read one split of a YOLO data set; a label file that breaks the format makes its picture unusable."""
+def read_yolo(file: Path, split: str) -> RawSplit:
+    """Read one split of a YOLO data set; a label file that breaks the format makes its image unusable."""
     about = describe(file)
     found = gather(about, split)
     reading = _Reading(about, [*about.defects, *found.defects])
-    for draft in found.drafts:
-        _fill(draft, reading)
+    for raw_image in found.raw_images:
+        _fill(raw_image, reading)
     _judge_sixths(reading)
-    _check_labelled(found, reading)
+    _check_labeled(found, reading)
     _say_unpaired(found, reading)
     notes = [*about.notes, *found.notes]
     if reading.bare:
-        notes.append(f"{reading.bare} of {len(found.drafts)} pictures have no label file and count as background")
+        notes.append(f"{reading.bare} of {len(found.raw_images)} images have no label file and count as background")
     if reading.capital:
-        which = f"{reading.capital} of {len(found.drafts)} pictures have no label file that ends in .txt"
+        which = f"{reading.capital} of {len(found.raw_images)} images have no label file that ends in .txt"
         notes.append(f"{which}: those that end in .TXT are read, which other programs may not do")
     source = found.places[0] if len(found.places) == 1 else file
     ids = tuple(range(len(about.classes)))
-    return Sheet(found.drafts, about.classes, ids, reading.defects, source, tuple(notes), form="center and size")
+    return RawSplit(found.raw_images, about.classes, ids, reading.defects, source, tuple(notes), form="center and size")
 
 
-def _fill(draft: Draft, reading: _Reading) -> None:
-    draft.fractions = True
-    if draft.faults:
+def _fill(raw_image: RawImage, reading: _Reading) -> None:
+    raw_image.fractions = True
+    if raw_image.faults:
         return
-    file = label_of(draft.file, reading.about.base)
+    file = label_of(raw_image.file, reading.about.base)
     if file is None:
         reading.bare += 1
         return
     reading.owners[file] += 1
     reading.capital += file.suffix == ".TXT"
-    draft.name = _name(file, reading)
+    raw_image.name = _name(file, reading)
     try:
         text = read_text(file)
     except UserError as error:
-        draft.faults.append(Defect(draft.name, str(error).removeprefix(f"{file}: "), fatal=True))
+        raw_image.faults.append(Defect(raw_image.name, str(error).removeprefix(f"{file}: "), fatal=True))
         return
     for number, line in enumerate(text.splitlines(), start=1):
         words = line.split()
         if words:
-            _add(words, f"line {number}", draft, reading)
+            _add(words, f"line {number}", raw_image, reading)
 
 
 def _name(file: Path, reading: _Reading) -> str:
@@ -93,36 +93,36 @@ def _name(file: Path, reading: _Reading) -> str:
     return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(file)
 
 
-def _add(words: list[str], record: str, draft: Draft, reading: _Reading) -> None:
+def _add(words: list[str], record: str, raw_image: RawImage, reading: _Reading) -> None:
     try:
         row = read_row(words, len(reading.about.classes), reading.about.points)
     except UserError as error:
-        draft.faults.append(Defect(f"{draft.name}: {record}", str(error), fatal=True))
+        raw_image.faults.append(Defect(f"{raw_image.name}: {record}", str(error), fatal=True))
         return
-    draft.add(record, row.corners, row.label)
+    raw_image.add(record, row.corners, row.label)
     if row.sixth is not None:
-        reading.sixths.append((draft, record, row.sixth))
+        reading.sixths.append((raw_image, record, row.sixth))
     if row.complaint:
-        reading.defects.append(Defect(f"{draft.name}: {record}", row.complaint))
+        reading.defects.append(Defect(f"{raw_image.name}: {record}", row.complaint))
 
 
 def _judge_sixths(reading: _Reading) -> None:
     """Sixth numbers are confidences if all lie between 0 and 1; otherwise no row with one can be trusted."""
     odd = next((value for _, _, value in reading.sixths if not 0 <= value <= 1), None)
-    for draft, record, value in reading.sixths:
-        where = f"{draft.name}: {record}"
+    for raw_image, record, value in reading.sixths:
+        where = f"{raw_image.name}: {record}"
         if odd is None:
             reading.defects.append(Defect(where, "sixth number (a confidence); ignored"))
         else:
             what = (
                 f"expected a confidence between 0 and 1 as sixth number, found {value} here and {odd} in this split: "
             )
-            draft.faults.append(Defect(where, f"{what}an angle? boxes that are turned are not read", fatal=True))
+            raw_image.faults.append(Defect(where, f"{what}an angle? boxes that are turned are not read", fatal=True))
 
 
-def _check_labelled(found: Gathered, reading: _Reading) -> None:
+def _check_labeled(found: Gathered, reading: _Reading) -> None:
     """Refuse a split without a single label file, unless the folder for them is there: then all is background."""
-    sound = [draft for draft in found.drafts if not draft.faults]
+    sound = [raw_image for raw_image in found.raw_images if not raw_image.faults]
     if not sound or reading.bare < len(sound):
         return
     folder = absolute(sound[0].file).parent
@@ -133,11 +133,11 @@ def _check_labelled(found: Gathered, reading: _Reading) -> None:
 
 
 def _say_unpaired(found: Gathered, reading: _Reading) -> None:
-    """Record label files that belong to no picture, and those that belong to several."""
+    """Record label files that belong to no image, and those that belong to several."""
     for file in found.labels:
         if file not in reading.owners:
-            reading.defects.append(Defect(_name(file, reading), "label file without a picture; ignored"))
-    for file, pictures in reading.owners.items():
-        if pictures > 1:
-            what = f"label file of {pictures} pictures of one name; read for each of them"
+            reading.defects.append(Defect(_name(file, reading), "label file without an image; ignored"))
+    for file, images in reading.owners.items():
+        if images > 1:
+            what = f"label file of {images} images of one name; read for each of them"
             reading.defects.append(Defect(_name(file, reading), what))

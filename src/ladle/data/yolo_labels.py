@@ -1,7 +1,7 @@
-"""Which label file belongs to which picture of a YOLO data set.
+"""Which label file belongs to which image of a YOLO data set.
 
-The label file lies where the picture lies, with the last folder called ``images`` inside the data set replaced by
-``labels``; or beside the picture; or where an ``images`` above the data set leads. Behind a link to a folder the same
+The label file lies where the image lies, with the last folder called ``images`` inside the data set replaced by
+``labels``; or beside the image; or where an ``images`` above the data set leads. Behind a link to a folder the same
 is tried where the link leads.
 """
 
@@ -21,33 +21,33 @@ def absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links
 
 
-def label_of(picture: Path, base: Path) -> Path | None:
-    """The label file of a picture of the data set in ``base``, None where there is none."""
-    path = absolute(picture)
+def label_of(image: Path, base: Path) -> Path | None:
+    """The label file of an image of the data set in ``base``, None where there is none."""
+    path = absolute(image)
     found = _first(path, base)
-    if found is None and (real := Path(os.path.realpath(picture))) != path:
+    if found is None and (real := Path(os.path.realpath(image))) != path:
         found = _first(real, base)
     return found
 
 
 def label_folder(folder: Path, base: Path) -> Path:
-    """The folder in which the labels of pictures in ``folder`` are expected first."""
+    """The folder in which the labels of images in ``folder`` are expected first."""
     return next(_counterparts(absolute(folder) / "any", base)).parent
 
 
-def _first(picture: Path, base: Path) -> Path | None:
-    options = (other.with_suffix(suffix) for other in _counterparts(picture, base) for suffix in _SUFFIXES)
+def _first(image: Path, base: Path) -> Path | None:
+    options = (other.with_suffix(suffix) for other in _counterparts(image, base) for suffix in _SUFFIXES)
     return next((option for option in options if os.path.lexists(option)), None)
 
 
-def _counterparts(picture: Path, base: Path) -> Iterator[Path]:
-    parts = picture.parts
+def _counterparts(image: Path, base: Path) -> Iterator[Path]:
+    parts = image.parts
     top = absolute(base)
-    inside = len(top.parts) if picture.is_relative_to(top) else 0
+    inside = len(top.parts) if image.is_relative_to(top) else 0
     places = [place for place in range(len(parts) - 2, -1, -1) if parts[place] == "images"]
     if places and places[0] >= inside:
         yield _renamed(parts, places[0])
-    yield picture
+    yield image
     if places and places[0] < inside:
         yield _renamed(parts, places[0])
 

@@ -1,6 +1,6 @@
 """What describes a YOLO data set: a ``data.yaml``, Darknet's ``obj.data``, or nothing but a list of classes.
 
-Each is read into the same description: where the pictures of every split are listed, and what the classes are called.
+Each is read into the same description: where the images of every split are listed, and what the classes are called.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ladle.data.catalogue import Defect
+from ladle.data.dataset import Defect
 from ladle.data.documents import read_text
 from ladle.data.folders import is_companion
 from ladle.data.naming import check_distinct, clean_name
@@ -74,10 +74,10 @@ def _class_list(data: Path) -> Path | None:
     found = next((file for file in places if file.exists()), None)
     if found is None:
         return None
-    labelled = any((data / "labels").glob("**/*.txt")) or any(
+    labeled = any((data / "labels").glob("**/*.txt")) or any(
         file.with_suffix(".txt").exists() for file in data.glob("*") if file.suffix.lower() in {".jpg", ".png", ".jpeg"}
     )
-    return found if labelled else None
+    return found if labeled else None
 
 
 def describe(file: Path) -> Description:
@@ -199,5 +199,5 @@ def _of_class_list(file: Path) -> Description:
     splits = {name: (path.relative_to(root).as_posix(),) for name, path in places.items() if path is not None}
     whole_set = {"train": (inner.relative_to(root).as_posix(),)}
     note = f"there is no data.yaml; the classes are those of {file.name}"
-    notes = (note,) if splits else (f"{note}, and all pictures are one split",)
+    notes = (note,) if splits else (f"{note}, and all images are one split",)
     return Description(file, root, splits or whole_set, classes, defects=tuple(defects), notes=notes)

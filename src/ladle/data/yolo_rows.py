@@ -27,7 +27,7 @@ class KeyPoints(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A class, corners in fractions of the picture, what is odd about the row, and its sixth number if it has one."""
+    """A class, corners in fractions of the image, what is odd about the row, and its sixth number if it has one."""
 
     label: int
     corners: Corners
@@ -45,7 +45,7 @@ def read_row(words: list[str], classes: int, points: KeyPoints | None) -> Row:
     if points is not None and len(words) != _BOX_FIELDS:
         return _pose(label, found, points)
     if any(abs(value) > _MOST_FRACTION for value in found[:4] if math.isfinite(value)):
-        raise UserError(f"expected fractions of the picture between 0 and 1, found {_shown(words)}: are these pixels?")
+        raise UserError(f"expected fractions of the image between 0 and 1, found {_shown(words)}: are these pixels?")
     complaint = None if words[0].isdecimal() else "class is no whole number; read as one"
     if len(words) == _BOX_FIELDS:
         return Row(label, _box(found), complaint)
@@ -71,7 +71,7 @@ def _pose(label: int, values: list[float], points: KeyPoints) -> Row:
     if len(values) + 1 != expected:
         raise UserError(f"expected {expected} fields for kpt_shape {list(points)}, found {len(values) + 1}")
     if any(abs(value) > _MOST_FRACTION for value in values[:4] if math.isfinite(value)):
-        raise UserError("expected fractions of the picture between 0 and 1 in the box: are these pixels?")
+        raise UserError("expected fractions of the image between 0 and 1 in the box: are these pixels?")
     return Row(label, _box(values), "key points; ignored")
 
 
@@ -86,7 +86,7 @@ def _polygon(values: list[float], words: list[str]) -> Corners:
     if len(words) == _POLYGON_FIELDS and words[-1].isdecimal() and 0 <= values[-2] <= 1:
         raise UserError(f"expected a box or a polygon, found {_shown(words)}: a box with a confidence and a number?")
     if any(abs(value) > _MOST_FRACTION for value in values if math.isfinite(value)):
-        raise UserError(f"expected fractions of the picture between 0 and 1, found {_shown(words)}: are these pixels?")
+        raise UserError(f"expected fractions of the image between 0 and 1, found {_shown(words)}: are these pixels?")
     return hull(values) or _NOWHERE
 
 

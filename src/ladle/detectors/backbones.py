@@ -1,4 +1,4 @@
-"""Backbones: networks that turn a picture into feature maps of stride 8, 16 and 32, and of stride 4 if wanted."""
+"""Backbones: networks that turn an image into feature maps of stride 8, 16 and 32, and of stride 4 if wanted."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class BackboneSpec:
         norm: ``batch`` and ``group`` train; ``frozen`` keeps the statistics and scales that came with the weights.
         pretrained: fetch ImageNet weights from the model's hub.
         weights: a file of weights to start from instead (.safetensors, or a .pth of tensors).
-        finest: stride of the finest map: 8, or 4 for detectors in two stages on large pictures.
+        finest: stride of the finest map: 8, or 4 for detectors in two stages on large images.
     """
 
     name: Annotated[str, Length(1, 100)]
@@ -92,7 +92,7 @@ class BackboneSpec:
 
 
 def color_statistics(name: str) -> tuple[Color, Color]:
-    """Mean and standard deviation by which a backbone's images are normalised, those its weights were trained with.
+    """Mean and standard deviation by which a backbone's images are normalized, those its weights were trained with.
 
     They are ImageNet's, except where timm says otherwise of one of its models, as of ``tf_efficientnet_lite0``: 0.5.
     """
@@ -115,7 +115,7 @@ class Backbone(nn.Module):
         self.channels = tuple(channels)
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Normalised pictures (B,3,H,W) to maps (B,C,H/s,W/s), finest first."""
+        """Normalized images (B,3,H,W) to maps (B,C,H/s,W/s), finest first."""
         maps = self.body(images)
         return tuple(maps.values()) if isinstance(maps, dict) else tuple(maps)
 
@@ -180,7 +180,7 @@ def _resnet(name: str, norm: Norm, pretrained: bool, finest: int) -> Backbone:
 
 
 def _fold(body: nn.Module) -> None:
-    """Have the convolutions of a residual network apply the frozen normalisations behind them to their few weights.
+    """Have the convolutions of a residual network apply the frozen normalizations behind them to their few weights.
 
     That spares two passes over maps that are far larger. Names and state stay as they were.
     """
@@ -198,7 +198,7 @@ def _fold(body: nn.Module) -> None:
 
 
 class _Applied(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision is untyped
-    """A frozen normalisation that the convolution before it has applied; it holds the numbers."""
+    """A frozen normalization that the convolution before it has applied; it holds the numbers."""
 
     def __init__(self, norm: FrozenBatchNorm2d) -> None:
         super().__init__(len(norm.weight), norm.eps)
@@ -213,7 +213,7 @@ class _Applied(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision is untyp
 
 
 class _FoldedConv(nn.Conv2d):
-    """A convolution without a bias that applies the normalisation behind it."""
+    """A convolution without a bias that applies the normalization behind it."""
 
     def __init__(self, conv: nn.Conv2d, norm: _Applied) -> None:
         sides = conv.kernel_size, conv.stride, conv.padding, conv.dilation

@@ -32,17 +32,17 @@ class DenseSpec:
         anchors: the priors.
         quality: whether a branch of one channel judges the prior: PAA's IoU, the centerness of ATSS and FCOS, the
             objectness of YOLOX and AutoAssign. What it comes to mean is up to the criterion.
-        norm: group normalisation in the towers (RetinaNet has none).
+        norm: group normalization in the towers (RetinaNet has none).
         level_scale: a learnt factor per level on what the box branch says.
-        box: how a box is said: as R-CNN ``deltas`` of the prior; as ``distances`` of its edges from the prior's centre
+        box: how a box is said: as R-CNN ``deltas`` of the prior; as ``distances`` of its edges from the prior's center
             in strides; or as a ``distribution`` of each distance over ``bins`` (GFL).
         bins: how many distances the distribution knows: 0, 1 ... ``bins - 1`` strides.
         class_prior: the probability at which every class starts, so that the first steps are not spent on unlearning
             the background (Lin et al. 2017).
         quality_prior: the probability at which the quality branch starts (YOLOX 0.01).
-        center_prior: whether to learn per class where its priors lie around an object's centre (AutoAssign).
+        center_prior: whether to learn per class where its priors lie around an object's center (AutoAssign).
         objectness: whether class scores listen to an objectness that nobody teaches: ``conditional`` on the
-            neighbourhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
+            neighborhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
 
     Distances are ``softplus(scale * x)``: like the ``relu`` of FCOS, OTA and AutoAssign but for the first stride, and
     never without a gradient. They start as the prior's own box, which for AutoAssign's priors of 8 strides is its
@@ -150,7 +150,7 @@ class DenseStage(nn.Module):
         return self.finish(towers, inside, priors), towers
 
     def climb(self, features: Sequence[Tensor], depth: int) -> Towers:
-        """Both towers' maps after ``depth`` convolutions, normalised but not yet rectified."""
+        """Both towers' maps after ``depth`` convolutions, normalized but not yet rectified."""
         steps = self._steps(depth)
         return tuple((self.class_tower[:steps](f), self.box_tower[:steps](f)) for f in features)
 
@@ -223,5 +223,5 @@ def _bias(conv: nn.Conv2d) -> Tensor:
     return conv.bias
 
 
-def _logit(chance: float) -> float:
-    return math.log(chance / (1 - chance))
+def _logit(prob: float) -> float:
+    return math.log(prob / (1 - prob))

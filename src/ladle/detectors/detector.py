@@ -32,7 +32,7 @@ from ladle.untrusted import parse_json, read_record
 __all__ = ["Detector", "DetectorSpec", "Neck", "Stage"]
 
 _USUAL_MOST = 100
-"""So many objects of a picture every detector finds unless told otherwise, as COCO's numbers ask for."""
+"""So many objects of an image every detector finds unless told otherwise, as COCO's numbers ask for."""
 
 _Names = Annotated[tuple[str, ...], Length(1, 20_000)]
 _Ids = Annotated[tuple[Annotated[int, Range(-(2**63), 2**63 - 1)], ...], Length(1, 20_000)]
@@ -59,8 +59,8 @@ class DetectorSpec:
     ``classes`` are in label order, ``category_ids`` are the data set's own ids of these classes, for results files.
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
     ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` is the
-    normalisation behind each convolution of the pyramid. ``imgsz`` is the long side it was trained at. Images are
-    normalised by ``mean`` and ``std``, those of the backbone's first weights; ``value_range`` are the values of 16-bit
+    normalization behind each convolution of the pyramid. ``imgsz`` is the long side it was trained at. Images are
+    normalized by ``mean`` and ``std``, those of the backbone's first weights; ``value_range`` are the values of 16-bit
     channels that were black and white to it.
     """
 
@@ -110,7 +110,7 @@ class DetectorSpec:
         return Pyramid((self.head.width,) * len(self.strides), self.strides)
 
     def keeping(self, most: int) -> DetectorSpec:
-        """The same detector, which finds up to ``most`` objects in a picture.
+        """The same detector, which finds up to ``most`` objects in an image.
 
         Where that is more than now and more than 100, what they are chosen from grows in the same proportion: the
         candidates before suppression and, outside of training, the proposals of a network in stages.
@@ -158,7 +158,7 @@ Stage = DenseStage | ProposalStage | RegionStage
 
 
 class Detector(nn.Module):
-    """Turns pictures into one :class:`~ladle.types.Output` per stage."""
+    """Turns images into one :class:`~ladle.types.Output` per stage."""
 
     mean: Tensor
     std: Tensor
@@ -180,9 +180,9 @@ class Detector(nn.Module):
         priors: Sequence[Priors] | None = None,
         inside: int | None = None,
     ) -> list[Output]:
-        """Look at pictures (B,3,H,W), bytes or floats in [0,1].
+        """Look at images (B,3,H,W), bytes or floats in [0,1].
 
-        ``sizes`` (B,2) says how much of each picture is not padding. Passing one ``priors`` per stage asks what this
+        ``sizes`` (B,2) says how much of each image is not padding. Passing one ``priors`` per stage asks what this
         detector says *there*, instead of at the places it would propose itself. ``inside`` also asks for what the
         towers of the heads hold after so many convolutions.
         """
@@ -196,13 +196,13 @@ class Detector(nn.Module):
         return outputs
 
     def look(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The feature maps of pictures (B,3,H,W), bytes or floats in [0,1], finest first."""
+        """The feature maps of images (B,3,H,W), bytes or floats in [0,1], finest first."""
         floats = images.float() / 255 if images.dtype == torch.uint8 else images
         maps: tuple[Tensor, ...] = self.neck(self.backbone((floats - self.mean) / self.std))
         return maps
 
     def keep(self, most: int) -> Detector:
-        """From now on find up to ``most`` objects in a picture; see :meth:`DetectorSpec.keeping`."""
+        """From now on find up to ``most`` objects in an image; see :meth:`DetectorSpec.keeping`."""
         self.spec = self.spec.keeping(most)
         for stage, region in zip(self.chain[1:], self.spec.regions, strict=True):
             assert isinstance(stage, RegionStage)
@@ -227,7 +227,7 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:
-        """Find the objects of a batch, in the pixels of the pictures on disk."""
+        """Find the objects of a batch, in the pixels of the images on disk."""
         outputs = self(batch.images, batch.sizes)
         output = _agreed(outputs[-len(self.spec.regions) :]) if len(self.spec.regions) > 1 else outputs[-1]
         return (inference or self.spec.inference).find(output, batch.sizes, batch.originals)

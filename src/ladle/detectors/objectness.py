@@ -21,7 +21,7 @@ _LEAST, _MOST = 1e-38, 1 - 2.0**-24
 
 
 class ConditionalObjectness(nn.Module):
-    """COP: the mean over a location's 3 x 3 neighbours of the class score there times how far it counts here."""
+    """COP: the mean over a location's 3 x 3 neighbors of the class score there times how far it counts here."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class ConditionalObjectness(nn.Module):
     def forward(self, logits: Tensor, tower: Tensor) -> Tensor:
         """Class logits (B,C,H,W) and the box tower (B,W,H,W) to the logits of the scores (B,C,H,W).
 
-        A neighbour outside the map has logit 0, as in the released code.
+        A neighbor outside the map has logit 0, as in the released code.
         """
         height, width = logits.shape[-2:]
         relevance = self.relevance(tower).float().sigmoid()

@@ -1,4 +1,4 @@
-"""From dense predictions to the objects of a picture."""
+"""From dense predictions to the objects of an image."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Inference:
         candidates: best priors of each level that are looked at before suppression.
         keep: most detections of an image, the surest; :meth:`DetectorSpec.keeping` changes it with ``candidates``.
         voting: whether each kept box becomes the average of what it suppressed, weighted by overlap and score (PAA).
-        least: least side of a box in pixels, once it is cut at the border of its picture.
+        least: least side of a box in pixels, once it is cut at the border of its image.
     """
 
     rule: Literal["class", "product", "root"] = "class"
@@ -42,7 +42,7 @@ class Inference:
     least: Annotated[float, Range(0, 10_000)] = 0.0
 
     def find(self, output: Output, sizes: Int[Tensor, "B 2"], originals: Int[Tensor, "B 2"]) -> list[Detections]:
-        """Detections of every picture, best first, in the pixels of ``originals`` (B,2)."""
+        """Detections of every image, best first, in the pixels of ``originals`` (B,2)."""
         from torchvision.ops import batched_nms
 
         scores = self.scores(output.predictions).masked_fill(~output.priors.valid.unsqueeze(-1), 0.0)
@@ -56,7 +56,7 @@ class Inference:
         # In double precision: suppression by groups moves each group's boxes far from the others'.
         kept = batched_nms(boxes.double(), score.double(), image * classes + label, self.nms)
         return [
-            self._picture(boxes, score, label, image == row, kept[image[kept] == row][: self.keep], stretch)
+            self._image(boxes, score, label, image == row, kept[image[kept] == row][: self.keep], stretch)
             for row, stretch in enumerate((originals / sizes).flip(-1).repeat(1, 2))
         ]
 
@@ -81,7 +81,7 @@ class Inference:
         image, rank, label = chosen.nonzero(as_tuple=True)
         return image, prior[image, rank], label
 
-    def _picture(
+    def _image(
         self, boxes: Tensor, score: Tensor, label: Tensor, here: Bool[Tensor, " N"], kept: Tensor, stretch: Tensor
     ) -> Detections:
         found = boxes[kept]

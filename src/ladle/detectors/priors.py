@@ -22,9 +22,9 @@ _Sizes = Annotated[tuple[Annotated[float, Range(0, 1000, above=True)], ...], Len
 
 @dataclass(frozen=True)
 class Anchors:
-    """Boxes centred at ``(i + offset) * stride``, the same few at every location of a level.
+    """Boxes centered at ``(i + offset) * stride``, the same few at every location of a level.
 
-    A point is the centre of a square: the square lets assigners by overlap serve detectors without anchors too.
+    A point is the center of a square: the square lets assigners by overlap serve detectors without anchors too.
 
     Args:
         scales: sides of a square anchor in strides.
@@ -59,7 +59,7 @@ class Anchors:
     ) -> Priors:
         """Lay the anchors over feature maps of ``shapes`` (height, width).
 
-        ``sizes`` (B,2) are the heights and widths that the pictures fill; locations beyond are not valid. Without it
+        ``sizes`` (B,2) are the heights and widths that the images fill; locations beyond are not valid. Without it
         everything is.
         """
         grid = _lay(self, tuple(shapes), tuple(strides), device)

@@ -35,7 +35,7 @@ class ProposalSpec:
         depth: convolutions before the two outputs.
         anchors: the priors, level by level the same in strides.
         candidates: best priors of a level before suppression, in training and afterwards.
-        keep: proposals of a picture after it, likewise.
+        keep: proposals of an image after it, likewise.
         nms: IoU above which the weaker of two proposals of a level goes.
     """
 
@@ -92,7 +92,7 @@ def best_proposals(
     from torchvision.ops import batched_nms
 
     said, priors = output.predictions, output.priors
-    score = said.odds.amax(-1).masked_fill(~priors.valid, -torch.inf)
+    score = said.log_odds.amax(-1).masked_fill(~priors.valid, -torch.inf)
     index = _best_of_levels(score, priors.counts, candidates)
     boxes = at_least_float32(said.boxes).gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     boxes = boxes if output.sizes is None else clip(boxes, output.sizes)
@@ -101,9 +101,9 @@ def best_proposals(
 
     levels = len(priors.counts)
     image, place = wide.nonzero(as_tuple=True)
-    flat, chance = boxes[image, place], score[image, place].sigmoid()
+    flat, prob = boxes[image, place], score[image, place].sigmoid()
     # In double precision: suppression by groups moves each group's boxes far from the others'.
-    kept = batched_nms(flat.double(), chance.double(), image * levels + priors.level[index[image, place]], nms)
+    kept = batched_nms(flat.double(), prob.double(), image * levels + priors.level[index[image, place]], nms)
     return _padded(flat, image, kept, len(boxes), keep)
 
 
@@ -118,7 +118,7 @@ def _best_of_levels(score: Float[Tensor, "B P"], counts: tuple[int, ...], most: 
 def _padded(
     boxes: Float[Tensor, "N 4"], image: Int[Tensor, " N"], kept: Int[Tensor, " K"], batch: int, most: int
 ) -> tuple[Float[Tensor, "B most 4"], Bool[Tensor, "B most"]]:
-    """The first ``most`` of the kept ones of every picture, in their order."""
+    """The first ``most`` of the kept ones of every image, in their order."""
     order = kept[image[kept].argsort(stable=True)]
     whose = image[order]
     first = torch.searchsorted(whose, torch.arange(batch, device=whose.device))

@@ -12,8 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from ladle.boxes import STDS, clip, decode_deltas
-from ladle.detectors.cutting import cut_out
 from ladle.detectors.proposals import ProposalSpec, best_proposals
+from ladle.detectors.roi_align import roi_align
 from ladle.limits import Range
 from ladle.types import GroundTruth, Output, Predictions, Priors, at_least_float32
 
@@ -102,7 +102,7 @@ class RegionStage(nn.Module):
         """Look at the proposals: classes that share a softmax with background, and a box for each or for all."""
         batch, count = len(features[0]), priors.boxes.shape[1]
         boxes = priors.boxes.expand(batch, -1, -1).contiguous()
-        seen = self.layers(cut_out(features[: self.spec.levels], self.strides, boxes, self.spec.pool))
+        seen = self.layers(roi_align(features[: self.spec.levels], self.strides, boxes, self.spec.pool))
         score, deltas = at_least_float32(self.class_score(seen)), at_least_float32(self.box_deltas(seen))
         # Relative to background, which then has logit 0.
         logits = (score[:, 1:] - score[:, :1]).view(batch, count, -1)

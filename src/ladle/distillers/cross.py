@@ -122,26 +122,26 @@ class _Cross(nn.Module):
         crossed = self._head[0].finish(self._dressed(student, teacher), self.inside[1], student.priors)
         guide, valid, spec = teacher.predictions.detach(), student.priors.valid, self.spec
         target, learnt = guide.scores, assignment.weight
-        count, pictures = (
+        count, images = (
             (learnt * self._merit(student, truth, assignment)).sum(),
             learnt.new_tensor(float(len(learnt))),
         )
         terms: dict[str, Term] = {}
         if spec.classes:
             apart = quality_focal(crossed.logits.float(), target, beta=1.0).sum(-1)
-            terms["cross_class"] = Term(spec.classes * (apart * valid).sum(), count, pictures)
+            terms["cross_class"] = Term(spec.classes * (apart * valid).sum(), count, images)
         sure = target.amax(-1) * valid
         if guide.edges is None and spec.boxes:
             total = spec.boxes * (sure * _boxes_apart(spec.box_loss, crossed, guide)).sum()
-            terms["cross_box"] = Term(total, count, pictures)
+            terms["cross_box"] = Term(total, count, images)
         if guide.edges is not None and spec.edges:
             total = spec.edges * (sure * _edges_apart(crossed, guide)).sum()
-            terms["cross_box"] = Term(total, sure.sum(), torch.zeros_like(pictures))
+            terms["cross_box"] = Term(total, sure.sum(), torch.zeros_like(images))
         if spec.quality and crossed.quality is not None and guide.quality is not None:
             apart = F.binary_cross_entropy_with_logits(
                 crossed.quality.float(), guide.quality.float().sigmoid(), reduction="none"
             )
-            terms["cross_quality"] = Term(spec.quality * (learnt * apart).sum(), learnt.sum(), pictures)
+            terms["cross_quality"] = Term(spec.quality * (learnt * apart).sum(), learnt.sum(), images)
         return terms
 
     def _merit(self, student: Output, truth: GroundTruth, plan: Assignment) -> Tensor | float:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ladle.distillers.levels import SHARP, Imitation, Level, Levels, outlined, per_picture
+from ladle.distillers.levels import SHARP, Imitation, Level, Levels, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import GroundTruth, Output, Term
 
@@ -58,10 +58,10 @@ class CWD:
         costs = []
         for level in levels:
             own, guide = (self._log_chances(maps, level) for maps in (level.own, level.guide))
-            # Cells of the padding have no chance in either, and no part in the difference.
+            # Cells of the padding have no prob in either, and no part in the difference.
             apart = (guide.exp() * (guide - own)).masked_fill(~level.filled.flatten(2), 0.0).sum(-1)
             costs.append(self.weight * self.temperature**2 * apart.mean(1).sum())
-        return per_picture("cwd", costs, len(levels[0].own))
+        return per_image("cwd", costs, len(levels[0].own))
 
     def _log_chances(self, maps: Tensor, level: Level) -> Tensor:
         lowest = torch.finfo(torch.float32).min

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_picture
+from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.distillers.regions import cells_of_objects
 from ladle.overlaps import object_slices
@@ -73,7 +73,7 @@ class DeFeat:
 
     def compare(self, levels: list[Level], student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Term]:
         """Terms ``defeat_foreground`` and ``defeat_background``."""
-        pictures = len(truth.labels)
+        images = len(truth.labels)
         front: list[Tensor] = []
         back: list[Tensor] = []
         strides = [level.stride for level in levels]
@@ -82,12 +82,12 @@ class DeFeat:
             apart = (level.own - level.guide).square()
             front.append(_half_mean(apart, inside & level.filled))
             back.append(_half_mean(apart, ~inside & level.filled))
-        share = pictures / len(levels)
+        share = images / len(levels)
         terms: dict[str, Term] = {}
         if self.foreground:
-            terms |= per_picture("defeat_foreground", [self.foreground * share * cost for cost in front], pictures)
+            terms |= per_image("defeat_foreground", [self.foreground * share * cost for cost in front], images)
         if self.background:
-            terms |= per_picture("defeat_background", [self.background * share * cost for cost in back], pictures)
+            terms |= per_image("defeat_background", [self.background * share * cost for cost in back], images)
         return terms
 
 

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ladle.distillers.levels import CELLS, CHANNELS, Level, Levels, Share, level_total, outlined, per_picture
+from ladle.distillers.levels import CELLS, CHANNELS, Level, Levels, Share, level_total, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.distillers.regions import cells_of_objects
 from ladle.overlaps import object_slices
@@ -101,7 +101,7 @@ class _FocalAndGlobal(nn.Module):
 
     def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``fgd_foreground``, ``fgd_background``, ``fgd_attention`` and ``fgd_relation``."""
-        spec, pictures = self.spec, len(truth.labels)
+        spec, images = self.spec, len(truth.labels)
         costs: dict[str, list[Tensor]] = {}
         levels: list[Level] = self.levels(student, teacher)
         for level, own_context, guide_context in zip(levels, self.own_context, self.guide_context, strict=True):
@@ -118,7 +118,7 @@ class _FocalAndGlobal(nn.Module):
                 costs.setdefault(name, []).append(cost)
         weights = (spec.foreground, spec.background, spec.attention, spec.relation)
         kept = [item for item, weight in zip(costs.items(), weights, strict=True) if weight]
-        return {name: term for item in kept for name, term in per_picture(*item, pictures).items()}
+        return {name: term for item in kept for name, term in per_image(*item, images).items()}
 
     def _attention(self, maps: Tensor, level: Level) -> _Attention:
         """How much every cell and every channel matters, 1 on average; padding matters nothing."""
@@ -130,7 +130,7 @@ class _FocalAndGlobal(nn.Module):
         return _Attention(cells, (mean / self.spec.temperature).softmax(1) * maps.shape[1])
 
     def _focal(self, level: Level, look: _Attention, truth: GroundTruth) -> tuple[Tensor, Tensor]:
-        """Differences in objects and outside, summed over pictures."""
+        """Differences in objects and outside, summed over images."""
         apart = (look.channels * (level.own - level.guide).square()).sum(1, keepdim=True)
         if self.spec.share == "level":
             apart = apart * (CHANNELS / level.own.shape[1])
@@ -167,8 +167,8 @@ class _Context(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, maps: Tensor, level: Level) -> Tensor:
-        chance = self.attend(maps).float().masked_fill(~level.filled, -torch.inf).flatten(2).softmax(-1)
-        whole = (maps.flatten(2) * chance).sum(-1)
+        prob = self.attend(maps).float().masked_fill(~level.filled, -torch.inf).flatten(2).softmax(-1)
+        whole = (maps.flatten(2) * prob).sum(-1)
         added: Tensor = self.transform(whole).float()
         return maps + added[..., None, None]
 

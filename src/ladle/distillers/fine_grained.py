@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, outlined, per_picture
+from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.distillers.regions import near_best
 from ladle.types import GroundTruth, Output, Term
@@ -64,9 +64,9 @@ class FineGrained:
         if not self.weight:
             return {}
         near = at_locations(near_best(student.priors, truth, self.share), student.priors, student.features)
-        pictures, costs = len(truth.labels), []
+        images, costs = len(truth.labels), []
         for level in levels:
             said = level._replace(own=level.own.relu()) if self.rectified else level
             summed = masked_mean(said, near[level.number]) * level.own.shape[1]
-            costs.append(self.weight * pictures * summed / 2)
-        return per_picture("fine_grained", costs, pictures)
+            costs.append(self.weight * images * summed / 2)
+        return per_image("fine_grained", costs, images)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_picture
+from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import GroundTruth, Output, Term
 
@@ -57,4 +57,4 @@ class FitNet:
         for level in levels:
             apart = ((level.own - level.guide).square() * level.filled).mean(1).sum((1, 2))
             costs.append(self.weight * (apart / level.filled.sum((1, 2, 3)).clamp(min=1)).sum())
-        return per_picture("fitnet", costs, len(levels[0].own))
+        return per_image("fitnet", costs, len(levels[0].own))

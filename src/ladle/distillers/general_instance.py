@@ -10,7 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ladle.boxes import pairwise_iou
-from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, outlined, per_picture
+from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import GroundTruth, Output, Term
 
@@ -27,8 +27,8 @@ class GeneralInstance:
 
     Args:
         weight: of a level; 2 in the released configuration.
-        count: instances of a level in one picture. The released code takes ten on a level of the whole batch, so that
-            pictures drop each other's.
+        count: instances of a level in one image. The released code takes ten on a level of the whole batch, so that
+            images drop each other's.
         overlap: IoU with an instance above which another is the same.
         relative: whether maps are measured in units of the teacher's, see
             :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
@@ -68,13 +68,13 @@ class GeneralInstance:
         if not self.weight:
             return {}
         chosen = at_locations(self.instances(student, teacher), student.priors, student.features)
-        pictures = len(truth.labels)
-        costs = [self.weight * pictures * masked_mean(level, chosen[level.number]) for level in levels]
-        return per_picture("general_instance", costs, pictures)
+        images = len(truth.labels)
+        costs = [self.weight * images * masked_mean(level, chosen[level.number]) for level in levels]
+        return per_image("general_instance", costs, images)
 
     @torch.no_grad()
     def instances(self, student: Output, teacher: Output) -> Bool[Tensor, "B P"]:
-        """The priors that are instances, at most ``count`` on every level of every picture."""
+        """The priors that are instances, at most ``count`` on every level of every image."""
         own, guide, priors = student.predictions, teacher.predictions, student.priors
         apart = guide.scores - own.scores
         gap, best = apart.abs().max(-1)
@@ -85,7 +85,7 @@ class GeneralInstance:
         return torch.cat([self._greedy(*part) for part in parts], dim=1)
 
     def _greedy(self, gap: Float[Tensor, "B n"], boxes: Float[Tensor, "B n 4"]) -> Bool[Tensor, "B n"]:
-        """Suppression, best first, in a fixed number of steps for all pictures: nothing waits for the device."""
+        """Suppression, best first, in a fixed number of steps for all images: nothing waits for the device."""
         chosen = torch.zeros_like(gap, dtype=torch.bool)
         for _ in range(min(self.count, gap.shape[1])):
             value, best = gap.max(-1, keepdim=True)

@@ -27,11 +27,11 @@ __all__ = [
     "level_total",
     "masked_mean",
     "outlined",
-    "per_picture",
+    "per_image",
 ]
 
 CHANNELS, CELLS = 256, 4480
-"""A level of a picture of 1333 x 800 pixels: what the published weights of sums over maps were tuned for."""
+"""A level of an image of 1333 x 800 pixels: what the published weights of sums over maps were tuned for."""
 
 UNIT = 0.3
 """The root mean square that a teacher's maps are brought to: with it the published weights of squared differences give
@@ -194,10 +194,10 @@ class Imitation(nn.Module):
 
 
 def level_total(values: Float[Tensor, "B C H W"], level: Level, share: Share) -> Float[Tensor, ""]:
-    """The sum of what a map costs, over pictures too.
+    """The sum of what a map costs, over images too.
 
-    ``cell`` is the plain sum of the releases, in which the finest level outweighs all others and a small picture costs
-    less than a large one. ``level`` is the mean over cells and channels, times those of an average level of a picture
+    ``cell`` is the plain sum of the releases, in which the finest level outweighs all others and a small image costs
+    less than a large one. ``level`` is the mean over cells and channels, times those of an average level of an image
     of 1333 x 800 pixels with 256 channels: weights keep their published meaning and no level dwarfs the rest.
     """
     values = values * level.filled
@@ -207,14 +207,14 @@ def level_total(values: Float[Tensor, "B C H W"], level: Level, share: Share) ->
     return (values.mean(1).sum((1, 2)) / cells).sum() * (CHANNELS * CELLS)
 
 
-def per_picture(name: str, costs: Sequence[Float[Tensor, ""]], pictures: int) -> dict[str, Term]:
-    """The term of costs that are summed over levels and over ``pictures``."""
+def per_image(name: str, costs: Sequence[Float[Tensor, ""]], images: int) -> dict[str, Term]:
+    """The term of costs that are summed over levels and over ``images``."""
     total = torch.stack(list(costs)).sum()
-    return {name: Term(total, total.new_tensor(float(pictures)), total.new_zeros(()))}
+    return {name: Term(total, total.new_tensor(float(images)), total.new_zeros(()))}
 
 
 def filled_cells(maps: Tensor, sizes: Tensor | None, stride: int) -> Bool[Tensor, "B 1 H W"]:
-    """The cells of each picture whose location lies in it, as those of its priors do."""
+    """The cells of each image whose location lies in it, as those of its priors do."""
     batch, _, height, width = maps.shape
     if sizes is None:
         return torch.ones(batch, 1, height, width, dtype=torch.bool, device=maps.device)
@@ -227,7 +227,7 @@ def filled_cells(maps: Tensor, sizes: Tensor | None, stride: int) -> Bool[Tensor
 def channel_spread(
     maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]
 ) -> tuple[Float[Tensor, "1 C 1 1"], Float[Tensor, "1 C 1 1"]]:
-    """Mean and standard deviation (unbiased) of each channel over the filled cells of all pictures."""
+    """Mean and standard deviation (unbiased) of each channel over the filled cells of all images."""
     count = filled.sum()
     mean = (maps * filled).sum((0, 2, 3), keepdim=True) / count.clamp(min=1)
     variance = ((maps - mean).square() * filled).sum((0, 2, 3), keepdim=True) / (count - 1).clamp(min=1)
@@ -248,7 +248,7 @@ def at_locations(
 
 
 def masked_mean(level: Level, mask: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
-    """The mean squared difference over the marked cells of all pictures and all channels."""
+    """The mean squared difference over the marked cells of all images and all channels."""
     mask = mask & level.filled
     apart = ((level.own - level.guide).square() * mask).mean(1).sum()
     return apart / mask.sum().clamp(min=1)

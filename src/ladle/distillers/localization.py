@@ -39,8 +39,8 @@ class LocalizationDistillation:
         shared: whether a positive may also lie in the ring of another object (GFL, ATSS), or not (RetinaNet).
         rows: one softmax for every ``edge``, or one for the whole ``box`` (the released code for RetinaNet, whose
             weights were tuned with it).
-        images: for how many pictures on a device the weights are meant. The released losses are sums that grow with the
-            batch; here they are the mean over pictures times this number: 3 for GFL with a small backbone, 2 with a
+        images: for how many images on a device the weights are meant. The released losses are sums that grow with the
+            batch; here they are the mean over images times this number: 3 for GFL with a small backbone, 2 with a
             ResNet-50 or larger, and for ATSS, FCOS and RetinaNet.
         mean_of: by how many classes the divergence of classes is divided: by the detector's own number (the release,
             for COCO's 80 and for VOC's 20 alike), or by this number.
@@ -96,7 +96,7 @@ class LocalizationDistillation:
         own, guide = student.predictions, teacher.predictions.detach()
         for name, said in (("student", own), ("teacher", guide)):
             _needs_edges(name, said.edges is not None)
-        pictures = own.logits.new_tensor(float(len(own.logits)), dtype=torch.float32)
+        images = own.logits.new_tensor(float(len(own.logits)), dtype=torch.float32)
         trust = own.logits.detach().float().amax(-1).sigmoid()
         terms: dict[str, Tensor] = {}
         if self.weight:
@@ -107,8 +107,8 @@ class LocalizationDistillation:
         if self.classes and own.logits.shape[-1] > 1:
             known = own.logits.shape[-1]
             share = known / (self.mean_of or known)
-            terms["ld_class"] = self.classes * share * pictures * self._classes(student, guide, assignment)
-        return {name: Term(total, pictures, torch.zeros_like(pictures)) for name, total in terms.items()}
+            terms["ld_class"] = self.classes * share * images * self._classes(student, guide, assignment)
+        return {name: Term(total, images, torch.zeros_like(images)) for name, total in terms.items()}
 
     def _around(
         self, student: Output, truth: GroundTruth, plan: Assignment, trust: Float[Tensor, "B P"]

@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ladle.distillers.levels import Level, Levels, Share, level_total, outlined, per_picture
+from ladle.distillers.levels import Level, Levels, Share, level_total, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import Assignment, GroundTruth, Output, Term
 
@@ -83,7 +83,7 @@ class _Masked(nn.Module):
             made: Tensor = generate(level.own * kept)
             apart = (made.float() - level.guide).square()
             costs.append(self.spec.weight * level_total(apart, level, self.spec.share))
-        return per_picture("mgd", costs, len(levels[0].own))
+        return per_image("mgd", costs, len(levels[0].own))
 
 
 def _generator(channels: int) -> nn.Sequential:

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ladle.distillers.levels import Imitation, Level, Levels, Pairing, channel_spread, outlined, per_picture
+from ladle.distillers.levels import Imitation, Level, Levels, Pairing, channel_spread, outlined, per_image
 from ladle.distillers.protocol import Network, Outline, Voice
 from ladle.types import GroundTruth, Output, Term
 
@@ -22,7 +22,7 @@ _FLOOR = 1e-6
 class PKD:
     """Squared difference of standardised maps, which is Pearson's correlation (Cao et al., NeurIPS 2022; mmrazor).
 
-    Each channel is standardised over the pictures of the batch and all cells, so that teachers of another kind, whose
+    Each channel is standardised over the images of the batch and all cells, so that teachers of another kind, whose
     features are of another size, can be imitated too.
 
     Args:
@@ -32,7 +32,7 @@ class PKD:
             teacher's grids (mmrazor), where they are a factor of two apart at most; or those of the nearest ``stride``,
             the teacher's maps resampled.
 
-    Statistics are those of the pictures on one device, as in the reference code, but without their padding.
+    Statistics are those of the images on one device, as in the reference code, but without their padding.
 
     Examples:
         >>> from ladle.distillers import PKD
@@ -66,13 +66,13 @@ class PKD:
         """The term ``pkd``."""
         if not self.weight:
             return {}
-        pictures = len(levels[0].own)
+        images = len(levels[0].own)
         costs = []
         for level in levels:
             own, guide = (_standardised(maps, level.filled) for maps in (level.own, level.guide))
             apart = ((own - guide).square() * level.filled).mean(1).sum() / level.filled.sum().clamp(min=1)
-            costs.append(self.weight / 2 * pictures * apart)
-        return per_picture("pkd", costs, pictures)
+            costs.append(self.weight / 2 * images * apart)
+        return per_image("pkd", costs, images)
 
 
 def _standardised(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:

@@ -24,7 +24,7 @@ def worthwhile_ring(
     """The valuable localization region: priors that nearly overlap an object enough (Zheng et al., CVPR 2022).
 
     With ATSS's threshold t of an object, a prior belongs to its ring if ``gamma * t <= m - d^2 / c^2 < t``, where d is
-    the distance of their centres and c the diagonal of their common hull. m is the share of the *prior* that the object
+    the distance of their centers and c the diagonal of their common hull. m is the share of the *prior* that the object
     covers (``coverage``, the released code) or their IoU, which makes this the DIoU (``iou``, the paper). Returned is
     the prior's largest IoU with an object whose ring holds it, 0 outside of all.
     """
@@ -44,7 +44,7 @@ def worthwhile_ring(
 def _overlap_and_distance(
     objects: Float[Tensor, "B g 4"], boxes: Float[Tensor, "#B P 4"], measure: Measure
 ) -> tuple[Float[Tensor, "B g P"], Float[Tensor, "B g P"]]:
-    """IoU, and the measure less the squared distance of the centres in squared diagonals of the hull."""
+    """IoU, and the measure less the squared distance of the centers in squared diagonals of the hull."""
     shared = pairwise_intersection(objects, boxes)
     own = area(boxes).unsqueeze(-2)
     value = shared / (area(objects).unsqueeze(-1) + own - shared).clamp(min=IOU_FLOOR)
@@ -56,7 +56,7 @@ def _overlap_and_distance(
 
 
 def within_objects(priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
-    """The valid priors whose centre lies inside an object, on whichever level."""
+    """The valid priors whose center lies inside an object, on whichever level."""
     points = priors.centers.unsqueeze(1)
     found = torch.zeros(len(truth.labels), points.shape[2], dtype=torch.bool, device=points.device)
     for part in object_slices(len(found), found.shape[1], truth.labels.shape[1]):

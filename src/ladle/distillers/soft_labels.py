@@ -36,7 +36,7 @@ class SoftLabels:
     A term whose weight is 0 is left out.
 
     The released code divides by zero in a batch in which the teacher finds nothing; here the divisor is at least one
-    per image. It also distils in the padding of a picture; here that is left out.
+    per image. It also distils in the padding of an image; here that is left out.
 
     Examples:
         >>> from ladle.distillers import SoftLabels
@@ -89,7 +89,7 @@ class SoftLabels:
 
         terms: dict[str, Term] = {}
         if self.weight:
-            logits, guides = own.odds / self.temperature, guide.odds / self.temperature
+            logits, guides = own.log_odds / self.temperature, guide.log_odds / self.temperature
             apart = self.temperature**2 * focal_kl(logits, guides, self.gamma).sum(-1)
             terms["soft_class"] = Term(self.weight * (apart * valid).sum(), count, images)
         if self.box:

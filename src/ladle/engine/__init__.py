@@ -16,7 +16,7 @@ from ladle.engine.settings import Balance, Settings
 
 if TYPE_CHECKING:
     from ladle.engine.loop import Evaluate, Result, fit
-    from ladle.engine.normalising import normalise
+    from ladle.engine.normalizing import normalize
     from ladle.engine.processes import launch
     from ladle.engine.run import Loader, SaveStudent, prefix
 
@@ -37,7 +37,7 @@ __all__ = [
     "Step",
     "fit",
     "launch",
-    "normalise",
+    "normalize",
     "prefix",
 ]
 
@@ -48,7 +48,7 @@ _LATE = {
     "SaveStudent": "run",
     "fit": "loop",
     "launch": "processes",
-    "normalise": "normalising",
+    "normalize": "normalizing",
     "prefix": "run",
 }
 

@@ -17,7 +17,7 @@ from ladle.files import write_atomically
 from ladle.limits import Range
 from ladle.untrusted import read_record
 
-__all__ = ["Checkpoint", "Standing", "load_checkpoint", "save_checkpoint"]
+__all__ = ["Checkpoint", "TrainState", "load_checkpoint", "save_checkpoint"]
 
 Count = Annotated[int, Range(0, 2**53)]
 Score = Annotated[float, Range(finite=False)]
@@ -29,7 +29,7 @@ _NAMES = re.compile(r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|t
 
 
 @dataclass
-class Standing:
+class TrainState:
     """Where a run stands between two epochs.
 
     ``epoch`` and ``step`` count what is done. ``best_ap`` and ``best_epoch``, from 1, are those of each student, empty
@@ -53,7 +53,7 @@ class Checkpoint:
     has one state per rank. ``balancer`` is None where gradients are added.
     """
 
-    standing: Standing
+    state: TrainState
     steps_per_epoch: int
     objective: dict[str, Any]
     optimizer: dict[str, Any]
@@ -63,7 +63,7 @@ class Checkpoint:
 
 
 _PARTS: dict[str, type | tuple[type, ...]] = {
-    "standing": dict,
+    "state": dict,
     "steps_per_epoch": int,
     "objective": dict,
     "optimizer": dict,
@@ -76,7 +76,7 @@ _PARTS: dict[str, type | tuple[type, ...]] = {
 def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
     """Write ``checkpoint`` as one file; a process killed at any moment leaves the old or the new one."""
     # asdict() would copy every tensor.
-    state = vars(checkpoint) | {"standing": asdict(checkpoint.standing)}
+    state = vars(checkpoint) | {"state": asdict(checkpoint.state)}
     write_atomically(path, lambda temporary: _write(state, temporary))
 
 
@@ -98,7 +98,7 @@ def load_checkpoint(path: Path) -> Checkpoint:
     wrong += ["random"] if not wrong and not all(isinstance(one, dict) for one in state["random"]) else []
     if wrong:
         raise _unreadable(path, f"no {wrong[0]}")
-    return Checkpoint(**state | {"standing": read_record(Standing, state["standing"], str(path), _MEND)})
+    return Checkpoint(**state | {"state": read_record(TrainState, state["state"], str(path), _MEND)})
 
 
 def _write(state: object, path: Path) -> None:

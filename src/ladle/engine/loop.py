@@ -12,8 +12,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import nn
 
-from ladle.engine.checkpoint import Standing
-from ladle.engine.meter import Meter
+from ladle.engine.checkpoint import TrainState
+from ladle.engine.metrics import MetricTracker
 from ladle.engine.report import Reporter
 from ladle.engine.run import Loader, Run, SaveStudent, prefix, prepare, save, take_up
 from ladle.engine.settings import Settings
@@ -55,45 +55,45 @@ def fit(
     and where the loader is empty.
     """
     run = prepare(fabric, objective, loader, settings, folder)
-    standing = take_up(run, save_student) if resume else Standing()
-    with Reporter(run, standing.epoch) as reporter:
-        if standing.epoch >= settings.epochs:
-            reporter.note(f"finished: all {standing.epoch} epochs are done, nothing to train; give --epochs N to go on")
-        while standing.epoch < settings.epochs and not _is_stuck(standing, settings.patience):
+    state = take_up(run, save_student) if resume else TrainState()
+    with Reporter(run, state.epoch) as reporter:
+        if state.epoch >= settings.epochs:
+            reporter.note(f"finished: all {state.epoch} epochs are done, nothing to train; give --epochs N to go on")
+        while state.epoch < settings.epochs and not _is_stuck(state, settings.patience):
             started = time.monotonic()
-            means = _train_epoch(run, standing, loader, reporter)
-            metrics = _evaluate(run, standing, evaluate)
-            better = _judge(standing, metrics, run.students)
-            _close_epoch(standing, time.monotonic() - started, means | metrics)
-            reporter.epoch(standing.rows[-1])
-            save(run, standing, better, save_student)
-        if standing.epoch < settings.epochs:
-            best = max(standing.best_epoch.values())
+            means = _train_epoch(run, state, loader, reporter)
+            metrics = _evaluate(run, state, evaluate)
+            better = _judge(state, metrics, run.students)
+            _close_epoch(state, time.monotonic() - started, means | metrics)
+            reporter.epoch(state.rows[-1])
+            save(run, state, better, save_student)
+        if state.epoch < settings.epochs:
+            best = max(state.best_epoch.values())
             reporter.note(f"stopped early: no AP above that of epoch {best}; resume it with more --patience to go on")
-    return Result(standing.best_ap, standing.best_epoch, standing.metrics, list(standing.rows), standing.seconds)
+    return Result(state.best_ap, state.best_epoch, state.metrics, list(state.rows), state.seconds)
 
 
-def _train_epoch(run: Run, standing: Standing, loader: Loader, reporter: Reporter) -> dict[str, float]:
-    standing.epoch += 1
-    loader.set_epoch(standing.epoch - 1)
+def _train_epoch(run: Run, state: TrainState, loader: Loader, reporter: Reporter) -> dict[str, float]:
+    state.epoch += 1
+    loader.set_epoch(state.epoch - 1)
     run.module.train()
-    reporter.start_epoch(standing)
-    meter = Meter(run.fabric)
+    reporter.start_epoch(state)
+    tracker = MetricTracker(run.fabric)
     for window in windows(loader, run.settings.accumulate):
-        take_step(run, standing, window, meter)
+        take_step(run, state, window, tracker)
         reporter.count(sum(len(batch.ids) for batch in window))
-        if standing.step % run.settings.log_every == 0:
+        if state.step % run.settings.log_every == 0:
             run.watch.look()
             run.silence.listen()
-            reporter.step(standing, {"lr": learning_rate(run)} | meter.read())
+            reporter.step(state, {"lr": learning_rate(run)} | tracker.read())
     run.watch.look()
     run.silence.listen()
-    meter.read()
-    return {"lr": learning_rate(run)} | meter.means()
+    tracker.read()
+    return {"lr": learning_rate(run)} | tracker.means()
 
 
-def _evaluate(run: Run, standing: Standing, evaluate: Evaluate | None) -> dict[str, float]:
-    due = standing.epoch % run.settings.eval_every == 0 or standing.epoch == run.settings.epochs
+def _evaluate(run: Run, state: TrainState, evaluate: Evaluate | None) -> dict[str, float]:
+    due = state.epoch % run.settings.eval_every == 0 or state.epoch == run.settings.epochs
     if evaluate is None or not due:
         return {}
     metrics: dict[str, float] = {}
@@ -108,27 +108,27 @@ def _evaluate(run: Run, standing: Standing, evaluate: Evaluate | None) -> dict[s
     return metrics
 
 
-def _judge(standing: Standing, metrics: Mapping[str, float], students: Iterable[str]) -> list[str]:
-    """Keep the metrics in ``standing`` and say whose AP is the best so far; the earlier of equals stays."""
+def _judge(state: TrainState, metrics: Mapping[str, float], students: Iterable[str]) -> list[str]:
+    """Keep the metrics in ``state`` and say whose AP is the best so far; the earlier of equals stays."""
     if not metrics:
         return []
-    standing.metrics = dict(metrics)
+    state.metrics = dict(metrics)
     better = []
     for student in students:
-        ap, best = metrics[prefix(student, "/") + "ap"], standing.best_ap.get(student)
+        ap, best = metrics[prefix(student, "/") + "ap"], state.best_ap.get(student)
         if best is None or ap > best or (isnan(best) and not isnan(ap)):
-            standing.best_ap[student], standing.best_epoch[student] = ap, standing.epoch
+            state.best_ap[student], state.best_epoch[student] = ap, state.epoch
             better.append(student)
     return better
 
 
-def _close_epoch(standing: Standing, seconds: float, values: Mapping[str, float]) -> None:
-    standing.seconds += seconds
-    row: dict[str, float | int] = {"epoch": standing.epoch, "step": standing.step, "seconds": round(seconds, 3)}
-    standing.rows += (row | dict(values),)
+def _close_epoch(state: TrainState, seconds: float, values: Mapping[str, float]) -> None:
+    state.seconds += seconds
+    row: dict[str, float | int] = {"epoch": state.epoch, "step": state.step, "seconds": round(seconds, 3)}
+    state.rows += (row | dict(values),)
 
 
-def _is_stuck(standing: Standing, patience: int | None) -> bool:
-    if patience is None or not standing.best_epoch:
+def _is_stuck(state: TrainState, patience: int | None) -> bool:
+    if patience is None or not state.best_epoch:
         return False
-    return standing.epoch - max(standing.best_epoch.values()) >= patience
+    return state.epoch - max(state.best_epoch.values()) >= patience

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from types import TracebackType
 
-from ladle.engine.checkpoint import Standing
+from ladle.engine.checkpoint import TrainState
 from ladle.engine.log import Display, Journal, Row
 from ladle.engine.run import Run
 
@@ -39,29 +39,29 @@ class Reporter:
     ) -> None:
         self._display.stop()
 
-    def start_epoch(self, standing: Standing) -> None:
+    def start_epoch(self, state: TrainState) -> None:
         """Start the clock, so that evaluating and saving do not count as training."""
-        self._images, self._step, self._since = 0, standing.step, time.monotonic()
+        self._images, self._step, self._since = 0, state.step, time.monotonic()
 
     def count(self, images: int) -> None:
-        """Count this rank's pictures of a step; the other ranks are taken to have as many."""
+        """Count this rank's images of a step; the other ranks are taken to have as many."""
         self._images += images * self._ranks
 
-    def step(self, standing: Standing, losses: Mapping[str, float]) -> None:
+    def step(self, state: TrainState, losses: Mapping[str, float]) -> None:
         """Tell the losses, the pace and the time to the last step, evaluation not counted."""
         seconds = max(time.monotonic() - self._since, 1e-9)
         speed = self._images / seconds
-        left = timedelta(seconds=round(seconds / (standing.step - self._step) * (self._steps - standing.step)))
+        left = timedelta(seconds=round(seconds / (state.step - self._step) * (self._steps - state.step)))
         self._display.step(
             # What matters most comes first: a narrow terminal cuts the end.
-            f"epoch {standing.epoch}/{self._epochs}  step {standing.step}/{self._steps}  ETA {left}"
+            f"epoch {state.epoch}/{self._epochs}  step {state.step}/{self._steps}  ETA {left}"
             f"  {speed:.1f} images/s  {phrase(losses)}",
-            standing.step / self._steps,
+            state.step / self._steps,
         )
         if self._journal:
-            place = {"epoch": standing.epoch, "step": standing.step}
+            place = {"epoch": state.epoch, "step": state.step}
             self._journal.write("step", place | dict(losses) | {"images_per_second": speed})
-        self.start_epoch(standing)
+        self.start_epoch(state)
 
     def epoch(self, row: Row) -> None:
         """Tell the row of a finished epoch."""

@@ -16,16 +16,16 @@ from lightning_fabric.wrappers import _FabricModule
 from torch import nn
 
 from ladle.engine.balance import Balancer
-from ladle.engine.checkpoint import Checkpoint, Standing, load_checkpoint, save_checkpoint
+from ladle.engine.checkpoint import Checkpoint, TrainState, load_checkpoint, save_checkpoint
 from ladle.engine.ema import Ema
 from ladle.engine.log import write_results
+from ladle.engine.non_finite import NonFiniteGuard
 from ladle.engine.objective import Objective, as_objective
 from ladle.engine.processes import gather
 from ladle.engine.randomness import random_state, restore_random_state, seed_everything
 from ladle.engine.restoring import UNFIT, restore, restore_optimizer
 from ladle.engine.settings import Settings
-from ladle.engine.silence import Silence
-from ladle.engine.watch import Watch
+from ladle.engine.zero_loss import ZeroLossGuard
 from ladle.errors import UserError
 from ladle.files import write_atomically
 from ladle.types import Batch
@@ -72,8 +72,8 @@ class Run:
     ema: dict[str, Ema] | None
     settings: Settings
     steps_per_epoch: int
-    watch: Watch
-    silence: Silence
+    watch: NonFiniteGuard
+    silence: ZeroLossGuard
     folder: Path
 
     @property
@@ -101,7 +101,7 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
     """Seed, move ``objective`` to its device, and build what trains it."""
     lengths = gather(fabric, len(loader))
     if min(lengths) == 0:
-        raise UserError("an epoch has no batch: there are fewer training pictures than one --batch; make it smaller")
+        raise UserError("an epoch has no batch: there are fewer training images than one --batch; make it smaller")
     if len(set(lengths)) > 1:
         raise ValueError(f"every rank needs the same number of batches, but they have {lengths}")
     (folder / "weights").mkdir(parents=True, exist_ok=True)
@@ -120,8 +120,8 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
         ema=averages,
         settings=settings,
         steps_per_epoch=ceil(len(loader) / settings.accumulate),
-        watch=Watch(fabric, folder),
-        silence=Silence(fabric),
+        watch=NonFiniteGuard(fabric, folder),
+        silence=ZeroLossGuard(fabric),
         folder=folder,
     )
 
@@ -132,7 +132,7 @@ def _balancer(objective: nn.Module, settings: Settings) -> Balancer | None:
     return Balancer(objective, settings.optimizer, settings.balance, settings.balance_share)
 
 
-def save(run: Run, standing: Standing, better: Collection[str], save_student: SaveStudent) -> None:
+def save(run: Run, state: TrainState, better: Collection[str], save_student: SaveStudent) -> None:
     """Write the resume file, with which the epoch counts as done, and then what can be made again from it.
 
     ``better`` names the students that are as good as never before.
@@ -140,7 +140,7 @@ def save(run: Run, standing: Standing, better: Collection[str], save_student: Sa
     states = gather(run.fabric, random_state(run.fabric.device))
     if run.fabric.is_global_zero:
         checkpoint = Checkpoint(
-            standing=standing,
+            state=state,
             steps_per_epoch=run.steps_per_epoch,
             objective=run.objective.state_dict(),
             optimizer=run.optimizer.state_dict(),
@@ -149,11 +149,11 @@ def save(run: Run, standing: Standing, better: Collection[str], save_student: Sa
             balancer=run.balancer.state_dict() if run.balancer is not None else None,
         )
         save_checkpoint(checkpoint, run.folder / RESUME)
-        _save_the_rest(run, standing, better, save_student)
+        _save_the_rest(run, state, better, save_student)
     run.fabric.barrier()
 
 
-def take_up(run: Run, save_student: SaveStudent) -> Standing:
+def take_up(run: Run, save_student: SaveStudent) -> TrainState:
     """Put back what :func:`save` kept, with the files that it had no time to write, and say where the run stands.
 
     Where the best weights are missing, those of the last epoch take their place. A rank that the file knows nothing of,
@@ -176,25 +176,25 @@ def take_up(run: Run, save_student: SaveStudent) -> Standing:
             f"{path}: expected the state of this student and optimizer, found another's; resume with the flags it was "
             "started with"
         ) from error
-    standing = checkpoint.standing
-    missing = [name for name in standing.best_epoch if not _weights(run, name, "best").exists()]
+    state = checkpoint.state
+    missing = [name for name in state.best_epoch if not _weights(run, name, "best").exists()]
     for student in run.fabric.broadcast(missing):
         # The best weights there are now are those of the last epoch.
-        standing.best_ap[student] = float(standing.rows[-1].get(prefix(student, "/") + "ap", math.nan))
-        standing.best_epoch[student] = standing.epoch
+        state.best_ap[student] = float(state.rows[-1].get(prefix(student, "/") + "ap", math.nan))
+        state.best_epoch[student] = state.epoch
     if run.fabric.is_global_zero:
-        last = [name for name, epoch in standing.best_epoch.items() if epoch == standing.epoch]
-        _save_the_rest(run, standing, last, save_student)
+        last = [name for name, epoch in state.best_epoch.items() if epoch == state.epoch]
+        _save_the_rest(run, state, last, save_student)
     run.fabric.barrier()
-    return standing
+    return state
 
 
-def _save_the_rest(run: Run, standing: Standing, better: Collection[str], save_student: SaveStudent) -> None:
+def _save_the_rest(run: Run, state: TrainState, better: Collection[str], save_student: SaveStudent) -> None:
     """Write the weights and results.csv, but not what holds the same already."""
     for student, network in run.networks.items():
         for name in ("best", "last") if student in better else ("last",):
             write_atomically(_weights(run, student, name), partial(save_student, network), only_changes=True)
-    write_results(run.folder / "results.csv", standing.rows)
+    write_results(run.folder / "results.csv", state.rows)
 
 
 def _weights(run: Run, student: str, name: str) -> Path:
@@ -203,7 +203,7 @@ def _weights(run: Run, student: str, name: str) -> Path:
 
 def _check(run: Run, checkpoint: Checkpoint, path: Path) -> None:
     """Raise :class:`UserError` where a checkpoint is not of this run."""
-    standing, steps = checkpoint.standing, checkpoint.steps_per_epoch
+    state, steps = checkpoint.state, checkpoint.steps_per_epoch
     if steps != run.steps_per_epoch:
         raise UserError(
             f"{path}: expected {run.steps_per_epoch} steps an epoch, found {steps}; "
@@ -216,7 +216,7 @@ def _check(run: Run, checkpoint: Checkpoint, path: Path) -> None:
         )
     if (checkpoint.balancer is None) != (run.balancer is None):
         raise UserError(f"{path}: this run was started with another --balance; resume with that")
-    counted = standing.epoch == len(standing.rows) >= 1 and standing.step == standing.epoch * steps
-    judged = standing.best_ap.keys() == standing.best_epoch.keys() <= run.students.keys()
-    if not counted or not judged or any(not 1 <= epoch <= standing.epoch for epoch in standing.best_epoch.values()):
+    counted = state.epoch == len(state.rows) >= 1 and state.step == state.epoch * steps
+    judged = state.best_ap.keys() == state.best_epoch.keys() <= run.students.keys()
+    if not counted or not judged or any(not 1 <= epoch <= state.epoch for epoch in state.best_epoch.values()):
         raise UserError(f"{path}: its counts of epochs, steps and students contradict each other; start the run anew")

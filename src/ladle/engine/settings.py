@@ -22,7 +22,7 @@ class Settings:
     """How long and how to train.
 
     ``clip`` bounds the norm of all gradients together. ``accumulate`` batches make one optimizer step: each is
-    normalised by its own counts and their gradients are averaged. ``ema`` is the decay of a running average of the
+    normalized by its own counts and their gradients are averaged. ``ema`` is the decay of a running average of the
     student, ramped over ``ema_tau`` steps; where it is on, the average is what is evaluated and saved. ``patience``
     stops the run after so many epochs without a better AP. ``eval_every`` counts epochs (the last is always
     evaluated), ``log_every`` optimizer steps. ``seed`` is for what is random during training (rank r uses seed + r);

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ladle.engine.checkpoint import Standing
-from ladle.engine.meter import Meter
-from ladle.engine.normalising import normalise, normalise_apart
+from ladle.engine.checkpoint import TrainState
+from ladle.engine.metrics import MetricTracker
+from ladle.engine.normalizing import normalize, normalize_apart
 from ladle.engine.run import Loader, Run
 from ladle.types import Batch
 
@@ -25,17 +25,17 @@ def windows(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
         yield window
 
 
-def take_step(run: Run, standing: Standing, window: Sequence[Batch], meter: Meter) -> None:
-    """Learn from a window of batches with one step of the optimizer, and count it in ``standing``."""
-    standing.step += 1
-    run.typed_objective.set_time(standing.step / run.steps_per_epoch, standing.step)
+def take_step(run: Run, state: TrainState, window: Sequence[Batch], tracker: MetricTracker) -> None:
+    """Learn from a window of batches with one step of the optimizer, and count it in ``state``."""
+    state.step += 1
+    run.typed_objective.set_time(state.step / run.steps_per_epoch, state.step)
     for number, batch in enumerate(window, start=1):
-        _backward(run, standing, batch, len(window), last=number == len(window), meter=meter)
+        _backward(run, state, batch, len(window), last=number == len(window), tracker=tracker)
     norms = run.balancer.settle(run.fabric, run.settings.clip) if run.balancer is not None else {}
     norms = {"gradient_norm": _gradient_norm(run)} | norms
-    run.watch.note(standing.epoch, standing.step, sum((b.ids for b in window), ()), norms)
-    meter.add(norms)
-    factor = run.settings.schedule.factor(standing.step - 1, run.steps)
+    run.watch.note(state.epoch, state.step, sum((b.ids for b in window), ()), norms)
+    tracker.add(norms)
+    factor = run.settings.schedule.factor(state.step - 1, run.steps)
     for group in run.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     run.optimizer.step()
@@ -51,7 +51,7 @@ def learning_rate(run: Run) -> float:
     return float(max(group["lr"] for group in run.optimizer.param_groups))
 
 
-def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool, meter: Meter) -> None:
+def _backward(run: Run, state: TrainState, batch: Batch, share: int, last: bool, tracker: MetricTracker) -> None:
     fabric, ids = run.fabric, batch.ids
     batch = batch.to(fabric.device, non_blocking=True)
     # A balancer averages over ranks by itself: there are two gradients of one forward pass.
@@ -61,16 +61,16 @@ def _backward(run: Run, standing: Standing, batch: Batch, share: int, last: bool
             terms = run.module(batch)
         imitating = run.typed_objective.distilled
         if run.balancer is not None and terms.keys() & imitating and terms.keys() - imitating:
-            loss, distilled, losses = normalise_apart(terms, imitating, fabric)
+            loss, distilled, losses = normalize_apart(terms, imitating, fabric)
         else:
-            (loss, losses), distilled = normalise(terms, fabric), None
-        run.watch.note(standing.epoch, standing.step, ids, losses)
+            (loss, losses), distilled = normalize(terms, fabric), None
+        run.watch.note(state.epoch, state.step, ids, losses)
         run.silence.note(losses, imitating, batch.truth)
         fabric.backward(loss / share, retain_graph=distilled is not None)
         if run.balancer is not None and distilled is not None:
             run.balancer.collect(distilled / share)
     total = {"loss": torch.stack(list(losses.values())).sum()}
-    meter.add(total | {f"loss/{name}": value for name, value in losses.items()} | run.typed_objective.monitor)
+    tracker.add(total | {f"loss/{name}": value for name, value in losses.items()} | run.typed_objective.monitor)
 
 
 def _gradient_norm(run: Run) -> Float[Tensor, ""]:

@@ -33,12 +33,12 @@ COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """The ten IoU thresholds that COCO averages over."""
 _AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
 _COCO_MOST = 100
-"""So many detections of a picture count in COCO's numbers."""
+"""So many detections of an image count in COCO's numbers."""
 
 
 @runtime_checkable
 class Reference(Protocol):
-    """The true objects of one picture, in its own pixels; tensors and arrays are both welcome.
+    """The true objects of one image, in its own pixels; tensors and arrays are both welcome.
 
     ``boxes`` is (n, 4) xyxy, ``labels`` (n,) counts from 0, ``crowd`` (n,) is true where the box stands for many.
     ``id`` may be anything hashable.
@@ -62,9 +62,9 @@ class Reference(Protocol):
 class Evaluation:
     """COCO's twelve numbers in [0, 1], nan where there is no such object, and the AP of every class.
 
-    ``ap`` averages over IoU .50 to .95; ``ar10`` is the recall with 10 detections a picture. Small, medium and large
+    ``ap`` averages over IoU .50 to .95; ``ar10`` is the recall with 10 detections an image. Small, medium and large
     split at box areas of 32² and 96² pixels; COCO's own leader board splits by mask area instead. ``most`` detections
-    of a picture and class count, the surest: 100 in COCO; with any other number ``ar100`` is the recall with that many.
+    of an image and class count, the surest: 100 in COCO; with any other number ``ar100`` is the recall with that many.
     """
 
     ap: float
@@ -114,9 +114,9 @@ class Tables(NamedTuple):
 
 
 def limits(most: int) -> tuple[int, ...]:
-    """How many detections of a picture and class may count: 1, 10, and ``most``, without those above it."""
+    """How many detections of an image and class may count: 1, 10, and ``most``, without those above it."""
     if most < 1:
-        raise UserError(f"at least one detection of a picture must count, not {most}: give a larger number")
+        raise UserError(f"at least one detection of an image must count, not {most}: give a larger number")
     return tuple(sorted({1, min(10, most), most}))
 
 
@@ -126,10 +126,10 @@ def evaluate(
     classes: Sequence[str],
     most: int = _COCO_MOST,
 ) -> Evaluation:
-    """Score the detections of each picture, given by picture id, against its true objects.
+    """Score the detections of each image, given by image id, against its true objects.
 
-    A picture without an entry in ``detections`` counts as one in which nothing was found. Of each class the ``most``
-    surest detections of a picture count.
+    An image without an entry in ``detections`` counts as one in which nothing was found. Of each class the ``most``
+    surest detections of an image count.
     """
     tables = tabulate(truth, detections, classes, most=most)
     precision, recall = tables.precision[..., -1], tables.recall
@@ -167,15 +167,15 @@ def tabulate(
     from faster_coco_eval import COCO, COCOeval_faster
 
     # Ids of our own, from 1: COCO's code wants small integers where a data set may use any name.
-    pictures = dict(enumerate(checked(truth, detections, classes), start=1))
-    if not pictures or not classes:
+    images = dict(enumerate(checked(truth, detections, classes), start=1))
+    if not images or not classes:
         return _empty(len(thresholds), len(classes), len(limits(most)))
     frame = {
-        "images": [{"id": n, "height": p.height, "width": p.width} for n, p in pictures.items()],
+        "images": [{"id": n, "height": p.height, "width": p.width} for n, p in images.items()],
         "categories": [{"id": label, "name": str(label)} for label in range(len(classes))],
     }
-    objects = list(_objects(pictures))
-    found = list(_found(pictures, detections))
+    objects = list(_objects(images))
+    found = list(_found(images, detections))
     judge = COCOeval_faster(
         COCO(frame | {"annotations": objects}, print_function=_quiet),
         COCO(frame | {"annotations": found}, print_function=_quiet),
@@ -206,24 +206,24 @@ def coco_results(detections: Mapping[Hashable, Detections], category_ids: Sequen
 def checked(
     truth: Iterable[Reference], detections: Mapping[Hashable, Detections], classes: Sequence[str]
 ) -> list[Reference]:
-    """The pictures, once it is sure that their ids, their labels and their detections belong together."""
-    pictures = list(truth)
-    known = {picture.id for picture in pictures}
-    if len(known) != len(pictures):
-        raise UserError(f"{len(pictures)} pictures share {len(known)} ids: give every picture an id of its own")
+    """The images, once it is sure that their ids, their labels and their detections belong together."""
+    images = list(truth)
+    known = {reference.id for reference in images}
+    if len(known) != len(images):
+        raise UserError(f"{len(images)} images share {len(known)} ids: give every image an id of its own")
     check_names(classes)
     if strangers := [image for image in detections if image not in known]:
         raise UserError(
-            f"detections of picture {strangers[0]!r} have no ground truth ({len(strangers)} such pictures): "
+            f"detections of image {strangers[0]!r} have no ground truth ({len(strangers)} such images): "
             "evaluate them against the data set they were made on"
         )
-    for picture in pictures:
-        _check_labels(picture.labels, len(classes), f"ground truth of picture {picture.id!r}")
+    for reference in images:
+        _check_labels(reference.labels, len(classes), f"ground truth of image {reference.id!r}")
     for image, found in detections.items():
-        _check_labels(found.labels, len(classes), f"detections of picture {image!r}")
+        _check_labels(found.labels, len(classes), f"detections of image {image!r}")
         if not (found.boxes.isfinite().all() and found.scores.isfinite().all()):
-            raise UserError(f"detections of picture {image!r} hold nan or inf: the model has diverged, lower --lr")
-    return pictures
+            raise UserError(f"detections of image {image!r} hold nan or inf: the model has diverged, lower --lr")
+    return images
 
 
 def check_names(classes: Sequence[str], owner: str = "the data") -> None:
@@ -245,22 +245,22 @@ def _check_labels(labels: Any, classes: int, owner: str) -> None:
         )
 
 
-def _objects(pictures: Mapping[int, Reference]) -> Iterator[dict[str, Any]]:
+def _objects(images: Mapping[int, Reference]) -> Iterator[dict[str, Any]]:
     # Ids start at 1 because COCO's matching reads id 0 as "matched to nothing".
     number = 0
-    for image, picture in pictures.items():
-        boxes, labels, crowd = _xywh(picture.boxes).tolist(), as_array(picture.labels), as_array(picture.crowd)
+    for image, reference in images.items():
+        boxes, labels, crowd = _xywh(reference.boxes).tolist(), as_array(reference.labels), as_array(reference.crowd)
         for box, label, many in zip(boxes, labels.tolist(), crowd.tolist(), strict=True):
             number += 1
             yield _annotation(number, image, label, box) | {"iscrowd": int(many)}
 
 
-def _found(pictures: Mapping[int, Reference], detections: Mapping[Hashable, Detections]) -> Iterator[dict[str, Any]]:
+def _found(images: Mapping[int, Reference], detections: Mapping[Hashable, Detections]) -> Iterator[dict[str, Any]]:
     number = 0
-    for image, picture in pictures.items():
-        if picture.id not in detections:
+    for image, reference in images.items():
+        if reference.id not in detections:
             continue
-        found = detections[picture.id]
+        found = detections[reference.id]
         boxes = _xywh(found.boxes).tolist()
         for box, label, score in zip(boxes, found.labels.tolist(), found.scores.tolist(), strict=True):
             number += 1

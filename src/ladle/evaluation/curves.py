@@ -55,7 +55,7 @@ def precision_recall(
     iou: float = 0.5,
     most: int = 100,
 ) -> PrecisionRecall:
-    """Trace the curve of every class at one IoU threshold, over objects of all sizes, ``most`` detections a picture."""
+    """Trace the curve of every class at one IoU threshold, over objects of all sizes, ``most`` detections an image."""
     tables = tabulate(truth, detections, classes, thresholds=(iou,), most=most)
     return PrecisionRecall(
         classes=tuple(classes),
@@ -81,19 +81,19 @@ def confusion(
     """
     background = len(classes)
     counts = np.zeros((background + 1, background + 1), dtype=np.int64)
-    for picture in checked(truth, detections, classes):
-        real, said = _pairs(picture, detections.get(picture.id), background, iou, score)
+    for image in checked(truth, detections, classes):
+        real, said = _pairs(image, detections.get(image.id), background, iou, score)
         np.add.at(counts, (real, said), 1)
     return Confusion(tuple(classes), counts)
 
 
 def _pairs(
-    picture: Reference, found: Detections | None, background: int, iou: float, score: float
+    image: Reference, found: Detections | None, background: int, iou: float, score: float
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The true and the detected class of every event in one picture: a match, a miss, a false alarm."""
-    boxes = torch.from_numpy(as_array(picture.boxes).astype(np.float32)).reshape(-1, 4)
-    labels = torch.from_numpy(as_array(picture.labels).astype(np.int64))
-    crowd = torch.from_numpy(as_array(picture.crowd).astype(bool))
+    """The true and the detected class of every event in one image: a match, a miss, a false alarm."""
+    boxes = torch.from_numpy(as_array(image.boxes).astype(np.float32)).reshape(-1, 4)
+    labels = torch.from_numpy(as_array(image.labels).astype(np.int64))
+    crowd = torch.from_numpy(as_array(image.crowd).astype(bool))
     objects, names = boxes[~crowd], labels[~crowd]
     guesses, guessed = _confident(found, score)
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, TypeVar
 
-from ladle.assigners import Assigner, PointAssigner, Sample, SoftAssigner
+from ladle.assigners import Assigner, PointAssigner, RandomSampler, SoftAssigner
 from ladle.criteria import BagCriterion, DenseCriterion, RegionCriterion
 from ladle.detectors import BackboneSpec, DenseSpec, DetectorSpec, Inference, ProposalSpec, RegionSpec
 from ladle.detectors.backbones import NeckNorm, Norm, color_statistics
@@ -78,7 +78,7 @@ class Family:
         edges_weight: weight of the loss on distributions of box edges where a head predicts them; 0 for families whose
             heads of distributions were published without one (Zheng et al., CVPR 2022).
         quality: what the quality branch means; None where there is none.
-        sample: draws the priors that a proposal network learns from.
+        sampler: draws the priors that a proposal network learns from.
         regions: the region heads after a proposal network.
         distillers: settings that were published for a student of this family.
         as_teacher: settings that were published for a teacher of this family.
@@ -101,7 +101,7 @@ class Family:
     judged_share: Literal["count", "quality", "score"] | None = None
     edges_weight: float = 0.25
     quality: str | None = None
-    sample: Sample | None = None
+    sampler: RandomSampler | None = None
     regions: tuple[Region, ...] = ()
     distillers: tuple[Distiller | DistillerSpec, ...] = ()
     as_teacher: tuple[Distiller | DistillerSpec, ...] = ()
@@ -161,7 +161,7 @@ class Family:
         self._check(rule, spec.head)
         if criterion is None:
             criterion = self.soft_criterion if isinstance(rule, SoftAssigner) else self._criterion(spec.head)
-        first = Lesson(rule, criterion, sample=self.sample)
+        first = Lesson(rule, criterion, sampler=self.sampler)
         return (first, *map(_region_lesson, self.regions, spec.regions))
 
     def judged(self, criterion: Criterion | None) -> Criterion | None:
@@ -235,5 +235,5 @@ def _with_options(family: Family, head: DenseSpec | ProposalSpec, options: Seque
 
 def _region_lesson(region: Region, spec: RegionSpec) -> Lesson:
     large, small = region.samples
-    sample = Sample(large if spec.width >= Size().width else small, 0.25)
-    return Lesson(region.assigner, RegionCriterion(weight=region.weight, stds=spec.stds), sample=sample)
+    sampler = RandomSampler(large if spec.width >= Size().width else small, 0.25)
+    return Lesson(region.assigner, RegionCriterion(weight=region.weight, stds=spec.stds), sampler=sampler)

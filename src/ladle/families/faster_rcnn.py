@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladle.assigners import MaxIoU, Sample
+from ladle.assigners import MaxIoU, RandomSampler
 from ladle.boxes import STDS
 from ladle.criteria import RegionCriterion
 from ladle.detectors import PLAIN_STDS, Anchors, Inference, ProposalSpec, RegionSpec
@@ -47,7 +47,7 @@ FASTER_RCNN = Family(
     inference=Inference(rule="class", nms=0.5, least=1e-2),
     assigner=MaxIoU(0.7, 0.3, rescued="prior"),
     criterion=RegionCriterion(stds=PLAIN_STDS),
-    sample=Sample(256, 0.5),
+    sampler=RandomSampler(256, 0.5),
     regions=(Region(region_head, MaxIoU(0.5, 0.5, rescue=None)),),
     distillers=(
         FGD(foreground=5e-5, background=2.5e-5, attention=5e-5, relation=5e-7),

@@ -30,7 +30,7 @@ _COUNTER = "num_batches_tracked"
 def from_torchvision(model: nn.Module, classes: Sequence[str]) -> Detector:
     """Turn ``fasterrcnn_resnet50_fpn`` or ``fasterrcnn_resnet50_fpn_v2`` into a detector that finds the same boxes.
 
-    ``classes`` are the names of its labels from 1 on; 0 is background there and has no name here. Pictures must be as
+    ``classes`` are the names of its labels from 1 on; 0 is background there and has no name here. Images must be as
     torchvision's transform leaves them, with sides that are multiples of 64: of others torchvision lays the coarsest
     anchors at ``side // cells`` pixels from each other, where here they keep to their stride. Every weight is taken
     over; raises :class:`UserError` where one does not fit, as of a model with other layers.
@@ -39,7 +39,7 @@ def from_torchvision(model: nn.Module, classes: Sequence[str]) -> Detector:
     frozen = not any(name.endswith(_COUNTER) and name.startswith("backbone.body.") for name in theirs)
     spec = FASTER_RCNN.spec("r50", classes, start=Start(norm="frozen" if frozen else "batch"))
     if "rpn.head.conv.1.0.weight" in theirs:
-        # Its second version: a deeper proposal network, convolutions in the region head, a normalised pyramid.
+        # Its second version: a deeper proposal network, convolutions in the region head, a normalized pyramid.
         (region,) = spec.regions
         assert region.proposals is not None
         head = replace(region.proposals, depth=2)

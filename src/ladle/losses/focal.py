@@ -81,9 +81,9 @@ class _BackgroundSum(torch.autograd.Function):
         steps = _ROWS if may_look(rows) else max(len(rows), 1)
         sums = []
         for part, into in zip(rows.split(steps), slope.split(steps), strict=True):
-            chance, price = part.sigmoid(), softplus(part)
-            power = chance.pow(gamma).mul_(1 - alpha)
-            torch.mul(price, 1 - chance, out=into).mul_(gamma).add_(chance).mul_(power)
+            prob, price = part.sigmoid(), softplus(part)
+            power = prob.pow(gamma).mul_(1 - alpha)
+            torch.mul(price, 1 - prob, out=into).mul_(gamma).add_(prob).mul_(power)
             sums.append(price.mul_(power).sum(-1))
         ctx.save_for_backward(slope.view(logits.shape))
         return torch.cat(sums).view(logits.shape[:-1])

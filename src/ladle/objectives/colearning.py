@@ -8,10 +8,10 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ladle.assigners import EvidenceAssigner, Surer, Verdict
+from ladle.assigners import CostSelector, EvidenceAssigner, Selection
 from ladle.objectives.lesson import Lesson
 from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import Teaching, Teachings, joined, named
+from ladle.objectives.teaching import DistillationLosses, StageDistillation, joined, named
 from ladle.types import Assignment, Batch, Output, Term
 
 __all__ = ["CoLearning"]
@@ -36,7 +36,7 @@ class CoLearning(nn.Module):
         first: nn.Module,
         second: nn.Module,
         lessons: Sequence[tuple[Lesson, Lesson]],
-        surer: Surer = Surer(),
+        surer: CostSelector = CostSelector(),
     ) -> None:
         """Take a pair of lessons per stage; raises ValueError unless both have one assigner, which shows evidence."""
         super().__init__()
@@ -50,11 +50,11 @@ class CoLearning(nn.Module):
         self.lessons = tuple(lessons)
         self.surer = surer
         every = (
-            Teaching(lesson, own, other)
+            StageDistillation(lesson, own, other)
             for pair in lessons
             for lesson, own, other in zip(pair, (first, second), (second, first), strict=True)
         )
-        self.teachings = Teachings(every, (FIRST, SECOND) * len(lessons))
+        self.teachings = DistillationLosses(every, (FIRST, SECOND) * len(lessons))
         if any(teaching.inside is not None for teaching in self.teachings):
             raise ValueError(
                 "two students that learn cannot send features through each other's head: leave out CrossKD"
@@ -85,7 +85,7 @@ class CoLearning(nn.Module):
         """The terms that distillers gave in the last batch."""
         return self.teachings.distilled
 
-    def _decide(self, lesson: Lesson, first: Output, second: Output, batch: Batch) -> tuple[Assignment, Verdict]:
+    def _decide(self, lesson: Lesson, first: Output, second: Output, batch: Batch) -> tuple[Assignment, Selection]:
         """One plan for both; their priors are the same, and so are their candidates."""
         assign = cast("EvidenceAssigner", lesson.assign)
         evidence = [assign.weigh(one.predictions, first.priors, batch.truth) for one in (first, second)]
@@ -94,7 +94,7 @@ class CoLearning(nn.Module):
 
 
 @torch.no_grad()
-def _won(verdict: Verdict) -> dict[str, Tensor]:
+def _won(verdict: Selection) -> dict[str, Tensor]:
     """The second network's share of the decisions of each level, finest first; nan where there was none."""
     shares = verdict.second.sum((0, 1)) / verdict.decided.sum((0, 1))
     return {f"second_judges/level_{number}": share for number, share in enumerate(shares.unbind(), start=1)}

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
-from ladle.assigners import Assigner, Sample
+from ladle.assigners import Assigner, RandomSampler
 from ladle.distillers import Distiller, DistillerSpec
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Criterion", "Lesson", "Timed", "is_over"]
+__all__ = ["Criterion", "Lesson", "Scheduled", "is_over"]
 
 
 @runtime_checkable
@@ -17,12 +17,12 @@ class Criterion(Protocol):
     """The losses of an output under an assignment."""
 
     def __call__(self, output: Output, truth: GroundTruth, assignment: Assignment, /) -> dict[str, Term]:
-        """Terms by name, each still to be normalised."""
+        """Terms by name, each still to be normalized."""
         ...
 
 
 @dataclass(frozen=True)
-class Timed:
+class Scheduled:
     """A distiller with a weight on all of its terms and a time at which it works.
 
     Args:
@@ -52,14 +52,14 @@ class Lesson:
     """Which prior learns which object, what that costs, and what else the teacher teaches.
 
     Without a ``criterion`` the objects serve the distillers alone: learning from the teacher without ground truth. A
-    distiller works all the time, or when its :class:`Timed` says. ``sample`` draws a few priors of the plan, as
+    distiller works all the time, or when its :class:`Scheduled` says. ``sampler`` draws a few priors of the plan, as
     detectors in two stages do. ``afterwards`` is the rule once a teacher no longer judges, if it differs.
     """
 
     assign: Assigner
     criterion: Criterion | None
-    distillers: tuple[Distiller | DistillerSpec | Timed, ...] = ()
-    sample: Sample | None = None
+    distillers: tuple[Distiller | DistillerSpec | Scheduled, ...] = ()
+    sampler: RandomSampler | None = None
     afterwards: Assigner | None = None
 
     def rule(self, over: bool) -> Assigner:

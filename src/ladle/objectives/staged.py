@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ladle.assigners import Assigner, thinned, uses_predictions
+from ladle.assigners import Assigner, keep_sampled, uses_predictions
 from ladle.objectives.lesson import Lesson, is_over
 from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import Teaching, Teachings, joined, named
+from ladle.objectives.teaching import DistillationLosses, StageDistillation, joined, named
 from ladle.teachers import FrozenDetector
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
@@ -57,8 +57,8 @@ class Staged(nn.Module):
         self.student = student
         self.lessons, self.judges = tuple(lessons), tuple(judges)
         self.teacher, self.judge_until, self.generator = teacher, judge_until, generator
-        every = (Teaching(lesson, student, teacher) for lesson in lessons)
-        self.teachings = Teachings(every, stage_names(len(lessons)))
+        every = (StageDistillation(lesson, student, teacher) for lesson in lessons)
+        self.teachings = DistillationLosses(every, stage_names(len(lessons)))
         self.epoch: float | None = None
         self.monitor: dict[str, Tensor] = {}
 
@@ -130,11 +130,11 @@ class Staged(nn.Module):
         if stage.samples_first:
             said = _with_given(said, priors, truth)
         plan = rule(said, priors, truth)
-        if lesson.sample is not None:
-            plan = lesson.sample(plan, self.generator)
+        if lesson.sampler is not None:
+            plan = lesson.sampler(plan, self.generator)
         if stage.samples_first:
-            count = lesson.sample.count if lesson.sample is not None else plan.background.shape[1]
-            few, plan = thinned(priors, plan, count)
+            count = lesson.sampler.count if lesson.sampler is not None else plan.background.shape[1]
+            few, plan = keep_sampled(priors, plan, count)
             own = Output(stage(features, few)[0], few, features, sizes)
         return own, plan
 
@@ -146,7 +146,7 @@ class Staged(nn.Module):
             said: Predictions = stage(features, priors)[0]
             return said
         if judged or not uses_predictions(rule):
-            return Predictions.unsaid(priors, stage.classes, batch)
+            return Predictions.placeholder(priors, stage.classes, batch)
         with torch.no_grad():
             glance: Predictions = stage(features, priors)[0]
         return glance
@@ -172,4 +172,4 @@ def _with_given(said: Predictions, priors: Priors, truth: GroundTruth) -> Predic
 
 def _independent(said: Predictions) -> Predictions:
     """For assigners, which ask of each class by itself how likely it is."""
-    return replace(said, logits=said.odds, exclusive=False) if said.exclusive else said
+    return replace(said, logits=said.log_odds, exclusive=False) if said.exclusive else said

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ladle.objectives.lesson import Lesson, is_over
-from ladle.objectives.teaching import Teaching, Teachings, joined, named
+from ladle.objectives.teaching import DistillationLosses, StageDistillation, joined, named
 from ladle.teachers import Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Term
 
@@ -52,8 +52,8 @@ class Supervised(nn.Module):
         self.judge = judge
         self.judge_until = judge_until
         self.epoch: float | None = None
-        every = (Teaching(lesson, student, teacher) for lesson in lessons)
-        self.teachings = Teachings(every, _names(len(self.lessons)))
+        every = (StageDistillation(lesson, student, teacher) for lesson in lessons)
+        self.teachings = DistillationLosses(every, _names(len(self.lessons)))
         self.monitor: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Term]:

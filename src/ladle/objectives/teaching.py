@@ -9,16 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from ladle.distillers import Distiller, DistillerSpec, Network, TowerDistiller
-from ladle.objectives.lesson import Lesson, Timed
+from ladle.objectives.lesson import Lesson, Scheduled
 from ladle.teachers import Teacher
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Teaching", "Teachings", "joined", "named"]
+__all__ = ["DistillationLosses", "StageDistillation", "joined", "named"]
 
 Value = TypeVar("Value")
 
 
-class Teaching(nn.Module):
+class StageDistillation(nn.Module):
     """All distillers of one lesson; what of them is trained is a part of this module.
 
     ``inside`` is how deep in their towers the student and the teacher must show themselves, None where nobody asks.
@@ -27,7 +27,7 @@ class Teaching(nn.Module):
 
     def __init__(self, lesson: Lesson, student: nn.Module, teacher: Teacher | None) -> None:
         super().__init__()
-        self.when = tuple(one if isinstance(one, Timed) else Timed(one) for one in lesson.distillers)
+        self.when = tuple(one if isinstance(one, Scheduled) else Scheduled(one) for one in lesson.distillers)
         self.distillers = [_built(one.distil, student, teacher) for one in self.when]
         self.trained = nn.ModuleList(one for one in self.distillers if isinstance(one, nn.Module))
         self.inside = _depth(self.distillers)
@@ -55,7 +55,7 @@ class Teaching(nn.Module):
         """0, with a gradient of 0 for all that is trained: data-parallel training waits for one, worked or not."""
         return torch.stack([0.0 * parameter.sum() for parameter in self.trained.parameters()]).sum()
 
-    def _strength(self, one: Timed) -> float:
+    def _strength(self, one: Scheduled) -> float:
         if self.time is not None:
             return one.strength(*self.time)
         if one.warmup or one.steps or one.until is not None:
@@ -65,7 +65,7 @@ class Teaching(nn.Module):
         return one.weight
 
 
-class Teachings(nn.ModuleList):
+class DistillationLosses(nn.ModuleList):
     """The teachings of an objective.
 
     Args:
@@ -73,12 +73,12 @@ class Teachings(nn.ModuleList):
         names: what the losses of each begin with, if with anything.
     """
 
-    def __init__(self, teachings: Iterable[Teaching], names: Sequence[str] | None = None) -> None:
+    def __init__(self, teachings: Iterable[StageDistillation], names: Sequence[str] | None = None) -> None:
         super().__init__(teachings)
         self.names = tuple(names) if names is not None else ("",) * len(self)
 
-    def __iter__(self) -> Iterator[Teaching]:
-        return (cast("Teaching", teaching) for teaching in super().__iter__())
+    def __iter__(self) -> Iterator[StageDistillation]:
+        return (cast("StageDistillation", teaching) for teaching in super().__iter__())
 
     def set_time(self, epoch: float, step: int) -> None:
         """Say how many epochs, a fraction within an epoch, and how many steps are done: distillers come and go."""

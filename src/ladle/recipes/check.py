@@ -14,10 +14,10 @@ def check(data: str, imgsz: int = 640) -> Health:
 
     Args:
         data: a folder in COCO, YOLO or Pascal VOC form.
-        imgsz: long side of the pictures in pixels at which you mean to train: tells which objects are too small for it.
+        imgsz: long side of the images in pixels at which you mean to train: tells which objects are too small for it.
     """
     if imgsz < 1:
-        raise UserError(f"--imgsz {imgsz}: expected the long side of the pictures in pixels, such as 640")
+        raise UserError(f"--imgsz {imgsz}: expected the long side of the images in pixels, such as 640")
     health = inspect(data, imgsz=imgsz)
     say(health.render())
     return health

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import numpy as np
 
-from ladle.data.sources import CatalogueSource, Source
+from ladle.data.sources import DatasetSource, Source
 from ladle.limits import Length, Range
 
 __all__ = ["Contents", "contents_of", "difference"]
@@ -32,13 +32,13 @@ class Contents:
 
 def contents_of(source: Source) -> Contents:
     """What ``source`` holds; pixels are not looked at."""
-    pictures = source.catalogue.pictures if isinstance(source, CatalogueSource) else ()
+    images = source.dataset.images if isinstance(source, DatasetSource) else ()
     digest = hashlib.sha256(json.dumps(source.category_ids).encode())
-    for one in pictures:
+    for one in images:
         digest.update(json.dumps([one.id, one.height, one.width, one.upright]).encode())
         digest.update(np.rint(one.boxes * _PARTS_OF_A_PIXEL).astype("<i4").tobytes())
         digest.update(one.labels.astype("<i4").tobytes() + one.crowd.tobytes())
-    objects = sum(len(one.labels) for one in pictures)
+    objects = sum(len(one.labels) for one in images)
     return Contents(len(source), objects, tuple(source.classes), digest.hexdigest())
 
 

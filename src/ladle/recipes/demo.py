@@ -41,13 +41,13 @@ def demo(
 ) -> dict[str, Trained]:
     """Train the same tiny student plainly, with LAD and with SoLAD on the built-in scenes, and compare.
 
-    The teacher comes with the package. Every student sees the same pictures in the same order and starts from the
+    The teacher comes with the package. Every student sees the same images in the same order and starts from the
     same weights; only who decides which prior learns which object, and the soft labels, differ.
 
     Args:
-        out: folder for the runs and the pictures.
+        out: folder for the runs and the images.
         epochs: budget of every student.
-        seed: of the first weights and the order of the pictures.
+        seed: of the first weights and the order of the images.
     """
     check_out(out)
     if Path(out).name in ("", ".."):
@@ -63,7 +63,7 @@ def teacher_file() -> Path:
 
 
 def _compare(out: Path, teacher: Path, budget: Run) -> dict[str, Trained]:
-    say(f"Teaching {STUDENT} three ways on the built-in scenes: {budget.epochs} epochs each.")
+    say(f"StageDistillation {STUDENT} three ways on the built-in scenes: {budget.epochs} epochs each.")
     trained: dict[str, Trained] = {}
     for way, title in _WAYS.items():
         run = replace(budget, name=way, project=str(out))

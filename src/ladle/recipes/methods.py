@@ -30,7 +30,7 @@ from ladle.families import family_of
 __all__ = ["DISTILLERS", "JUDGED", "METHODS", "RISES", "Times", "distiller_of", "parts_of", "times_of"]
 
 _LARGE = ("r50", "r101")
-"""The backbones with which GFL's localization distillation was tuned at two pictures a device instead of three."""
+"""The backbones with which GFL's localization distillation was tuned at two images a device instead of three."""
 
 
 def _localization(student: DetectorSpec, teacher: DetectorSpec) -> LocalizationDistillation:

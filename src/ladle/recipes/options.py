@@ -31,11 +31,11 @@ class Run:
     """How to train, on what device, and where to keep it.
 
     Args:
-        epochs: passes over the training pictures.
-        batch: pictures per step and device.
-        imgsz: long side of the pictures in pixels; by default the detector's own.
+        epochs: passes over the training images.
+        batch: images per step and device.
+        imgsz: long side of the images in pixels; by default the detector's own.
         optimizer: ``adamw``, or ``sgd`` with momentum as in the papers; by default ``sgd`` for a pretrained backbone.
-        lr: learning rate; by default 0.003 (adamw) or 0.01 per 16 pictures (sgd).
+        lr: learning rate; by default 0.003 (adamw) or 0.01 per 16 images (sgd).
         weight_decay: by default 0.05 (adamw) or 0.0001 (sgd).
         backbone_lr: factor on the backbone's learning rate.
         schedule: ``cosine``, ``step`` (a tenth after 2/3 and 11/12 of the run) or ``onecycle``.
@@ -45,22 +45,22 @@ class Run:
         precision: ``fp32``, or ``bf16`` for the network (assignment and losses stay float32).
         ema: decay of the running average of the weights that is evaluated and saved; 0 is none.
         multiscale: largest relative change of ``imgsz`` from step to step, such as 0.3.
-        flip: rate of mirrored pictures.
-        jitter: strength of colour changes, 0 to 1.
+        flip: rate of mirrored images.
+        jitter: strength of color changes, 0 to 1.
         crop: rate of random resized crops.
-        mosaic: rate of mosaics of four pictures.
+        mosaic: rate of mosaics of four images.
         pretrained: start the backbone from its hub's ImageNet weights.
         backbone_weights: start the backbone from this file instead.
         norm: ``batch`` and ``group`` train, ``frozen`` does not; by default ``frozen`` with given weights.
-        neck_norm: normalisation behind the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
+        neck_norm: normalization behind the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: how many of them; each takes ``batch`` pictures a step.
-        workers: processes that load pictures; by default none on the CPU, else up to 8.
-        cache: keep decoded pictures in memory.
-        on_defect: what to do about defects of the data: ``repair`` them, ``skip`` the picture, or ``raise``.
-        value_range: values of 16-bit pictures that become black and white, such as ``0,4095``; by default the fewest
+        devices: how many of them; each takes ``batch`` images a step.
+        workers: processes that load images; by default none on the CPU, else up to 8.
+        cache: keep decoded images in memory.
+        on_defect: what to do about defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
+        value_range: values of 16-bit images that become black and white, such as ``0,4095``; by default the fewest
             bits of a sensor that hold all values of training and validation.
-        seed: of the first weights, the order and the views of the pictures.
+        seed: of the first weights, the order and the views of the images.
         max_det: most objects that are found in an image, here and wherever the detector is used; COCO's numbers are
             those of 100.
         patience: stop after so many epochs without a better AP.
@@ -119,12 +119,12 @@ class Run:
 
     @property
     def start(self) -> Start:
-        """What the backbone starts from, and how it and the neck are normalised."""
+        """What the backbone starts from, and how it and the neck are normalized."""
         return Start(self.pretrained, self.backbone_weights, self.norm, self.neck_norm)
 
     @property
     def augmentation(self) -> Augmentation:
-        """How training views differ from the pictures."""
+        """How training views differ from the images."""
         return Augmentation(self.flip, self.jitter, self.crop, self.mosaic)
 
     def settings(self) -> Settings:

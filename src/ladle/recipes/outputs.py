@@ -34,7 +34,7 @@ _SHOWN = 8
 
 
 def free_folder(wanted: Path) -> Path:
-    """Make ``wanted``, or its first numbered neighbour that is not there yet: ``NAME-2``, ``NAME-3`` and so on."""
+    """Make ``wanted``, or its first numbered neighbor that is not there yet: ``NAME-2``, ``NAME-3`` and so on."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for folder in neighbors(wanted):
         with suppress(FileExistsError):

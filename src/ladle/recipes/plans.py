@@ -11,7 +11,7 @@ from ladle.detectors import DenseSpec, DetectorSpec
 from ladle.distillers import Distiller, DistillerSpec, Outline, Outlined, Voice
 from ladle.errors import UserError
 from ladle.families import family_of, lessons_of
-from ladle.objectives import Lesson, Timed, stage_names
+from ladle.objectives import Lesson, Scheduled, stage_names
 from ladle.recipes.assigners import assigner_named
 from ladle.recipes.methods import JUDGED, RISES, Times, distiller_of, parts_of
 
@@ -170,7 +170,7 @@ def _with(plan: Plan, word: str, method: str, student: DetectorSpec, teacher: De
         one = _timed(word, distil, times)
         skips = (*skips, *(skip for skip in outline.skips if skip not in skips))
         given |= {f"{names[stage]}/{term}".lstrip("/"): what + _when(one) for term, what in outline.teaches.items()}
-        kept = (*lessons[stage].distillers, distil if one == Timed(distil) else one)
+        kept = (*lessons[stage].distillers, distil if one == Scheduled(distil) else one)
         lessons[stage] = replace(lessons[stage], distillers=kept)
     twice = plan.teaches.keys() & given.keys()
     if twice:
@@ -197,13 +197,13 @@ def _outlined(
     return outline, outline.instead or cast("Distiller | DistillerSpec", distil)
 
 
-def _timed(word: str, distil: Distiller | DistillerSpec, times: Times) -> Timed:
+def _timed(word: str, distil: Distiller | DistillerSpec, times: Times) -> Scheduled:
     """The distiller with the weight and the times that were asked for, and its own rise where none was."""
     said = times.get(word, {})
-    return Timed(distil, **said, steps=0 if "warmup" in said else RISES.get(word, 0))
+    return Scheduled(distil, **said, steps=0 if "warmup" in said else RISES.get(word, 0))
 
 
-def _when(one: Timed) -> str:
+def _when(one: Scheduled) -> str:
     """The weight and the time of a distiller in words; nothing where they are the usual."""
     said = [f"weight {one.weight:g}"] if one.weight != 1 else []
     said += [f"rising over {one.warmup:g} epochs"] if one.warmup else []

@@ -1,4 +1,4 @@
-"""Find objects in pictures."""
+"""Find objects in images."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ladle.data import load_picture
+from ladle.data import load_image
 from ladle.data.depth import ValueRange, parse_range
 from ladle.data.loader import collate
 from ladle.data.samples import Sample
@@ -21,7 +21,7 @@ from ladle.recipes.options import Batch, MaxDet, Share, Side
 from ladle.recipes.outputs import about_labels, check_out
 from ladle.recipes.predicted import Album
 from ladle.recipes.scoring import detect
-from ladle.recipes.searching import Search, find_pictures
+from ladle.recipes.searching import Search, find_images
 from ladle.recipes.sources import remarks_on_files
 from ladle.types import Batch as Images
 from ladle.types import Detections
@@ -54,8 +54,8 @@ def predict(
         source: an image, a folder of images, or a pattern such as ``'photos/*.jpg'``; or several of them.
         model: weights saved by ladle.
         score: least score that is drawn; ``results.json`` holds everything found.
-        imgsz: long side of the pictures; by default what the detector was trained at.
-        batch: pictures at once.
+        imgsz: long side of the images; by default what the detector was trained at.
+        batch: images at once.
         device: ``auto``, ``cpu`` or ``cuda``.
         out: folder for the drawn images, ``results.json`` and ``images.json``, which says which file each
             ``image_id`` is and how its drawing is called; by default ``runs/predict``, numbered where it is there
@@ -66,7 +66,7 @@ def predict(
     """
     verify_arguments(predict, score=score, imgsz=imgsz, batch=batch, max_det=max_det)
     check_out(out)
-    search = find_pictures([source] if isinstance(source, str) else source)
+    search = find_images([source] if isinstance(source, str) else source)
     detector = load_detector(model).eval()
     if max_det is not None:
         detector.keep(max_det)
@@ -79,8 +79,8 @@ def predict(
     views = _Views(detector.spec.imgsz if imgsz is None else imgsz, values, alone=len(search.files) == 1)
     drawn = cut = 0
     with Album(out, search.files, detector.spec, score, values) as album:
-        for files, pictures in views.batches(search.files, batch):
-            found, more = detect(detector, pictures.to(where))
+        for files, images in views.batches(search.files, batch):
+            found, more = detect(detector, images.to(where))
             drawn += sum(map(album.add, files, found))
             cut += more
     if not album.found:
@@ -112,7 +112,7 @@ class _Views:
 
     def _view(self, file: Path) -> Sample | None:
         try:
-            image = load_picture(file, value_range=self._values)
+            image = load_image(file, value_range=self._values)
         except UserError as error:
             self.damaged[file] = str(error)
             if not self._alone:

@@ -11,7 +11,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from types import TracebackType
 
-from ladle.data import load_picture
+from ladle.data import load_image
 from ladle.data.depth import ALL_VALUES, ValueRange
 from ladle.detectors import DetectorSpec
 from ladle.recipes.outputs import RESULTS, coco_rows, output_folder, write_rows
@@ -64,7 +64,7 @@ class Album:
         sure = found.scores >= self._score
         shown = found.map(lambda values: values[sure])
         path = folder / self._names[file]
-        draw_detections(load_picture(file, value_range=self._values), shown, self._spec.classes, path)
+        draw_detections(load_image(file, value_range=self._values), shown, self._spec.classes, path)
         self._old = [drawing for drawing in self._old if drawing != path]
         self.found[file] = found
         if time.monotonic() >= self._next:

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import torch
 
 from ladle.data.depth import spelled
-from ladle.data.sources import CatalogueSource, Source
+from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
-from ladle.recipes.scoring import Examiner
+from ladle.recipes.scoring import Evaluator
 from ladle.teachers import FrozenDetector, differences
 
-__all__ = ["check_looks", "check_strength", "hire", "reads_otherwise", "strength_in_words"]
+__all__ = ["check_looks", "check_strength", "load_teacher", "reads_otherwise", "strength_in_words"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
@@ -56,7 +56,7 @@ def _look(network: Detector, batch: int, height: int, width: int) -> Exception |
     return None
 
 
-def hire(file: str, student: DetectorSpec, features_only: bool = False, aligned: bool = True) -> FrozenDetector:
+def load_teacher(file: str, student: DetectorSpec, features_only: bool = False, aligned: bool = True) -> FrozenDetector:
     """Load a teacher, every weight of it, and make sure that it speaks of the student's classes and priors.
 
     With ``features_only`` nothing of it but its feature maps is needed, so that it may have others. What is not
@@ -79,12 +79,12 @@ def hire(file: str, student: DetectorSpec, features_only: bool = False, aligned:
 
 
 def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch: int, allow_weak: bool) -> float:
-    """The teacher's AP on a few validation pictures, seen as the student will see them."""
-    examiner = Examiner(val, imgsz, batch, limit=_LOOK_AT)
-    ap = examiner(teacher).evaluation.ap
+    """The teacher's AP on a few validation images, seen as the student will see them."""
+    evaluator = Evaluator(val, imgsz, batch, limit=_LOOK_AT)
+    ap = evaluator(teacher).evaluation.ap
     if not math.isnan(ap) and ap < LEAST_AP and not allow_weak:
         raise UserError(
-            f"--teacher {file} reaches {100 * ap:.1f} AP on {len(examiner.source)} validation pictures, expected at "
+            f"--teacher {file} reaches {100 * ap:.1f} AP on {len(evaluator.source)} validation images, expected at "
             f"least {100 * LEAST_AP:.0f}: train it on this data first, or insist with --allow-weak-teacher"
         )
     return ap
@@ -93,15 +93,15 @@ def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch:
 def strength_in_words(ap: float) -> str:
     """What came of trying a teacher: its AP, or nan where there was nothing to find."""
     if math.isnan(ap):
-        return "not tried: the sample of validation pictures holds no object"
-    return f"{100 * ap:.1f} AP on a sample of the validation pictures"
+        return "not tried: the sample of validation images holds no object"
+    return f"{100 * ap:.1f} AP on a sample of the validation images"
 
 
 def reads_otherwise(source: Source, teacher: DetectorSpec) -> list[str]:
     """A line where a teacher was trained on images of 16 bits that were read in another way than these are."""
-    if not isinstance(source, CatalogueSource) or source.value_range == teacher.value_range:
+    if not isinstance(source, DatasetSource) or source.value_range == teacher.value_range:
         return []
-    if not any(picture.deep for picture in source.catalogue.pictures):
+    if not any(image.deep for image in source.dataset.images):
         return []
     theirs, ours = spelled(teacher.value_range), spelled(source.value_range)
-    return [f"          note: it was trained with --value-range {theirs}, here pictures are read with {ours}"]
+    return [f"          note: it was trained with --value-range {theirs}, here images are read with {ours}"]

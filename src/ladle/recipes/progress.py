@@ -10,12 +10,12 @@ from ladle.errors import UserError
 from ladle.recipes.jobs import Job
 
 if TYPE_CHECKING:
-    from ladle.engine.checkpoint import Standing
+    from ladle.engine.checkpoint import TrainState
 
-__all__ = ["about", "best_weights", "disk_error", "standing_of"]
+__all__ = ["about", "best_weights", "disk_error", "state_of"]
 
 
-def standing_of(job: Job) -> Standing | None:
+def state_of(job: Job) -> TrainState | None:
     """Where a run stands, None in its first epoch; raises :class:`UserError` where its files do not let it go on."""
     from ladle.engine.checkpoint import load_checkpoint
 
@@ -28,28 +28,26 @@ def standing_of(job: Job) -> Standing | None:
             f"{file}: expected it beside the weights of finished epochs, found none: put it back from a copy, or start "
             f"a new run; beginning again here would overwrite {weights}"
         )
-    standing = load_checkpoint(file).standing
-    if job.run.epochs < standing.epoch:
-        raise UserError(f"--epochs {job.run.epochs}: {job.folder} has {standing.epoch} epochs behind it; give more")
-    for best in filter(Path.exists, (best_weights(job, name) for name in standing.best_epoch)):
+    state = load_checkpoint(file).state
+    if job.run.epochs < state.epoch:
+        raise UserError(f"--epochs {job.run.epochs}: {job.folder} has {state.epoch} epochs behind it; give more")
+    for best in filter(Path.exists, (best_weights(job, name) for name in state.best_epoch)):
         try:
             load_detector(best)
         except UserError as error:
             raise UserError(f"{error}; put it back from a copy, or remove it to go on without it") from None
-    return standing
+    return state
 
 
-def about(job: Job, standing: Standing) -> list[str]:
+def about(job: Job, state: TrainState) -> list[str]:
     """Lines that say how far the run is, and what of it is missing."""
-    lines = [f"{standing.epoch} of {job.run.epochs} epochs are done"]
+    lines = [f"{state.epoch} of {job.run.epochs} epochs are done"]
     if job.contents is None:
         lines.append("data.json is missing, so nobody knows whether the data are the same")
-    for name, epoch in standing.best_epoch.items():
+    for name, epoch in state.best_epoch.items():
         best = best_weights(job, name)
-        if epoch < standing.epoch and not best.exists():
-            lines.append(
-                f"{best.name} of epoch {epoch} is missing, so the weights of epoch {standing.epoch} replace it"
-            )
+        if epoch < state.epoch and not best.exists():
+            lines.append(f"{best.name} of epoch {epoch} is missing, so the weights of epoch {state.epoch} replace it")
     return lines
 
 

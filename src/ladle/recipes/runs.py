@@ -15,9 +15,9 @@ from ladle.errors import UserError
 from ladle.recipes.console import say, warn
 from ladle.recipes.folders import CONFIG, begun, held_folder, new_folder
 from ladle.recipes.jobs import ASSISTANTS, Job, file_hash
-from ladle.recipes.lineup import links_of
-from ladle.recipes.progress import disk_error, standing_of
-from ladle.recipes.training import Trained, carry_out, check_data
+from ladle.recipes.progress import disk_error, state_of
+from ladle.recipes.setup import links_of
+from ladle.recipes.training import Trained, check_data, run_training
 
 __all__ = ["begin_run", "resume_run"]
 
@@ -92,7 +92,7 @@ def _through_assistants(job: Job, resume: bool = False) -> dict[str, Trained]:
     names = links_of(job)
     if names:
         # All of it is checked before a new flag is kept, and kept before the first link begins.
-        if standing_of(job) is None and not any(Path(job.folder).rglob("resume.pt")):
+        if state_of(job) is None and not any(Path(job.folder).rglob("resume.pt")):
             job = replace(job, contents=None)
         job = check_data(job)
         job.write()
@@ -100,12 +100,12 @@ def _through_assistants(job: Job, resume: bool = False) -> dict[str, Trained]:
         say(f"assistant {number} of {len(names)}: {name}", job.run.quiet)
         link = _link(job, name, Path(job.folder) / ASSISTANTS / f"{number}-{name}")
         with held_folder(Path(link.folder)):
-            assistant = carry_out(link, resume)["student"]
+            assistant = run_training(link, resume)["student"]
         job = replace(job, taught_by=str(assistant.weights))
     if names:
         say(f"the student: {job.student}", job.run.quiet)
         job = job.with_assistant()
-    return carry_out(job, resume)
+    return run_training(job, resume)
 
 
 def _link(job: Job, name: str, folder: Path) -> Job:

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from ladle.data.loader import lost_workers_told, make_loader
 from ladle.data.samples import Sample
-from ladle.data.sources import CatalogueSource, Source
+from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector
 from ladle.evaluation import Evaluation, check_names, confusion, evaluate, precision_recall
 from ladle.evaluation.average_precision import Reference, as_array
 from ladle.types import Batch, Detections
 from ladle.visual import draw_confusion, draw_precision_recall
 
-__all__ = ["Examiner", "Score", "crowded", "detect"]
+__all__ = ["Evaluator", "Score", "crowded", "detect"]
 
 
 class Score(NamedTuple):
@@ -39,11 +39,11 @@ class _Truth(NamedTuple):
     crowd: Tensor
 
 
-class Examiner:
-    """Asks detectors about the pictures of one split, always the same way.
+class Evaluator:
+    """Asks detectors about the images of one split, always the same way.
 
     Classes are matched by name, so that every name must be that of one class: what a detector knows beyond the data
-    set's classes does not count. ``limit`` looks at that many pictures only, spread over the split. As many detections
+    set's classes does not count. ``limit`` looks at that many images only, spread over the split. As many detections
     of an image count as the detector's ``inference`` keeps.
     """
 
@@ -68,7 +68,7 @@ class Examiner:
             seen, more = detect(detector, batch.to(device))
             cut += more
             for name, one in zip(batch.ids, seen, strict=True):
-                found[name] = _relabelled(one, detector.spec.classes, self.source.classes)
+                found[name] = _relabeled(one, detector.spec.classes, self.source.classes)
         detector.train(was_training)
         most = detector.spec.inference.keep
         return Score(evaluate(self.truth, found, self.source.classes, most), found, cut)
@@ -102,7 +102,7 @@ def crowded(truth: Sequence[Reference], most: int) -> str | None:
     )
 
 
-def _relabelled(found: Detections, spoken: Sequence[str], classes: Sequence[str]) -> Detections:
+def _relabeled(found: Detections, spoken: Sequence[str], classes: Sequence[str]) -> Detections:
     if tuple(spoken) == tuple(classes):
         return found
     label = torch.tensor([classes.index(name) if name in classes else -1 for name in spoken])[found.labels]
@@ -125,7 +125,7 @@ class _Part:
 
 
 def _references(source: Source, indices: Sequence[int]) -> list[Reference]:
-    if isinstance(source, CatalogueSource):
-        return [source.catalogue.pictures[index] for index in indices]
+    if isinstance(source, DatasetSource):
+        return [source.dataset.images[index] for index in indices]
     samples = (source.sample(index) for index in indices)
     return [_Truth(s.id, *s.original, s.boxes, s.labels, s.crowd) for s in samples]

@@ -1,4 +1,4 @@
-"""Which picture files a person means by a file, a folder or a pattern."""
+"""Which image files a person means by a file, a folder or a pattern."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ladle.data.folders import UNREAD
-from ladle.data.pictures import SUFFIXES
+from ladle.data.images import SUFFIXES
 from ladle.errors import UserError
 
-__all__ = ["Search", "find_pictures"]
+__all__ = ["Search", "find_images"]
 
 _PICTURES = SUFFIXES | UNREAD
 
 
 class Search(NamedTuple):
-    """The picture files that were found, each once, those passed over, and those of formats that are not read."""
+    """The image files that were found, each once, those passed over, and those of formats that are not read."""
 
     files: list[Path]
     passed_over: list[Path]
     unread: list[Path]
 
 
-def find_pictures(sources: Sequence[str]) -> Search:
-    """The picture files that ``sources`` name: a file of any name, a folder to its bottom, or a pattern.
+def find_images(sources: Sequence[str]) -> Search:
+    """The image files that ``sources`` name: a file of any name, a folder to its bottom, or a pattern.
 
     Links are followed, and each folder is entered once. In a folder hidden files are passed over, all that lies in
     hidden folders, what macOS puts beside the files of an archive, and pipes. Raises UserError for a source that names
-    no picture.
+    no image.
     """
     files: dict[Path, None] = {}
     passed_over: dict[Path, None] = {}
@@ -44,7 +44,7 @@ def find_pictures(sources: Sequence[str]) -> Search:
         found = sorted(set(listed).difference(hidden, others))
         if not found:
             raise UserError(
-                f"{source}: expected a picture, a folder of pictures or a pattern, found no picture there"
+                f"{source}: expected an image, a folder of images or a pattern, found no image there"
                 f"{_aside(len(hidden), len(others))}"
             )
         files |= dict.fromkeys(found)
@@ -59,7 +59,7 @@ def _aside(hidden: int, unread: int) -> str:
 
 
 def _named_by(source: str) -> dict[Path, bool]:
-    """The picture files that one source names, read or not, and whether each is to be passed over."""
+    """The image files that one source names, read or not, and whether each is to be passed over."""
     path = Path(source)
     if source and path.is_file():
         return {path: False}

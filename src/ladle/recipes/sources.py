@@ -1,4 +1,4 @@
-"""From what ``--data`` says to pictures, and what is said of them before anything is done with them."""
+"""From what ``--data`` says to images, and what is said of them before anything is done with them."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ladle.data import Catalogue, read
+from ladle.data import DetectionDataset, read
 from ladle.data.copies import shared
 from ladle.data.decoding import values_of
 from ladle.data.depth import ALL_VALUES, ValueRange, parse_range
 from ladle.data.fitness import deep_note, differences, notes, obstacles, range_of, unseen
-from ladle.data.pictures import read_header
+from ladle.data.images import read_header
 from ladle.data.scenes import split_scenes
-from ladle.data.sources import CatalogueSource, Remembered, Source
+from ladle.data.sources import DatasetSource, Remembered, Source
 from ladle.errors import UserError
 from ladle.recipes.console import say
 from ladle.recipes.options import Run
@@ -27,7 +27,7 @@ _TRAIN_SCENES, _VAL_SCENES, _MOST_SCENES = 800, 300, 1_000_000
 
 
 class Supply(NamedTuple):
-    """What a training run reads: the pictures of both splits, how 16-bit values are read, what is to be said of it."""
+    """What a training run reads: the images of both splits, how 16-bit values are read, what is to be said of it."""
 
     train: Source
     val: Source
@@ -36,7 +36,7 @@ class Supply(NamedTuple):
 
 
 def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
-    """The pictures of one split of a folder, of a file, or of the built-in scenes."""
+    """The images of one split of a folder, of a file, or of the built-in scenes."""
     name, _, count = data.partition(":")
     if name == SCENES and not Path(data).exists():
         if count and not (count.isascii() and count.isdecimal() and 0 < int(count[:10]) <= _MOST_SCENES):
@@ -46,7 +46,7 @@ def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
         train, val = split_scenes(int(count or _TRAIN_SCENES), _VAL_SCENES)
         return Remembered(train if split == "train" else val)
     value_range = ALL_VALUES if run.value_range is None else parse_range(run.value_range)
-    return CatalogueSource(read(data, split, run.on_defect), 2 * imgsz if run.cache else 0, value_range)
+    return DatasetSource(read(data, split, run.on_defect), 2 * imgsz if run.cache else 0, value_range)
 
 
 def supply(data: str, run: Run, imgsz: int) -> Supply:
@@ -55,9 +55,9 @@ def supply(data: str, run: Run, imgsz: int) -> Supply:
     Where there are images of 16 bits and no ``--value-range``, it is the one that fits all of them.
     """
     train, val = (open_source(data, split, run, imgsz) for split in ("train", "val"))
-    if not isinstance(train, CatalogueSource) or not isinstance(val, CatalogueSource):
+    if not isinstance(train, DatasetSource) or not isinstance(val, DatasetSource):
         return Supply(train, val, None, [])
-    splits = {"train": train.catalogue, "val": val.catalogue}
+    splits = {"train": train.dataset, "val": val.dataset}
     found = obstacles(splits, imgsz)
     if found:
         raise UserError(f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {data}` tells more)")
@@ -67,7 +67,7 @@ def supply(data: str, run: Run, imgsz: int) -> Supply:
     together = [
         *_few(run, len(train)),
         *differences(splits),
-        *unseen("train", train.catalogue),
+        *unseen("train", train.dataset),
         *_copies(splits),
         *told,
     ]
@@ -77,17 +77,17 @@ def supply(data: str, run: Run, imgsz: int) -> Supply:
 
 def remarks(source: Source, split: str, imgsz: int) -> list[str]:
     """A line for everything that was remarked of a split, repaired in it or left out, at one size of images."""
-    if not isinstance(source, CatalogueSource):
+    if not isinstance(source, DatasetSource):
         return []
-    empty = [] if source.catalogue.holds_objects else ["no objects to score"]
-    noted = [f"note: {note}" for note in (*empty, *notes(source.catalogue, imgsz, source.value_range))]
-    return [f"{split}: {line}" for line in (*noted, *source.catalogue.acts())]
+    empty = [] if source.dataset.holds_objects else ["no objects to score"]
+    noted = [f"note: {note}" for note in (*empty, *notes(source.dataset, imgsz, source.value_range))]
+    return [f"{split}: {line}" for line in (*noted, *source.dataset.acts())]
 
 
 def remarks_on_files(files: Sequence[Path], value_range: ValueRange) -> list[str]:
-    """A line for what is to be said of pictures without annotations: how those of 16 bits are read.
+    """A line for what is to be said of images without annotations: how those of 16 bits are read.
 
-    Pictures that cannot be opened are passed over: whoever loads them names them.
+    Images that cannot be opened are passed over: whoever loads them names them.
     """
     deep = sum(map(_is_deep, files))
     return [f"note: {note}" for note in [deep_note(deep, len(files), value_range)] if note]
@@ -100,24 +100,24 @@ def _is_deep(file: Path) -> bool:
         return False
 
 
-def _range(run: Run, splits: Mapping[str, Catalogue]) -> tuple[ValueRange | None, list[str]]:
+def _range(run: Run, splits: Mapping[str, DetectionDataset]) -> tuple[ValueRange | None, list[str]]:
     """How images of 16 bits are read, None without any, and the sentence about it."""
-    if not any(picture.deep for split in splits.values() for picture in split.pictures):
-        unused = f"--value-range {run.value_range} changes nothing: no picture has 16 bits a channel"
+    if not any(image.deep for split in splits.values() for image in split.images):
+        unused = f"--value-range {run.value_range} changes nothing: no image has 16 bits a channel"
         return None, [unused] if run.value_range is not None else []
     if run.value_range is not None:
         return parse_range(run.value_range), []
-    say("looking for the largest value of all pictures with 16 bits a channel (--value-range spares that)", run.quiet)
+    say("looking for the largest value of all images with 16 bits a channel (--value-range spares that)", run.quiet)
     value_range, sentence = range_of(values_of([*splits.values()]))
     return value_range, [sentence] if sentence else []
 
 
-def _few(run: Run, pictures: int) -> list[str]:
+def _few(run: Run, images: int) -> list[str]:
     step = run.batch * run.devices
-    found = f"a step takes {step} pictures, more than the {pictures} of train: some are taken several times in it"
-    return [found] if pictures < step else []
+    found = f"a step takes {step} images, more than the {images} of train: some are taken several times in it"
+    return [found] if images < step else []
 
 
-def _copies(splits: Mapping[str, Catalogue]) -> list[str]:
-    copies, pictures = len(shared(splits)), len(splits["val"])
-    return [f"{copies} of the {pictures} pictures of val are in train too, which flatters the AP"] if copies else []
+def _copies(splits: Mapping[str, DetectionDataset]) -> list[str]:
+    copies, images = len(shared(splits)), len(splits["val"])
+    return [f"{copies} of the {images} images of val are in train too, which flatters the AP"] if copies else []

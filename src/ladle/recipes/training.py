@@ -13,7 +13,7 @@ from torch import nn
 
 from ladle.data.depth import spelled
 from ladle.data.loader import Loader, lost_workers_told, make_loader
-from ladle.data.sources import CatalogueSource, Source
+from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
 from ladle.families import detector_spec
@@ -24,14 +24,14 @@ from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
 from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
-from ladle.recipes.lineup import Lineup, build_objective, line_up
 from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_looks, check_strength, hire, reads_otherwise, strength_in_words
-from ladle.recipes.progress import about, best_weights, disk_error, standing_of
-from ladle.recipes.scoring import Examiner, crowded
+from ladle.recipes.preflight import check_looks, check_strength, load_teacher, reads_otherwise, strength_in_words
+from ladle.recipes.progress import about, best_weights, disk_error, state_of
+from ladle.recipes.scoring import Evaluator, crowded
+from ladle.recipes.setup import Setup, build_objective, resolve
 from ladle.recipes.sources import Supply, supply
 from ladle.visual import draw_history
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from ladle.engine import Result
 
-__all__ = ["Trained", "carry_out", "check_data"]
+__all__ = ["Trained", "check_data", "run_training"]
 
 
 @dataclass(frozen=True)
@@ -54,31 +54,31 @@ class Trained:
 
 
 class _Prepared(NamedTuple):
-    """A job with its pictures opened and its students made out: what is wrong with them shows here."""
+    """A job with its images opened and its students made out: what is wrong with them shows here."""
 
     job: Job
-    lineup: Lineup
-    pictures: Source
+    setup: Setup
+    images: Source
     val: Source
     said: list[str]
     resumed: bool
 
-    def examiner(self) -> Examiner:
+    def evaluator(self) -> Evaluator:
         run = self.job.run
-        return Examiner(self.val, self.lineup.imgsz, run.batch, _workers(run))
+        return Evaluator(self.val, self.setup.imgsz, run.batch, _workers(run))
 
 
-def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
-    """Do a job from its first check to its last picture; with ``resume`` after the last epoch it finished.
+def run_training(job: Job, resume: bool = False) -> dict[str, Trained]:
+    """Do a job from its first check to its last image; with ``resume`` after the last epoch it finished.
 
     Returns what is left of each student, by its name: ``student`` where there is one.
     """
     from ladle.engine import launch
 
     # A run that was stopped in its first epoch has nothing to go on from: it begins again.
-    standing = standing_of(job) if resume else None
-    ready = _prepare(job if standing else replace(job, contents=None), resumed=standing is not None)
-    resuming = _once([f"resume    {line}" for line in about(job, standing)] if standing else [])
+    state = state_of(job) if resume else None
+    ready = _prepare(job if state else replace(job, contents=None), resumed=state is not None)
+    resuming = _once([f"resume    {line}" for line in about(job, state)] if state else [])
     for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready), *resuming):
         say(line, job.run.quiet)
     ready.job.write()
@@ -86,7 +86,7 @@ def carry_out(job: Job, resume: bool = False) -> dict[str, Trained]:
     result: Result = launch(job.run.devices, job.run.device, _work, ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
-    trained = {name: _judged(ready, result, name) for name in ready.lineup.specs}
+    trained = {name: _judged(ready, result, name) for name in ready.setup.specs}
     for line in _what_is_left(ready, trained):
         say(line, job.run.quiet)
     return trained
@@ -97,12 +97,12 @@ def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
     from ladle.engine import prefix
 
     job, folder, weights = ready.job, Path(ready.job.folder), best_weights(ready.job, name)
-    examiner = ready.examiner()
-    score = examiner(load_detector(weights).to(find_device(job.run.device)))
-    who = f", {name} ({ready.lineup.specs[name].name})" if len(ready.lineup.specs) > 1 else ""
+    evaluator = ready.evaluator()
+    score = evaluator(load_detector(weights).to(find_device(job.run.device)))
+    who = f", {name} ({ready.setup.specs[name].name})" if len(ready.setup.specs) > 1 else ""
     title = f"{folder}{who}, epoch {result.best_epoch[name]} of {job.run.epochs}"
     say(table(title_of(title, score.evaluation), [score.evaluation.row()]), job.run.quiet)
-    examiner.draw(score, folder / "plots" / prefix(name, ""))
+    evaluator.draw(score, folder / "plots" / prefix(name, ""))
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 
@@ -139,13 +139,13 @@ def _open(job: Job) -> tuple[Job, Supply]:
 
 
 def _prepare(job: Job, resumed: bool) -> _Prepared:
-    job, (pictures, val, value_range, said) = _open(job)
-    lineup = line_up(_without_start(job) if resumed else job, pictures.classes, pictures.category_ids)
+    job, (images, val, value_range, said) = _open(job)
+    setup = resolve(_without_start(job) if resumed else job, images.classes, images.category_ids)
     if value_range is not None:
-        lineup = lineup.seeing(value_range)
-    for spec in lineup.specs.values():
-        check_looks(spec.build(), job.run.batch, job.run.scales(lineup.imgsz) or (lineup.imgsz,))
-    ready = _Prepared(job, lineup, pictures, val, said, resumed)
+        setup = setup.seeing(value_range)
+    for spec in setup.specs.values():
+        check_looks(spec.build(), job.run.batch, job.run.scales(setup.imgsz) or (setup.imgsz,))
+    ready = _Prepared(job, setup, images, val, said, resumed)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
@@ -167,7 +167,7 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
         with joined_folder(folder):
             objective = _objective(fabric, ready)
             loader = _loader(ready, fabric.global_rank, fabric.world_size)
-            evaluate = partial(_metrics, ready.examiner())
+            evaluate = partial(_metrics, ready.evaluator())
             return fit(fabric, objective, loader, job.settings(), folder, evaluate, _save, ready.resumed)
     except OSError as error:
         if error.errno is None:
@@ -177,14 +177,14 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
 
 def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
     torch.manual_seed(ready.job.run.seed)
-    students = {name: spec.build() for name, spec in ready.lineup.specs.items()}
-    return build_objective(ready.job, ready.lineup, students, fabric.device)
+    students = {name: spec.build() for name, spec in ready.setup.specs.items()}
+    return build_objective(ready.job, ready.setup, students, fabric.device)
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
-    run, imgsz = ready.job.run, ready.lineup.imgsz
+    run, imgsz = ready.job.run, ready.setup.imgsz
     return make_loader(
-        ready.pictures,
+        ready.images,
         run.batch,
         imgsz,
         run.augmentation,
@@ -198,7 +198,7 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
     )
 
 
-def _metrics(examine: Examiner, network: nn.Module) -> dict[str, float]:
+def _metrics(examine: Evaluator, network: nn.Module) -> dict[str, float]:
     assert isinstance(network, Detector)
     numbers = asdict(examine(network).evaluation)
     del numbers["per_class"], numbers["most"]
@@ -212,16 +212,16 @@ def _save(network: nn.Module, path: Path) -> None:
 
 def _about(ready: _Prepared) -> list[str]:
     """What is learnt from, and who learns."""
-    job, classes = ready.job, len(ready.pictures.classes)
+    job, classes = ready.job, len(ready.images.classes)
     val = ready.val
-    full = crowded(val.catalogue.pictures, job.run.max_det) if isinstance(val, CatalogueSource) else None
-    sizes = f"{len(ready.pictures)} pictures to train on, {len(ready.val)} to validate, {classes} classes"
+    full = crowded(val.dataset.images, job.run.max_det) if isinstance(val, DatasetSource) else None
+    sizes = f"{len(ready.images)} images to train on, {len(ready.val)} to validate, {classes} classes"
     return [
         f"data      {job.data}: {sizes}",
         *([f"          {full}"] if full is not None else []),
         *(" " * 10 + line for line in ready.said),
         *([f"          `ladle check {job.data}` lists everything"] if ready.said else []),
-        *(f"{name:<9} {_who(spec, ready.resumed)}" for name, spec in ready.lineup.specs.items()),
+        *(f"{name:<9} {_who(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
     ]
 
 
@@ -229,7 +229,7 @@ def _who(spec: DetectorSpec, resumed: bool) -> str:
     origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
     if resumed:
         origin = "resume.pt"
-    return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalisation)"
+    return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalization)"
 
 
 def _about_teacher(ready: _Prepared) -> list[str]:
@@ -237,14 +237,14 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     job, file = ready.job, ready.job.teacher_file
     if file is None:
         return []
-    spec, plan = ready.lineup.specs["student"], ready.lineup.plans["student"]
-    teacher = hire(file, spec, plan.features_only, plan.aligned).to(find_device(job.run.device)).detector
+    spec, plan = ready.setup.specs["student"], ready.setup.plans["student"]
+    teacher = load_teacher(file, spec, plan.features_only, plan.aligned).to(find_device(job.run.device)).detector
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
         return [f"teacher   {teacher.spec.name}, not tried: it knows other classes, its features alone count ({file})"]
     ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
     return [
         f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
-        *reads_otherwise(ready.pictures, teacher.spec),
+        *reads_otherwise(ready.images, teacher.spec),
     ]
 
 
@@ -255,7 +255,7 @@ def _about_lessons(ready: _Prepared) -> list[str]:
     method = [f"method    {word}: {METHODS[word]}" for word in words if job.verb != "colearn" or word != "plain"]
     judges = {"colearn": f", judged by whoever is surer ({job.surer})"}
     lines = _once(method)
-    for name, plan in ready.lineup.plans.items():
+    for name, plan in ready.setup.plans.items():
         if name != "second":
             rules = _assigners(plan, job.assigner is not None, judges.get(job.verb))
             lines += _once([f"assigner  {rule}" for rule in rules])

@@ -15,7 +15,7 @@ from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, MaxDet, Run, Side, Workers
 from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, title_of, write_rows
-from ladle.recipes.scoring import Examiner, Score, crowded
+from ladle.recipes.scoring import Evaluator, Score, crowded
 from ladle.recipes.sources import open_source, remarks
 
 __all__ = ["name_of", "val"]
@@ -39,9 +39,9 @@ def val(
         data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes``.
         model: weights saved by ladle.
         split: which part of the data.
-        imgsz: long side of the pictures; by default what the detector was trained at.
-        batch: pictures at once.
-        workers: processes that load pictures.
+        imgsz: long side of the images; by default what the detector was trained at.
+        batch: images at once.
+        workers: processes that load images.
         device: ``auto``, ``cpu`` or ``cuda``.
         out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``, numbered where it
             is there already.
@@ -61,18 +61,18 @@ def val(
     source = open_source(data, split, Run(value_range=values), side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
-            f"{model} knows {', '.join(spec.classes)}, but {data} is labelled {', '.join(source.classes)}: "
+            f"{model} knows {', '.join(spec.classes)}, but {data} is labeled {', '.join(source.classes)}: "
             "no class has the same name"
         )
     for line in (*remarks(source, split, side), *_unknown(source, spec)):
         say(line)
-    examiner = Examiner(source, side, batch, workers)
-    score = examiner(detector.to(find_device(device)))
+    evaluator = Evaluator(source, side, batch, workers)
+    score = evaluator(detector.to(find_device(device)))
 
     folder = output_folder(out, Path("runs") / "val" / name_of(Path(model).resolve()))
     write_rows(folder / RESULTS, coco_rows(score.detections, source.category_ids))
-    _report(score, examiner, f"{spec.name} on {data}, {split} ({len(source)} pictures)")
-    examiner.draw(score, folder)
+    _report(score, evaluator, f"{spec.name} on {data}, {split} ({len(source)} images)")
+    evaluator.draw(score, folder)
     say(f"plots and {RESULTS} are in {folder}")
     return score.evaluation
 
@@ -84,13 +84,13 @@ def name_of(model: Path) -> str:
     return model.parent.parent.name + ("" if model.stem == "best" else f"-{model.stem}")
 
 
-def _report(score: Score, examiner: Examiner, title: str) -> None:
+def _report(score: Score, evaluator: Evaluator, title: str) -> None:
     numbers = score.evaluation
     say(table(title_of(title, numbers), [numbers.row()]))
     say(table("", [numbers.recalls()]))
     aps = zip(readable(list(numbers.per_class)), numbers.per_class.values(), strict=True)
     say(table("", [{"class": name, "AP": 100 * ap} for name, ap in aps]))
-    for line in (crowded(examiner.truth, numbers.most), *about_labels(examiner.source.classes)):
+    for line in (crowded(evaluator.truth, numbers.most), *about_labels(evaluator.source.classes)):
         if line is not None:
             say(line)
     if score.cut:

@@ -79,7 +79,7 @@ class FrozenDetector:
 
     @torch.no_grad()
     def look(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The feature maps of pictures."""
+        """The feature maps of images."""
         return self.detector.look(images)
 
     @torch.no_grad()

@@ -1,13 +1,13 @@
-"""Pictures and charts; every function writes one file and returns its path."""
+"""Images and charts; every function writes one file and returns its path."""
 
 from __future__ import annotations
 
 from ladle.visual.assignments import draw_assignment, positives_per_object
 from ladle.visual.charts import draw_comparison, draw_confusion, draw_history, draw_precision_recall
+from ladle.visual.images import Panel, draw_detections, side_by_side
 from ladle.visual.lettering import unwritten
 from ladle.visual.maps import draw_maps
 from ladle.visual.palette import color
-from ladle.visual.pictures import Panel, draw_detections, side_by_side
 
 __all__ = [
     "Panel",

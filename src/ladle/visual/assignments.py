@@ -1,4 +1,4 @@
-"""Which priors learn which object, drawn: the picture in which two label assignments can be compared."""
+"""Which priors learn which object, drawn: the image in which two label assignments can be compared."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from torch import Tensor
 from ladle.errors import UserError
 from ladle.types import Assignment, GroundTruth, Priors
 from ladle.visual.charts import new_figure, save_figure
+from ladle.visual.images import Rectangle, free_place
 from ladle.visual.lettering import Label, labels_of, own_style, write
 from ladle.visual.palette import INK, MUTED, color, ink_on
-from ladle.visual.pictures import Rectangle, free_place
-from ladle.visual.sheets import LINE, draw_boxes, draw_picture, sheet
+from ladle.visual.sheets import LINE, draw_boxes, draw_image, sheet
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -52,18 +52,18 @@ def draw_assignment(
     plans: Mapping[str, Assignment],
     path: Path | str,
 ) -> Path:
-    """Draw, one panel a plan, every positive prior as a dot in the colour of its object.
+    """Draw, one panel a plan, every positive prior as a dot in the color of its object.
 
-    ``truth``, ``priors`` and ``plans`` are a batch of one. The dot lies at the prior's centre and grows with the
+    ``truth``, ``priors`` and ``plans`` are a batch of one. The dot lies at the prior's center and grows with the
     stride of its level. Proposals, which have no stride, are drawn as the boxes that they are. Where a prior learns
-    several objects it takes the colour of the strongest, and soft plans fade the weak ones. Grey crosses are ignored
+    several objects it takes the color of the strongest, and soft plans fade the weak ones. Grey crosses are ignored
     priors, the number at a box says how many priors learn it, a dashed box is a crowd. Titles are the keys of
     ``plans``.
     """
     if not plans:
         raise UserError("there is no plan to draw, expected at least one assignment: give it with its title")
     if len(truth.labels) != 1:
-        raise UserError(f"draw_assignment draws one picture, found a batch of {len(truth.labels)}: cut one out first")
+        raise UserError(f"draw_assignment draws one image, found a batch of {len(truth.labels)}: cut one out first")
     truth, priors = truth.to("cpu"), priors.to("cpu")
     plans = {title: plan.to("cpu") for title, plan in plans.items()}
     paper = sheet(image.shape[1], image.shape[2], len(plans))
@@ -71,7 +71,7 @@ def draw_assignment(
     titled = zip(labels_of(list(plans), "plan", bold=True), plans.values(), strict=True)
     for number, (title, plan) in enumerate(titled):
         axes = figure.add_axes(paper.panel(number))
-        draw_picture(axes, image)
+        draw_image(axes, image)
         tally = positives_per_object(plan, truth)[0]
         draw_boxes(axes, truth)
         _draw_priors(axes, priors, plan, paper.points_per_pixel)
@@ -199,7 +199,7 @@ def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, cr
     from matplotlib.lines import Line2D
 
     if _are_proposals(priors):
-        entries = [Line2D([], [], linewidth=0.8, color=MUTED, label="a proposal that learns the object of its colour")]
+        entries = [Line2D([], [], linewidth=0.8, color=MUTED, label="a proposal that learns the object of its color")]
     else:
         entries = [Line2D([], [], linestyle="", label="stride"), *_samples_of_strides(priors, scale)]
     if ignored:

@@ -22,7 +22,7 @@ __all__ = ["draw_comparison", "draw_confusion", "draw_history", "draw_precision_
 
 _DPI = 160
 _DISTINCT = 12
-"""More curves than this cannot be told apart by colour."""
+"""More curves than this cannot be told apart by color."""
 _READABLE_CELLS = 20
 """Up to this many classes the cells of a confusion matrix have room for a number."""
 _READABLE_SIZE = 4.0

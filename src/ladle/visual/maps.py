@@ -1,4 +1,4 @@
-"""Numbers for every cell of a feature map, drawn over the picture."""
+"""Numbers for every cell of a feature map, drawn over the image."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ladle.types import GroundTruth
 from ladle.visual.charts import new_figure, save_figure
 from ladle.visual.lettering import labels_of, own_style, write
 from ladle.visual.palette import INK, MUTED
-from ladle.visual.sheets import draw_boxes, draw_picture, sheet
+from ladle.visual.sheets import draw_boxes, draw_image, sheet
 
 __all__ = ["draw_maps"]
 
@@ -40,7 +40,7 @@ def draw_maps(
     titles = labels_of(list(maps), "map", bold=True)
     for number, (title, values) in enumerate(zip(titles, maps.values(), strict=True)):
         axes = figure.add_axes(paper.panel(number))
-        draw_picture(axes, image)
+        draw_image(axes, image)
         draw_boxes(axes, truth.to("cpu"))
         cells = values.detach().float().cpu()
         most = float(cells.max())
@@ -60,6 +60,6 @@ def draw_maps(
 
 
 def _rgba(shown: Float[Tensor, "h w"]) -> Float[Tensor, "h w 4"]:
-    """One colour, more opaque where the number is larger."""
+    """One color, more opaque where the number is larger."""
     parts = [int(_SHADE[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     return torch.stack([*(torch.full_like(shown, part) for part in parts), _OPAQUE * shown], dim=-1)

@@ -1,4 +1,4 @@
-"""Colours that stay apart for colour-blind readers, the same for a label in every picture and chart."""
+"""Colors that stay apart for color-blind readers, the same for a label in every image and chart."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ _LIGHTNESS = (0.36, 0.52, 0.64)
 
 
 def color(label: int) -> str:
-    """The colour of a class or an object as ``#rrggbb``; it depends on ``label`` alone.
+    """The color of a class or an object as ``#rrggbb``; it depends on ``label`` alone.
 
-    The first twelve are chosen for colour-blind readers; those beyond turn the hue by the golden ratio and differ in
-    lightness from their neighbours.
+    The first twelve are chosen for color-blind readers; those beyond turn the hue by the golden ratio and differ in
+    lightness from their neighbors.
     """
     if label < len(_CHOSEN):
         return _CHOSEN[label]

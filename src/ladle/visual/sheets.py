@@ -1,4 +1,4 @@
-"""Panels side by side, each with the same pale picture and the boxes of its objects."""
+"""Panels side by side, each with the same pale image and the boxes of its objects."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ladle.visual.palette import MUTED, color
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-__all__ = ["LINE", "Sheet", "draw_boxes", "draw_picture", "sheet"]
+__all__ = ["LINE", "Sheet", "draw_boxes", "draw_image", "sheet"]
 
 _IN_A_ROW = 4
 _PANEL = 5.0
@@ -63,14 +63,14 @@ class Sheet(NamedTuple):
 
 
 def sheet(height: int, width: int, panels: int) -> Sheet:
-    """Lay out so many panels for a picture of this size, four in a row at most."""
+    """Lay out so many panels for an image of this size, four in a row at most."""
     scale = max(_PANEL / max(height, width), _NARROWEST / width)
     columns = min(panels, _IN_A_ROW)
     return Sheet(columns, ceil(panels / columns), width * scale, height * scale, scale / _POINT)
 
 
-def draw_picture(axes: Axes, image: UInt8[Tensor, "3 H W"]) -> None:
-    """The picture, paled so that the dots carry the colour."""
+def draw_image(axes: Axes, image: UInt8[Tensor, "3 H W"]) -> None:
+    """The image, paled so that the dots carry the color."""
     pale = image.float().cpu().lerp(image.float().cpu().mean(0, keepdim=True), 0.35).lerp(torch.tensor(255.0), 0.5)
     height, width = image.shape[1:]
     axes.imshow(pale.byte().permute(1, 2, 0).numpy(), extent=(0, width, height, 0), interpolation="bilinear")
@@ -79,7 +79,7 @@ def draw_picture(axes: Axes, image: UInt8[Tensor, "3 H W"]) -> None:
 
 
 def draw_boxes(axes: Axes, truth: GroundTruth) -> None:
-    """The boxes of a batch of one, in their objects' colours; dashed where they are crowds."""
+    """The boxes of a batch of one, in their objects' colors; dashed where they are crowds."""
     for index, box in enumerate(truth.boxes[0].tolist()):
         if truth.learnable[0, index]:
             _draw_box(axes, box, color(index), LINE, "solid")

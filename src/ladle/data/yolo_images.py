@@ -1,4 +1,4 @@
-"""Which pictures a split of a YOLO data set has: those below its folders, and those that its lists name."""
+"""Which images a split of a YOLO data set has: those below its folders, and those that its lists name."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
-from ladle.data.catalogue import Defect
+from ladle.data.dataset import Defect
 from ladle.data.documents import read_text
-from ladle.data.drafts import Draft
 from ladle.data.finding import find_root
-from ladle.data.folders import is_companion, list_folder, pictures_of
-from ladle.data.pictures import SUFFIXES
+from ladle.data.folders import images_of, is_companion, list_folder
+from ladle.data.images import SUFFIXES
+from ladle.data.raw_images import RawImage
 from ladle.data.yolo_labels import absolute, label_folder
 from ladle.data.yolo_layouts import CLASS_LISTS, DARKNET, Description
 from ladle.errors import UserError
@@ -22,9 +22,9 @@ __all__ = ["Gathered", "gather", "place_of"]
 
 @dataclass
 class Gathered:
-    """The pictures of a split, the folders or lists they come from, label files that may be theirs, and remarks."""
+    """The images of a split, the folders or lists they come from, label files that may be theirs, and remarks."""
 
-    drafts: list[Draft] = field(default_factory=list)
+    raw_images: list[RawImage] = field(default_factory=list)
     places: list[Path] = field(default_factory=list)
     labels: list[Path] = field(default_factory=list)
     defects: list[Defect] = field(default_factory=list)
@@ -32,14 +32,14 @@ class Gathered:
 
 
 def gather(about: Description, split: str) -> Gathered:
-    """Find the pictures of a split, each once and with an id of its own; raises UserError for a missing place."""
+    """Find the images of a split, each once and with an id of its own; raises UserError for a missing place."""
     entries = about.splits[split]
     found = Gathered([], [place_of(entry, split, about) for entry in entries])
     found.notes += _elsewhere(entries, found.places, split, about)
     found.notes += _overlaps(found.places, split, about)
     for place in found.places:
-        found.drafts += _of_folder(place, about, found) if place.is_dir() else _of_list(place, about, found)
-    found.drafts = _once(found, about)
+        found.raw_images += _of_folder(place, about, found) if place.is_dir() else _of_list(place, about, found)
+    found.raw_images = _once(found, about)
     return found
 
 
@@ -55,8 +55,7 @@ def place_of(entry: str, split: str, about: Description) -> Path:
     found = next((option for option in options if _exists(option)), None)
     if found is None:
         raise UserError(
-            f"{about.file}: expected pictures for {split!r} at {options[0]}, found nothing: "
-            f"correct 'path' and {split!r}"
+            f"{about.file}: expected images for {split!r} at {options[0]}, found nothing: correct 'path' and {split!r}"
         )
     return found
 
@@ -84,24 +83,24 @@ def _overlaps(places: Sequence[Path], split: str, about: Description) -> Iterato
         except UserError:
             continue
         if other != split and mine == theirs:
-            yield f"{split!r} and {other!r} are the same pictures"
+            yield f"{split!r} and {other!r} are the same images"
         elif other != split and any(_holds(a, b) or _holds(b, a) for a in mine for b in theirs):
-            yield f"{split!r} and {other!r} share pictures: one lies in a folder of the other"
+            yield f"{split!r} and {other!r} share images: one lies in a folder of the other"
 
 
 def _holds(folder: str, other: str) -> bool:
     return folder == other or other.startswith(folder + os.sep)
 
 
-def _of_folder(folder: Path, about: Description, found: Gathered) -> list[Draft]:
+def _of_folder(folder: Path, about: Description, found: Gathered) -> list[RawImage]:
     listing = list_folder(folder)
     found.defects += listing.defects
     labels = label_folder(folder, about.base)
     beside = listing.files if labels == absolute(folder) else ()
     apart = list_folder(labels).files if labels.is_dir() and not beside else ()
     found.labels += [absolute(file) for file in (*beside, *apart) if _may_be_label(file)]
-    files = pictures_of(listing.files)
-    return [Draft(name, name, file) for file in files for name in [file.relative_to(folder).as_posix()]]
+    files = images_of(listing.files)
+    return [RawImage(name, name, file) for file in files for name in [file.relative_to(folder).as_posix()]]
 
 
 def _may_be_label(file: Path) -> bool:
@@ -109,9 +108,9 @@ def _may_be_label(file: Path) -> bool:
     return file.suffix.lower() == ".txt" and name not in CLASS_LISTS and not name.startswith("readme")
 
 
-def _of_list(listing: Path, about: Description, found: Gathered) -> list[Draft]:
+def _of_list(listing: Path, about: Description, found: Gathered) -> list[RawImage]:
     if listing.suffix.lower() in SUFFIXES:
-        raise UserError(f"{listing}: expected a folder or a list of pictures as a split, found a picture")
+        raise UserError(f"{listing}: expected a folder or a list of images as a split, found an image")
     lines = [line for line in map(str.strip, read_text(listing).splitlines()) if line]
     names = [line for line in lines if not is_companion(PurePosixPath(line.replace("\\", "/")).name)]
     if len(names) < len(lines):
@@ -121,23 +120,23 @@ def _of_list(listing: Path, about: Description, found: Gathered) -> list[Draft]:
     names = [name.removeprefix(top) for name in names]  # an absolute name that stays in the folder
     finder = find_root(list(dict.fromkeys((listing.parent, about.base, about.file.parent))), names)
     found.notes += [finder.note] if finder.note else []
-    drafts = [Draft(name.replace("\\", "/").removeprefix("./"), name, listing.parent / name) for name in names]
-    for draft in drafts:
+    raw_images = [RawImage(name.replace("\\", "/").removeprefix("./"), name, listing.parent / name) for name in names]
+    for raw_image in raw_images:
         try:
-            draft.file = finder.find(draft.name)
+            raw_image.file = finder.find(raw_image.name)
         except UserError as error:
-            draft.faults.append(Defect(draft.name, str(error).removeprefix(f"{draft.name}: "), fatal=True))
-    return drafts
+            raw_image.faults.append(Defect(raw_image.name, str(error).removeprefix(f"{raw_image.name}: "), fatal=True))
+    return raw_images
 
 
-def _once(found: Gathered, about: Description) -> list[Draft]:
+def _once(found: Gathered, about: Description) -> list[RawImage]:
     """Every file once; where two would share an id, all have their paths inside the data set."""
-    first: dict[Path, Draft] = {}
-    for draft in found.drafts:
-        if first.setdefault(absolute(draft.file), draft) is not draft:
-            found.defects.append(Defect(draft.name, "picture listed more than once; read once"))
-    if len({draft.id for draft in first.values()}) == len(first):
+    first: dict[Path, RawImage] = {}
+    for raw_image in found.raw_images:
+        if first.setdefault(absolute(raw_image.file), raw_image) is not raw_image:
+            found.defects.append(Defect(raw_image.name, "image listed more than once; read once"))
+    if len({raw_image.id for raw_image in first.values()}) == len(first):
         return list(first.values())
     base = absolute(about.base)
     inside = {file: file.relative_to(base) if file.is_relative_to(base) else file for file in first}
-    return [replace(draft, id=inside[file].as_posix()) for file, draft in first.items()]
+    return [replace(raw_image, id=inside[file].as_posix()) for file, raw_image in first.items()]

@@ -1,8 +1,8 @@
-"""Draw the pictures of detectors in two stages into ``docs/pictures``: plans with and without a teacher.
+"""Draw the images of detectors in two stages into ``docs/images``: plans with and without a teacher.
 
     ladle train --data scenes:3000 --model fasterrcnn-small --epochs 12 --lr 0.003 --jitter 0 --crop 0 --name teacher
     ladle train --data scenes --model fasterrcnn-tiny --epochs 8 --lr 0.004 --jitter 0 --crop 0 --name student
-    python docs/two_stage_pictures.py STUDENT TEACHER
+    python docs/two_stage_images.py STUDENT TEACHER
 
 STUDENT and TEACHER are the weights that these two runs leave: the package holds no detector in two stages.
 """
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from make_pictures import HIDDEN, _draw, _scene
+from make_images import HIDDEN, _draw, _scene
 
 from ladle.detectors import Detector, load_detector
 from ladle.recipes.plans import plan_of

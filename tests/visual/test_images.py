@@ -9,7 +9,7 @@ from PIL import Image
 from ladle.errors import UserError
 from ladle.types import Detections
 from ladle.visual import Panel, color, draw_detections, side_by_side
-from ladle.visual.pictures import free_place
+from ladle.visual.images import free_place
 
 from .pixels import near, read
 
@@ -25,7 +25,7 @@ def detections(boxes: list[list[float]], labels: list[int]) -> Detections:
     return Detections(torch.tensor(boxes).reshape(-1, 4), scores, torch.tensor(labels, dtype=torch.long))
 
 
-def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class(tmp_path: Path) -> None:
+def test_a_box_is_drawn_where_it_is_in_the_color_of_its_class(tmp_path: Path) -> None:
     path = draw_detections(blank(), detections([[200.0, 300.0, 500.0, 600.0]], [1]), CLASSES, tmp_path / "a.png")
     mask = near(read(path), color(1))
     assert mask.shape == (700, 800)
@@ -35,20 +35,20 @@ def test_a_box_is_drawn_where_it_is_in_the_colour_of_its_class(tmp_path: Path) -
     assert mask[286:298, 201:204].all(), "the label hangs on the upper left corner"
 
 
-def test_small_pictures_are_enlarged_by_a_whole_factor(tmp_path: Path) -> None:
+def test_small_images_are_enlarged_by_a_whole_factor(tmp_path: Path) -> None:
     path = draw_detections(blank(100, 160), detections([[20.0, 40.0, 60.0, 80.0]], [0]), CLASSES, tmp_path / "a.png")
     mask = near(read(path), color(0))
     assert mask.shape == (400, 640)
     assert mask[160:321, 80].all()
 
 
-def test_nothing_found_leaves_the_picture_alone(tmp_path: Path) -> None:
+def test_nothing_found_leaves_the_image_alone(tmp_path: Path) -> None:
     image = torch.randint(0, 256, (3, 640, 700), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     path = draw_detections(image, detections([], []), CLASSES, tmp_path / "new folder" / "a.png")
     assert (read(path) == image.permute(1, 2, 0).numpy()).all()
 
 
-def test_boxes_beyond_the_picture_or_inside_out_do_no_harm(tmp_path: Path) -> None:
+def test_boxes_beyond_the_image_or_inside_out_do_no_harm(tmp_path: Path) -> None:
     odd = detections([[-50.0, -50.0, 900.0, 900.0], [300.0, 300.0, 200.0, 200.0]], [0, 1])
     path = draw_detections(blank(), odd, CLASSES, tmp_path / "a.png")
     mask = near(read(path), color(1))
@@ -65,7 +65,7 @@ def test_labels_do_not_hide_each_other() -> None:
 
 
 @pytest.mark.parametrize("box", [(0.0, 0.0, 30.0, 30.0), (370.0, 370.0, 400.0, 400.0), (0.0, 0.0, 400.0, 400.0)])
-def test_labels_stay_inside_the_picture(box: tuple[float, float, float, float]) -> None:
+def test_labels_stay_inside_the_image(box: tuple[float, float, float, float]) -> None:
     x1, y1, x2, y2 = free_place(box, (60.0, 12.0), [], (400.0, 400.0))
     assert x1 >= 0
     assert y1 >= 0
@@ -101,5 +101,5 @@ def test_no_panels_are_refused(tmp_path: Path) -> None:
 
 def test_the_suffix_chooses_the_format(tmp_path: Path) -> None:
     path = draw_detections(blank(), detections([], []), CLASSES, tmp_path / "a.jpg")
-    with Image.open(path) as picture:
-        assert picture.format == "JPEG"
+    with Image.open(path) as image:
+        assert image.format == "JPEG"

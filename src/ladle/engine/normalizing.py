@@ -11,10 +11,10 @@ from torch import Tensor
 
 from ladle.types import Term
 
-__all__ = ["normalise", "normalise_apart"]
+__all__ = ["normalize", "normalize_apart"]
 
 
-def normalise(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
+def normalize(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """Divide each term by ``max(count, floor)`` over all ranks; give the loss to differentiate and each term's value.
 
     The loss is this rank's share, scaled so that averaging gradients over ranks gives exactly the gradient of the sum
@@ -25,7 +25,7 @@ def normalise(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, 
     return parts.sum() * fabric.world_size, values
 
 
-def normalise_apart(
+def normalize_apart(
     terms: Mapping[str, Term], given: Collection[str], fabric: Fabric
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
     """The same in two losses: that of all other terms and that of the ``given`` ones; there must be some of both."""

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.mixture import GaussianMixture
 
-from ladle.assigners import PAA, Evidence, Surer
+from ladle.assigners import PAA, CostSelector, Evidence
 from ladle.boxes import decode_deltas
 from ladle.testing import example_scene, grid_priors
 from ladle.types import GroundTruth, Predictions
@@ -31,7 +31,7 @@ def sines():
 
 def test_it_decides_as_the_released_code():
     evidence, priors, truth = sines()
-    verdict = Surer()(*evidence, priors, truth)
+    verdict = CostSelector()(*evidence, priors, truth)
     decided = {tuple(cell[1:]): bool(verdict.second[tuple(cell)]) for cell in verdict.decided.nonzero().tolist()}
     assert decided == {(0, 0): True, (0, 1): False, (1, 0): False, (1, 1): True, (2, 0): False}
     assert float(verdict.second.sum() / verdict.decided.sum()) == pytest.approx(0.4)
@@ -66,18 +66,18 @@ def case(seed=0, objects=5, thin=1.0):
 
 
 def groups_of(evidence, priors, truth):
-    for picture in range(len(truth.labels)):
+    for image in range(len(truth.labels)):
         for g in range(truth.labels.shape[1]):
             for level in range(len(priors.counts)):
-                mine = evidence[0].candidate[picture] & (evidence[0].index[picture] == g) & (priors.level == level)
+                mine = evidence[0].candidate[image] & (evidence[0].index[image] == g) & (priors.level == level)
                 if mine.any():
-                    yield (picture, g, level), mine, [one.cost[picture, mine].double() for one in evidence]
+                    yield (image, g, level), mine, [one.cost[image, mine].double() for one in evidence]
 
 
 @pytest.mark.parametrize("thin", [1.0, 0.03], ids=["many candidates", "few"])
 def test_the_larger_spread_over_the_mean_is_surer(thin):
     evidence, priors, truth = case(thin=thin)
-    verdict = Surer()(*evidence, priors, truth)
+    verdict = CostSelector()(*evidence, priors, truth)
     cells, alone = 0, 0
     for cell, mine, (first, second) in groups_of(evidence, priors, truth):
         if len(first) == 1:
@@ -95,7 +95,7 @@ def test_the_larger_spread_over_the_mean_is_surer(thin):
 
 def test_fishers_score_is_that_of_scikit_learns_mixture():
     evidence, priors, truth = case()
-    verdict = Surer("fisher")(*evidence, priors, truth)
+    verdict = CostSelector("fisher")(*evidence, priors, truth)
     same, cells = 0, 0
     for cell, _, costs in groups_of(evidence, priors, truth):
         if len(costs[0]) < 4:
@@ -124,20 +124,20 @@ def test_fishers_score_is_that_of_scikit_learns_mixture():
 @pytest.mark.parametrize("by", ["spread", "fisher"])
 def test_a_network_against_itself_changes_nothing(by):
     evidence, priors, truth = case()
-    verdict = Surer(by)(evidence[0], evidence[0], priors, truth)
+    verdict = CostSelector(by)(evidence[0], evidence[0], priors, truth)
     assert torch.equal(verdict.evidence.cost, evidence[0].cost)
     assert torch.equal(verdict.second[verdict.decided], verdict.decided[verdict.decided]), "a tie goes to the second"
 
 
 @pytest.mark.parametrize("by", ["spread", "fisher"])
-def test_pictures_without_objects_ask_for_no_decision(by):
+def test_images_without_objects_ask_for_no_decision(by):
     said, priors, _ = example_scene()
     for boxes in (torch.zeros(2, 0, 4), torch.zeros(2, 3, 4)):
         labels = torch.zeros(boxes.shape[:2], dtype=torch.long)
         none = torch.zeros_like(labels, dtype=torch.bool)
         empty = GroundTruth(boxes, labels, none, none)
         one = PAA().weigh(said, priors, empty)
-        verdict = Surer(by)(one, one, priors, empty)
+        verdict = CostSelector(by)(one, one, priors, empty)
         assert not verdict.decided.any()
         assert not PAA().select(verdict.evidence, priors, empty).positive.any()
 
@@ -149,7 +149,7 @@ def test_a_single_candidate_goes_to_whoever_finds_it_cheaper():
     candidate[0, 9] = True
     for costs, expected in (((1.0, 0.5), True), ((0.5, 1.0), False), ((1.0, 1.0), False)):
         pair = [Evidence(torch.zeros(1, 64, dtype=torch.long), torch.full((1, 64), c), candidate) for c in costs]
-        assert bool(Surer()(*pair, priors, truth).second[0, 0, 0]) == expected
+        assert bool(CostSelector()(*pair, priors, truth).second[0, 0, 0]) == expected
 
 
 def test_a_cost_that_is_not_finite_for_either_is_passed_over():
@@ -157,6 +157,6 @@ def test_a_cost_that_is_not_finite_for_either_is_passed_over():
     place = tuple(evidence[0].candidate.nonzero()[0].tolist())
     candidate = evidence[1].candidate.clone()
     candidate[place] = False
-    verdict = Surer()(evidence[0], replace(evidence[1], candidate=candidate), priors, truth)
+    verdict = CostSelector()(evidence[0], replace(evidence[1], candidate=candidate), priors, truth)
     assert not verdict.evidence.candidate[place]
     assert int(verdict.evidence.candidate.sum()) == int(evidence[0].candidate.sum()) - 1

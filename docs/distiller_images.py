@@ -1,4 +1,4 @@
-"""The pictures of the pages of distillers: what counts for each, and how much, on one scene."""
+"""The images of the pages of distillers: what counts for each, and how much, on one scene."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from ladle.assigners import PAA, Surer
+from ladle.assigners import PAA, CostSelector
 from ladle.boxes import clip
 from ladle.detectors import Detector
 from ladle.distillers import CWD, FGD, MGD, FineGrained, GeneralInstance, SoftLabels
@@ -25,7 +25,7 @@ STRIDES = (8, 16, 32)
 LEAST_SCORE = 0.05
 """Scores below this are not drawn."""
 CHANNELS = 3
-"""Channels that CWD's picture shows: those that look most closely."""
+"""Channels that CWD's image shows: those that look most closely."""
 
 
 def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict[str, Plans]:
@@ -36,7 +36,7 @@ def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict
     judged = PAA()(teacher.predictions, priors, truth)
     own = best_overlaps(priors.boxes, priors.valid, truth, grids=priors.grids)
     evidence = [PAA().weigh(one.predictions, priors, truth) for one in (beginner, teacher)]
-    verdict = Surer()(*evidence, priors, truth)
+    verdict = CostSelector()(*evidence, priors, truth)
     score = teacher.predictions.scores.amax(-1)
     return {
         "soft_labels": {

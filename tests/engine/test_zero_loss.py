@@ -6,8 +6,8 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
-from ladle.engine import silence
-from ladle.engine.silence import Silence
+from ladle.engine import zero_loss
+from ladle.engine.zero_loss import ZeroLossGuard
 from ladle.errors import UserError
 from ladle.types import GroundTruth, Term
 from tests.engine.toy import SETTINGS, Toy, ToyLoader, save_student, score
@@ -19,10 +19,10 @@ EMPTY = GroundTruth.pad([torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)])
 
 @pytest.fixture
 def ear():
-    return Silence(Fabric(accelerator="cpu", devices=1))
+    return ZeroLossGuard(Fabric(accelerator="cpu", devices=1))
 
 
-def listen(ear, values, truth=FULL, given=("ld",), steps=silence.STEPS):
+def listen(ear, values, truth=FULL, given=("ld",), steps=zero_loss.STEPS):
     for _ in range(steps):
         ear.note(values, given, truth)
     ear.listen()
@@ -40,7 +40,7 @@ def test_one_word_is_enough(ear):
 
 
 def test_too_few_batches_say_nothing_yet(ear):
-    listen(ear, ZERO, steps=silence.STEPS - 1)
+    listen(ear, ZERO, steps=zero_loss.STEPS - 1)
     with pytest.raises(UserError):
         listen(ear, ZERO, steps=1)
 

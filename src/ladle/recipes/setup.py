@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
-from ladle.assigners import EvidenceAssigner, Surer
+from ladle.assigners import CostSelector, EvidenceAssigner
 from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec, state_in_order
 from ladle.errors import UserError
 from ladle.families import detector_spec
@@ -17,13 +17,13 @@ from ladle.objectives import CoLearning, Staged, Supervised
 from ladle.recipes.jobs import Job
 from ladle.recipes.methods import JUDGED, Times, parts_of, times_of
 from ladle.recipes.plans import Judging, Plan, plan_of
-from ladle.recipes.preflight import hire
+from ladle.recipes.preflight import load_teacher
 from ladle.teachers import differences
 
-__all__ = ["Lineup", "build_objective", "line_up", "links_of"]
+__all__ = ["Setup", "build_objective", "links_of", "resolve"]
 
 
-class Lineup(NamedTuple):
+class Setup(NamedTuple):
     """The students of a job by name, and what each of them is taught."""
 
     specs: dict[str, DetectorSpec]
@@ -31,15 +31,15 @@ class Lineup(NamedTuple):
 
     @property
     def imgsz(self) -> int:
-        """The long side of the pictures, the same for all."""
+        """The long side of the images, the same for all."""
         return next(iter(self.specs.values())).imgsz
 
-    def seeing(self, value_range: tuple[int, int]) -> Lineup:
+    def seeing(self, value_range: tuple[int, int]) -> Setup:
         """The same students, to be told which values of 16-bit images become black and white."""
         return self._replace(specs={name: replace(one, value_range=value_range) for name, one in self.specs.items()})
 
 
-def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Lineup:
+def resolve(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Setup:
     """Make out who takes part; raises :class:`UserError` for what cannot work, in one sentence."""
     student = detector_spec(job.student, classes, category_ids, job.run.imgsz, job.run.start).keeping(job.run.max_det)
     if job.verb == "colearn":
@@ -49,7 +49,7 @@ def line_up(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -
     judging = Judging(job.keep_count, job.class_power, job.judge_until)
     plan = plan_of(job.method, student, teacher, job.assigner, times, judging)
     _heed_balance(job, plan)
-    return Lineup({"student": student}, {"student": plan})
+    return Setup({"student": student}, {"student": plan})
 
 
 def _times(job: Job) -> Times:
@@ -101,24 +101,24 @@ def links_of(job: Job) -> list[str]:
 
 
 def build_objective(
-    job: Job, lineup: Lineup, networks: dict[str, Detector], device: torch.device | str = "cpu"
+    job: Job, setup: Setup, networks: dict[str, Detector], device: torch.device | str = "cpu"
 ) -> nn.Module:
     """What is trained: one student, alone or with a teacher, which goes to ``device`` by itself, or two together."""
     if job.verb == "colearn":
         first, second = networks.values()
         _start(job, first)
-        lessons = [(lineup.plans["first"].lesson, lineup.plans["second"].lesson)]
-        return CoLearning(first, second, lessons, Surer(job.surer))
-    (student,), (plan,) = networks.values(), lineup.plans.values()
+        lessons = [(setup.plans["first"].lesson, setup.plans["second"].lesson)]
+        return CoLearning(first, second, lessons, CostSelector(job.surer))
+    (student,), (plan,) = networks.values(), setup.plans.values()
     teacher = None
     if job.teacher_file is not None:
-        teacher = hire(job.teacher_file, student.spec, plan.features_only, plan.aligned).to(device)
+        teacher = load_teacher(job.teacher_file, student.spec, plan.features_only, plan.aligned).to(device)
     if student.spec.regions:
         return Staged(student, plan.lessons, teacher, plan.judges, job.judge_until)
     return Supervised(student, plan.lessons, teacher, plan.judge, job.judge_until)
 
 
-def _pair(job: Job, first: DetectorSpec) -> Lineup:
+def _pair(job: Job, first: DetectorSpec) -> Setup:
     """Two students: each other's teachers, and judged by whoever is surer, so that they pay LAD's losses."""
     assert job.second is not None
     second = detector_spec(job.second, first.classes, first.category_ids, first.imgsz, job.run.start)
@@ -152,7 +152,7 @@ def _pair(job: Job, first: DetectorSpec) -> Lineup:
                 f"{spec.name} assigns by {type(plan.lesson.assign).__name__}, but co-learning compares the costs "
                 "behind an assignment, which PAA alone shows: take --assigner PAA"
             )
-    return Lineup({"first": first, "second": second}, plans)
+    return Setup({"first": first, "second": second}, plans)
 
 
 def _check_start(job: Job, first: DetectorSpec) -> None:
@@ -184,7 +184,7 @@ def _makes(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[object, ob
         "backbone": (a, b),
         "neck": ((one.extra, one.neck_norm), (other.extra, other.neck_norm)),
         "head": ((one.head, one.regions), (other.head, other.regions)),
-        "normalisation of images": ((one.mean, one.std), (other.mean, other.std)),
+        "normalization of images": ((one.mean, one.std), (other.mean, other.std)),
     }
 
 

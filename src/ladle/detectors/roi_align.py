@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ladle.types import at_least_float32
 
-__all__ = ["cut_out"]
+__all__ = ["roi_align"]
 
 _SAMPLES = 2
 """Points along each side of a cell whose bilinear values are averaged."""
@@ -26,7 +26,7 @@ _HOME_SIDE, _HOME_STRIDE = 224.0, 16.0
 """A box of this side, in pixels, is cut out of the level of this stride; one of twice the side out of the next."""
 
 
-def cut_out(
+def roi_align(
     features: Sequence[Float[Tensor, "B C _h _w"]],
     strides: Sequence[int],
     boxes: Float[Tensor, "B P 4"],

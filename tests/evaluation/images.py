@@ -1,4 +1,4 @@
-"""A seeded data set with crowds, empty pictures, ties and near misses."""
+"""A seeded data set with crowds, empty images, ties and near misses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CLASSES = ("cat", "dog", "bird", "fish")
 
 
 @dataclass(frozen=True)
-class Picture:
+class ImageInfo:
     id: Hashable
     height: int
     width: int
@@ -24,11 +24,11 @@ class Picture:
     crowd: np.ndarray
 
 
-def picture(name: Hashable, boxes: list[list[float]], labels: list[int], crowd: list[bool] | None = None) -> Picture:
-    """One picture of 400 by 400 pixels."""
+def image(name: Hashable, boxes: list[list[float]], labels: list[int], crowd: list[bool] | None = None) -> ImageInfo:
+    """One image of 400 by 400 pixels."""
     flags = crowd if crowd is not None else [False] * len(labels)
     corners = np.asarray(boxes, dtype=np.float32).reshape(-1, 4)
-    return Picture(name, 400, 400, corners, np.asarray(labels, dtype=np.int64), np.asarray(flags, dtype=bool))
+    return ImageInfo(name, 400, 400, corners, np.asarray(labels, dtype=np.int64), np.asarray(flags, dtype=bool))
 
 
 def detections(boxes: list[list[float]], scores: list[float], labels: list[int]) -> Detections:
@@ -39,7 +39,7 @@ def detections(boxes: list[list[float]], scores: list[float], labels: list[int])
     )
 
 
-def perfect(truth: list[Picture]) -> dict[Hashable, Detections]:
+def perfect(truth: list[ImageInfo]) -> dict[Hashable, Detections]:
     """The objects themselves, fed back as detections."""
     return {
         p.id: detections(p.boxes[~p.crowd].tolist(), [0.9] * int((~p.crowd).sum()), p.labels[~p.crowd].tolist())
@@ -47,15 +47,15 @@ def perfect(truth: list[Picture]) -> dict[Hashable, Detections]:
     }
 
 
-def random_set(seed: int, count: int = 30) -> tuple[list[Picture], dict[Hashable, Detections]]:
-    """Pictures and imperfect detections: shifted, doubled, mislabelled, invented, over a hundred in one picture."""
+def random_set(seed: int, count: int = 30) -> tuple[list[ImageInfo], dict[Hashable, Detections]]:
+    """Images and imperfect detections: shifted, doubled, mislabeled, invented, over a hundred in one image."""
     rng = np.random.default_rng(seed)
     truth, found = [], {}
     for number in range(count):
-        name = number if number % 2 else f"picture {number}"
+        name = number if number % 2 else f"image {number}"
         objects = int(rng.integers(0, 9)) if number % 5 else 0
         boxes = _boxes(rng, objects)
-        item = picture(name, boxes.tolist(), rng.integers(0, 3, objects).tolist(), (rng.random(objects) < 0.2).tolist())
+        item = image(name, boxes.tolist(), rng.integers(0, 3, objects).tolist(), (rng.random(objects) < 0.2).tolist())
         truth.append(item)
         if number % 7:
             found[name] = _guess(rng, item, extra=130 if number == 3 else 4)
@@ -67,7 +67,7 @@ def _boxes(rng: np.random.Generator, count: int) -> np.ndarray:
     return np.concatenate([low, low + np.exp(rng.uniform(2, 5.2, (count, 2)))], axis=1).astype(np.float32)
 
 
-def _guess(rng: np.random.Generator, item: Picture, extra: int) -> Detections:
+def _guess(rng: np.random.Generator, item: ImageInfo, extra: int) -> Detections:
     near = np.repeat(item.boxes, 2, axis=0)
     near = near + rng.normal(0, 4, near.shape).astype(np.float32)
     labels = np.repeat(item.labels, 2)

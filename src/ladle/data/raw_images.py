@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ladle.data.catalogue import Defect
+from ladle.data.dataset import Defect
 
-__all__ = ["Draft", "Form", "Sheet"]
+__all__ = ["Form", "RawImage", "RawSplit"]
 
 Form = Literal["corners", "corner and size", "center and size"]
 """What the four numbers of a box are: two corners, the upper left corner and the sides, or the center and the sides."""
 
 
 @dataclass
-class Draft:
-    """A picture as its annotations describe it, before anyone has opened the file.
+class RawImage:
+    """An image as its annotations describe it, before anyone has opened the file.
 
-    ``corners`` are ``x1 y1 x2 y2`` as written, in pixels of the ``stated`` (height, width), or fractions of the picture
+    ``corners`` are ``x1 y1 x2 y2`` as written, in pixels of the ``stated`` (height, width), or fractions of the image
     where ``fractions`` is True; ``records`` name each of them. ``faults`` are fatal.
     """
 
@@ -42,10 +42,10 @@ class Draft:
 
 
 @dataclass(frozen=True)
-class Sheet:
+class RawSplit:
     """One split as its annotation files describe it; ``form`` says what the four numbers of its boxes are."""
 
-    drafts: list[Draft]
+    raw_images: list[RawImage]
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     defects: list[Defect]

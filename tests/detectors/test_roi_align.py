@@ -4,7 +4,7 @@ import pytest
 import torch
 from torchvision.ops import MultiScaleRoIAlign
 
-from ladle.detectors.cutting import _by_operator, _levels, cut_out
+from ladle.detectors.roi_align import _by_operator, _levels, roi_align
 
 STRIDES = (4, 8, 16, 32)
 SIZE = (256, 320)
@@ -16,7 +16,7 @@ def case(seed=0, channels=6):
     low = torch.rand(2, 40, 2, generator=generator) * torch.tensor([340.0, 280.0]) - 10
     side = torch.exp(torch.rand(2, 40, 2, generator=generator) * 5 + 1)
     boxes = torch.cat([low, low + side], dim=-1)
-    # The whole picture, beyond each border, at a corner, a point, and far outside.
+    # The whole image, beyond each border, at a corner, a point, and far outside.
     boxes[0, :6] = torch.tensor(
         [
             [0.0, 0, 320, 256],
@@ -39,7 +39,7 @@ def theirs(maps, boxes, cells):
 def test_the_product_is_torchvisions_operator(cells):
     maps, boxes = case()
     assert len(_levels(boxes, STRIDES).unique()) == 4
-    found, expected = cut_out(maps, STRIDES, boxes, cells), theirs(maps, boxes, cells)
+    found, expected = roi_align(maps, STRIDES, boxes, cells), theirs(maps, boxes, cells)
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
     pull = torch.randn(expected.shape, generator=torch.Generator().manual_seed(1))
     ours = torch.autograd.grad((found * pull).sum(), maps)
@@ -56,16 +56,16 @@ def test_where_the_operator_serves_it_gives_the_same():
 
 def test_boxes_of_no_size_and_no_boxes_are_taken():
     maps, boxes = case()
-    assert cut_out(maps, STRIDES, torch.zeros_like(boxes), 7).isfinite().all()
-    assert cut_out(maps, STRIDES, boxes[:, :0], 7).shape == (0, 6, 7, 7)
+    assert roi_align(maps, STRIDES, torch.zeros_like(boxes), 7).isfinite().all()
+    assert roi_align(maps, STRIDES, boxes[:, :0], 7).shape == (0, 6, 7, 7)
 
 
 def test_under_half_precision_the_sums_are_those_of_single_precision():
     maps, boxes = case()
     half = [m.detach().bfloat16().requires_grad_() for m in maps]
     with torch.autocast("cpu", torch.bfloat16):
-        found = cut_out(half, STRIDES, boxes, 5)
-    expected = cut_out([m.detach().float() for m in half], STRIDES, boxes, 5)
+        found = roi_align(half, STRIDES, boxes, 5)
+    expected = roi_align([m.detach().float() for m in half], STRIDES, boxes, 5)
     assert found.dtype == torch.float32
     assert torch.equal(found, expected)
     found.sum().backward()

@@ -1,4 +1,4 @@
-"""Picture files: find them, read their size from the header, decode them to RGB.
+"""ImageInfo files: find them, read their size from the header, decode them to RGB.
 
 Whatever the file holds - CMYK, 16 bits, a palette, one channel, transparency, several frames - three channels of 8 bits
 come out. Transparent pixels are composited on white, 16 bits are brought to 8 by one range of values for all images,
@@ -22,10 +22,10 @@ from ladle.data.depth import ALL_VALUES, ValueRange, is_deep, refusal, shallow
 from ladle.data.raster import Opener, with_image
 from ladle.errors import UserError
 
-__all__ = ["SUFFIXES", "Header", "load_picture", "locate", "picture_size", "read_header"]
+__all__ = ["SUFFIXES", "Header", "image_size", "load_image", "locate", "read_header"]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What counts as a picture where a folder is listed; files named by an annotation may have any name."""
+"""What counts as an image where a folder is listed; files named by an annotation may have any name."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -43,9 +43,9 @@ _WHITE = (255, 255, 255, 255)
 
 @dataclass(frozen=True)
 class Header:
-    """What a picture file says before its pixels: the stored size, whether display turns it on its side, its depth.
+    """What an image file says before its pixels: the stored size, whether display turns it on its side, its depth.
 
-    ``deep`` are pictures with 16 bits a channel.
+    ``deep`` are images with 16 bits a channel.
     """
 
     height: int
@@ -59,24 +59,24 @@ class Header:
         return (self.width, self.height) if self.lying else (self.height, self.width)
 
 
-def load_picture(file: Path, upright: bool = True, value_range: ValueRange = ALL_VALUES) -> UInt8[Tensor, "3 H W"]:
-    """Decode a picture to RGB bytes, turned as its EXIF tag says unless ``upright`` is False.
+def load_image(file: Path, upright: bool = True, value_range: ValueRange = ALL_VALUES) -> UInt8[Tensor, "3 H W"]:
+    """Decode an image to RGB bytes, turned as its EXIF tag says unless ``upright`` is False.
 
     ``value_range`` are the values of 16-bit channels that become 0 and 255. Raises UserError naming the file when it is
-    missing, damaged, truncated, no picture at all, or so large that it must be taken for a decompression bomb; the last
+    missing, damaged, truncated, no image at all, or so large that it must be taken for a decompression bomb; the last
     before any pixel is allocated.
     """
     pixels = with_image(file, lambda open_image: _decoded(open_image, file, upright, value_range))
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
 
 
-def picture_size(file: Path) -> tuple[int, int]:
-    """Height and width of a picture as displayed, from its header alone."""
+def image_size(file: Path) -> tuple[int, int]:
+    """Height and width of an image as displayed, from its header alone."""
     return read_header(file).displayed
 
 
 def read_header(file: Path) -> Header:
-    """Read the header of a picture file, without decoding pixels.
+    """Read the header of an image file, without decoding pixels.
 
     Raises UserError naming the file, also for kinds of pixels that are not read.
     """
@@ -95,7 +95,7 @@ def locate(root: Path, name: str) -> Path:
     for form in _spellings(name):
         if _exists(root / form):
             return root / form
-    raise UserError(f"{name}: expected a picture in {root}, found none{_hint(root, name)}")
+    raise UserError(f"{name}: expected an image in {root}, found none{_hint(root, name)}")
 
 
 def _spellings(name: str) -> tuple[str, ...]:
@@ -144,7 +144,7 @@ def _orientation(image: Image.Image) -> int:
         return 1
     try:
         tag = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # an unreadable tag block says nothing about the picture
+    except Exception:  # an unreadable tag block says nothing about the image
         return 1
     return tag if isinstance(tag, int) else 1
 

@@ -1,7 +1,8 @@
-"""The records a data set is read into: pictures, their objects, and every defect met on the way."""
+"""The records a data set is read into: images, their objects, and every defect met on the way."""
 
 from __future__ import annotations
 
+import warnings
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +12,19 @@ from jaxtyping import Bool, Float32, Int64
 
 from ladle.data.values import printable
 
-__all__ = ["Catalogue", "Defect", "Picture"]
+__all__ = ["Defect", "DetectionDataset", "ImageInfo"]
 
 _EXAMPLES = 3
 
 
 @dataclass(frozen=True, eq=False)
-class Picture:
-    """One picture of a data set and its objects, boxes ``x1 y1 x2 y2`` in pixels of the picture as displayed.
+class ImageInfo:
+    """One image of a data set and its objects, boxes ``x1 y1 x2 y2`` in pixels of the image as displayed.
 
     ``height`` and ``width`` are those of the file after its EXIF rotation, whatever the annotations claim. Where
     ``upright`` is False the annotations are in the stored, unrotated frame, and so are ``height`` and ``width``: the
     rotation must not be applied. Labels count from 0 without gaps; ``crowd`` marks regions to be ignored (COCO
-    ``iscrowd``, VOC ``difficult``). ``deep`` pictures have 16 bits a channel. Every box is finite, inside the picture
+    ``iscrowd``, VOC ``difficult``). ``deep`` images have 16 bits a channel. Every box is finite, inside the image
     and has sides of half a pixel or more.
     """
 
@@ -49,7 +50,7 @@ class Picture:
 class Defect:
     """Something wrong with a data set: ``file`` says where (``a.jpg: annotation 7``), ``what`` says it.
 
-    A fatal defect makes its picture unusable; the others were repaired as ``what`` tells. What is no printable text in
+    A fatal defect makes its image unusable; the others were repaired as ``what`` tells. What is no printable text in
     either, such as a line end in a file's name, is escaped, and very long names are cut.
     """
 
@@ -67,14 +68,14 @@ class Defect:
 
 
 @dataclass(frozen=True, eq=False)
-class Catalogue:
+class DetectionDataset:
     """One split of a data set, read and checked.
 
     ``category_ids[label]`` is the id that results files use for ``classes[label]``. ``notes`` are remarks that are no
     defects, such as which split stood in for a missing one.
     """
 
-    pictures: tuple[Picture, ...]
+    images: tuple[ImageInfo, ...]
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     defects: tuple[Defect, ...]
@@ -82,21 +83,27 @@ class Catalogue:
     notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
-        return len(self.pictures)
+        return len(self.images)
+
+    @property
+    def pictures(self) -> tuple[ImageInfo, ...]:
+        """The former name of ``images``."""
+        warnings.warn("DetectionDataset.pictures is now called images", DeprecationWarning, stacklevel=2)
+        return self.images
 
     @property
     def holds_objects(self) -> bool:
         """Whether there is an object that is no region to be ignored."""
-        return any((~picture.crowd).any() for picture in self.pictures)
+        return any((~image.crowd).any() for image in self.images)
 
     def summary(self) -> str:
         """Say in a few lines what was read, what was remarked, and what was repaired or left out."""
-        boxes = sum(len(picture.boxes) for picture in self.pictures)
-        head = f"{self.source}: {len(self)} pictures, {boxes} boxes, {len(self.classes)} classes"
+        boxes = sum(len(image.boxes) for image in self.images)
+        head = f"{self.source}: {len(self)} images, {boxes} boxes, {len(self.classes)} classes"
         return "\n".join([head, *(f"  note: {note}" for note in self.notes), *(f"  {act}" for act in self.acts())])
 
     def acts(self) -> list[str]:
-        """A line for every kind of repair and of pictures left out: how often and where."""
+        """A line for every kind of repair and of images left out: how often and where."""
         return _lines(self.defects)
 
 

@@ -1,6 +1,6 @@
-"""Draw the pictures of the documentation into ``docs/pictures``.
+"""Draw the images of the documentation into ``docs/images``.
 
-    python docs/make_pictures.py [WEIGHTS]
+    python docs/make_images.py [WEIGHTS]
 
 The judge is the teacher of the built-in scenes that comes with the package, or the detector in WEIGHTS. The scenes are
 validation scenes: no teacher has trained on them.
@@ -14,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from distiller_pictures import maps_of_distillers, plans_of_distillers
+from distiller_images import maps_of_distillers, plans_of_distillers
 from PIL import Image
 
 from ladle.assigners import (
@@ -28,7 +28,7 @@ from ladle.assigners import (
     Hungarian,
     MaxIoU,
     PseudoIoU,
-    Sample,
+    RandomSampler,
     SimOTA,
     TaskAligned,
 )
@@ -40,18 +40,18 @@ from ladle.recipes.demo import teacher_file
 from ladle.types import Assignment, Batch, Output, Priors
 from ladle.visual import draw_assignment, draw_maps
 
-FOLDER = Path(__file__).parent / "pictures"
+FOLDER = Path(__file__).parent / "images"
 STUDENT = "paa-tiny"
 HOLLOW, CROWDED, HIDDEN = 25, 34, 12
 """Validation scenes: a ring that is empty in the middle, a crowd, objects behind one another."""
 WIDTH, GRAIN = 1100, 10
-"""Of the pictures in pixels, and of their colours."""
+"""Of the images in pixels, and of their colors."""
 
 Judge = Callable[[Batch], Output]
 
 
 def main(weights: Path) -> None:
-    """Draw every picture, with the detector in ``weights`` as the judge."""
+    """Draw every image, with the detector in ``weights`` as the judge."""
     torch.manual_seed(0)
     student, teacher = _judge(detector_spec(STUDENT, CLASSES).build()), _judge(load_detector(weights))
     _draw_judges(student, teacher)
@@ -132,7 +132,10 @@ def _draw_sample(batch: Batch) -> None:
     detector = detector_spec("fasterrcnn-tiny", CLASSES).build()
     (lesson, _), output = lessons_of(detector.spec), _judge(detector)(batch)
     plan = _assign(lesson.assign, batch, output)
-    plans = {"the whole plan": plan, "Sample(256, 0.5)": Sample(256, 0.5)(plan, torch.Generator().manual_seed(0))}
+    plans = {
+        "the whole plan": plan,
+        "RandomSampler(256, 0.5)": RandomSampler(256, 0.5)(plan, torch.Generator().manual_seed(0)),
+    }
     _draw("sampling", batch, output.priors, plans)
 
 
@@ -183,7 +186,7 @@ def _draw(name: str, batch: Batch, priors: Priors, plans: dict[str, Assignment])
 def _shrink(file: Path) -> None:
     drawn = Image.open(file).convert("RGB")
     small = drawn.resize((WIDTH, round(drawn.height * WIDTH / drawn.width)), Image.Resampling.LANCZOS)
-    # Without the lowest bits of the scenes' noise a picture takes a fraction of the space.
+    # Without the lowest bits of the scenes' noise an image takes a fraction of the space.
     small.point(lambda value: min(255, round(value / GRAIN) * GRAIN)).save(file, optimize=True)
 
 

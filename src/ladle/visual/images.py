@@ -1,4 +1,4 @@
-"""Pictures with the boxes found in them, drawn pixel by pixel so that they stay crisp."""
+"""Images with the boxes found in them, drawn pixel by pixel so that they stay crisp."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ Rectangle = tuple[float, float, float, float]
 _EM = 0.62
 """Mean width of a letter, in heights of its font."""
 _READABLE = 640
-"""Pictures with a longer side below this are enlarged, by a whole factor, so that their labels can be read."""
+"""Images with a longer side below this are enlarged, by a whole factor, so that their labels can be read."""
 
 
 class Panel(NamedTuple):
-    """One picture of :func:`side_by_side`: boxes in its own pixels, ``scores`` None for ground truth."""
+    """One image of :func:`side_by_side`: boxes in its own pixels, ``scores`` None for ground truth."""
 
     title: str
     image: UInt8[Tensor, "3 H W"]
@@ -44,16 +44,16 @@ def draw_detections(
 ) -> Path:
     """Draw every detection with its class and score; drop the unsure ones before if they are many.
 
-    Pictures smaller than 640 pixels are enlarged by a whole factor.
+    Images smaller than 640 pixels are enlarged by a whole factor.
     """
     panel = Panel("", image, detections.boxes, detections.labels, detections.scores)
     return _save(_annotated(panel, classes), path)
 
 
 def side_by_side(panels: Sequence[Panel], classes: Sequence[str], path: Path | str) -> Path:
-    """Draw pictures next to each other, titled and equally large, say truth, student and teacher."""
+    """Draw images next to each other, titled and equally large, say truth, student and teacher."""
     if not panels:
-        raise UserError("side_by_side got no panels, expected at least one: give it a Panel a picture")
+        raise UserError("side_by_side got no panels, expected at least one: give it a Panel an image")
     drawn = [_annotated(panel, classes) for panel in panels]
     width, height = max(p.width for p in drawn), max(p.height for p in drawn)
     size = max(18, height // 30)
@@ -61,11 +61,11 @@ def side_by_side(panels: Sequence[Panel], classes: Sequence[str], path: Path | s
     gap, band = max(12, width // 40), round(size * 2.2)
     sheet = Image.new("RGB", ((width + gap) * len(drawn) + gap, height + band + gap), "white")
     pen = ImageDraw.Draw(sheet)
-    for number, (title, picture) in enumerate(zip(titles, drawn, strict=True)):
+    for number, (title, image) in enumerate(zip(titles, drawn, strict=True)):
         left = gap + number * (width + gap)
         if panels[number].title:
             pen.text((left, band / 2), title.text, fill=INK, font=image_font(title, size), anchor="lm")
-        sheet.paste(picture, (left, band + (height - picture.height) // 2))
+        sheet.paste(image, (left, band + (height - image.height) // 2))
     return _save(sheet, path)
 
 
@@ -101,10 +101,10 @@ def _shared(first: Float[np.ndarray, "m 4"], second: Float[np.ndarray, "n 4"]) -
 
 
 def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
-    """The picture with boxes and labels; the surest labels choose their place first and lie on top."""
-    picture, factor = _canvas(panel.image)
-    pen = ImageDraw.Draw(picture)
-    line, size = max(2, round(max(picture.size) / 400)), max(13, round(max(picture.size) / 54))
+    """The image with boxes and labels; the surest labels choose their place first and lie on top."""
+    image, factor = _canvas(panel.image)
+    pen = ImageDraw.Draw(image)
+    line, size = max(2, round(max(image.size) / 400)), max(13, round(max(image.size) / 54))
     order = list(range(len(panel.boxes)))
     if panel.scores is not None:
         order = panel.scores.argsort(descending=True, stable=True).tolist()
@@ -112,8 +112,8 @@ def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
     shades = [color(label) for label in panel.labels.tolist()]
     for i in reversed(order):
         pen.rectangle(_ordered(boxes[i]), outline=shades[i], width=line)
-    bounds = (float(picture.width), float(picture.height))
-    names = labels_of(classes, most=min(40, max(8, round(picture.width / size / _EM) - len(" 0.00"))))
+    bounds = (float(image.width), float(image.height))
+    names = labels_of(classes, most=min(40, max(8, round(image.width / size / _EM) - len(" 0.00"))))
     captions = [_caption(panel, i, names) for i in order]
     places = np.zeros((len(order), 4))
     for number, (i, caption) in enumerate(zip(order, captions, strict=True)):
@@ -121,13 +121,13 @@ def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
         places[number] = free_place(boxes[i], (wide + size * 0.7, size * 1.35), places[:number], bounds)
     for i, caption, (x1, y1, x2, y2) in reversed(list(zip(order, captions, places.tolist(), strict=True))):
         _tag(pen, (x1, y1, x2, y2), caption, shades[i], size)
-    return picture
+    return image
 
 
 def _canvas(image: UInt8[Tensor, "3 H W"]) -> tuple[Image.Image, int]:
-    picture = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
-    factor = ceil(_READABLE / max(picture.size)) if max(picture.size) < _READABLE else 1
-    return picture.resize((picture.width * factor, picture.height * factor), Image.Resampling.BICUBIC), factor
+    canvas = Image.fromarray(image.permute(1, 2, 0).cpu().numpy())
+    factor = ceil(_READABLE / max(canvas.size)) if max(canvas.size) < _READABLE else 1
+    return canvas.resize((canvas.width * factor, canvas.height * factor), Image.Resampling.BICUBIC), factor
 
 
 def _ordered(box: Rectangle) -> Rectangle:
@@ -149,8 +149,8 @@ def _tag(pen: ImageDraw.ImageDraw, place: Rectangle, caption: Label, shade: str,
     pen.text(middle, caption.text, fill=ink_on(shade), font=image_font(caption, size), anchor="mm")
 
 
-def _save(picture: Image.Image, path: Path | str) -> Path:
+def _save(image: Image.Image, path: Path | str) -> Path:
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, picture.save)
+    write_atomically(path, image.save)
     return path

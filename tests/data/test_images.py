@@ -5,18 +5,18 @@ import pytest
 import torch
 from PIL import ExifTags, Image
 
-from ladle.data import load_picture, picture_size
+from ladle.data import image_size, load_image
 from ladle.errors import UserError
 
 TORTURE = Path(__file__).parent / "torture" / "images"
 
 
 def pixel(file: Path, x: int, y: int) -> list[int]:
-    return load_picture(file)[:, y, x].tolist()
+    return load_image(file)[:, y, x].tolist()
 
 
 def test_sixteen_bit_grey_is_scaled_not_clipped():
-    values = load_picture(TORTURE / "gray16.png").unique().tolist()
+    values = load_image(TORTURE / "gray16.png").unique().tolist()
     assert values == [78, 233]
 
 
@@ -24,12 +24,12 @@ def test_transparent_pixels_are_white():
     assert pixel(TORTURE / "rgba.png", 0, 0) == [255, 255, 255]
 
 
-def test_two_colours_are_black_and_white():
-    assert load_picture(TORTURE / "bilevel.png").unique().tolist() == [0, 255]
+def test_two_colors_are_black_and_white():
+    assert load_image(TORTURE / "bilevel.png").unique().tolist() == [0, 255]
 
 
 def test_an_animation_shows_its_first_frame():
-    assert load_picture(TORTURE / "anim.gif").float().mean() > 100
+    assert load_image(TORTURE / "anim.gif").float().mean() > 100
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I;16"])
@@ -37,7 +37,7 @@ def test_every_mode_becomes_three_bytes_a_pixel(tmp_path, mode):
     suffix = ".tif" if mode in ("CMYK", "YCbCr", "LAB", "I;16") else ".png"
     image = Image.new(mode if mode != "HSV" else "RGB", (5, 3))
     image.save(tmp_path / f"a{suffix}")
-    loaded = load_picture(tmp_path / f"a{suffix}")
+    loaded = load_image(tmp_path / f"a{suffix}")
     assert loaded.shape == (3, 3, 5)
     assert loaded.dtype == torch.uint8
     assert loaded.is_contiguous()
@@ -46,7 +46,7 @@ def test_every_mode_becomes_three_bytes_a_pixel(tmp_path, mode):
 def test_thirty_two_bits_are_refused(tmp_path):
     Image.new("F", (5, 3)).save(tmp_path / "depth.tif")
     with pytest.raises(UserError, match=r"depth\.tif: expected 8 or 16 bits"):
-        load_picture(tmp_path / "depth.tif")
+        load_image(tmp_path / "depth.tif")
 
 
 @pytest.mark.parametrize("orientation", [*range(1, 9), 0, 99])
@@ -58,8 +58,8 @@ def test_size_and_pixels_agree_on_which_way_is_up(tmp_path, orientation, suffix)
     exif[ExifTags.Base.Orientation] = orientation
     file = tmp_path / f"a.{suffix}"
     Image.fromarray(stored).save(file, exif=exif)
-    loaded = load_picture(file)
-    assert picture_size(file) == tuple(loaded.shape[1:])
+    loaded = load_image(file)
+    assert image_size(file) == tuple(loaded.shape[1:])
     top, left = {2: (0, 1), 3: (1, 1), 4: (1, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}.get(orientation, (0, 0))
     height, width = loaded.shape[1:]
     corner = (top * (height - 1), left * (width - 1))
@@ -67,13 +67,13 @@ def test_size_and_pixels_agree_on_which_way_is_up(tmp_path, orientation, suffix)
     assert loaded.float().mean() < 100
 
 
-def test_a_picture_is_left_lying_on_request(tmp_path):
-    assert load_picture(TORTURE / "exif6.jpg", upright=False).shape == (3, 96, 64)
-    assert load_picture(TORTURE / "exif6.jpg").shape == (3, 64, 96)
+def test_a_image_is_left_lying_on_request(tmp_path):
+    assert load_image(TORTURE / "exif6.jpg", upright=False).shape == (3, 96, 64)
+    assert load_image(TORTURE / "exif6.jpg").shape == (3, 64, 96)
 
 
 def test_the_size_is_read_without_decoding():
-    assert picture_size(TORTURE / "truncated.png") == (64, 96)
+    assert image_size(TORTURE / "truncated.png") == (64, 96)
 
 
 @pytest.mark.parametrize(
@@ -81,12 +81,12 @@ def test_the_size_is_read_without_decoding():
     [
         ("truncated.jpg", "damaged"),
         ("bitflip.png", "damaged"),
-        ("html.jpg", "no picture"),
+        ("html.jpg", "no image"),
         ("bomb_16000x16000.png", "bomb"),
         ("sub dir", "folder"),
         ("nowhere.jpg", "no file"),
     ],
 )
-def test_what_is_no_picture_is_named(name, found):
+def test_what_is_no_image_is_named(name, found):
     with pytest.raises(UserError, match=f"{name}: .*{found}"):
-        load_picture(TORTURE / name)
+        load_image(TORTURE / name)

@@ -1,4 +1,4 @@
-"""Stop a run whose loss is no longer a number, and say which pictures it happened on."""
+"""Stop a run whose loss is no longer a number, and say which images it happened on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ladle.engine.processes import gather
 from ladle.errors import UserError
 from ladle.files import write_atomically
 
-__all__ = ["Watch"]
+__all__ = ["NonFiniteGuard"]
 
 
 class _Note(NamedTuple):
@@ -27,7 +27,7 @@ class _Note(NamedTuple):
     values: dict[str, Tensor]
 
 
-class Watch:
+class NonFiniteGuard:
     """Remembers the losses since it last looked, and at a look stops the run if one is not finite.
 
     Looking waits for the device: on the CPU that costs nothing and every note is looked at once, before an optimizer
@@ -41,7 +41,7 @@ class Watch:
         self._notes: list[_Note] = []
 
     def note(self, epoch: int, step: int, ids: tuple[int | str, ...], values: Mapping[str, Float[Tensor, ""]]) -> None:
-        """Remember values that are the same on every rank, and this rank's pictures behind them."""
+        """Remember values that are the same on every rank, and this rank's images behind them."""
         self._notes.append(_Note(epoch, step, ids, {name: value.detach() for name, value in values.items()}))
         if self._fabric.device.type == "cpu":
             self.look()
@@ -65,7 +65,7 @@ class Watch:
         bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
         raise UserError(
             f"{self._path}: expected finite losses, but in epoch {note.epoch}, step {note.step}, {bad}; look at the "
-            "pictures it names, or train with a lower --lr or with --clip"
+            "images it names, or train with a lower --lr or with --clip"
         )
 
 

@@ -13,13 +13,13 @@ from ladle.engine.processes import gather
 from ladle.errors import UserError
 from ladle.types import GroundTruth
 
-__all__ = ["Silence"]
+__all__ = ["ZeroLossGuard"]
 
 STEPS = 10
 """So many batches with objects may pass in which a term is 0."""
 
 
-class Silence:
+class ZeroLossGuard:
     """Remembers how loud each given term was in the first batches, and stops the run if one never spoke.
 
     A distiller that compares nothing, because a region is always empty or two tensors are one, costs 0 and would train

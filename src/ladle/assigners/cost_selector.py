@@ -14,24 +14,24 @@ from ladle.assigners.protocol import Evidence
 from ladle.pairs import Pairs
 from ladle.types import GroundTruth, Priors
 
-__all__ = ["Surer", "Verdict"]
+__all__ = ["CostSelector", "Selection"]
 
 _STEPS = 30
 """Steps of the mixture of the Fisher score; the fit of PAA has nearly always ended by then."""
 _TINY = 1e-12
 
 
-class Verdict(NamedTuple):
+class Selection(NamedTuple):
     """The evidence of the surer network, object by object and level by level, and who that was.
 
     ``decided`` is where there was anything to decide, ``second`` where the second network was the surer one.
 
     Examples:
-        >>> from ladle.assigners import PAA, Surer
+        >>> from ladle.assigners import PAA, CostSelector
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
         >>> evidence = PAA().weigh(predictions, priors, truth)
-        >>> verdict = Surer()(evidence, evidence, priors, truth)
+        >>> verdict = CostSelector()(evidence, evidence, priors, truth)
         >>> bool((verdict.second <= verdict.decided).all())
         True
     """
@@ -42,7 +42,7 @@ class Verdict(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Surer:
+class CostSelector:
     """Compare two networks' costs of the same candidates (CoLAD: Nguyen et al., WACV 2022, section 3.3; released code).
 
     For each object and level, over all its candidates there and before any of them is dropped:
@@ -58,12 +58,12 @@ class Surer:
 
     Examples:
         >>> from dataclasses import replace
-        >>> from ladle.assigners import PAA, Surer
+        >>> from ladle.assigners import PAA, CostSelector
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
         >>> vaguer = replace(predictions, logits=predictions.logits / 2)
         >>> first, second = (PAA().weigh(said, priors, truth) for said in (predictions, vaguer))
-        >>> verdict = Surer()(first, second, priors, truth)
+        >>> verdict = CostSelector()(first, second, priors, truth)
         >>> plan = PAA().select(verdict.evidence, priors, truth)  # of both networks
         >>> plan.positive.any(1)
         tensor([True, True])
@@ -72,7 +72,7 @@ class Surer:
     by: Literal["spread", "fisher"] = "spread"
 
     @torch.no_grad()
-    def __call__(self, first: Evidence, second: Evidence, priors: Priors, truth: GroundTruth) -> Verdict:
+    def __call__(self, first: Evidence, second: Evidence, priors: Priors, truth: GroundTruth) -> Selection:
         """The surer network's costs; both must have weighed the same candidates for the same objects."""
         batch, objects = truth.labels.shape
         levels = len(priors.counts)
@@ -91,7 +91,7 @@ class Surer:
         cell = (torch.arange(batch, device=group.device)[:, None] * objects + first.index) * levels + priors.level
         takes = candidate & (surer[cell] if len(surer) else torch.zeros_like(candidate))
         evidence = replace(first, cost=torch.where(takes, second.cost, first.cost), candidate=candidate)
-        return Verdict(evidence, (groups.count > 0).view(batch, objects, levels), surer.view(batch, objects, levels))
+        return Selection(evidence, (groups.count > 0).view(batch, objects, levels), surer.view(batch, objects, levels))
 
 
 class _Groups:

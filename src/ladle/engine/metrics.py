@@ -11,10 +11,10 @@ from jaxtyping import Float
 from lightning_fabric import Fabric
 from torch import Tensor
 
-__all__ = ["Meter"]
+__all__ = ["MetricTracker"]
 
 
-class Meter:
+class MetricTracker:
     """Running means of named scalars, over all ranks; values that are not finite are left out.
 
     :meth:`add` never waits for the device, :meth:`read` does, and must be called by all ranks at the same step.
