@@ -19,8 +19,8 @@ from peers.calm import take_turns
 from peers.case import SCENES, Case
 
 from ladle.families import Start, detector_spec
-from ladle.objectives import Supervised
-from ladle.recipes.plans import plan_of
+from ladle.methods import plan_for
+from ladle.objectives import TrainingStep
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, GroundTruth
 
@@ -69,16 +69,16 @@ def contenders(arguments):
     def student():
         return network(arguments.student, arguments.family, case.classes).to(arguments.device)
 
-    plain = plan_of("plain", student().spec)
+    plain = plan_for("plain", student().spec)
     known = student()(batch.images, batch.sizes)
     priors = [output.priors for output in known]
     every = {
-        "plain step": step_of(Supervised(student(), [plain.lesson]), batch),
-        "bare teacher": lambda: teacher(batch.images, batch.sizes, priors),
+        "plain step": step_of(TrainingStep(student(), plain.lessons), batch),
+        "bare teacher": lambda: [teacher.predict_at(teacher.observe(batch), one) for one in priors],
     }
     for method in arguments.methods.split(","):
-        plan = plan_of(method, student().spec, teacher.detector.spec)
-        every[method] = step_of(Supervised(student(), [plan.lesson], teacher, plan.judge), batch)
+        plan = plan_for(method, student().spec, teacher.detector.spec)
+        every[method] = step_of(TrainingStep(student(), plan.lessons, teacher), batch)
     if arguments.peer:
         from peers.lad import lad_step
 

@@ -23,7 +23,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from ladle.families import Start, detector_spec, lessons_of
-from ladle.objectives import Staged, Supervised
+from ladle.objectives import TrainingStep
 from ladle.types import Batch, GroundTruth
 
 CLASSES = 80
@@ -47,7 +47,7 @@ def ours(family, images, boxes, labels):
     names = tuple(map(str, range(CLASSES)))
     student = detector_spec(f"{family}-r50", names, start=Start(norm="frozen")).build().to(images.device)
     lessons = lessons_of(student.spec)
-    objective = (Staged if student.spec.regions else Supervised)(student, lessons).train()
+    objective = TrainingStep(student, lessons).train()
     sizes = torch.tensor([images.shape[-2:]] * len(images))
     batch = Batch(images, GroundTruth.pad(list(boxes), list(labels)), sizes, sizes, tuple(range(len(images))))
     batch = batch.to(images.device)

@@ -131,7 +131,7 @@ def _draw_sample(batch: Batch) -> None:
     """What a proposal network learns from: anchors alone decide, so nobody need be trained."""
     detector = detector_spec("fasterrcnn-tiny", CLASSES).build()
     (lesson, _), output = lessons_of(detector.spec), _judge(detector)(batch)
-    plan = _assign(lesson.assign, batch, output)
+    plan = _assign(lesson.assigner, batch, output)
     plans = {
         "the whole plan": plan,
         "RandomSampler(256, 0.5)": RandomSampler(256, 0.5)(plan, torch.Generator().manual_seed(0)),

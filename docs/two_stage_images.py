@@ -17,7 +17,7 @@ import torch
 from make_images import HIDDEN, _draw, _scene
 
 from ladle.detectors import Detector, load_detector
-from ladle.recipes.plans import plan_of
+from ladle.methods import plan_for
 from ladle.teachers import FrozenDetector
 from ladle.types import Assignment, Batch, Output, Priors
 
@@ -36,18 +36,18 @@ def main(student: Path, teacher: Path) -> None:
 @torch.no_grad()
 def _stages(own: Detector, guide: FrozenDetector, batch: Batch) -> list[tuple[Priors, dict[str, Assignment]]]:
     """For each stage its priors and their plans, before a sample is drawn; without ground truth among the proposals."""
-    features, seen = own.look(batch.images), guide.look(batch.images)
-    lessons = {method: plan_of(method, own.spec, guide.detector.spec).lessons for method in TITLES}
+    features, seen = own.extract_features(batch.images), guide.observe(batch)
+    lessons = {method: plan_for(method, own.spec, guide.detector.spec).lessons for method in TITLES}
     objects = replace(batch.truth, labels=torch.zeros_like(batch.truth.labels))
     previous: Output | None = None
     stages = []
     for number, stage in enumerate(own.chain):
         priors = stage.propose(features, previous, None, batch.sizes)
         said = stage(features, priors)[0]
-        judged = guide.say(number, seen, batch.sizes, priors, said.logits.shape[-1]).predictions
-        truth = objects if stage.classes == 1 else batch.truth
+        judged = guide.predict_at(seen, priors, number, stage.class_agnostic).predictions
+        truth = objects if stage.class_agnostic else batch.truth
         plans = {
-            title: lessons[method][number].assign(judged if method == "lad" else said, priors, truth)
+            title: lessons[method][number].assigner_at(None)(judged if method == "lad" else said, priors, truth)
             for method, title in TITLES.items()
         }
         stages.append((priors, plans))

@@ -16,13 +16,14 @@ from tempfile import TemporaryDirectory
 import torch
 from lightning_fabric import Fabric
 
-from ladle import FrozenDetector, Lesson, Supervised, load_detector, save_detector
+from ladle import FrozenDetector, Lesson, TrainingStep, load_detector, save_detector
 from ladle.assigners.protocol import full_precision
 from ladle.criteria import DenseCriterion
 from ladle.data.loader import make_loader
 from ladle.data.scenes import split_scenes
 from ladle.engine import AdamW, Settings, fit
 from ladle.families import detector_spec
+from ladle.lessons import TeacherJudges
 from ladle.overlaps import best_overlaps, outside_crowds
 from ladle.recipes.demo import teacher_file
 from ladle.testing import ASSIGNER_LAWS
@@ -59,11 +60,10 @@ def main(epochs: int = 2, images: int = 64, laws: Sequence[Callable[..., None]] 
     torch.manual_seed(0)
     scenes, _ = split_scenes(train=images, val=1, size=96)
     teacher = load_detector(teacher_file())
-    objective = Supervised(
+    objective = TrainingStep(
         detector_spec("paa-tiny", scenes.classes, imgsz=96).build(),
-        [Lesson(rule, DenseCriterion(share="count"))],
+        [Lesson(rule, DenseCriterion(share="count"), judge=TeacherJudges())],
         teacher=FrozenDetector(teacher, scenes.classes),
-        judge="teacher",
     )
     loader = make_loader(scenes, batch=8, imgsz=96, shuffle=True, drop_last=True)
     settings = Settings(epochs=epochs, optimizer=AdamW(lr=0.003), quiet=True)

@@ -13,12 +13,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from ladle import FrozenDetector, Lesson, Supervised, load_detector
+from ladle import FrozenDetector, Lesson, TrainingStep, load_detector
 from ladle.assigners import PAA
 from ladle.data.loader import make_loader
 from ladle.data.scenes import split_scenes
 from ladle.distillers import SoftLabels
 from ladle.families import detector_spec, families
+from ladle.lessons import TeacherJudges
 from ladle.recipes.demo import teacher_file
 from ladle.types import Term
 
@@ -34,11 +35,10 @@ def main(epochs: int = 2, images: int = 64) -> list[float]:
     train, val = split_scenes(train=images, val=2, size=96)
     student = detector_spec("paa-tiny", train.classes, imgsz=96).build()
     teacher = load_detector(teacher_file())
-    objective = Supervised(
+    objective = TrainingStep(
         student,
-        [Lesson(PAA(), families()["paa"].criterion, (SoftLabels(),))],
+        [Lesson(PAA(), families()["paa"].criterion, (SoftLabels(),), judge=TeacherJudges())],
         teacher=FrozenDetector(teacher, train.classes),
-        judge="teacher",
     )
     loader = make_loader(train, batch=8, imgsz=96, shuffle=True, drop_last=True)
     # The teacher is no part of the objective's parameters: it cannot be trained by mistake.

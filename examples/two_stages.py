@@ -1,7 +1,7 @@
 """Two stages: a Faster R-CNN that is taught in both by another one.
 
-Each stage has a lesson and a judge of its own. Where the teacher judges, it says what it makes of the *student's*
-anchors and proposals, and the rule of overlap looks at that. Takes some twenty seconds on a CPU::
+Each stage has a lesson of its own. Where the teacher judges, the assigner is given what the teacher predicts at the
+*student's* anchors and proposals. Takes some twenty seconds on a CPU::
 
     python examples/two_stages.py
 """
@@ -21,30 +21,35 @@ from ladle.data.loader import make_loader
 from ladle.data.scenes import Scenes, split_scenes
 from ladle.detectors import PLAIN_STDS
 from ladle.families import detector_spec
-from ladle.objectives import Staged
+from ladle.lessons import TeacherJudges
+from ladle.objectives import TrainingStep
 
 Judge = Literal["student", "teacher"]
 
 
-def lessons(judge: Judge) -> list[Lesson]:
-    """What the proposal network and the region head learn, and by which rule."""
-    anchors = MaxIoU(positive=0.7, negative=0.3, rescued="prior")
-    proposals = MaxIoU(positive=0.5, negative=0.5, rescue=None)
-    if judge == "teacher":
-        # Refined boxes overlap far better than anchors: each object keeps its number of positives. In the region head
-        # the teacher's score counts too, and proposals that it turns down are ignored.
-        anchors = MaxIoU(0.7, 0.3, rescued="prior", boxes="predictions", keep_count=True)
-        proposals = MaxIoU(
-            0.5, 0.5, rescue=None, boxes="predictions", keep_count=True, class_power=1.0, ignore_rejected=True
-        )
+def lessons(judges: Sequence[Judge]) -> list[Lesson]:
+    """What the proposal network and the region head learn, and by which assigner."""
+    # Refined boxes overlap objects far better than anchors, so each object keeps its number of positives. In the region
+    # head the teacher's class score counts too, and proposals that it rejects are ignored.
+    rpn, roi = TeacherJudges(keep_count=True), TeacherJudges(keep_count=True, class_power=1.0, ignore_rejected=True)
     return [
-        Lesson(anchors, RegionCriterion(stds=PLAIN_STDS), sampler=RandomSampler(256, 0.5)),
-        Lesson(proposals, RegionCriterion(), sampler=RandomSampler(128, 0.25)),
+        Lesson(
+            MaxIoU(positive=0.7, negative=0.3, rescued="prior"),
+            RegionCriterion(stds=PLAIN_STDS),
+            sampler=RandomSampler(256, 0.5),
+            judge=rpn if judges[0] == "teacher" else None,
+        ),
+        Lesson(
+            MaxIoU(positive=0.5, negative=0.5, rescue=None),
+            RegionCriterion(),
+            sampler=RandomSampler(128, 0.25),
+            judge=roi if judges[1] == "teacher" else None,
+        ),
     ]
 
 
-def learn(objective: Staged, scenes: Scenes, epochs: int) -> Iterator[dict[str, float]]:
-    """Train, and tell the mean of each loss after every epoch."""
+def learn(objective: TrainingStep, scenes: Scenes, epochs: int) -> Iterator[dict[str, float]]:
+    """Train, and yield the mean of each loss after every epoch."""
     optimizer = torch.optim.AdamW(objective.parameters(), lr=0.002)
     loader = make_loader(scenes, batch=4, imgsz=scenes.size, shuffle=True, drop_last=True)
     for epoch in range(epochs):
@@ -68,12 +73,11 @@ def main(epochs: int = 3, images: int = 24, judges: Sequence[Judge] = ("teacher"
     torch.manual_seed(0)
     scenes, _ = split_scenes(train=images, val=1, size=96)
     teacher = detector_spec("fasterrcnn-mini", scenes.classes, imgsz=96).build()
-    for losses in learn(Staged(teacher, lessons("student")), scenes, epochs):
+    for losses in learn(TrainingStep(teacher, lessons(("student", "student"))), scenes, epochs):
         print("teacher:", ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
 
     student = detector_spec("fasterrcnn-tiny", scenes.classes, imgsz=96).build()
-    both = [lessons(judge)[stage] for stage, judge in enumerate(judges)]
-    objective = Staged(student, both, FrozenDetector(teacher, scenes.classes), judges)
+    objective = TrainingStep(student, lessons(judges), FrozenDetector(teacher, scenes.classes))
     told = []
     for losses in learn(objective, scenes, epochs):
         print("student:", ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))

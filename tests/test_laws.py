@@ -26,7 +26,6 @@ from ladle.distillers import (
     MGD,
     PKD,
     DeFeat,
-    DistillerSpec,
     FineGrained,
     FitNet,
     GeneralInstance,
@@ -127,7 +126,7 @@ class Net:
 @pytest.mark.parametrize("distiller", DISTILLERS, ids=repr)
 def test_distillers_obey(distiller, law):
     torch.manual_seed(0)
-    built = distiller.build(Net(), Net()) if isinstance(distiller, DistillerSpec) else distiller
+    built = distiller.build(Net(), Net())
 
     def seeded(*case):
         torch.manual_seed(0)

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ladle.detectors import Detector, load_detector, save_detector
     from ladle.errors import UserError
-    from ladle.objectives import Lesson, Supervised
+    from ladle.lessons import Lesson
+    from ladle.objectives import TrainingStep
     from ladle.recipes.check import check
     from ladle.recipes.demo import demo
     from ladle.recipes.models import models
@@ -32,7 +33,7 @@ __all__ = [
     "FrozenDetector",
     "Lesson",
     "Run",
-    "Supervised",
+    "TrainingStep",
     "UserError",
     "check",
     "colearn",
@@ -49,7 +50,8 @@ __all__ = [
 _HOME = {
     "ladle.detectors": ("Detector", "load_detector", "save_detector"),
     "ladle.errors": ("UserError",),
-    "ladle.objectives": ("Lesson", "Supervised"),
+    "ladle.lessons": ("Lesson",),
+    "ladle.objectives": ("TrainingStep",),
     "ladle.recipes": ("Run", "check", "colearn", "demo", "distill", "models", "predict", "train", "val"),
     "ladle.teachers": ("FrozenDetector",),
 }

@@ -142,6 +142,8 @@ class Priors(Record):
     ``counts`` says how many priors each level has: it is static, so that per-level work needs no device round trip.
     ``grids`` says where they stand if every level is a regular grid whose valid priors fill a rectangle at its top
     left; assigners then look up the priors near an object instead of searching all. None where priors stand freely.
+    ``is_ground_truth`` marks ground-truth boxes that were appended to proposals for training; None where there are
+    none.
     """
 
     boxes: Float[Tensor, "#B P 4"]
@@ -150,16 +152,12 @@ class Priors(Record):
     valid: Bool[Tensor, "#B P"]
     counts: tuple[int, ...]
     grids: tuple[Grid, ...] | None = None
+    is_ground_truth: Bool[Tensor, " P"] | None = None
 
     @property
     def centers(self) -> Float[Tensor, "#B P 2"]:
         """The middle of every prior, ``x y`` in pixels."""
         return (self.boxes[..., :2] + self.boxes[..., 2:]) / 2
-
-    @property
-    def given(self) -> Bool[Tensor, " P"]:
-        """Which proposals are ground truth that was put among them for training; of no use for priors on grids."""
-        return self.level == 1
 
 
 @dataclass(frozen=True)
@@ -186,7 +184,7 @@ class Predictions(Record):
 
     @classmethod
     def placeholder(cls, priors: Priors, classes: int, batch: int) -> Predictions:
-        """What is known of proposals before anybody looks at them: where they are."""
+        """Placeholder predictions for unscored proposals: zero logits, boxes equal to the priors."""
         boxes = priors.boxes.expand(batch, -1, -1)
         return cls(boxes.new_zeros(batch, boxes.shape[1], classes), boxes, exclusive=True)
 

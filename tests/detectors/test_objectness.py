@@ -95,10 +95,10 @@ def test_towers_may_be_left_and_entered_anywhere():
     plain = detector(images)[0]
     assert plain.towers is None
     for inside in (0, 1, 2):
-        shown = detector(images, inside=inside)[0]
+        shown = detector(images, tower_depth=inside)[0]
         torch.testing.assert_close(shown.predictions.boxes, plain.predictions.boxes)
-        again = detector.head.finish(shown.towers, inside, plain.priors)
+        again = detector.head.predict_from(shown.towers, inside, plain.priors)
         torch.testing.assert_close(again.logits, plain.predictions.logits)
-    assert all(torch.equal(a, b) for (a, _), b in zip(detector(images, inside=0)[0].towers, plain.features))
+    assert all(torch.equal(a, b) for (a, _), b in zip(detector(images, tower_depth=0)[0].towers, plain.features))
     with pytest.raises(ValueError, match="have 2 convolutions, so none ends after 3"):
-        detector(images, inside=3)
+        detector(images, tower_depth=3)

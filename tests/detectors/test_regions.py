@@ -16,7 +16,7 @@ from ladle.boxes import pairwise_iou
 from ladle.detectors.proposals import best_proposals
 from ladle.errors import UserError
 from ladle.families import detector_spec, from_torchvision, lessons_of
-from ladle.objectives import Staged
+from ladle.objectives import TrainingStep
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions
 
 CLASSES = ("a", "b", "c", "d", "e")
@@ -140,7 +140,7 @@ def test_plans_samples_losses_and_gradients_are_torchvisions(pair):
     theirs = losses_of_torchvision(model, seed=3)
     model.zero_grad()
     sum(theirs.values()).backward()
-    objective = Staged(detector, lessons_of(detector.spec), generator=torch.Generator().manual_seed(3))
+    objective = TrainingStep(detector, lessons_of(detector.spec), generator=torch.Generator().manual_seed(3))
     terms = objective(batch().map(lambda values: values.double() if values.is_floating_point() else values))
     losses = {name: term.total / term.count for name, term in terms.items()}
     detector.zero_grad()
@@ -193,7 +193,7 @@ def test_frozen_layers_keep_their_own_floor():
     assert detector.spec.backbone.norm == "frozen"
     with torch.no_grad():
         theirs = frozen.backbone(frozen.transform(list(random_images()))[0].tensors)
-        ours = detector.look(random_images())
+        ours = detector.extract_features(random_images())
     for a, b in zip(theirs.values(), ours):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
@@ -247,7 +247,7 @@ def test_proposals_do_not_overlap_much_lie_in_the_image_and_come_best_first():
 
 def test_ground_truth_is_put_among_proposals_in_training_alone():
     detector = small("fasterrcnn-tiny").train()
-    features = detector.look(random_images())
+    features = detector.extract_features(random_images())
     first, second = detector.chain
     priors = first.propose(features, None, None, SIZES)
     said = Output(first(features, priors)[0], priors, features, SIZES)

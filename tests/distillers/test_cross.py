@@ -149,7 +149,7 @@ def test_the_gradient_goes_through_the_teachers_head_and_stays_out_of_it():
 def test_a_teacher_of_another_width_and_depth_is_reached():
     teacher, student = Net(spec(width=12, depth=3)), Net(spec(depth=1), seed=1)
     distil = CrossKD().build(student, teacher)
-    assert distil.inside == (1, 2)
+    assert distil.tower_depths == (1, 2)
     (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 2, 1)
     terms = distil(own, replace(guide, priors=own.priors), truth, plan)
     sum(term.total for term in terms.values()).backward()
@@ -168,7 +168,7 @@ def test_where_it_crosses_can_be_chosen_as_far_as_the_teacher_goes():
 def test_what_is_missing_is_said_in_a_sentence():
     net = Net(spec())
     own, truth, plan = scene(net, 1, 0)
-    with pytest.raises(ValueError, match="ask for inside"):
+    with pytest.raises(ValueError, match="outputs with tower_depth"):
         CrossKD().build(net, net)(replace(own, towers=None), own, truth, plan)
     net.head = None
     with pytest.raises(ValueError, match="needs a dense head"):

@@ -11,6 +11,7 @@ from torch import nn
 from ladle.distillers import CWD, FGD, MGD, PKD, DeFeat, FineGrained, FitNet, GeneralInstance
 from ladle.distillers.levels import CELLS, CHANNELS, UNIT, Levels, level_pairs
 from ladle.distillers.regions import near_best
+from ladle.networks import NetworkInfo, StageInfo
 from ladle.testing import example_output
 from ladle.types import GroundTruth, Pyramid
 from tests.distillers import naive
@@ -312,19 +313,17 @@ def test_a_dead_channel_has_no_gradient_that_is_none():
     assert all(m.grad.isfinite().all() for m in maps)
 
 
-def test_the_outline_names_what_is_compared_and_what_is_not():
-    from ladle.distillers import Voice
-
-    own = Voice(Pyramid((48,) * 5, (8, 16, 32, 64, 128)), 3, 0, None, 1, 48)
-    guide = own._replace(pyramid=Pyramid((96,) * 3, (8, 16, 32)))
-    outline = PKD(finest=3).outline(own, guide)
-    assert outline.teaches == {
+def test_the_summary_names_what_is_compared_and_what_is_not():
+    student = NetworkInfo("student", ("a",) * 3, Pyramid((48,) * 5, (8, 16, 32, 64, 128)), (StageInfo(3),))
+    teacher = replace(student, pyramid=Pyramid((96,) * 3, (8, 16, 32)))
+    summary = PKD(finest=3).summarize(student, teacher, 0)
+    assert summary.teaches == {
         "pkd": "correlation of channels, maps of stride 8, 16, 32, 1 x 1 convolutions from 48 to 96 channels"
     }
-    assert outline.skips == (
+    assert summary.skips == (
         "pkd at stride 128: the teacher has no map near it",
         "pkd at stride 64: the 3 finest levels count",
     )
     for distil in ALL:
         terms = build(distil)(*scene())
-        assert set(distil.outline(own, own).teaches) == set(terms)
+        assert set(distil.summarize(student, student, 0).teaches) == set(terms)

@@ -11,7 +11,8 @@ from ladle.distillers import CWD, FGD, FineGrained
 from ladle.distillers.levels import SHARP, UNIT
 from ladle.distillers.regions import cells_of_objects, near_best, within_objects, worthwhile_ring
 from ladle.families import detector_spec
-from ladle.recipes.methods import distiller_of
+from ladle.methods import Published, pair_of
+from ladle.methods.words import pieces_of
 from ladle.testing import grid_priors
 from ladle.types import GroundTruth, Output, Predictions, Pyramid
 from tests.distillers import released
@@ -57,6 +58,12 @@ TRUTH = GroundTruth.pad([torch.tensor(boxes) for boxes in OBJECTS], [torch.tenso
 PLAN = ATSS()(output(said(0)).predictions, PRIORS, TRUTH)
 
 
+def distiller_of(word, student, teacher):
+    """The distiller that a word stands for, with the settings that were released for two detectors."""
+    (found,) = pieces_of(Published(word), pair_of(student, teacher))
+    return found
+
+
 def spec(family):
     return detector_spec(f"{family}-tiny", ("a", "b", "c"))
 
@@ -80,7 +87,7 @@ class Scripted:
     def __init__(self, predictions):
         self.predictions = predictions
 
-    def finish(self, towers, depth, priors):
+    def predict_from(self, towers, depth, priors):
         return self.predictions
 
 

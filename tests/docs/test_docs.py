@@ -18,10 +18,9 @@ from PIL import Image
 from ladle import assigners, criteria, distillers, recipes, types
 from ladle.cli.main import VERBS
 from ladle.families import detector_spec, families
-from ladle.objectives import Lesson
-from ladle.recipes.assigners import ASSIGNERS
-from ladle.recipes.methods import METHODS
-from ladle.recipes.plans import plan_of
+from ladle.lessons import Lesson, TeacherJudges
+from ladle.methods import WORDS, plan_for
+from ladle.recipes.parts import ASSIGNERS
 from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS
 from tests.families import HOME
 
@@ -152,17 +151,20 @@ def spelled(field):
 
 
 def test_lad_and_solad_are_built_as_their_page_says():
-    words = vars(assigners) | vars(distillers) | vars(criteria) | {"Lesson": Lesson, "families": families}
+    words = vars(assigners) | vars(distillers) | vars(criteria)
+    words |= {"Lesson": Lesson, "TeacherJudges": TeacherJudges, "families": families}
     for student, method, judge, lesson in rows(section(text_of("distillers/lad.md"), "Fields and defaults"))[2:]:
         family = student.strip("`").partition("-")[0]
         spec = detector_spec(f"{family}-tiny", ("object",))
-        plan = plan_of(method.strip("`"), spec, spec)
-        assert (plan.judge, plan.lesson) == (judge.strip("`"), eval(lesson.strip("`"), words))
+        plan = plan_for(method.strip("`"), spec, spec)
+        found = plan.lessons[0]
+        assert ("student" if found.judge is None else "teacher") == judge.strip("`")
+        assert found == eval(lesson.strip("`"), words)
 
 
 @pytest.mark.parametrize("page", ["distillers/index.md", "cli.md"])
 def test_every_method_is_explained(page):
-    for method in METHODS:
+    for method in WORDS:
         assert method == "plain" or f"`{method}`" in text_of(page)
 
 
@@ -266,10 +268,10 @@ def test_the_records_are_those_of_the_code():
 
 
 def test_quoted_code_is_the_code():
-    source = squeezed(SOURCE.joinpath("objectives/supervised.py").read_text(encoding="utf-8"))
+    source = squeezed(SOURCE.joinpath("objectives/training_step.py").read_text(encoding="utf-8"))
     (step,) = blocks(section(text_of("design.md"), "One training step"), "python")
     assert squeezed(step) in source
-    (idea,) = blocks(section((ROOT / "README.md").read_text(encoding="utf-8"), "The idea"), "python")
+    idea, _ = blocks(section((ROOT / "README.md").read_text(encoding="utf-8"), "The idea"), "python")
     for line in idea.strip().splitlines():
         assert squeezed(line.partition("  #")[0]) in source
 

@@ -25,7 +25,7 @@ def ear():
 def listen(ear, values, truth=FULL, given=("ld",), steps=zero_loss.STEPS):
     for _ in range(steps):
         ear.note(values, given, truth)
-    ear.listen()
+    ear.check()
 
 
 def test_a_term_that_is_never_heard_stops_the_run(ear):

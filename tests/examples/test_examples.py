@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from ladle.families import detector_spec, lessons_of
-from ladle.recipes.plans import plan_of
+from ladle.methods import plan_for
 from ladle.testing import ASSIGNER_LAWS, a_crowded_image_fits_in_a_gibibyte, it_compiles_into_one_graph
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -49,10 +49,10 @@ def test_two_stages_are_taught_in_both(capsys):
 @pytest.mark.parametrize("judge", ["student", "teacher"])
 def test_the_lessons_of_the_two_stages_are_the_published_ones(judge):
     spec = detector_spec("fasterrcnn-tiny", ("object", "other"))
-    published = lessons_of(spec) if judge == "student" else plan_of("lad", spec, spec).lessons
+    published = lessons_of(spec) if judge == "student" else plan_for("lad", spec, spec).lessons
     shown = example("two_stages")["lessons"](judge)
     for one, other in zip(shown, published, strict=True):
-        assert (one.assign, one.criterion, one.sampler) == (other.assign, other.criterion, other.sampler)
+        assert (one.assigner, one.criterion, one.sampler) == (other.assigner, other.criterion, other.sampler)
 
 
 def test_every_example_is_linked_and_tried():

@@ -27,7 +27,7 @@ def outcome(raw, file):
     except UserError as error:
         return str(error)
     with torch.no_grad():
-        return detector.look(torch.zeros(1, 3, 32, 32))
+        return detector.extract_features(torch.zeros(1, 3, 32, 32))
 
 
 @pytest.mark.parametrize("name", ["paa-tiny", "cascade-tiny"])

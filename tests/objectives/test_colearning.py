@@ -9,9 +9,10 @@ from ladle.assigners import ATSS, PAA, CostSelector
 from ladle.criteria import DenseCriterion
 from ladle.distillers import PKD, CrossKD, SoftLabels
 from ladle.families import Start, detector_spec
-from ladle.objectives import CoLearning, Lesson, Supervised
+from ladle.lessons import Lesson
+from ladle.objectives import CoLearning, TrainingStep
 from ladle.types import GroundTruth
-from tests.objectives.test_supervised import CLASSES, batch, build, same
+from tests.objectives.test_training_step import CLASSES, batch, build, same
 
 LESSON = Lesson(PAA(), DenseCriterion(share="count"))
 
@@ -45,16 +46,16 @@ def test_the_plan_is_that_of_the_surer_one_for_each_object_and_level():
     objective = pair()
     first, second = (net(batch(0).images, batch(0).sizes)[0] for net in objective.students.values())
     truth = batch(0).truth
-    plan, verdict = objective._decide(LESSON, first, second, batch(0))
+    plan, selection = objective._decide(LESSON, first, second, batch(0))
     evidence = [PAA().weigh(one.predictions, first.priors, truth) for one in (first, second)]
     expected = PAA().select(CostSelector()(*evidence, first.priors, truth).evidence, first.priors, truth)
     assert torch.equal(plan.affinity, expected.affinity)
-    assert 0 < int(verdict.second.sum()) < int(verdict.decided.sum())
+    assert 0 < int(selection.second.sum()) < int(selection.decided.sum())
 
 
 def test_two_of_the_same_weights_train_as_one_alone():
     """A tie goes to the second, whose costs are the first's: both do what plain training with LAD's losses does."""
-    alone = Supervised(build(0), [LESSON])
+    alone = TrainingStep(build(0), [LESSON])
     terms = alone(batch(0))
     sum(t.total / torch.maximum(t.count, t.floor).clamp(min=1e-9) for t in terms.values()).backward()
     objective = pair(second=build(0))
@@ -108,7 +109,7 @@ def test_students_may_be_of_different_size():
 
 
 def test_what_cannot_work_is_refused_in_a_sentence():
-    with pytest.raises(ValueError, match="shows its evidence"):
+    with pytest.raises(ValueError, match="returns its costs"):
         pair(lesson=Lesson(ATSS(), DenseCriterion()))
     with pytest.raises(ValueError, match="same assigner"):
         CoLearning(build(0), build(1), [(LESSON, Lesson(PAA(topk=5), DenseCriterion()))])

@@ -13,10 +13,9 @@ from ladle.data.scenes import CLASSES
 from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
-from ladle.objectives import Supervised
+from ladle.methods import WORDS, plan_for
+from ladle.objectives import TrainingStep
 from ladle.recipes import colearn, distill, train
-from ladle.recipes.methods import DISTILLERS
-from ladle.recipes.plans import plan_of
 from ladle.teachers import FrozenDetector
 from tests.recipes.test_conformance import loss_of, scenes
 from tests.recipes.test_train import stop_after
@@ -25,6 +24,7 @@ from tests.recipes.tiny import RUN, same_weights
 STUDENT, TEACHER = (detector_spec(f"paa+dist-{size}", CLASSES) for size in ("tiny", "mini"))
 SAME_TERMS = [{"soft", "classes"}, {"soft", "boxes"}, {"soft", "quality"}, {"soft", "kl"}, {"classes", "kl"}]
 SAME_TERMS += [{"ld", "ld-main"}, {"ld", "ld-edges"}, {"ld-main", "ld-edges"}]
+DISTILLERS = [word for word in WORDS if word not in ("plain", "lad", "lad-rpn", "lad-roi", "solad", "soft-only")]
 SUMS = [pair for pair in combinations(["lad", *DISTILLERS], 2) if set(pair) not in SAME_TERMS]
 
 
@@ -38,9 +38,9 @@ def networks():
 def test_every_sum_of_two_trains_two_steps(networks, pair):
     student, teacher, batch = networks
     student = deepcopy(student)  # what the steps of one sum make of it is not where the next begins
-    plan = plan_of("+".join(pair), STUDENT, TEACHER)
+    plan = plan_for("+".join(pair), STUDENT, TEACHER)
     torch.manual_seed(0)
-    objective = Supervised(student, [plan.lesson], teacher, plan.judge)
+    objective = TrainingStep(student, plan.lessons, teacher)
     objective.set_time(1, 400)  # where everything that rises has risen
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4)
     for _ in range(2):
@@ -60,7 +60,7 @@ def test_every_sum_of_two_trains_two_steps(networks, pair):
 def test_a_sum_that_would_teach_something_twice_is_refused(pair):
     assert {*pair} in SAME_TERMS
     with pytest.raises(UserError, match="which another part teaches too"):
-        plan_of("+".join(pair), STUDENT, TEACHER)
+        plan_for("+".join(pair), STUDENT, TEACHER)
 
 
 # ------------------------------------------------------------------------------------------------------------ teachers

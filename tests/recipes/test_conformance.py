@@ -12,9 +12,9 @@ from ladle.data.scenes import CLASSES, split_scenes
 from ladle.detectors import Detector
 from ladle.evaluation import evaluate
 from ladle.families import detector_spec, lessons_of
-from ladle.objectives import Staged, Supervised
-from ladle.recipes.assigners import ASSIGNERS
-from ladle.recipes.plans import plan_of
+from ladle.methods import plan_for
+from ladle.objectives import TrainingStep
+from ladle.recipes.parts import ASSIGNERS
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, Term
 from tests.families import DENSE, HOME, IN_STAGES
@@ -59,7 +59,7 @@ def detector(family: str) -> Detector:
 def test_every_pair_trains(family, assigner):
     student = detector(family)
     before = [parameter.detach().clone() for parameter in student.parameters()]
-    losses = train(Supervised(student, lessons_of(student.spec, ASSIGNERS[assigner])), scenes(2), steps=2, lr=1e-3)
+    losses = train(TrainingStep(student, lessons_of(student.spec, ASSIGNERS[assigner])), scenes(2), steps=2, lr=1e-3)
     assert all(torch.tensor(losses).isfinite())
     assert losses[0] > 0
     still = [name for (name, now), old in zip(student.named_parameters(), before) if torch.equal(now, old)]
@@ -71,8 +71,8 @@ def test_a_teacher_can_judge_with_every_assigner(family, assigner):
     torch.manual_seed(1)
     teacher = FrozenDetector(detector_spec(f"{family}-tiny", CLASSES).build(), CLASSES)
     student = detector(family)
-    plan = plan_of("lad", student.spec, teacher.detector.spec, assigner)
-    objective = Supervised(student, [plan.lesson], teacher, plan.judge)
+    plan = plan_for("lad", student.spec, teacher.detector.spec, ASSIGNERS[assigner])
+    objective = TrainingStep(student, plan.lessons, teacher)
     loss_of(objective(scenes(2))).backward()
     assert any(parameter.grad.abs().sum() > 0 for parameter in student.parameters() if parameter.grad is not None)
     assert all(parameter.grad is None for parameter in teacher.detector.parameters())
@@ -82,7 +82,7 @@ def test_a_teacher_can_judge_with_every_assigner(family, assigner):
 @pytest.mark.parametrize(("family", "assigner"), AT_HOME)
 def test_four_scenes_are_learnt_by_heart(family, assigner):
     student, batch = detector(family), scenes(4)
-    train(Supervised(student, lessons_of(student.spec, ASSIGNERS[assigner])), batch, steps=120, lr=5e-3)
+    train(TrainingStep(student, lessons_of(student.spec, ASSIGNERS[assigner])), batch, steps=120, lr=5e-3)
     student.eval()
     found = dict(enumerate(student.detect(batch)))
     assert evaluate(references(batch), found, CLASSES).ap50 > 0.7
@@ -92,7 +92,7 @@ def test_four_scenes_are_learnt_by_heart(family, assigner):
 def test_four_scenes_are_learnt_by_heart_in_several_stages(family):
     student, batch = detector(family), scenes(4)
     lots = torch.Generator().manual_seed(0)
-    train(Staged(student, lessons_of(student.spec), generator=lots), batch, steps=60, lr=5e-3)
+    train(TrainingStep(student, lessons_of(student.spec), generator=lots), batch, steps=60, lr=5e-3)
     student.eval()
     found = dict(enumerate(student.detect(batch)))
     assert evaluate(references(batch), found, CLASSES).ap50 > 0.7

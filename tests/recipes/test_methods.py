@@ -10,10 +10,10 @@ from ladle.criteria import BagCriterion, DenseCriterion
 from ladle.distillers import FGD, MGD, PKD, CrossKD, FineGrained, LocalizationDistillation, SoftLabels
 from ladle.errors import UserError
 from ladle.families import detector_spec
-from ladle.objectives import Scheduled
-from ladle.recipes import plans
-from ladle.recipes.assigners import ASSIGNERS
-from ladle.recipes.methods import METHODS, times_of
+from ladle.lessons import Scheduled
+from ladle.methods import WORDS
+from ladle.recipes.parts import ASSIGNERS
+from tests import plans
 from tests.families import DENSE, HOME
 
 
@@ -25,57 +25,61 @@ def plan_of(method, student, teacher=None, assigner=None):
     return plans.plan_of(method, spec(student), spec(teacher), assigner)
 
 
+def who_judges(plan):
+    return tuple("student" if lesson.judge is None else "teacher" for lesson in plan.lessons)
+
+
 SOLAD = SoftLabels(weight=2.0, quality=10.0, box=1.3, least=0.5, gamma=0.5)
 """Nguyen et al. 2022, released configuration of SoLAD."""
 
 
 def test_plain_training_is_that_of_the_students_own_paper():
-    assert plan_of("plain", "paa").lesson.criterion == DenseCriterion(
+    assert plan_of("plain", "paa").lessons[0].criterion == DenseCriterion(
         box="giou", box_weight=1.3, share="quality", quality="iou", quality_weight=0.5
     )
-    assert plan_of("plain", "paa").lesson.assign == PAA()
-    assert plan_of("plain", "atss").lesson.assign == ATSS()
-    assert plan_of("plain", "retinanet").lesson.assign == MaxIoU(0.5, 0.4)
+    assert plan_of("plain", "paa").lessons[0].assigner_at(None) == PAA()
+    assert plan_of("plain", "atss").lessons[0].assigner_at(None) == ATSS()
+    assert plan_of("plain", "retinanet").lessons[0].assigner_at(None) == MaxIoU(0.5, 0.4)
 
 
 @pytest.mark.parametrize("family", DENSE)
 def test_plain_training_needs_no_teacher(family):
     plan = plan_of("plain", family)
-    assert (plan.judge, plan.lesson.distillers, plan.teaches, plan.skipped) == ("student", (), {}, ())
+    assert (who_judges(plan)[0], plan.lessons[0].distillers, plan.teaches, plan.skipped) == ("student", (), {}, ())
 
 
 def test_lad_changes_the_judge_and_shares_the_box_loss_equally():
     plain, lad = plan_of("plain", "paa"), plan_of("lad", "paa", "paa")
-    assert lad.judge == "teacher"
-    assert lad.lesson.assign == plain.lesson.assign
-    assert lad.lesson.criterion == DenseCriterion(share="count")
-    assert lad.lesson.distillers == ()
+    assert who_judges(lad)[0] == "teacher"
+    assert lad.lessons[0].assigner_at(None) == plain.lessons[0].assigner_at(None)
+    assert lad.lessons[0].criterion == DenseCriterion(share="count")
+    assert lad.lessons[0].distillers == ()
 
 
 def test_solad_is_lad_with_soft_labels():
     lad, solad = plan_of("lad", "paa", "paa"), plan_of("solad", "paa", "paa")
-    assert solad.lesson.criterion == lad.lesson.criterion
-    assert solad.judge == "teacher"
-    assert solad.lesson.distillers == (SOLAD,)
+    assert solad.lessons[0].criterion == lad.lessons[0].criterion
+    assert who_judges(solad)[0] == "teacher"
+    assert solad.lessons[0].distillers == (SOLAD,)
 
 
 def test_soft_labels_stand_beside_plain_training():
     plain, soft = plan_of("plain", "paa"), plan_of("soft", "paa", "paa")
-    assert soft.judge == "student"
-    assert soft.lesson.criterion == plain.lesson.criterion
-    assert soft.lesson.distillers == (SOLAD,)
+    assert who_judges(soft)[0] == "student"
+    assert soft.lessons[0].criterion == plain.lessons[0].criterion
+    assert soft.lessons[0].distillers == (SOLAD,)
 
 
 def test_soft_labels_alone_know_no_ground_truth_and_weigh_more():
     plan = plan_of("soft-only", "paa", "paa")
-    assert plan.lesson.criterion is None
-    assert plan.lesson.distillers == (SoftLabels(weight=10.0, quality=10.0, box=1.3, least=0.1, gamma=0.5),)
+    assert plan.lessons[0].criterion is None
+    assert plan.lessons[0].distillers == (SoftLabels(weight=10.0, quality=10.0, box=1.3, least=0.1, gamma=0.5),)
 
 
 @pytest.mark.parametrize("method", ["soft", "soft-only", "solad"])
 def test_qualities_of_another_family_are_skipped_and_that_is_said(method):
     plan = plan_of(method, "paa", "atss")
-    assert plan.lesson.distillers[0].quality == 0
+    assert plan.lessons[0].distillers[0].quality == 0
     assert len(plan.skipped) == 1
     assert "quality" in plan.skipped[0]
     assert "centerness" in plan.skipped[0]
@@ -90,10 +94,10 @@ def test_lad_skips_nothing_since_it_imitates_nothing():
 @pytest.mark.parametrize("method", ["lad", "solad"])
 def test_a_teacher_can_judge_for_every_family(method, family):
     plan = plan_of(method, family, family)
-    assert plan.judge == "teacher"
-    assert type(plan.lesson.assign) is type(plan_of("plain", family).lesson.assign)
+    assert who_judges(plan)[0] == "teacher"
+    assert type(plan.lessons[0].assigner_at(None)) is type(plan_of("plain", family).lessons[0].assigner_at(None))
     if family != "paa":
-        assert plan.lesson.criterion == plan_of("plain", family).lesson.criterion
+        assert plan.lessons[0].criterion == plan_of("plain", family).lessons[0].criterion
 
 
 @pytest.mark.parametrize(
@@ -106,7 +110,7 @@ def test_a_teacher_can_judge_for_every_family(method, family):
     ],
 )
 def test_the_teachers_boxes_stand_in_where_overlaps_decide(family, rule):
-    assert plan_of("lad", family, family).lesson.assign == rule
+    assert plan_of("lad", family, family).lessons[0].assigner_at(None) == rule
 
 
 @pytest.mark.parametrize("assigner", ASSIGNERS)
@@ -115,18 +119,19 @@ def test_every_assigner_has_a_family_it_comes_home_to_and_serves_others(assigner
     for family in DENSE:
         if family == "retinanet" and assigner in ("FCOS", "PseudoIoU"):
             continue
-        lesson = plan_of("plain", family, assigner=assigner).lesson
-        assert type(lesson.assign).__name__ == assigner
+        lesson = plan_of("plain", family, assigner=assigner).lessons[0]
+        assert type(lesson.assigner_at(None)).__name__ == assigner
         assert isinstance(lesson.criterion, BagCriterion) == (assigner == "AutoAssign")
 
 
 @pytest.mark.parametrize("spelling", ["simota", "sim-ota", "SIM_OTA", "SimOTA"])
 def test_assigners_are_found_however_they_are_written(spelling):
-    assert plan_of("plain", "paa", assigner=spelling).lesson.assign == SimOTA()
+    assert plan_of("plain", "paa", assigner=spelling).lessons[0].assigner_at(None) == SimOTA()
 
 
 def test_another_assigner_leaves_the_losses_alone():
-    assert plan_of("plain", "fcos", assigner="PAA").lesson.criterion == plan_of("plain", "fcos").lesson.criterion
+    lesson, usual = plan_of("plain", "fcos", assigner="PAA").lessons[0], plan_of("plain", "fcos").lessons[0]
+    assert lesson.criterion == usual.criterion
 
 
 @pytest.mark.parametrize("assigner", ["FCOS", "PseudoIoU"])
@@ -143,9 +148,9 @@ def test_an_assigner_that_is_none_is_refused_with_the_one_meant():
 
 
 def test_every_method_is_described():
-    assert all(METHODS[method] for method in METHODS)
-    one_stage = METHODS.keys() - {"lad-rpn", "lad-roi"}
-    assert {plan_of(method, "paa+dist", "paa+dist").judge for method in one_stage} == {"student", "teacher"}
+    assert all(word.meaning for word in WORDS.values())
+    one_stage = WORDS.keys() - {"lad-rpn", "lad-roi"}
+    assert {who_judges(plan_of(method, "paa+dist", "paa+dist"))[0] for method in one_stage} == {"student", "teacher"}
 
 
 # ----------------------------------------------------------------------------------------------------------- two stages
@@ -165,57 +170,59 @@ def test_every_method_is_described():
 )
 def test_a_word_says_which_stages_the_teacher_judges(family, method, judges):
     plan = plan_of(method, family, family)
-    assert plan.judges == (judges[0], *judges[1:] * (3 if family == "cascade" else 1))
-    for lesson, judge in zip(plan.lessons, plan.judges, strict=True):
-        assert lesson.assign.boxes == ("predictions" if judge == "teacher" else "priors")
-        assert lesson.rule(over=True).boxes == "priors"
+    assert who_judges(plan) == (judges[0], *judges[1:] * (3 if family == "cascade" else 1))
+    for lesson, judge in zip(plan.lessons, who_judges(plan), strict=True):
+        assert lesson.assigner_at(None).boxes == ("predictions" if judge == "teacher" else "priors")
+        assert lesson.assigner.boxes == "priors"
 
 
 def test_stages_have_the_published_thresholds_and_weights():
     rpn, roi = plan_of("plain", "fasterrcnn").lessons
-    assert rpn.assign == MaxIoU(0.7, 0.3, rescued="prior")
+    assert rpn.assigner == MaxIoU(0.7, 0.3, rescued="prior")
     assert rpn.sampler == RandomSampler(256, 0.5)
-    assert roi.assign == MaxIoU(0.5, 0.5, rescue=None)
+    assert roi.assigner == MaxIoU(0.5, 0.5, rescue=None)
     cascade = plan_of("plain", "cascade").lessons[1:]
-    assert [lesson.assign.positive for lesson in cascade] == [0.5, 0.6, 0.7]
+    assert [lesson.assigner_at(None).positive for lesson in cascade] == [0.5, 0.6, 0.7]
     assert [lesson.criterion.weight for lesson in cascade] == [1.0, 0.5, 0.25]
 
 
 @pytest.mark.parametrize("family", ["fasterrcnn", "cascade"])
 def test_in_region_heads_class_scores_count_and_what_is_turned_down_is_ignored(family):
-    rpn, *roi = plan_of("lad", family, family).lessons
-    assert (rpn.assign.class_power, rpn.assign.ignore_rejected) == (0.0, False)
-    assert {(lesson.assign.class_power, lesson.assign.ignore_rejected) for lesson in roi} == {(1.0, True)}
-    assert all((lesson.afterwards.boxes, lesson.afterwards.ignore_rejected) == ("priors", False) for lesson in roi)
+    lessons = plan_of("lad", family, family).lessons
+    rpn, *roi = [lesson.assigner_at(None) for lesson in lessons]
+    assert (rpn.class_power, rpn.ignore_rejected) == (0.0, False)
+    assert {(one.class_power, one.ignore_rejected) for one in roi} == {(1.0, True)}
+    plain = [lesson.assigner for lesson in lessons]
+    assert {(one.boxes, one.ignore_rejected) for one in plain} == {("priors", False)}
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5])
 def test_how_much_they_count_can_be_said_for_all_stages(power):
-    plan = plans.plan_of("lad", spec("fasterrcnn"), spec("fasterrcnn"), judging=plans.Judging(class_power=power))
-    assert [lesson.assign.class_power for lesson in plan.lessons] == [power, power]
+    plan = plans.plan_of("lad", spec("fasterrcnn"), spec("fasterrcnn"), class_power=power)
+    assert [lesson.assigner_at(None).class_power for lesson in plan.lessons] == [power, power]
 
 
 def test_how_a_teacher_judges_can_be_said():
-    judging = plans.Judging(keep_count=False, class_power=0.5)
     for student in ("retinanet", "fasterrcnn"):
-        plan = plans.plan_of("lad", spec(student), spec(student), judging=judging)
-        assert all((lesson.assign.keep_count, lesson.assign.class_power) == (False, 0.5) for lesson in plan.lessons)
+        plan = plans.plan_of("lad", spec(student), spec(student), keep_count=False, class_power=0.5)
+        rules = [lesson.assigner_at(None) for lesson in plan.lessons]
+        assert {(one.keep_count, one.class_power) for one in rules} == {(False, 0.5)}
 
 
 @pytest.mark.parametrize(
     ("method", "student", "judging", "said"),
     [
         ("lad", "retinanet", {"class_power": -1.0}, "--class_power -1.0: expected a number of 0 or more"),
-        ("lad", "retinanet", {"until": -2.0}, "--judge_until -2.0: expected"),
+        ("lad", "retinanet", {"judge_until": -2.0}, "--judge_until -2.0: expected"),
         ("soft", "retinanet", {"class_power": 1.0}, "the teacher judges nothing"),
-        ("pkd", "fasterrcnn", {"until": 3.0}, "the teacher judges nothing"),
+        ("pkd", "fasterrcnn", {"judge_until": 3.0}, "the teacher judges nothing"),
         ("lad", "paa", {"class_power": 1.0}, "--class_power 1.0: PAA does not use it"),
         ("lad", "fcos", {"keep_count": False}, "--keep_count False: FCOS always keeps the counts"),
     ],
 )
 def test_what_is_said_of_judging_and_would_change_nothing_is_refused(method, student, judging, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        plans.plan_of(method, spec(student), spec(student), judging=plans.Judging(**judging))
+        plans.plan_of(method, spec(student), spec(student), **judging)
 
 
 def test_features_are_imitated_once_and_soft_labels_in_every_stage_both_have():
@@ -246,7 +253,7 @@ def test_what_stages_cannot_do_is_refused(method, student, teacher, said):
 
 
 def test_a_proposal_network_takes_other_assigners_but_not_bags():
-    assert plan_of("plain", "fasterrcnn", assigner="ATSS").lesson.assign == ATSS()
+    assert plan_of("plain", "fasterrcnn", assigner="ATSS").lessons[0].assigner_at(None) == ATSS()
     with pytest.raises(UserError, match="cannot draw a sample"):
         plan_of("plain", "fasterrcnn", assigner="AutoAssign")
 
@@ -256,11 +263,11 @@ def test_a_proposal_network_takes_other_assigners_but_not_bags():
 
 def test_words_add_up_in_any_order():
     one, other = plan_of("lad+ld+pkd", "gfl", "gfl"), plan_of("pkd+lad+ld", "gfl", "gfl")
-    assert one.judge == other.judge == "teacher"
-    assert one.lesson.distillers == (LocalizationDistillation(), PKD(10.0))
-    assert set(one.lesson.distillers) == set(other.lesson.distillers)
+    assert who_judges(one)[0] == who_judges(other)[0] == "teacher"
+    assert one.lessons[0].distillers == (LocalizationDistillation(), PKD(10.0))
+    assert set(one.lessons[0].distillers) == set(other.lessons[0].distillers)
     assert set(one.teaches) == {"ld", "ld_ring", "ld_class", "pkd"}
-    assert plan_of("solad+pkd", "paa", "paa").lesson.distillers == (SOLAD, PKD(10.0))
+    assert plan_of("solad+pkd", "paa", "paa").lessons[0].distillers == (SOLAD, PKD(10.0))
 
 
 @pytest.mark.parametrize(
@@ -310,14 +317,14 @@ def test_what_would_teach_nothing_is_refused():
     ],
 )
 def test_localization_distillation_has_the_released_settings_of_its_family(family, settings):
-    (found,) = plan_of("ld", family, family).lesson.distillers
+    (found,) = plan_of("ld", family, family).lessons[0].distillers
     assert found == settings
 
 
 @pytest.mark.parametrize(("backbone", "images"), [("tiny", 3), ("r18", 3), ("r34", 3), ("r50", 2), ("r101", 2)])
 def test_gfls_edges_are_weighed_for_as_many_images_as_released_for_the_backbone(backbone, images):
     own = detector_spec(f"gfl-{backbone}", ("a", "b"))
-    (found,) = plans.plan_of("ld", own, spec("gfl")).lesson.distillers
+    (found,) = plans.plan_of("ld", own, spec("gfl")).lessons[0].distillers
     assert found == LocalizationDistillation(images=images)
 
 
@@ -331,39 +338,38 @@ def test_gfls_edges_are_weighed_for_as_many_images_as_released_for_the_backbone(
     ],
 )
 def test_pkd_weighs_by_the_stages_of_its_teacher(student, teacher, weight):
-    assert plan_of("pkd", student, teacher).lesson.distillers == (PKD(weight=weight),)
+    assert plan_of("pkd", student, teacher).lessons[0].distillers == (PKD(weight=weight),)
 
 
 def test_students_in_two_stages_have_their_own_settings_and_leave_the_pooled_level_out():
     large = detector_spec("fasterrcnn-r18", ("a", "b"))
     assert large.strides == (4, 8, 16, 32, 64)
-    fgd, mgd = (plans.plan_of(word, large, large).lesson.distillers[0] for word in ("fgd", "mgd"))
+    fgd, mgd = (plans.plan_of(word, large, large).lessons[0].distillers[0] for word in ("fgd", "mgd"))
     assert fgd == FGD(5e-5, 2.5e-5, 5e-5, 5e-7, temperature=0.5, finest=4)
     assert mgd == MGD(weight=5e-7, erased=0.45, finest=4)
     assert "mgd at stride 64: the 4 finest levels count" in plans.plan_of("mgd", large, large).skipped
-    assert plan_of("fgd", "fasterrcnn", "fasterrcnn").lesson.distillers[0].finest == 3
-    assert plan_of("fgd", "paa", "fasterrcnn").lesson.distillers == (FGD(),)
+    assert plan_of("fgd", "fasterrcnn", "fasterrcnn").lessons[0].distillers[0].finest == 3
+    assert plan_of("fgd", "paa", "fasterrcnn").lessons[0].distillers == (FGD(),)
 
 
 def test_crosskd_has_the_released_settings_of_the_teachers_family():
-    assert plan_of("cross", "paa", "paa").lesson.distillers == (CrossKD(),)
+    assert plan_of("cross", "paa", "paa").lessons[0].distillers == (CrossKD(),)
     guide = detector_spec("fcos-r18", ("a", "b"))
-    (found,) = plans.plan_of("cross", guide, guide).lesson.distillers
+    (found,) = plans.plan_of("cross", guide, guide).lessons[0].distillers
     assert found == CrossKD(0.4, boxes=0.75, quality=0.0, after=2, box_loss="iou", count="centerness")
 
 
 def test_fine_grained_imitation_rises_over_the_steps_in_which_the_release_is_silent():
     plan = plan_of("fine-grained", "paa", "paa")
-    assert plan.lesson.distillers == (Scheduled(FineGrained(), steps=400),)
+    assert plan.lessons[0].distillers == (Scheduled(FineGrained(), warmup_steps=400),)
     assert plan.teaches["fine_grained"].endswith("(rising over the first 400 steps)")
-    times = times_of("fine-grained", None, "0", None)
-    assert plans.plan_of("fine-grained", spec("paa"), spec("paa"), times=times).lesson.distillers == (FineGrained(),)
+    assert plans.plan_of("fine-grained", spec("paa"), spec("paa"), warm="0").lessons[0].distillers == (FineGrained(),)
 
 
 def test_one_softmax_for_a_box_asks_for_equal_bins():
     own = spec("retinanet+dist")
     guide = replace(own, head=replace(own.head, bins=9))
-    (found,) = plans.plan_of("ld", own, guide).lesson.distillers
+    (found,) = plans.plan_of("ld", own, guide).lessons[0].distillers
     assert found.rows == "edge"
 
 
@@ -372,10 +378,10 @@ def test_one_softmax_for_a_box_asks_for_equal_bins():
     [("gfl", 0.25), ("paa+dist", 0.25), ("atss+dist", 0), ("fcos+dist", 0), ("retinanet+dist", 0)],
 )
 def test_distributions_have_a_loss_of_their_own_where_it_was_published(family, edges_weight):
-    criterion = plan_of("plain", family).lesson.criterion
+    criterion = plan_of("plain", family).lessons[0].criterion
     assert criterion.edges_weight == edges_weight
     assert criterion.box == "giou"
-    assert plan_of("ld", family, family).lesson.criterion == criterion
+    assert plan_of("ld", family, family).lessons[0].criterion == criterion
 
 
 def test_features_alone_ask_for_nothing_else():
@@ -385,10 +391,9 @@ def test_features_alone_ask_for_nothing_else():
 
 
 def test_weights_and_times_are_read_for_all_or_by_word():
-    found = times_of("lad+ld+pkd", "0.5", "pkd=1", "ld=10,pkd=20")
-    assert found == {"ld": {"weight": 0.5, "until": 10.0}, "pkd": {"weight": 0.5, "warmup": 1.0, "until": 20.0}}
-    plan = plans.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), times=found)
-    assert plan.lesson.distillers == (
+    flags = {"weight": "0.5", "warm": "pkd=1", "until": "ld=10,pkd=20"}
+    plan = plans.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), **flags)
+    assert plan.lessons[0].distillers == (
         Scheduled(LocalizationDistillation(), 0.5, 0.0, 10.0),
         Scheduled(PKD(10.0), 0.5, 1.0, 20.0),
     )
@@ -406,4 +411,4 @@ def test_weights_and_times_are_read_for_all_or_by_word():
 )
 def test_a_weight_that_is_none_is_refused(weight, said):
     with pytest.raises(UserError, match=re.escape(said)):
-        times_of("lad+ld+pkd", weight, None, None)
+        plans.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), weight=weight)

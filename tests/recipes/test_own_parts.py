@@ -12,8 +12,8 @@ from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, split_scenes
 from ladle.errors import UserError
 from ladle.families import FCOS, detector_spec, families, lessons_of
-from ladle.objectives import Supervised
-from ladle.recipes.plans import plan_of
+from ladle.methods import plan_for
+from ladle.objectives import TrainingStep
 from ladle.teachers import FrozenDetector
 from ladle.types import Assignment
 
@@ -37,7 +37,7 @@ class NearestCenter:
         apart = torch.cdist((boxes[..., :2] + boxes[..., 2:]) / 2, middles)
         distance, index = apart.masked_fill(~truth.valid.unsqueeze(1), torch.inf).min(-1)
         near = (distance < self.strides * priors.stride) & priors.valid
-        return Assignment.hard(index, near, priors.valid)
+        return Assignment.hard(index, near, priors.valid.expand_as(near))
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +72,8 @@ def test_a_family_is_chosen_by_its_name_and_trains(mine, batch):
     torch.manual_seed(0)
     spec = detector_spec("mine-tiny", CLASSES)
     student, lessons = spec.build(), lessons_of(spec)
-    assert (lessons[0].assign, lessons[0].criterion.box_weight) == (NearestCenter(), 3.0)
-    first, second = trained(student, Supervised(student, lessons), batch)
+    assert (lessons[0].assigner, lessons[0].criterion.box_weight) == (NearestCenter(), 3.0)
+    first, second = trained(student, TrainingStep(student, lessons), batch)
     assert second < first
 
 
@@ -82,9 +82,9 @@ def test_an_assigner_of_ones_own_is_judged_by_a_teacher(mine, batch):
     torch.manual_seed(0)
     spec = detector_spec("mine-tiny", CLASSES)
     student, teacher = spec.build(), FrozenDetector(spec.build(), CLASSES)
-    plan = plan_of("lad", spec, spec)
-    assert (plan.lesson.assign.boxes, plan.lesson.afterwards) == ("predictions", NearestCenter())
-    objective = Supervised(student, plan.lessons, teacher, plan.judge)
+    plan = plan_for("lad", spec, spec)
+    assert (plan.lessons[0].assigner_at(None).boxes, plan.lessons[0].assigner) == ("predictions", NearestCenter())
+    objective = TrainingStep(student, plan.lessons, teacher)
     first, second = trained(student, objective, batch)
     assert second < first
     assert objective.monitor["positives_per_object"] > 0

@@ -13,7 +13,7 @@ from PIL import Image
 from ladle.data import image_size
 from ladle.errors import UserError
 from ladle.recipes import models, predict, predicted, val
-from ladle.recipes.assigners import ASSIGNERS
+from ladle.recipes.parts import ASSIGNERS
 
 HOW = {"batch": 3, "device": "cpu"}
 

@@ -283,13 +283,13 @@ def test_weights_and_results_that_follow_from_the_resume_file_are_made_again(run
 
 
 def test_a_stop_says_how_to_go_on(run, capsys, monkeypatch):
-    monkeypatch.setattr("ladle.objectives.Supervised.forward", lambda *_: stop())
+    monkeypatch.setattr("ladle.objectives.TrainingStep.forward", lambda *_: stop())
     assert main(["train", "--resume", "one", "--epochs=3"]) == 130
     assert capsys.readouterr().err == "stopped; go on with `ladle train --resume one`\n"
 
 
 def test_a_run_that_is_terminated_says_it_too_and_gives_its_folder_back(run, capsys, monkeypatch):
-    monkeypatch.setattr("ladle.objectives.Supervised.forward", lambda *_: signal.raise_signal(signal.SIGTERM))
+    monkeypatch.setattr("ladle.objectives.TrainingStep.forward", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         main(["train", "--resume", "one", "--epochs=3"])
     assert ended.value.code == 143

@@ -176,7 +176,7 @@ def test_a_run_stopped_in_its_first_epoch_begins_again(data, tmp_path, monkeypat
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("ladle.objectives.Supervised.forward", stop)
+        patch.setattr("ladle.objectives.TrainingStep.forward", stop)
         with pytest.raises(KeyboardInterrupt):
             train(data, "paa-tiny", replace(RUN, project=str(tmp_path), name="stopped"))
     folder = tmp_path / "train" / "stopped"

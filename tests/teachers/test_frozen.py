@@ -4,16 +4,22 @@ import pytest
 import torch
 
 from ladle.errors import UserError
-from ladle.families import detector_spec
-from ladle.teachers import FrozenDetector, differences
+from ladle.families import detector_spec, network_info
+from ladle.networks import prior_mismatches
+from ladle.teachers import FrozenDetector, Teacher
+from ladle.types import Batch, GroundTruth
 
 
 def test_classes_are_matched_by_name_not_by_position():
     detector = detector_spec("paa-tiny", ("cat", "dog", "emu")).build().eval()
-    images = torch.rand(1, 3, 64, 64)
+    images, sizes = torch.rand(1, 3, 64, 64), torch.tensor([[64, 64]])
+    batch = Batch(images, GroundTruth.pad([torch.zeros(0, 4)], [torch.zeros(0).long()]), sizes, sizes, (0,))
     own = detector(images)[0]
-    said = FrozenDetector(detector, ("emu", "cat"))(images, None, [own.priors])[0]
-    assert torch.equal(said.predictions.logits, own.predictions.logits[..., [2, 0]])
+    teacher = FrozenDetector(detector, ("emu", "cat"))
+    output = teacher.predict_at(teacher.observe(batch), own.priors)
+    assert torch.equal(output.predictions.logits, own.predictions.logits[..., [2, 0]])
+    assert teacher.info.classes == ("emu", "cat")
+    assert isinstance(teacher, Teacher)
 
 
 def test_a_teacher_that_lacks_a_class_is_refused_by_name():
@@ -23,8 +29,8 @@ def test_a_teacher_that_lacks_a_class_is_refused_by_name():
 
 
 def test_priors_that_differ_are_named():
-    student, teacher = detector_spec("paa-tiny", ("a",)), detector_spec("retinanet-r18", ("a",))
-    assert differences(student, student) == []
-    assert [sentence.split()[2] for sentence in differences(student, teacher)] == ["predicts", "are"] or len(
-        differences(student, teacher)
-    ) == 2
+    student, teacher = (network_info(detector_spec(name, ("a",))) for name in ("paa-tiny", "retinanet-r18"))
+    assert prior_mismatches(student, student) == []
+    strides, priors = prior_mismatches(student, teacher)
+    assert strides == "the teacher predicts at strides (8, 16, 32, 64, 128), the student at (8, 16, 32)"
+    assert priors.startswith("the teacher's priors are Anchors(")

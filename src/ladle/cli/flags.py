@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 from ladle.errors import UserError
 from ladle.limits import MismatchError, converted, flag, shortened, words
 from ladle.untrusted import parse_yaml
+from ladle.values import as_text, set_field
 
 __all__ = ["NEEDED", "Argument", "Verb", "check_complete", "read_flags"]
 
@@ -22,6 +23,7 @@ NEEDED = Parameter.empty
 
 _ALONE = ("help", "print_config")
 """The flags that take no value."""
+_PLAIN = (str, int, float, bool, NoneType)
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _INT = re.compile(r"[-+]?\d{1,100}", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE)
@@ -32,6 +34,11 @@ class Argument(NamedTuple):
 
     hint: Any
     default: Any
+
+    @property
+    def is_value(self) -> bool:
+        """Whether it takes text for a value with fields, such as an assigner."""
+        return any(part not in _PLAIN and get_origin(part) is None for part in get_args(self.hint))
 
 
 class Verb(NamedTuple):
@@ -55,11 +62,14 @@ def read_flags(verb: Verb, line: Sequence[str]) -> dict[str, Any]:
     given: dict[str, Any] = {}
     for name, text in pairs:
         if name == "config":
-            given |= _from_file(verb, _said(name, text, "a YAML file of flags"))
+            given |= _from_file(verb, _needed(name, text, "a YAML file of flags"))
     for name, text in pairs:
-        if name not in ("config", *_ALONE):
+        if name not in ("config", *_ALONE) and "." not in name:
             hint = _argument(verb, name).hint
-            given[name] = _typed(name, hint, _said(name, text, _in_words(hint)))
+            given[name] = _typed(name, hint, _needed(name, text, _in_words(hint)))
+    for name, text in pairs:
+        if "." in name:
+            _add_field(verb, given, name, _needed(name, text, "the value of a field"))
     if verb.bare is not None and values:
         given[verb.bare] = values if len(values) > 1 else values[0]
     return given
@@ -139,7 +149,17 @@ def _argument(verb: Verb, name: str, where: str = "") -> Argument:
     raise UserError(f"{where}there is no flag {_quoted(flag(name))}; {hint}")
 
 
-def _said(name: str, text: str | None, wanted: str) -> str:
+def _add_field(verb: Verb, given: dict[str, Any], name: str, text: str) -> None:
+    """Add to an argument such as ``assigner`` the field that a flag such as ``--assigner.topk`` names."""
+    argument, *path = name.split(".")
+    one = _argument(verb, argument)
+    if not one.is_value or not all(path):
+        raise UserError(f"there is no flag {_quoted(flag(name))}: {flag(argument)} has no fields")
+    base = given.get(argument, one.default)
+    given[argument] = set_field("" if base is None else base, path, text)
+
+
+def _needed(name: str, text: str | None, wanted: str) -> str:
     if text is None:
         raise UserError(f"{flag(name)} takes {wanted}, found nothing behind it")
     return text
@@ -160,7 +180,8 @@ def _from_file(verb: Verb, file: str) -> dict[str, Any]:
         name = verb.also.get(name, name)
         if name in given:
             raise UserError(f"--config {file}: expected {flag(name)} once, found it again as {_quoted(str(key))}")
-        hint = _argument(verb, name, f"--config {file}: ").hint
+        argument = _argument(verb, name, f"--config {file}: ")
+        hint, value = argument.hint, as_text(value) if argument.is_value else value
         try:
             given[name] = converted(hint, value)
         except MismatchError as wrong:
@@ -202,7 +223,8 @@ def _kinds(hint: Any) -> Iterator[Any]:
 def _in_words(hint: Any) -> str:
     """A type in words; that an argument may be left out is understood."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    return " or ".join(words(part) for part in parts if part is not NoneType)
+    plain = [part for part in parts if part in _PLAIN or get_origin(part) is not None]
+    return " or ".join(words(part) for part in plain or parts if part is not NoneType)
 
 
 def _quoted(text: str) -> str:

@@ -7,13 +7,18 @@ from ladle.data.dataset import Defect, DetectionDataset, ImageInfo
 from ladle.data.health import Health, SplitHealth, inspect
 from ladle.data.images import image_size, load_image
 from ladle.data.reading import detect_format, read, splits
+from ladle.data.samples import Sample
+from ladle.data.sources import Source, Splits
 
 __all__ = [
     "Defect",
     "DetectionDataset",
     "Health",
     "ImageInfo",
+    "Sample",
+    "Source",
     "SplitHealth",
+    "Splits",
     "detect_format",
     "image_size",
     "inspect",

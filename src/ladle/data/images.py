@@ -1,4 +1,4 @@
-"""ImageInfo files: find them, read their size from the header, decode them to RGB.
+"""Image files: find them, read their size from the header, decode them to RGB.
 
 Whatever the file holds - CMYK, 16 bits, a palette, one channel, transparency, several frames - three channels of 8 bits
 come out. Transparent pixels are composited on white, 16 bits are brought to 8 by one range of values for all images,

@@ -41,7 +41,7 @@ def view(
     augmentation: Augmentation | None,
     generator: Generator,
 ) -> Sample:
-    """ImageInfo ``index`` as a network sees it, all randomness from ``generator``.
+    """Image ``index`` as a network sees it, all randomness from ``generator``.
 
     Without ``augmentation`` it is only resized and keeps every object, as evaluation needs it.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 
@@ -12,14 +12,17 @@ from ladle.data.depth import ALL_VALUES, ValueRange
 from ladle.data.samples import Sample, fit, resize
 from ladle.errors import UserError
 
-__all__ = ["DatasetSource", "Remembered", "Source"]
+__all__ = ["DatasetSource", "Remembered", "Source", "Splits"]
 
 _LEAST_CACHE = 32
 
 
 @runtime_checkable
 class Source(Protocol):
-    """Images with objects, as they are on disk."""
+    """Images with objects: the protocol for data of one's own.
+
+    Two methods, ``__len__`` and ``sample``, and two properties that name the classes.
+    """
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -34,8 +37,25 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def sample(self, index: int) -> Sample:
-        """ImageInfo ``index``, unchanged from call to call."""
+        """Image ``index``, unchanged from call to call."""
         ...
+
+
+class Splits(NamedTuple):
+    """Data of one's own: the images to train on and the images to validate on.
+
+    Any object with the two methods and the two properties of :class:`Source` serves.
+
+    Example:
+        >>> from ladle.data.scenes import split_scenes
+        >>> from ladle.data import Splits
+        >>> data = Splits(*split_scenes(train=8, val=4, size=64))
+        >>> len(data.train), data.val.sample(0).image.shape
+        (8, torch.Size([3, 64, 64]))
+    """
+
+    train: Source
+    val: Source
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
 from ladle.detectors.proposals import PLAIN_STDS, ProposalSpec, ProposalStage
+from ladle.detectors.protocol import Stage, Student, Towers
 from ladle.detectors.regions import RegionSpec, RegionStage
 from ladle.detectors.weights import load_detector, read_spec, save_detector, state_in_order
 
@@ -22,6 +23,9 @@ __all__ = [
     "ProposalStage",
     "RegionSpec",
     "RegionStage",
+    "Stage",
+    "Student",
+    "Towers",
     "load_detector",
     "read_spec",
     "save_detector",

@@ -15,6 +15,7 @@ from ladle.boxes import decode_deltas, decode_distances
 from ladle.detectors.backbones import group_norm
 from ladle.detectors.objectness import ConditionalObjectness, ImplicitObjectness, Objectness
 from ladle.detectors.priors import Anchors
+from ladle.detectors.protocol import Towers
 from ladle.limits import Range
 from ladle.losses import expected_bin
 from ladle.types import GroundTruth, Output, Predictions, Priors
@@ -30,19 +31,19 @@ class DenseSpec:
         width: channels of the towers, those of the neck.
         depth: convolutions per tower.
         anchors: the priors.
-        quality: whether a branch of one channel judges the prior: PAA's IoU, the centerness of ATSS and FCOS, the
-            objectness of YOLOX and AutoAssign. What it comes to mean is up to the criterion.
+        quality: whether there is a branch of one channel for the quality of a prior: PAA's IoU, the centerness of ATSS
+            and FCOS, the objectness of YOLOX and AutoAssign. What it comes to mean is up to the criterion.
         norm: group normalization in the towers (RetinaNet has none).
-        level_scale: a learnt factor per level on what the box branch says.
-        box: how a box is said: as R-CNN ``deltas`` of the prior; as ``distances`` of its edges from the prior's center
-            in strides; or as a ``distribution`` of each distance over ``bins`` (GFL).
-        bins: how many distances the distribution knows: 0, 1 ... ``bins - 1`` strides.
-        class_prior: the probability at which every class starts, so that the first steps are not spent on unlearning
-            the background (Lin et al. 2017).
+        level_scale: a learnt factor per level on the output of the box branch.
+        box: how a box is predicted: as R-CNN ``deltas`` of the prior; as ``distances`` of its edges from the prior's
+            center in strides; or as a ``distribution`` of each distance over ``bins`` (GFL).
+        bins: how many distances the distribution has: 0, 1 ... ``bins - 1`` strides.
+        class_prior: the probability at which every class starts, so that the first steps are not spent on the
+            background (Lin et al. 2017).
         quality_prior: the probability at which the quality branch starts (YOLOX 0.01).
-        center_prior: whether to learn per class where its priors lie around an object's center (AutoAssign).
-        objectness: whether class scores listen to an objectness that nobody teaches: ``conditional`` on the
-            neighborhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
+        center_prior: whether to learn for each class where its priors lie around an object's center (AutoAssign).
+        objectness: whether class scores are multiplied by an objectness without a loss of its own: ``conditional`` on
+            the neighborhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
 
     Distances are ``softplus(scale * x)``: like the ``relu`` of FCOS, OTA and AutoAssign but for the first stride, and
     never without a gradient. They start as the prior's own box, which for AutoAssign's priors of 8 strides is its
@@ -73,20 +74,19 @@ class DenseSpec:
 
     @property
     def box_width(self) -> int:
-        """Channels that say one box."""
+        """Channels of one box."""
         return 4 * self.bins if self.box == "distribution" else 4
-
-
-Towers = tuple[tuple[Tensor, Tensor], ...]
-"""The maps inside the class tower and the box tower, level by level."""
 
 
 class DenseStage(nn.Module):
     """One pass over the pyramid: ``propose`` lays the priors, calling it predicts at them.
 
-    Calling it is :meth:`climb` all the way up the towers, then :meth:`finish`. To stop on the way and go on from maps
-    of another network is how CrossKD has a teacher's head judge its student's features.
+    Calling it runs :meth:`run_towers` to the last convolution, then :meth:`predict_from`. CrossKD leaves the student's
+    towers half-way and enters the teacher's with their maps.
     """
+
+    class_agnostic = False
+    samples_first = False
 
     def __init__(self, spec: DenseSpec, classes: int, strides: Sequence[int]) -> None:
         super().__init__()
@@ -117,7 +117,7 @@ class DenseStage(nn.Module):
             _bias(self.quality_conv).fill_(_logit(self.spec.quality_prior))
         if self.spec.box == "distances":
             half = self.spec.anchors.halves().repeat(1, 2).flatten()
-            # The inverse of softplus: by its bias alone a prior says its own box.
+            # The inverse of softplus: the bias alone makes each prior predict its own box.
             _bias(self.box_conv).copy_(half + (-(-half).expm1()).log())
 
     @property
@@ -138,25 +138,25 @@ class DenseStage(nn.Module):
         return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
 
     def forward(
-        self, features: Sequence[Tensor], priors: Priors, inside: int | None = None
+        self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None
     ) -> tuple[Predictions, Towers | None]:
         """Predict at the priors, which must be this stage's own grid.
 
-        With ``inside`` also hand out what the towers hold after so many convolutions.
+        With ``tower_depth`` also return the towers' maps after so many convolutions.
         """
-        if inside is None:
-            return self.finish(self.climb(features, self.spec.depth), self.spec.depth, priors), None
-        towers = self.climb(features, inside)
-        return self.finish(towers, inside, priors), towers
+        if tower_depth is None:
+            return self.predict_from(self.run_towers(features, self.spec.depth), self.spec.depth, priors), None
+        towers = self.run_towers(features, tower_depth)
+        return self.predict_from(towers, tower_depth, priors), towers
 
-    def climb(self, features: Sequence[Tensor], depth: int) -> Towers:
+    def run_towers(self, features: Sequence[Tensor], depth: int) -> Towers:
         """Both towers' maps after ``depth`` convolutions, normalized but not yet rectified."""
         steps = self._steps(depth)
         return tuple((self.class_tower[:steps](f), self.box_tower[:steps](f)) for f in features)
 
-    def finish(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
-        """Go on from the towers' maps after ``depth`` convolutions to the predictions at ``priors``."""
-        logits, said, quality = [], [], []
+    def predict_from(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
+        """Predict at ``priors`` from the towers' maps after ``depth`` convolutions."""
+        logits, regressed, quality = [], [], []
         steps = self._steps(depth)
         for level, (of_class, of_box) in enumerate(towers):
             of_class, of_box = self.class_tower[steps:](of_class), self.box_tower[steps:](of_box)
@@ -165,13 +165,13 @@ class DenseStage(nn.Module):
                 _flatten(scores if self.objectness is None else self.objectness(scores, of_box), self.classes)
             )
             rows = _flatten(self.box_conv(of_box), self.spec.box_width)
-            said.append(rows * self.scales[level] if self.scales is not None else rows)
+            regressed.append(rows * self.scales[level] if self.scales is not None else rows)
             if self.quality_conv is not None:
                 quality.append(_flatten(self.quality_conv(of_box), 1))
-        every = torch.cat(said, dim=1)
+        every = torch.cat(regressed, dim=1)
         if every.shape[1] != priors.boxes.shape[1]:
             raise ValueError(
-                f"a dense head predicts at its own {every.shape[1]} priors, but was asked about {priors.boxes.shape[1]}"
+                f"a dense head predicts at its own {every.shape[1]} priors, but was given {priors.boxes.shape[1]}"
             )
         boxes, edges = self._decode(every.float(), priors)
         return Predictions(
@@ -188,12 +188,12 @@ class DenseStage(nn.Module):
             raise ValueError(f"this head's towers have {self.spec.depth} convolutions, so none ends after {depth}")
         return max(0, depth * (3 if self.spec.norm else 2) - 1)
 
-    def _decode(self, said: Tensor, priors: Priors) -> tuple[Tensor, Tensor | None]:
-        """Boxes (B,P,4) and, of a head that says them, the logits of their edges (B,P,4,K)."""
+    def _decode(self, regressed: Tensor, priors: Priors) -> tuple[Tensor, Tensor | None]:
+        """Boxes (B,P,4) and, of a head that predicts distributions, the logits of their edges (B,P,4,K)."""
         if self.spec.box == "deltas":
-            return decode_deltas(priors.boxes, said), None
-        edges = said.unflatten(-1, (4, self.spec.bins)) if self.spec.box == "distribution" else None
-        distances = F.softplus(said) if edges is None else expected_bin(edges)
+            return decode_deltas(priors.boxes, regressed), None
+        edges = regressed.unflatten(-1, (4, self.spec.bins)) if self.spec.box == "distribution" else None
+        distances = F.softplus(regressed) if edges is None else expected_bin(edges)
         return decode_distances(priors.centers, distances * priors.stride[:, None]), edges
 
 

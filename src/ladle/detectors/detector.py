@@ -22,14 +22,15 @@ from ladle.detectors.backbones import (
 )
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.postprocess import Inference
-from ladle.detectors.proposals import ProposalSpec, ProposalStage
+from ladle.detectors.proposals import ProposalSpec
+from ladle.detectors.protocol import Stage
 from ladle.detectors.regions import RegionSpec, RegionStage
 from ladle.errors import UserError
 from ladle.limits import Length, Range
 from ladle.types import Batch, Detections, GroundTruth, Output, Priors, Pyramid
 from ladle.untrusted import parse_json, read_record
 
-__all__ = ["Detector", "DetectorSpec", "Neck", "Stage"]
+__all__ = ["Detector", "DetectorSpec", "Neck"]
 
 _USUAL_MOST = 100
 """So many objects of an image every detector finds unless told otherwise, as COCO's numbers ask for."""
@@ -106,7 +107,7 @@ class DetectorSpec:
 
     @property
     def pyramid(self) -> Pyramid:
-        """What the feature maps are like."""
+        """Channels and strides of the feature maps."""
         return Pyramid((self.head.width,) * len(self.strides), self.strides)
 
     def keeping(self, most: int) -> DetectorSpec:
@@ -153,17 +154,13 @@ class DetectorSpec:
 _MEND = "the file was changed or is of another version, train the detector again"
 
 
-Stage = DenseStage | ProposalStage | RegionStage
-"""One step from feature maps to predictions."""
-
-
 class Detector(nn.Module):
     """Turns images into one :class:`~ladle.types.Output` per stage."""
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DetectorSpec, backbone: Backbone, neck: Neck, stages: Sequence[Stage]) -> None:
+    def __init__(self, spec: DetectorSpec, backbone: Backbone, neck: Neck, stages: Sequence[nn.Module]) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
@@ -178,24 +175,24 @@ class Detector(nn.Module):
         sizes: Tensor | None = None,
         truth: GroundTruth | None = None,
         priors: Sequence[Priors] | None = None,
-        inside: int | None = None,
+        tower_depth: int | None = None,
     ) -> list[Output]:
-        """Look at images (B,3,H,W), bytes or floats in [0,1].
+        """Predict on images (B,3,H,W), bytes or floats in [0,1].
 
-        ``sizes`` (B,2) says how much of each image is not padding. Passing one ``priors`` per stage asks what this
-        detector says *there*, instead of at the places it would propose itself. ``inside`` also asks for what the
-        towers of the heads hold after so many convolutions.
+        ``sizes`` (B,2) is the height and width of each image without its padding. With one ``priors`` per stage the
+        detector predicts at these instead of its own. ``tower_depth`` also returns the maps after so many convolutions
+        of the heads' towers.
         """
-        features = self.look(images)
+        features = self.extract_features(images)
         outputs: list[Output] = []
         for number, stage in enumerate(self.chain):
             previous = outputs[-1] if outputs else None
-            own = priors[number] if priors is not None else stage.propose(features, previous, truth, sizes)
-            said, towers = stage(features, own, inside)
-            outputs.append(Output(said, own, features, sizes, towers))
+            at = priors[number] if priors is not None else stage.propose(features, previous, truth, sizes)
+            predictions, towers = stage(features, at, tower_depth)
+            outputs.append(Output(predictions, at, features, sizes, towers))
         return outputs
 
-    def look(self, images: Tensor) -> tuple[Tensor, ...]:
+    def extract_features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of images (B,3,H,W), bytes or floats in [0,1], finest first."""
         floats = images.float() / 255 if images.dtype == torch.uint8 else images
         maps: tuple[Tensor, ...] = self.neck(self.backbone((floats - self.mean) / self.std))
@@ -211,7 +208,7 @@ class Detector(nn.Module):
 
     @property
     def pyramid(self) -> Pyramid:
-        """What the feature maps are like."""
+        """Channels and strides of the feature maps."""
         return self.spec.pyramid
 
     @property
@@ -229,16 +226,16 @@ class Detector(nn.Module):
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:
         """Find the objects of a batch, in the pixels of the images on disk."""
         outputs = self(batch.images, batch.sizes)
-        output = _agreed(outputs[-len(self.spec.regions) :]) if len(self.spec.regions) > 1 else outputs[-1]
+        output = _averaged(outputs[-len(self.spec.regions) :]) if len(self.spec.regions) > 1 else outputs[-1]
         return (inference or self.spec.inference).find(output, batch.sizes, batch.originals)
 
 
-def _agreed(outputs: Sequence[Output]) -> Output:
-    """The last of several looks at the same proposals, with the mean of all looks' class chances (Cascade R-CNN)."""
-    chances = torch.stack([F.pad(one.predictions.logits.float(), (0, 1)).softmax(-1) for one in outputs]).mean(0)
-    logs = chances.clamp(min=1e-38).log()
-    said = replace(outputs[-1].predictions, logits=logs[..., :-1] - logs[..., -1:])
-    return replace(outputs[-1], predictions=said)
+def _averaged(outputs: Sequence[Output]) -> Output:
+    """The last region head's output with the mean of all heads' class probabilities (Cascade R-CNN)."""
+    probs = torch.stack([F.pad(one.predictions.logits.float(), (0, 1)).softmax(-1) for one in outputs]).mean(0)
+    logs = probs.clamp(min=1e-38).log()
+    predictions = replace(outputs[-1].predictions, logits=logs[..., :-1] - logs[..., -1:])
+    return replace(outputs[-1], predictions=predictions)
 
 
 class Neck(nn.Module):

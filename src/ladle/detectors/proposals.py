@@ -1,4 +1,4 @@
-"""The first of two stages: a region proposal network, and the proposals it leaves to the next."""
+"""The first of two stages: a region proposal network, and the proposals that it passes on."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class ProposalSpec:
         anchors: the priors, level by level the same in strides.
         candidates: best priors of a level before suppression, in training and afterwards.
         keep: proposals of an image after it, likewise.
-        nms: IoU above which the weaker of two proposals of a level goes.
+        nms: IoU above which the lower-scoring of two proposals of a level is removed.
     """
 
     width: Annotated[int, Range(1, 4096)] = 256
@@ -47,7 +47,7 @@ class ProposalSpec:
     nms: Annotated[float, Range(0, 1)] = 0.7
 
     def build(self, classes: int, strides: Sequence[int]) -> ProposalStage:
-        """Build the stage for a pyramid of ``strides``; whatever the ``classes``, it knows one, "object"."""
+        """Build the stage for a pyramid of ``strides``; it has one class, "object", whatever the ``classes``."""
         return ProposalStage(self, strides)
 
 
@@ -55,6 +55,7 @@ class ProposalStage(nn.Module):
     """Predicts objectness and a box at every anchor; ``classes`` is 1."""
 
     classes = 1
+    class_agnostic = True
     samples_first = False
 
     def __init__(self, spec: ProposalSpec, strides: Sequence[int]) -> None:
@@ -72,12 +73,12 @@ class ProposalStage(nn.Module):
         return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
 
     def forward(
-        self, features: Sequence[Tensor], priors: Priors, inside: int | None = None
+        self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None
     ) -> tuple[Predictions, None]:
         """Predict at the anchors, which must be this stage's own."""
         logits, deltas = self.head(list(features))
-        said = torch.cat([_rows(maps, 4) for maps in deltas], dim=1)
-        boxes = decode_deltas(priors.boxes, at_least_float32(said), PLAIN_STDS)
+        regressed = torch.cat([_rows(maps, 4) for maps in deltas], dim=1)
+        boxes = decode_deltas(priors.boxes, at_least_float32(regressed), PLAIN_STDS)
         return Predictions(torch.cat([_rows(maps, 1) for maps in logits], dim=1), boxes), None
 
 
@@ -85,16 +86,16 @@ class ProposalStage(nn.Module):
 def best_proposals(
     output: Output, candidates: int, keep: int, nms: float
 ) -> tuple[Float[Tensor, "B keep 4"], Bool[Tensor, "B keep"]]:
-    """The boxes that are likeliest to hold an object, none of which much overlaps a likelier one of its level.
+    """The boxes with the highest objectness after non-maximum suppression within each level.
 
-    Best first, padded; the second answer says which are real. Suppression waits for the device.
+    Best first, padded; the second result marks those that are not padding. Suppression waits for the device.
     """
     from torchvision.ops import batched_nms
 
-    said, priors = output.predictions, output.priors
-    score = said.log_odds.amax(-1).masked_fill(~priors.valid, -torch.inf)
+    predictions, priors = output.predictions, output.priors
+    score = predictions.log_odds.amax(-1).masked_fill(~priors.valid, -torch.inf)
     index = _best_of_levels(score, priors.counts, candidates)
-    boxes = at_least_float32(said.boxes).gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
+    boxes = at_least_float32(predictions.boxes).gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     boxes = boxes if output.sizes is None else clip(boxes, output.sizes)
     score = score.gather(1, index)
     wide = ((boxes[..., 2:] - boxes[..., :2]) >= _LEAST_SIDE).all(-1) & score.isfinite() & boxes.isfinite().all(-1)

@@ -1,4 +1,4 @@
-"""The later of two stages: what lies in a proposal, and a better box for it."""
+"""The later of two stages: the class of a proposal and a refined box."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _Scale = Annotated[float, Range(0, 100, above=True)]
 
 @dataclass(frozen=True)
 class RegionSpec:
-    """A region head (Girshick 2015): features are cut out at each proposal, and layers see them whole.
+    """A region head (Girshick 2015): features are pooled from each proposal and go through layers of its own.
 
     Args:
         width: channels of the pyramid.
         hidden: width of the fully connected layers.
         convs: convolutions before them; 0 makes two layers (torchvision), any number makes one after them (its v2).
         pool: cells along each side of a proposal.
-        levels: how many levels of the pyramid are looked at, the finest; coarser ones only propose.
+        levels: how many levels of the pyramid features are pooled from, the finest; coarser ones only propose.
         agnostic: one box for all classes (Cascade R-CNN) instead of one each.
         stds: scales of the deltas of shift and stretch.
         proposals: how the first of such stages chooses among what the network before it proposes; None in a later one,
@@ -49,7 +49,7 @@ class RegionSpec:
     proposals: ProposalSpec | None = None
 
     def proposing(self, times: float) -> RegionSpec:
-        """The same head, which looks at so many times the proposals outside of training."""
+        """The same head with so many times the proposals outside of training."""
         if self.proposals is None:
             return self
         candidates, keep = self.proposals.candidates, self.proposals.keep
@@ -62,8 +62,9 @@ class RegionSpec:
 
 
 class RegionStage(nn.Module):
-    """One look at proposals. In training they are sampled before they are looked at, which is most of the work."""
+    """Predicts at proposals. In training they are sampled before they are pooled, which is most of the work."""
 
+    class_agnostic = False
     samples_first = True
 
     def __init__(self, spec: RegionSpec, classes: int, strides: Sequence[int]) -> None:
@@ -78,7 +79,7 @@ class RegionStage(nn.Module):
     ) -> Priors:
         """The boxes of the stage before, in training with the ground truth among them."""
         if previous is None:
-            raise ValueError("a region stage looks at what a stage before it proposed, but it is the first")
+            raise ValueError("a region stage needs the proposals of a stage before it, but it is the first")
         boxes, real = self._boxes(previous, training=truth is not None)
         boxes = boxes if sizes is None else clip(boxes, sizes)
         counts: tuple[int, ...] = (boxes.shape[1],)
@@ -87,23 +88,25 @@ class RegionStage(nn.Module):
             real = torch.cat([real, truth.learnable], dim=1)
             counts = (*counts, truth.boxes.shape[1])
         level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(boxes.device)
-        return Priors(boxes, torch.ones_like(level, dtype=torch.float32), level, real, counts)
+        given = level == 1 if truth is not None else None
+        return Priors(boxes, torch.ones_like(level, dtype=torch.float32), level, real, counts, is_ground_truth=given)
 
     def _boxes(self, previous: Output, training: bool) -> tuple[Float[Tensor, "B P 4"], Bool[Tensor, "B P"]]:
         if self.spec.proposals is not None:
             rule, late = self.spec.proposals, 0 if training else 1
             return best_proposals(previous, rule.candidates[late], rule.keep[late], rule.nms)
         # Refined ground truth would only be ground truth again: it is put among the proposals anew.
-        return at_least_float32(previous.predictions.boxes.detach()), previous.priors.valid & ~previous.priors.given
+        given, real = previous.priors.is_ground_truth, previous.priors.valid
+        return at_least_float32(previous.predictions.boxes.detach()), real if given is None else real & ~given
 
     def forward(
-        self, features: Sequence[Tensor], priors: Priors, inside: int | None = None
+        self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None
     ) -> tuple[Predictions, None]:
-        """Look at the proposals: classes that share a softmax with background, and a box for each or for all."""
+        """Predict at proposals: classes that share a softmax with background, and a box for each class or for all."""
         batch, count = len(features[0]), priors.boxes.shape[1]
         boxes = priors.boxes.expand(batch, -1, -1).contiguous()
-        seen = self.layers(roi_align(features[: self.spec.levels], self.strides, boxes, self.spec.pool))
-        score, deltas = at_least_float32(self.class_score(seen)), at_least_float32(self.box_deltas(seen))
+        pooled = self.layers(roi_align(features[: self.spec.levels], self.strides, boxes, self.spec.pool))
+        score, deltas = at_least_float32(self.class_score(pooled)), at_least_float32(self.box_deltas(pooled))
         # Relative to background, which then has logit 0.
         logits = (score[:, 1:] - score[:, :1]).view(batch, count, -1)
         if self.spec.agnostic:

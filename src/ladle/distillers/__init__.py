@@ -1,4 +1,4 @@
-"""Distillers: losses between what the student says and what the teacher says."""
+"""Distillers: losses between the outputs of a student and of its teacher."""
 
 from ladle.distillers.cross import CrossKD
 from ladle.distillers.cwd import CWD
@@ -7,19 +7,11 @@ from ladle.distillers.fgd import FGD
 from ladle.distillers.fine_grained import FineGrained
 from ladle.distillers.fitnet import FitNet
 from ladle.distillers.general_instance import GeneralInstance
+from ladle.distillers.joining import Joinable, Method
 from ladle.distillers.localization import LocalizationDistillation
 from ladle.distillers.mgd import MGD
 from ladle.distillers.pkd import PKD
-from ladle.distillers.protocol import (
-    Distiller,
-    DistillerSpec,
-    Head,
-    Network,
-    Outline,
-    Outlined,
-    TowerDistiller,
-    Voice,
-)
+from ladle.distillers.protocol import DistillationLoss, Distiller, Head, Network, Summary, TowerLoss
 from ladle.distillers.soft_labels import SoftLabels
 
 __all__ = [
@@ -29,17 +21,17 @@ __all__ = [
     "PKD",
     "CrossKD",
     "DeFeat",
+    "DistillationLoss",
     "Distiller",
-    "DistillerSpec",
     "FineGrained",
     "FitNet",
     "GeneralInstance",
     "Head",
+    "Joinable",
     "LocalizationDistillation",
+    "Method",
     "Network",
-    "Outline",
-    "Outlined",
     "SoftLabels",
-    "TowerDistiller",
-    "Voice",
+    "Summary",
+    "TowerLoss",
 ]

@@ -11,9 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ladle.boxes import IOU_FLOOR, centerness, giou, iou
+from ladle.distillers.joining import Joinable
 from ladle.distillers.levels import channel_spread, filled_cells
-from ladle.distillers.protocol import Head, Network, Outline, Voice
+from ladle.distillers.protocol import Head, Network, Summary
 from ladle.losses import quality_focal, softened_kl
+from ladle.networks import NetworkInfo
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 
 __all__ = ["CrossKD"]
@@ -23,7 +25,7 @@ _FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
-class CrossKD:
+class CrossKD(Joinable):
     """Cross-head distillation (Wang et al., CVPR 2024; released code).
 
     The maps inside the student's towers are given the mean and deviation of the teacher's, channel by channel, and sent
@@ -53,9 +55,9 @@ class CrossKD:
         >>> from ladle.types import GroundTruth
         >>> student, teacher = (detector_spec(name, ("cat", "dog")).build() for name in ("atss-tiny", "atss-mini"))
         >>> distil = CrossKD().build(student, teacher)
-        >>> images, (first, second) = torch.rand(1, 3, 64, 64), distil.inside
-        >>> own = student(images, inside=first)[0]
-        >>> guide = teacher(images, priors=[own.priors], inside=second)[0]
+        >>> images, (first, second) = torch.rand(1, 3, 64, 64), distil.tower_depths
+        >>> own = student(images, tower_depth=first)[0]
+        >>> guide = teacher(images, priors=[own.priors], tower_depth=second)[0]
         >>> truth = GroundTruth.pad([torch.tensor([[8.0, 8.0, 40.0, 40.0]])], [torch.tensor([0])])
         >>> sorted(distil(own, guide, truth, ATSS()(own.predictions, own.priors, truth)))
         ['cross_box', 'cross_class', 'cross_quality']
@@ -72,20 +74,21 @@ class CrossKD:
     box_loss: Literal["giou", "iou"] = "giou"
     count: Literal["positives", "centerness"] = "positives"
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        if not student.depth or not teacher.depth:
+        of, by = student.stage(stage), teacher.stage(stage)
+        if not of.tower_depth or not by.tower_depth:
             raise ValueError("cross-head distillation needs a dense head with towers in the student and in the teacher")
-        own, guide = self.depths(student.depth, teacher.depth)
-        wider = f", {student.width} to {teacher.width} channels" if student.width != teacher.width else ""
+        own, guide = self.depths(of.tower_depth, by.tower_depth)
+        wider = f", {of.tower_width} to {by.tower_width} channels" if of.tower_width != by.tower_width else ""
         through = f"from convolution {own} of the student's towers into the teacher's after its {guide}{wider}"
-        box = (self.edges, "box edges") if teacher.bins else (self.boxes, "boxes")
+        box = (self.edges, "box edges") if by.bins else (self.boxes, "boxes")
         teaches = {
-            "cross_class": (self.classes, f"{student.classes} class scores {through}"),
+            "cross_class": (self.classes, f"{of.classes} class scores {through}"),
             "cross_box": (box[0], f"{box[1]} likewise"),
-            "cross_quality": (self.quality * bool(teacher.quality), "the quality branch likewise, at positives"),
+            "cross_quality": (self.quality * bool(by.quality), "the quality branch likewise, at positives"),
         }
-        return Outline({name: what for name, (weight, what) in teaches.items() if weight})
+        return Summary({name: what for name, (weight, what) in teaches.items() if weight})
 
     def depths(self, own: int, guide: int) -> tuple[int, int]:
         """After how many convolutions the student's towers are left and the teacher's entered.
@@ -105,13 +108,13 @@ class CrossKD:
 
 
 class _Cross(nn.Module):
-    """``inside`` is how many convolutions deep both networks must show their towers."""
+    """``tower_depths`` is after how many convolutions both networks must hand out their towers' maps."""
 
     def __init__(self, spec: CrossKD, own: Head, guide: Head, strides: tuple[int, ...]) -> None:
         super().__init__()
         self.spec = spec
         self.strides = strides
-        self.inside = spec.depths(own.depth, guide.depth)
+        self.tower_depths = spec.depths(own.depth, guide.depth)
         # In a tuple, so that the teacher's head is no part of what is trained and saved.
         self._head = (guide,)
         same = own.width == guide.width
@@ -119,7 +122,7 @@ class _Cross(nn.Module):
 
     def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``cross_class``, ``cross_box`` (edges or boxes) and ``cross_quality``."""
-        crossed = self._head[0].finish(self._dressed(student, teacher), self.inside[1], student.priors)
+        crossed = self._head[0].predict_from(self._dressed(student, teacher), self.tower_depths[1], student.priors)
         guide, valid, spec = teacher.predictions.detach(), student.priors.valid, self.spec
         target, learnt = guide.scores, assignment.weight
         count, images = (
@@ -154,7 +157,7 @@ class _Cross(nn.Module):
     def _dressed(self, student: Output, teacher: Output) -> list[tuple[Tensor, Tensor]]:
         """The student's towers with the statistics of its teacher's."""
         if student.towers is None or teacher.towers is None:
-            raise ValueError(f"cross-head distillation needs outputs with towers: ask for inside={self.inside}")
+            raise ValueError(f"cross-head distillation needs outputs with tower_depth={self.tower_depths}")
         dressed = []
         for stride, own, guide in zip(self.strides, student.towers, teacher.towers, strict=True):
             filled = filled_cells(guide[0], student.sizes, stride)

@@ -8,15 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ladle.distillers.levels import SHARP, Imitation, Level, Levels, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import SHARP, Imitation, Level, Levels, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
+from ladle.networks import NetworkInfo
 from ladle.types import GroundTruth, Output, Term
 
 __all__ = ["CWD"]
 
 
 @dataclass(frozen=True)
-class CWD:
+class CWD(Joinable):
     """KL divergence between the channels' distributions over the map (Shu et al., ICCV 2021; mmrazor).
 
     Args:
@@ -43,9 +45,9 @@ class CWD:
     temperature: float = 1.0
     relative: bool = False
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        return outlined({"cwd": "where each channel looks"}, student, teacher)
+        return summarized({"cwd": "where each channel looks"}, student, teacher)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import Imitation, Level, Levels, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
 from ladle.distillers.regions import cells_of_objects
+from ladle.networks import NetworkInfo
 from ladle.overlaps import object_slices
 from ladle.types import GroundTruth, Output, Term
 
@@ -22,7 +24,7 @@ _HOME_SIDE = 14.0
 
 
 @dataclass(frozen=True)
-class DeFeat:
+class DeFeat(Joinable):
     """Decoupled features (Guo et al., CVPR 2021; released code for VOC).
 
     An object counts on one level alone, that of its size. Squared differences inside objects and outside of them are
@@ -55,9 +57,9 @@ class DeFeat:
     background: float = 12.0
     relative: bool = True
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        return outlined(
+        return summarized(
             {"defeat_foreground": "squared differences in objects", "defeat_background": "outside of them"},
             student,
             teacher,

@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ladle.distillers.levels import CELLS, CHANNELS, Level, Levels, Share, level_total, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import CELLS, CHANNELS, Level, Levels, Share, level_total, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
 from ladle.distillers.regions import cells_of_objects
+from ladle.networks import NetworkInfo
 from ladle.overlaps import object_slices
 from ladle.types import Assignment, GroundTruth, Output, Term
 
@@ -19,7 +21,7 @@ __all__ = ["FGD"]
 
 
 @dataclass(frozen=True)
-class FGD:
+class FGD(Joinable):
     """Focal and global distillation (Yang et al., CVPR 2022; released code).
 
     Focal: squared differences where objects are and, apart from them, where none is, weighed by the teacher's attention
@@ -65,9 +67,9 @@ class FGD:
     share: Share = "level"
     relative: bool = True
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        return outlined(
+        return summarized(
             {
                 "fgd_foreground": "squared differences in objects, where the teacher attends",
                 "fgd_background": "outside of them",

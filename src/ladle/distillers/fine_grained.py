@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
 from ladle.distillers.regions import near_best
+from ladle.networks import NetworkInfo
 from ladle.types import GroundTruth, Output, Term
 
 __all__ = ["FineGrained"]
 
 
 @dataclass(frozen=True)
-class FineGrained:
+class FineGrained(Joinable):
     """Fine-grained feature imitation (Wang et al., CVPR 2019; released code).
 
     Imitated is every location with a prior whose IoU with an object exceeds ``share`` of the largest that any prior has
@@ -50,9 +52,9 @@ class FineGrained:
     rectified: bool = False
     relative: bool = True
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        return outlined({"fine_grained": "squared differences near objects"}, student, teacher, kernel=3, always=True)
+        return summarized({"fine_grained": "squared differences near objects"}, student, teacher, kernel=3, always=True)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with its convolutions."""

@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from ladle.distillers.levels import Imitation, Level, Levels, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import Imitation, Level, Levels, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
+from ladle.networks import NetworkInfo
 from ladle.types import GroundTruth, Output, Term
 
 __all__ = ["FitNet"]
 
 
 @dataclass(frozen=True)
-class FitNet:
+class FitNet(Joinable):
     """Squared difference of the feature maps, the mean of each level, summed over levels (Romero et al., ICLR 2015).
 
     Args:
@@ -41,9 +43,9 @@ class FitNet:
     weight: float = 10.0
     relative: bool = True
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        return outlined({"fitnet": "squared differences"}, student, teacher, always=True)
+        return summarized({"fitnet": "squared differences"}, student, teacher, always=True)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with its convolutions."""

@@ -10,15 +10,17 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ladle.boxes import pairwise_iou
-from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import Imitation, Level, Levels, at_locations, masked_mean, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
+from ladle.networks import NetworkInfo
 from ladle.types import GroundTruth, Output, Term
 
 __all__ = ["GeneralInstance"]
 
 
 @dataclass(frozen=True)
-class GeneralInstance:
+class GeneralInstance(Joinable):
     """Feature imitation at general instances (Dai et al., CVPR 2021; as in the released code of LD).
 
     On every level the priors are ranked by the largest difference of a class probability between the two. The best is
@@ -53,9 +55,9 @@ class GeneralInstance:
     overlap: float = 0.3
     relative: bool = True
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        return outlined(
+        return summarized(
             {"general_instance": f"squared differences at {self.count} instances a level"}, student, teacher
         )
 

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
-from ladle.distillers.protocol import Outline, Voice
+from ladle.distillers.protocol import Summary
+from ladle.networks import NetworkInfo
 from ladle.types import Assignment, GroundTruth, Output, Priors, Pyramid, Term
 
 __all__ = [
@@ -26,8 +27,8 @@ __all__ = [
     "level_pairs",
     "level_total",
     "masked_mean",
-    "outlined",
     "per_image",
+    "summarized",
 ]
 
 CHANNELS, CELLS = 256, 4480
@@ -83,15 +84,15 @@ def _octaves(stride: int, other: int) -> float:
     return abs(math.log2(other / stride))
 
 
-def outlined(
+def summarized(
     terms: dict[str, str],
-    student: Voice,
-    teacher: Voice,
+    student: NetworkInfo,
+    teacher: NetworkInfo,
     kernel: int = 1,
     always: bool = False,
     most: int | None = None,
     by: Pairing = "stride",
-) -> Outline:
+) -> Summary:
     """The outline of a distiller of feature maps: what each term does with them, on which levels, through what."""
     own, guide = student.pyramid, teacher.pyramid
     near = level_pairs(own, guide, by)
@@ -108,7 +109,7 @@ def outlined(
     first, *rest = terms.items()
     teaches = {first[0]: f"{first[1]}, maps of stride {where}{through}"} | dict(rest)
     name = first[0].partition("_")[0] if rest else first[0]
-    return Outline(teaches, tuple(f"{name} at {reason}" for reason in skips))
+    return Summary(teaches, tuple(f"{name} at {reason}" for reason in skips))
 
 
 def _missing(own: Pyramid, pairs: Sequence[tuple[int, int]]) -> list[int]:

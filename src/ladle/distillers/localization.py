@@ -9,9 +9,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ladle.distillers.protocol import Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.protocol import Network, Summary
 from ladle.distillers.regions import Measure, within_objects, worthwhile_ring
 from ladle.losses import rebinned, softened_kl
+from ladle.networks import NetworkInfo
 from ladle.overlaps import may_look
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 
@@ -19,7 +21,7 @@ __all__ = ["LocalizationDistillation"]
 
 
 @dataclass(frozen=True)
-class LocalizationDistillation:
+class LocalizationDistillation(Joinable):
     """Imitate the distributions of box edges where they matter (LD: Zheng et al., CVPR 2022; released code).
 
     They are imitated at the positives, weighed by the student's best score, and in a region around them, weighed by the
@@ -74,22 +76,24 @@ class LocalizationDistillation:
     images: float = 3.0
     mean_of: int | None = None
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out; raises ValueError without edges."""
-        for name, one in (("student", student), ("teacher", teacher)):
+        of, by = student.stage(stage), teacher.stage(stage)
+        for name, one in (("student", of), ("teacher", by)):
             _needs_edges(name, one.bins > 0)
-        bins = f"{student.bins} bins"
-        bins += f", from the teacher's {teacher.bins}" if teacher.bins != student.bins else ""
+        bins = f"{of.bins} bins" + (f", from the teacher's {by.bins}" if by.bins != of.bins else "")
         around = "in the ring around objects" if self.region == "ring" else "inside objects, beside the positives"
         teaches = {
             "ld": (self.weight, f"box edges ({bins}) at positives"),
             "ld_ring": (self.ring, f"box edges ({bins}) {around}"),
-            "ld_class": (self.classes * (student.classes > 1), f"{student.classes} classes at positives"),
+            "ld_class": (self.classes * (of.classes > 1), f"{of.classes} classes at positives"),
         }
-        lonely = (
-            ("ld_class: of a single class a softmax says nothing",) if self.classes and student.classes == 1 else ()
-        )
-        return Outline({name: what for name, (weight, what) in teaches.items() if weight}, lonely)
+        lonely = ("ld_class: of a single class a softmax says nothing",) if self.classes and of.classes == 1 else ()
+        return Summary({name: what for name, (weight, what) in teaches.items() if weight}, lonely)
+
+    def build(self, student: Network, teacher: Network) -> LocalizationDistillation:
+        """The loss itself: it needs nothing of the two networks."""
+        return self
 
     def __call__(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``ld`` (positives), ``ld_ring`` (around them) and ``ld_class``; raises ValueError without edges."""

@@ -8,15 +8,17 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from ladle.distillers.levels import Level, Levels, Share, level_total, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import Level, Levels, Share, level_total, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
+from ladle.networks import NetworkInfo
 from ladle.types import Assignment, GroundTruth, Output, Term
 
 __all__ = ["MGD"]
 
 
 @dataclass(frozen=True)
-class MGD:
+class MGD(Joinable):
     """Masked generative distillation (Yang et al., ECCV 2022; released code).
 
     A random share of the cells of the student's maps is erased; two convolutions, trained along and never saved, then
@@ -54,10 +56,10 @@ class MGD:
     share: Share = "level"
     relative: bool = True
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
         what = f"what is made up of {1 - self.erased:.0%} of the cells"
-        return outlined({"mgd": what}, student, teacher, most=self.finest)
+        return summarized({"mgd": what}, student, teacher, most=self.finest)
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
         """The distiller for two networks, with its generators."""

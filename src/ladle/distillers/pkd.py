@@ -8,8 +8,10 @@ from typing import ClassVar, Literal
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ladle.distillers.levels import Imitation, Level, Levels, Pairing, channel_spread, outlined, per_image
-from ladle.distillers.protocol import Network, Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.levels import Imitation, Level, Levels, Pairing, channel_spread, per_image, summarized
+from ladle.distillers.protocol import Network, Summary
+from ladle.networks import NetworkInfo
 from ladle.types import GroundTruth, Output, Term
 
 __all__ = ["PKD"]
@@ -19,7 +21,7 @@ _FLOOR = 1e-6
 
 
 @dataclass(frozen=True)
-class PKD:
+class PKD(Joinable):
     """Squared difference of standardised maps, which is Pearson's correlation (Cao et al., NeurIPS 2022; mmrazor).
 
     Each channel is standardised over the images of the batch and all cells, so that teachers of another kind, whose
@@ -52,9 +54,9 @@ class PKD:
     finest: int = 4
     pairs: Pairing = "index"
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
-        return outlined({"pkd": "correlation of channels"}, student, teacher, most=self.finest, by=self.pairs)
+        return summarized({"pkd": "correlation of channels"}, student, teacher, most=self.finest, by=self.pairs)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""

@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
 
 from torch import Tensor
 
+from ladle.networks import NetworkInfo
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Priors, Pyramid, Term
 
-__all__ = ["Distiller", "DistillerSpec", "Head", "Network", "Outline", "Outlined", "TowerDistiller", "Voice"]
+__all__ = ["DistillationLoss", "Distiller", "Head", "Network", "Summary", "TowerLoss"]
 
 
 @runtime_checkable
-class Distiller(Protocol):
+class DistillationLoss(Protocol):
     """A loss between two outputs, usually at the same priors; its laws stand in ``ladle.testing``.
 
-    Examples:
-        >>> from ladle.distillers import PKD, Distiller, SoftLabels
-        >>> isinstance(SoftLabels(), Distiller), isinstance(PKD(), Distiller)  # PKD has to be built first
-        (True, False)
+    One that trains weights of its own is a ``torch.nn.Module``: they are trained along with the student, and never
+    saved with it.
+
+    Example:
+        >>> from ladle.distillers import DistillationLoss, FitNet, SoftLabels
+        >>> from ladle.testing import example_network
+        >>> built = FitNet().build(example_network(), example_network())
+        >>> isinstance(built, DistillationLoss), isinstance(SoftLabels(), DistillationLoss)
+        (True, True)
     """
 
     def __call__(
@@ -30,70 +37,77 @@ class Distiller(Protocol):
 
 
 @runtime_checkable
-class DistillerSpec(Protocol):
-    """A distiller in plain values that has to know the two networks first, usually because it owns weights.
+class TowerLoss(DistillationLoss, Protocol):
+    """A loss that needs the maps inside the towers of dense heads.
 
-    What is built may be an ``nn.Module``: it is trained along with the student, and never saved with it.
-
-    Examples:
-        >>> from ladle.distillers import PKD, DistillerSpec, SoftLabels
-        >>> isinstance(SoftLabels(), DistillerSpec), isinstance(PKD(), DistillerSpec)
-        (False, True)
-    """
-
-    def build(self, student: Network, teacher: Network, /) -> Distiller:
-        """The distiller for these two."""
-        ...
-
-
-@runtime_checkable
-class Outlined(Protocol):
-    """A distiller, or the plain values of one, that can say before training what it will teach.
-
-    Examples:
-        >>> from ladle.distillers import PKD, Outlined, SoftLabels
-        >>> isinstance(PKD(), Outlined), PKD().features_only, SoftLabels().features_only
-        (True, True, False)
-    """
-
-    @property
-    def features_only(self) -> bool:
-        """Whether feature maps are compared and no predictions."""
-        ...
-
-    @property
-    def every_stage(self) -> bool:
-        """Whether it teaches every stage of a detector, or a detector once."""
-        ...
-
-    def outline(self, student: Voice, teacher: Voice, /) -> Outline:
-        """What it will teach; raises ValueError where it cannot work with these two networks."""
-        ...
-
-
-@runtime_checkable
-class TowerDistiller(Distiller, Protocol):
-    """A distiller that looks into the towers of both heads.
-
-    Examples:
-        >>> from ladle.distillers import PKD, SoftLabels, TowerDistiller
-        >>> isinstance(SoftLabels(), TowerDistiller)
+    Example:
+        >>> from ladle.distillers import SoftLabels, TowerLoss
+        >>> isinstance(SoftLabels(), TowerLoss)
         False
     """
 
     @property
-    def inside(self) -> tuple[int, int]:
-        """After how many convolutions the towers of the student and of the teacher are looked at."""
+    def tower_depths(self) -> tuple[int, int]:
+        """After how many convolutions the student and the teacher must hand out their towers' maps."""
+        ...
+
+
+@runtime_checkable
+class Distiller(Protocol):
+    """A way of distilling in plain values, which becomes a loss for two networks.
+
+    Example:
+        A distiller of one's own needs these three members:
+
+        >>> from dataclasses import dataclass
+        >>> from ladle.distillers import Distiller, Summary
+        >>> from ladle.types import Term
+        >>> @dataclass(frozen=True)
+        ... class ScoreDifference:
+        ...     weight: float = 1.0
+        ...     features_only = False
+        ...     every_stage = True
+        ...
+        ...     def summarize(self, student, teacher, stage):
+        ...         return Summary({"difference": f"{student.stage(stage).classes} class scores at every prior"})
+        ...
+        ...     def build(self, student, teacher):
+        ...         return self
+        ...
+        ...     def __call__(self, student, teacher, truth, assignment):
+        ...         valid = student.priors.valid.unsqueeze(-1)
+        ...         gap = (student.predictions.scores - teacher.predictions.detach().scores).abs() * valid
+        ...         return {"difference": Term(self.weight * gap.sum(), valid.sum().float(), gap.new_zeros(()))}
+        >>> isinstance(ScoreDifference(), Distiller)
+        True
+    """
+
+    @property
+    def features_only(self) -> bool:
+        """Whether it compares feature maps and no predictions: the teacher may then have other classes and priors."""
+        ...
+
+    @property
+    def every_stage(self) -> bool:
+        """Whether it teaches every stage of a detector that the teacher has too, or the first alone."""
+        ...
+
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int, /) -> Summary:
+        """What it teaches a stage; raises ValueError where it cannot work with these two."""
+        ...
+
+    def build(self, student: Network, teacher: Network, /) -> DistillationLoss:
+        """The loss for two networks."""
         ...
 
 
 @runtime_checkable
 class Network(Protocol):
-    """What a distiller may ask of a detector or a teacher before training.
+    """What a distiller may ask of a detector or a teacher when it is built.
 
-    Examples:
-        >>> from ladle.families import detector_spec
+    Example:
         >>> from ladle.distillers import Network
+        >>> from ladle.families import detector_spec
         >>> detector = detector_spec("paa-tiny", ("cat", "dog")).build()
         >>> isinstance(detector, Network)
         True
@@ -116,9 +130,9 @@ class Network(Protocol):
 class Head(Protocol):
     """A dense head that can be left and entered half-way up its towers.
 
-    Examples:
-        >>> from ladle.families import detector_spec
+    Example:
         >>> from ladle.distillers import Head
+        >>> from ladle.families import detector_spec
         >>> head = detector_spec("paa-small", ("cat", "dog")).build().head
         >>> isinstance(head, Head), head.depth
         (True, 2)
@@ -134,46 +148,23 @@ class Head(Protocol):
         """The channels of a tower."""
         ...
 
-    def finish(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
+    def predict_from(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
         """From the towers' maps after ``depth`` convolutions to predictions, with gradient for the maps."""
         ...
 
 
-class Voice(NamedTuple):
-    """What a network says, in plain values: enough to tell what of it can be compared.
-
-    ``bins`` are those of a box edge's distribution, 0 where it says none; ``quality`` is what its quality branch means,
-    None where there is none; ``depth`` and ``width`` are the convolutions and the channels of the towers of its head.
-
-    Examples:
-        >>> from ladle.distillers import PKD, SoftLabels, Voice
-        >>> from ladle.types import Pyramid
-        >>> voice = Voice(Pyramid((48, 48), (8, 16)), classes=2, bins=0, quality="iou", depth=1, width=48)
-        >>> PKD().outline(voice, voice).teaches
-        {'pkd': 'correlation of channels, maps of stride 8, 16'}
-        >>> list(SoftLabels().outline(voice, voice._replace(quality=None)).skips)
-        ['soft_quality: the teacher has no quality branch']
-    """
-
-    pyramid: Pyramid
-    classes: int
-    bins: int
-    quality: str | None
-    depth: int
-    width: int
-
-
-class Outline(NamedTuple):
+@dataclass(frozen=True)
+class Summary:
     """What a distiller teaches, by the names of its terms, and what it leaves out and why.
 
-    ``instead`` is the distiller in the form that leaves it out, where that is another.
+    ``distiller`` is the form of it for these two networks, where that differs from the value that was asked.
 
-    Examples:
-        >>> from ladle.distillers import Outline
-        >>> Outline({"pkd": "correlation of channels"}).skips
+    Example:
+        >>> from ladle.distillers import Summary
+        >>> Summary({"pkd": "correlation of channels"}).skips
         ()
     """
 
     teaches: dict[str, str]
     skips: tuple[str, ...] = ()
-    instead: Distiller | DistillerSpec | None = None
+    distiller: Distiller | None = field(default=None, compare=False)

@@ -10,8 +10,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ladle.boxes import clip, giou
-from ladle.distillers.protocol import Outline, Voice
+from ladle.distillers.joining import Joinable
+from ladle.distillers.protocol import Network, Summary
 from ladle.losses import focal_kl
+from ladle.networks import NetworkInfo
 from ladle.overlaps import best_overlaps
 from ladle.types import Assignment, GroundTruth, Output, Term
 
@@ -19,7 +21,7 @@ __all__ = ["SoftLabels"]
 
 
 @dataclass(frozen=True)
-class SoftLabels:
+class SoftLabels(Joinable):
     """Imitate the teacher with the focal KL divergence (Nguyen et al., WACV 2022; released code of CoLAD).
 
     Classes are imitated at every valid prior; qualities and boxes only where the teacher's own box overlaps an object
@@ -57,25 +59,30 @@ class SoftLabels:
     gamma: float = 0.5
     temperature: float = 1.0
 
-    def outline(self, student: Voice, teacher: Voice) -> Outline:
+    def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What is taught, and what is left out."""
+        of, by = student.stage(stage), teacher.stage(stage)
         where = f"where the teacher's box overlaps an object by more than {self.least}"
-        scores = f"{student.classes} class scores" if student.classes > 1 else "the score of the only class"
+        scores = f"{of.classes} class scores" if of.classes > 1 else "the score of the only class"
         teaches = {
             "soft_class": (self.weight, f"{scores} at every prior"),
             "soft_box": (self.box, f"boxes {where}"),
             "soft_quality": (self.quality, f"the quality branch {where}"),
         }
         skips: tuple[str, ...] = ()
-        lacking = [name for name, one in (("student", student), ("teacher", teacher)) if one.quality is None]
+        lacking = [name for name, one in (("student", of), ("teacher", by)) if one.quality is None]
         if self.quality and lacking:
             skips = (f"soft_quality: the {lacking[0]} has no quality branch",)
-        elif self.quality and student.quality != teacher.quality:
-            skips = (f"soft_quality: the student's branch means {student.quality}, the teacher's {teacher.quality}",)
-        instead = replace(self, quality=0.0) if skips and student.quality != teacher.quality else None
+        elif self.quality and of.quality != by.quality:
+            skips = (f"soft_quality: the student's branch means {of.quality}, the teacher's {by.quality}",)
+        instead = replace(self, quality=0.0) if skips and of.quality != by.quality else None
         if skips:
             del teaches["soft_quality"]
-        return Outline({name: what for name, (weight, what) in teaches.items() if weight}, skips, instead)
+        return Summary({name: what for name, (weight, what) in teaches.items() if weight}, skips, instead)
+
+    def build(self, student: Network, teacher: Network) -> SoftLabels:
+        """The loss itself: it needs nothing of the two networks."""
+        return self
 
     def __call__(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``soft_class``, ``soft_box`` and, where both have the branch, ``soft_quality``."""

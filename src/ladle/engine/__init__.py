@@ -17,7 +17,7 @@ from ladle.engine.settings import Balance, Settings
 if TYPE_CHECKING:
     from ladle.engine.loop import Evaluate, Result, fit
     from ladle.engine.normalizing import normalize
-    from ladle.engine.processes import launch
+    from ladle.engine.processes import launch, one_process
     from ladle.engine.run import Loader, SaveStudent, prefix
 
 __all__ = [
@@ -38,6 +38,7 @@ __all__ = [
     "fit",
     "launch",
     "normalize",
+    "one_process",
     "prefix",
 ]
 
@@ -49,6 +50,7 @@ _LATE = {
     "fit": "loop",
     "launch": "processes",
     "normalize": "normalizing",
+    "one_process": "processes",
     "prefix": "run",
 }
 

@@ -83,11 +83,11 @@ def _train_epoch(run: Run, state: TrainState, loader: Loader, reporter: Reporter
         take_step(run, state, window, tracker)
         reporter.count(sum(len(batch.ids) for batch in window))
         if state.step % run.settings.log_every == 0:
-            run.watch.look()
-            run.silence.listen()
+            run.non_finite.check()
+            run.zero_loss.check()
             reporter.step(state, {"lr": learning_rate(run)} | tracker.read())
-    run.watch.look()
-    run.silence.listen()
+    run.non_finite.check()
+    run.zero_loss.check()
     tracker.read()
     return {"lr": learning_rate(run)} | tracker.means()
 

@@ -1,4 +1,4 @@
-"""Stop a run whose loss is no longer a number, and say which images it happened on."""
+"""Stop a run whose loss is not finite, and name the images of that batch."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ class _Note(NamedTuple):
 
 
 class NonFiniteGuard:
-    """Remembers the losses since it last looked, and at a look stops the run if one is not finite.
+    """Records the losses since the last check, and stops the run at a check if one is not finite.
 
-    Looking waits for the device: on the CPU that costs nothing and every note is looked at once, before an optimizer
-    step can spread the damage; elsewhere the loop looks every few steps, and what was saved before is untouched since
-    it looks before it saves.
+    A check waits for the device. On the CPU that costs nothing and every note is checked at once, before an optimizer
+    step can spread the damage. Elsewhere the loop checks every few steps; weights that were saved before are not
+    affected, since it checks before it saves.
     """
 
     def __init__(self, fabric: Fabric, folder: Path) -> None:
@@ -41,12 +41,12 @@ class NonFiniteGuard:
         self._notes: list[_Note] = []
 
     def note(self, epoch: int, step: int, ids: tuple[int | str, ...], values: Mapping[str, Float[Tensor, ""]]) -> None:
-        """Remember values that are the same on every rank, and this rank's images behind them."""
+        """Record values that are the same on every rank, and this rank's images behind them."""
         self._notes.append(_Note(epoch, step, ids, {name: value.detach() for name, value in values.items()}))
         if self._fabric.device.type == "cpu":
-            self.look()
+            self.check()
 
-    def look(self) -> None:
+    def check(self) -> None:
         """Raise :class:`UserError`, on every rank and with ``bad_batch.json`` written, if a value is not finite."""
         notes, self._notes = self._notes, []
         if not notes:

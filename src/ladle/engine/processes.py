@@ -17,7 +17,7 @@ from lightning_fabric.strategies.ddp import DDPStrategy
 from ladle.children import run_ranks
 from ladle.errors import UserError
 
-__all__ = ["gather", "launch"]
+__all__ = ["gather", "launch", "one_process"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +47,12 @@ def launch(
     return run_ranks(len(indices), partial(_call, indices, accelerator, fn, args, kwargs))
 
 
+def one_process(devices: int | Sequence[int], accelerator: str) -> Fabric | None:
+    """A fabric for this process alone, ready for use; None where several devices need a process each."""
+    indices = _indices(devices, accelerator)
+    return _connected(indices, accelerator) if len(indices) == 1 else None
+
+
 def gather(fabric: Fabric, value: Any) -> list[Any]:
     """Return the ``value`` of every rank, in their order, on every rank. Values are pickled: keep them small."""
     if fabric.world_size == 1:
@@ -60,6 +66,14 @@ def _call(
     indices: list[int], accelerator: str, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> R:
     """``fn`` on the device of this process, which one of several finds in its environment."""
+    value = fn(_connected(indices, accelerator), *args, **kwargs)
+    if len(indices) > 1:
+        torch.distributed.destroy_process_group()
+    return value
+
+
+def _connected(indices: list[int], accelerator: str) -> Fabric:
+    """The fabric of this process."""
     # It announces every process on standard error, where a person looks for what went wrong.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     gpus = torch.cuda.is_available() and accelerator != "cpu"
@@ -74,10 +88,7 @@ def _call(
         plugins=LightningEnvironment() if several else None,
     )
     fabric.launch()
-    value = fn(fabric, *args, **kwargs)
-    if several:
-        torch.distributed.destroy_process_group()
-    return value
+    return fabric
 
 
 def _indices(devices: int | Sequence[int], accelerator: str) -> list[int]:

@@ -12,6 +12,8 @@ __all__ = ["UNFIT", "restore", "restore_optimizer"]
 
 UNFIT = (RuntimeError, ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError, MemoryError)
 """What can be raised by a state that is another's or none at all."""
+_FORMER = ("teachings.", "distillation.")
+"""What the names of weights that distillers train began with, and begin with now."""
 _PER_PARAMETER = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 """What optimizers keep in the shape of a parameter; anything else is a single number."""
 _NEEDED: dict[type, set[str]] = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
@@ -20,6 +22,7 @@ _NEEDED: dict[type, set[str]] = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg
 
 def restore(module: nn.Module, state: Mapping[str, Any]) -> None:
     """Load every parameter and buffer of ``module``; raises one of :data:`UNFIT` unless names, kinds and shapes fit."""
+    state = {name.replace(*_FORMER) if name.startswith(_FORMER[0]) else name: kept for name, kept in state.items()}
     for name, own in module.state_dict().items():
         _check(name, own, state[name])
     module.load_state_dict(state)

@@ -72,8 +72,8 @@ class Run:
     ema: dict[str, Ema] | None
     settings: Settings
     steps_per_epoch: int
-    watch: NonFiniteGuard
-    silence: ZeroLossGuard
+    non_finite: NonFiniteGuard
+    zero_loss: ZeroLossGuard
     folder: Path
 
     @property
@@ -120,8 +120,8 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
         ema=averages,
         settings=settings,
         steps_per_epoch=ceil(len(loader) / settings.accumulate),
-        watch=NonFiniteGuard(fabric, folder),
-        silence=ZeroLossGuard(fabric),
+        non_finite=NonFiniteGuard(fabric, folder),
+        zero_loss=ZeroLossGuard(fabric),
         folder=folder,
     )
 

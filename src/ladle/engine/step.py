@@ -13,7 +13,7 @@ from ladle.engine.checkpoint import TrainState
 from ladle.engine.metrics import MetricTracker
 from ladle.engine.normalizing import normalize, normalize_apart
 from ladle.engine.run import Loader, Run
-from ladle.types import Batch
+from ladle.types import Batch, Term
 
 __all__ = ["learning_rate", "take_step", "windows"]
 
@@ -30,12 +30,25 @@ def take_step(run: Run, state: TrainState, window: Sequence[Batch], tracker: Met
     state.step += 1
     run.typed_objective.set_time(state.step / run.steps_per_epoch, state.step)
     for number, batch in enumerate(window, start=1):
-        _backward(run, state, batch, len(window), last=number == len(window), tracker=tracker)
+        moved = batch.to(run.fabric.device, non_blocking=True)
+        # A balancer averages over ranks by itself: there are two gradients of one forward pass.
+        alone = number < len(window) or run.balancer is not None
+        with run.fabric.no_backward_sync(run.module, enabled=alone):
+            # Fabric's own precision plugin cannot walk a frozen dataclass, which a batch is.
+            with torch.autocast(moved.images.device.type, torch.bfloat16, enabled=run.settings.precision == "bf16"):
+                terms = run.module(moved)
+            losses = _backward(run, state, moved, terms, len(window))
+        total = {"loss": torch.stack(list(losses.values())).sum()}
+        tracker.add(total | {f"loss/{name}": one for name, one in losses.items()} | run.typed_objective.monitor)
     norms = run.balancer.settle(run.fabric, run.settings.clip) if run.balancer is not None else {}
     norms = {"gradient_norm": _gradient_norm(run)} | norms
-    run.watch.note(state.epoch, state.step, sum((b.ids for b in window), ()), norms)
+    run.non_finite.note(state.epoch, state.step, sum((b.ids for b in window), ()), norms)
     tracker.add(norms)
-    factor = run.settings.schedule.factor(state.step - 1, run.steps)
+    _update(run, run.settings.schedule.factor(state.step - 1, run.steps))
+
+
+def _update(run: Run, factor: float) -> None:
+    """Move the weights and their running averages, at ``factor`` times the initial learning rates."""
     for group in run.optimizer.param_groups:
         group["lr"] = group["initial_lr"] * factor
     run.optimizer.step()
@@ -51,26 +64,22 @@ def learning_rate(run: Run) -> float:
     return float(max(group["lr"] for group in run.optimizer.param_groups))
 
 
-def _backward(run: Run, state: TrainState, batch: Batch, share: int, last: bool, tracker: MetricTracker) -> None:
-    fabric, ids = run.fabric, batch.ids
-    batch = batch.to(fabric.device, non_blocking=True)
-    # A balancer averages over ranks by itself: there are two gradients of one forward pass.
-    with fabric.no_backward_sync(run.module, enabled=not last or run.balancer is not None):
-        # Fabric's own precision plugin cannot walk a frozen dataclass, which a batch is.
-        with torch.autocast(fabric.device.type, torch.bfloat16, enabled=run.settings.precision == "bf16"):
-            terms = run.module(batch)
-        imitating = run.typed_objective.distilled
-        if run.balancer is not None and terms.keys() & imitating and terms.keys() - imitating:
-            loss, distilled, losses = normalize_apart(terms, imitating, fabric)
-        else:
-            (loss, losses), distilled = normalize(terms, fabric), None
-        run.watch.note(state.epoch, state.step, ids, losses)
-        run.silence.note(losses, imitating, batch.truth)
-        fabric.backward(loss / share, retain_graph=distilled is not None)
-        if run.balancer is not None and distilled is not None:
-            run.balancer.collect(distilled / share)
-    total = {"loss": torch.stack(list(losses.values())).sum()}
-    tracker.add(total | {f"loss/{name}": value for name, value in losses.items()} | run.typed_objective.monitor)
+def _backward(
+    run: Run, state: TrainState, batch: Batch, terms: dict[str, Term], share: int
+) -> dict[str, Float[Tensor, ""]]:
+    """Add the gradients of a batch, one of ``share`` in a step; returns its losses by name."""
+    fabric, distilled_names = run.fabric, run.typed_objective.distilled
+    distilled: Tensor | None = None
+    if run.balancer is not None and terms.keys() & distilled_names and terms.keys() - distilled_names:
+        loss, distilled, losses = normalize_apart(terms, distilled_names, fabric)
+    else:
+        loss, losses = normalize(terms, fabric)
+    run.non_finite.note(state.epoch, state.step, batch.ids, losses)
+    run.zero_loss.note(losses, distilled_names, batch.truth)
+    fabric.backward(loss / share, retain_graph=distilled is not None)
+    if run.balancer is not None and distilled is not None:
+        run.balancer.collect(distilled / share)
+    return losses
 
 
 def _gradient_norm(run: Run) -> Float[Tensor, ""]:

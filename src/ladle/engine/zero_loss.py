@@ -1,4 +1,4 @@
-"""Stop a run in which something that should be taught is not heard."""
+"""Stop a run in which a distillation loss is always zero."""
 
 from __future__ import annotations
 
@@ -20,39 +20,38 @@ STEPS = 10
 
 
 class ZeroLossGuard:
-    """Remembers how loud each given term was in the first batches, and stops the run if one never spoke.
+    """Tracks the largest absolute value of each distillation term and raises if one stays at zero.
 
-    A distiller that compares nothing, because a region is always empty or two tensors are one, costs 0 and would train
-    a student that nobody teaches. Batches without objects do not count. Noting does not wait for the device, listening
-    does, once.
+    A distiller that compares nothing, because a region is always empty or two tensors are one, has a loss of 0 and
+    teaches nothing. Batches without objects do not count. ``note`` does not wait for the device; ``check`` does, once.
     """
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
-        self._loudest: dict[str, Tensor] = {}
-        self._heard: list[Tensor] = []
+        self._largest: dict[str, Tensor] = {}
+        self._with_objects: list[Tensor] = []
         self._done = False
 
     def note(self, values: Mapping[str, Float[Tensor, ""]], given: Collection[str], truth: GroundTruth) -> None:
-        """Remember the values of the ``given`` terms, the same on every rank, and whether there was an object."""
+        """Record the values of the ``given`` terms, the same on every rank, and whether there was an object."""
         if self._done or not given:
             return
         for name in given:
-            loud = values[name].detach().abs()
-            self._loudest[name] = self._loudest[name].maximum(loud) if name in self._loudest else loud
-        self._heard.append(truth.learnable.any())
+            size = values[name].detach().abs()
+            self._largest[name] = self._largest[name].maximum(size) if name in self._largest else size
+        self._with_objects.append(truth.learnable.any())
 
-    def listen(self) -> None:
+    def check(self) -> None:
         """Raise :class:`UserError`, on every rank, if a term was 0 in all batches so far and they were enough."""
-        if self._done or len(self._heard) < STEPS:
+        if self._done or len(self._with_objects) < STEPS:
             return
-        with_objects = sum(gather(self._fabric, int(torch.stack(self._heard).sum())))
+        with_objects = sum(gather(self._fabric, int(torch.stack(self._with_objects).sum())))
         if with_objects < STEPS:
             return
         self._done = True
-        silent = [name for name, loud in self._loudest.items() if not float(loud)]
-        if silent:
+        zero = [name for name, size in self._largest.items() if not float(size)]
+        if zero:
             raise UserError(
-                f"{', '.join(silent)}: expected a loss, but in each of the first {len(self._heard)} batches it was 0, "
+                f"{', '.join(zero)}: expected a loss, but in the first {len(self._with_objects)} batches it was 0, "
                 "so the teacher teaches nothing by it; leave it out of --method, or take another teacher"
             )

@@ -10,7 +10,7 @@ from ladle.families.family import HEADS, Family, Region, Size, Start
 from ladle.families.faster_rcnn import FASTER_RCNN
 from ladle.families.fcos import FCOS
 from ladle.families.gfl import GFL
-from ladle.families.names import detector_spec, families, family_of, lessons_of, ready_made
+from ladle.families.names import detector_spec, families, family_of, lessons_of, network_info, ready_made
 from ladle.families.ota import OTA
 from ladle.families.paa import PAA
 from ladle.families.retinanet import RETINANET
@@ -42,5 +42,6 @@ __all__ = [
     "family_of",
     "from_torchvision",
     "lessons_of",
+    "network_info",
     "ready_made",
 ]

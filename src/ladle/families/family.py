@@ -10,9 +10,9 @@ from ladle.assigners import Assigner, PointAssigner, RandomSampler, SoftAssigner
 from ladle.criteria import BagCriterion, DenseCriterion, RegionCriterion
 from ladle.detectors import BackboneSpec, DenseSpec, DetectorSpec, Inference, ProposalSpec, RegionSpec
 from ladle.detectors.backbones import NeckNorm, Norm, color_statistics
-from ladle.distillers import Distiller, DistillerSpec
+from ladle.distillers import Distiller
 from ladle.errors import UserError
-from ladle.objectives import Criterion, Lesson
+from ladle.lessons import Criterion, Lesson
 
 __all__ = ["HEADS", "SIZES", "Family", "Region", "Size", "Start"]
 
@@ -103,8 +103,8 @@ class Family:
     quality: str | None = None
     sampler: RandomSampler | None = None
     regions: tuple[Region, ...] = ()
-    distillers: tuple[Distiller | DistillerSpec, ...] = ()
-    as_teacher: tuple[Distiller | DistillerSpec, ...] = ()
+    distillers: tuple[Distiller, ...] = ()
+    as_teacher: tuple[Distiller, ...] = ()
 
     def spec(
         self,
@@ -157,11 +157,11 @@ class Family:
         Another ``assigner`` or ``criterion`` is that of its first stage. Raises :class:`UserError` for an assigner that
         cannot serve its head.
         """
-        rule = self.assigner if assigner is None else assigner
-        self._check(rule, spec.head)
+        assigner = self.assigner if assigner is None else assigner
+        self._check(assigner, spec.head)
         if criterion is None:
-            criterion = self.soft_criterion if isinstance(rule, SoftAssigner) else self._criterion(spec.head)
-        first = Lesson(rule, criterion, sampler=self.sampler)
+            criterion = self.soft_criterion if isinstance(assigner, SoftAssigner) else self._criterion(spec.head)
+        first = Lesson(assigner, criterion, sampler=self.sampler)
         return (first, *map(_region_lesson, self.regions, spec.regions))
 
     def judged(self, criterion: Criterion | None) -> Criterion | None:
@@ -186,14 +186,14 @@ class Family:
         edges = replace(criterion, edges_weight=self.edges_weight)
         return replace(edges, box="giou", box_weight=2.0) if criterion.box == "l1" else edges
 
-    def _check(self, rule: Assigner, head: DenseSpec | ProposalSpec) -> None:
-        name, several = type(rule).__name__, head.anchors.per_location
-        if several > 1 and isinstance(rule, PointAssigner):
+    def _check(self, assigner: Assigner, head: DenseSpec | ProposalSpec) -> None:
+        name, several = type(assigner).__name__, head.anchors.per_location
+        if several > 1 and isinstance(assigner, PointAssigner):
             raise UserError(
                 f"--assigner {name}: it chooses among points, but {self.name} has {several} anchors at each, which "
                 "would all learn the same; take fcos-*, or an assigner that tells anchors apart such as MaxIoU or ATSS"
             )
-        if self.regions and isinstance(rule, SoftAssigner):
+        if self.regions and isinstance(assigner, SoftAssigner):
             raise UserError(
                 f"--assigner {name}: a prior may learn several objects by it, and a proposal network cannot draw a "
                 "sample of such an assignment; take MaxIoU, ATSS or PAA"

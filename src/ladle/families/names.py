@@ -7,13 +7,14 @@ from difflib import get_close_matches
 from importlib import import_module
 
 from ladle.assigners import Assigner
-from ladle.detectors import DetectorSpec
+from ladle.detectors import DenseSpec, DetectorSpec
 from ladle.detectors.backbones import RESNETS, SMALL
 from ladle.errors import UserError
 from ladle.families.family import Family, Start
-from ladle.objectives import Criterion, Lesson
+from ladle.lessons import Criterion, Lesson
+from ladle.networks import NetworkInfo, StageInfo
 
-__all__ = ["detector_spec", "families", "family_of", "lessons_of", "ready_made"]
+__all__ = ["detector_spec", "families", "family_of", "lessons_of", "network_info", "ready_made"]
 
 
 def families() -> Mapping[str, Family]:
@@ -67,3 +68,29 @@ def lessons_of(
 ) -> tuple[Lesson, ...]:
     """The published lessons of a detector, one for each stage; another assigner or criterion is that of its first."""
     return family_of(spec).lessons(spec, assigner, criterion)
+
+
+def network_info(spec: DetectorSpec) -> NetworkInfo:
+    """What planning has to know of a detector.
+
+    Example:
+        >>> from ladle.families import detector_spec, network_info
+        >>> network_info(detector_spec("gfl-tiny", ["cat", "dog"])).stage(0).bins
+        17
+    """
+    regions = tuple(StageInfo(len(spec.classes)) for _ in spec.regions)
+    return NetworkInfo(spec.name, spec.classes, spec.pyramid, (_first_stage(spec), *regions))
+
+
+def _first_stage(spec: DetectorSpec) -> StageInfo:
+    head, family = spec.head, families().get(spec.family)
+    if not isinstance(head, DenseSpec):
+        return StageInfo(1, head.anchors)
+    return StageInfo(
+        classes=len(spec.classes),
+        priors=head.anchors,
+        bins=head.bins if head.box == "distribution" else 0,
+        quality=family.quality if family is not None and head.quality else None,
+        tower_depth=head.depth,
+        tower_width=head.width,
+    )

@@ -1,8 +1,6 @@
 """What is minimized in a training step."""
 
 from ladle.objectives.colearning import CoLearning
-from ladle.objectives.lesson import Criterion, Lesson, Scheduled
-from ladle.objectives.staged import Staged, stage_names
-from ladle.objectives.supervised import Supervised
+from ladle.objectives.training_step import TrainingStep, stage_names
 
-__all__ = ["CoLearning", "Criterion", "Lesson", "Scheduled", "Staged", "Supervised", "stage_names"]
+__all__ = ["CoLearning", "TrainingStep", "stage_names"]

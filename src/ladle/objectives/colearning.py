@@ -1,4 +1,4 @@
-"""Two students that learn together: whoever is surer of an object decides for both."""
+"""Two students that learn together: the more certain one assigns each object for both."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from ladle.assigners import CostSelector, EvidenceAssigner, Selection
-from ladle.objectives.lesson import Lesson
-from ladle.objectives.supervised import positives_per_object
-from ladle.objectives.teaching import DistillationLosses, StageDistillation, joined, named
+from ladle.lessons import Lesson
+from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
+from ladle.objectives.training_step import positives_per_object
 from ladle.types import Assignment, Batch, Output, Term
 
 __all__ = ["CoLearning"]
@@ -23,12 +23,12 @@ FIRST, SECOND = "first", "second"
 class CoLearning(nn.Module):
     """Co-learning label assignment distillation (CoLAD, Nguyen et al., WACV 2022, section 3.3).
 
-    Both networks price the same candidates. For each object and level the one that is surer by ``surer`` provides the
-    costs; one plan is made of them, and each network pays its own losses on it. Their distillers, if they have any,
-    have each imitate the other as it is at that moment.
+    Both networks compute the costs of the same candidates. For each object and level ``selector`` takes the costs of
+    the more certain one. One assignment is made from them, and each network has its own losses under it. With
+    distillers each network also imitates the other's current output.
 
-    Losses are called ``first/class``, ``second/class`` and so on. ``monitor`` says for each level in what share of the
-    decisions the second network was the surer one; in the others it was the first.
+    Losses are called ``first/class``, ``second/class`` and so on. ``monitor`` holds for each level the share of objects
+    for which the second network's costs were taken.
     """
 
     def __init__(
@@ -36,26 +36,26 @@ class CoLearning(nn.Module):
         first: nn.Module,
         second: nn.Module,
         lessons: Sequence[tuple[Lesson, Lesson]],
-        surer: CostSelector = CostSelector(),
+        selector: CostSelector = CostSelector(),
     ) -> None:
-        """Take a pair of lessons per stage; raises ValueError unless both have one assigner, which shows evidence."""
+        """Take a pair of lessons per stage; raises ValueError unless both have the same EvidenceAssigner."""
         super().__init__()
         for one, other in lessons:
-            if one.assign != other.assign or not isinstance(one.assign, EvidenceAssigner):
+            if one.assigner != other.assigner or not isinstance(one.assigner, EvidenceAssigner):
                 raise ValueError(
-                    "both students must learn by the same assigner, one that shows its evidence, such as PAA(); they "
-                    f"have {one.assign} and {other.assign}"
+                    "both students need the same assigner, one that returns its costs, such as PAA(); they "
+                    f"have {one.assigner} and {other.assigner}"
                 )
         self.students = nn.ModuleDict({FIRST: first, SECOND: second})
         self.lessons = tuple(lessons)
-        self.surer = surer
+        self.selector = selector
         every = (
-            StageDistillation(lesson, own, other)
+            StageDistillation(lesson, student, other)
             for pair in lessons
-            for lesson, own, other in zip(pair, (first, second), (second, first), strict=True)
+            for lesson, student, other in zip(pair, (first, second), (second, first), strict=True)
         )
-        self.teachings = DistillationLosses(every, (FIRST, SECOND) * len(lessons))
-        if any(teaching.inside is not None for teaching in self.teachings):
+        self.distillation = DistillationLosses(every, (FIRST, SECOND) * len(lessons))
+        if any(stage.tower_depths is not None for stage in self.distillation):
             raise ValueError(
                 "two students that learn cannot send features through each other's head: leave out CrossKD"
             )
@@ -65,36 +65,36 @@ class CoLearning(nn.Module):
         """The terms of one batch, of both networks."""
         first, second = (net(batch.images, batch.sizes, batch.truth) for net in self.students.values())
         terms: dict[str, Term] = {}
-        teachings = iter(self.teachings)
+        stages = iter(self.distillation)
         for lessons, pair in zip(self.lessons, zip(first, second, strict=True), strict=True):
-            plan, verdict = self._decide(lessons[0], *pair, batch)
+            plan, selection = self._decide(lessons[0], *pair, batch)
             for number, name in enumerate((FIRST, SECOND)):
-                own, other, lesson = pair[number], pair[1 - number], lessons[number]
-                mine = lesson.criterion(own, batch.truth, plan) if lesson.criterion is not None else {}
-                mine = joined(mine, next(teachings)(own, other.detach(), batch.truth, plan))
-                terms = joined(terms, named(name, mine))
-            self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _won(verdict)
-        return self.teachings.kept_in_graph(terms)
+                student, other, lesson = pair[number], pair[1 - number], lessons[number]
+                found = lesson.criterion(student, batch.truth, plan) if lesson.criterion is not None else {}
+                found = joined(found, next(stages)(student, other.detach(), batch.truth, plan))
+                terms = joined(terms, named(name, found))
+            self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _won(selection)
+        return self.distillation.kept_in_graph(terms)
 
     def set_time(self, epoch: float, step: int) -> None:
         """Say how many epochs, or a fraction, and how many steps are done: some distillers come and go."""
-        self.teachings.set_time(epoch, step)
+        self.distillation.set_time(epoch, step)
 
     @property
     def distilled(self) -> frozenset[str]:
         """The terms that distillers gave in the last batch."""
-        return self.teachings.distilled
+        return self.distillation.distilled
 
     def _decide(self, lesson: Lesson, first: Output, second: Output, batch: Batch) -> tuple[Assignment, Selection]:
         """One plan for both; their priors are the same, and so are their candidates."""
-        assign = cast("EvidenceAssigner", lesson.assign)
-        evidence = [assign.weigh(one.predictions, first.priors, batch.truth) for one in (first, second)]
-        verdict = self.surer(evidence[0], evidence[1], first.priors, batch.truth)
-        return assign.select(verdict.evidence, first.priors, batch.truth), verdict
+        assigner = cast("EvidenceAssigner", lesson.assigner)
+        evidence = [assigner.weigh(one.predictions, first.priors, batch.truth) for one in (first, second)]
+        selection = self.selector(evidence[0], evidence[1], first.priors, batch.truth)
+        return assigner.select(selection.evidence, first.priors, batch.truth), selection
 
 
 @torch.no_grad()
-def _won(verdict: Selection) -> dict[str, Tensor]:
+def _won(selection: Selection) -> dict[str, Tensor]:
     """The second network's share of the decisions of each level, finest first; nan where there was none."""
-    shares = verdict.second.sum((0, 1)) / verdict.decided.sum((0, 1))
+    shares = selection.second.sum((0, 1)) / selection.decided.sum((0, 1))
     return {f"second_judges/level_{number}": share for number, share in enumerate(shares.unbind(), start=1)}

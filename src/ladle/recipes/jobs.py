@@ -21,8 +21,10 @@ from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["ASSISTANTS", "Job", "Verb", "file_hash"]
+__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash"]
 
+OBJECT = "python:"
+"""What the text of an object begins with that was given in Python and that no text can name."""
 ASSISTANTS = "assistants"
 """The folder of a run in which its teacher's assistants have theirs."""
 _PATHS = ("data", "teacher", "first_weights", "backbone_weights")
@@ -36,6 +38,9 @@ _MOST = 2**20
 """The bytes that a file of flags or of origins may have."""
 _MEND = "put it back from a copy, or start the run anew"
 
+_NEWER = ("criterion",)
+"""The flags that run folders of earlier versions lack; they are None there."""
+
 T = TypeVar("T")
 
 Verb = Literal["train", "distill", "colearn"]
@@ -43,9 +48,10 @@ Verb = Literal["train", "distill", "colearn"]
 _STUDENT: dict[Verb, str] = {"train": "model", "distill": "student", "colearn": "first"}
 """What each verb calls the detector that learns, or the first of them."""
 _OWN: dict[Verb, tuple[str, ...]] = {
-    "train": ("assigner",),
+    "train": ("assigner", "criterion"),
     "distill": (
         "assigner",
+        "criterion",
         "method",
         "teacher",
         "assistants",
@@ -59,7 +65,7 @@ _OWN: dict[Verb, tuple[str, ...]] = {
         "balance_share",
         "allow_weak_teacher",
     ),
-    "colearn": ("second", "first_weights", "assigner", "surer", "method", "weight", "warm", "until"),
+    "colearn": ("second", "first_weights", "assigner", "criterion", "surer", "method", "weight", "warm", "until"),
 }
 """The other flags of each verb, which are fields of a job."""
 
@@ -106,6 +112,7 @@ class Job:
     run: Run = field(default_factory=Run)
     method: str = "plain"
     assigner: str | None = None
+    criterion: str | None = None
     teacher: str | None = None
     teacher_sha256: str | None = None
     assistants: str | None = None
@@ -128,8 +135,9 @@ class Job:
 
     @property
     def teacher_file(self) -> str | None:
-        """The weights that teach this run: an assistant's, or the teacher's own."""
-        return self.taught_by or self.teacher
+        """The weights that teach this run: an assistant's, or the teacher's own; None for an object."""
+        teacher = self.taught_by or self.teacher
+        return None if teacher is None or teacher.startswith(OBJECT) else teacher
 
     def settings(self) -> Settings:
         """What the training loop is told."""
@@ -182,7 +190,7 @@ class Job:
     def check_origins(self) -> None:
         """Raise :class:`UserError` unless the teacher and the first weights are the files that the run began with."""
         for file, sha256, flag in (
-            (self.teacher, self.teacher_sha256, "teacher"),
+            (None if self.teacher_sha256 is None else self.teacher, self.teacher_sha256, "teacher"),
             (self.starts_from, self.first_weights_sha256, "first-weights"),
         ):
             if file is not None and not (Path(file).is_file() and file_hash(Path(file), flag) == sha256):
@@ -202,7 +210,7 @@ class Job:
         """Write the job into its folder, the flags last, and nothing that is there already."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if self.teacher is not None:
+        if self.teacher_sha256 is not None:
             whose = {"file": _located(self.flags)["teacher"], "sha256": self.teacher_sha256}
             whose |= {"assistant": self.assistant_sha256} if self.assistant_sha256 else {}
             _write(folder / TEACHER, json.dumps(whose, ensure_ascii=False))
@@ -224,6 +232,7 @@ class Job:
         began = next((one for one, key in _STUDENT.items() if isinstance(flags, dict) and key in flags), None)
         if began is None:
             raise UserError(f"{file}: expected the flags of a run, found no detector; {_MEND}")
+        flags = dict.fromkeys(_NEWER) | flags
         odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
         if odd:
             raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_MEND}")
@@ -238,7 +247,7 @@ class Job:
     def _with_origins(self, folder: Path) -> Job:
         """The job with what its folder tells of its teacher and of its data."""
         job = self
-        if self.verb == "distill":
+        if self.verb == "distill" and not str(self.teacher).startswith(OBJECT):
             teacher = _read(_Teacher, folder / TEACHER)
             job = replace(job, teacher_sha256=teacher.sha256, assistant_sha256=teacher.assistant)
         if self.first_weights is not None:

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ladle.assigners import Assigner
 from ladle.detectors import DenseSpec
 from ladle.detectors.backbones import RESNETS, SMALL
 from ladle.families import HEADS, Family, families, ready_made
-from ladle.recipes.assigners import ASSIGNERS
+from ladle.methods import WORDS
 from ladle.recipes.console import say, table
-from ladle.recipes.methods import METHODS
+from ladle.recipes.parts import ASSIGNERS
+from ladle.values import first_sentence
 
 __all__ = ["models"]
 
 _HEADS = {
-    "dist": "says box edges as distributions, which ld compares",
-    "cop": "shares class scores with a conditional objectness",
-    "io": "shares class scores with an implicit objectness",
+    "dist": "predicts box edges as distributions, which ld compares",
+    "cop": "multiplies class scores by a conditional objectness",
+    "io": "multiplies class scores by an implicit objectness",
 }
 """What each head adds to its family."""
 
@@ -47,9 +47,12 @@ def models(timm: str | None = None) -> list[str]:
     say("of stride 8, 16 and 32.\n")
     heads = [{"behind the family": f"+{name}", "what its head does": _HEADS[name]} for name in HEADS]
     say(table("Heads: <family>+<head>-<backbone>, such as atss+dist-r50", heads))
-    methods = [{"name": name, "what the teacher does": what} for name, what in METHODS.items() if name != "plain"]
+    methods = [{"name": name, "what the teacher does": word.meaning} for name, word in WORDS.items() if name != "plain"]
     say(table("Methods (--method; several are joined, such as lad+ld+pkd)", methods))
-    rules = [{"name": name, "which prior learns which object": _summary(rule)} for name, rule in ASSIGNERS.items()]
+    rules = [
+        {"name": name, "which prior learns which object": first_sentence(type(rule))}
+        for name, rule in ASSIGNERS.items()
+    ]
     say(table("Assigners (--assigner; by default the detector's own)", rules))
     return list(ready_made())
 
@@ -60,16 +63,10 @@ def _row(family: Family) -> dict[str, object]:
     return {
         "family": family.name,
         "anchors": head.anchors.per_location,
-        "boxes said as": head.box if isinstance(head, DenseSpec) else "deltas, in stages",
+        "boxes predicted as": head.box if isinstance(head, DenseSpec) else "deltas, in stages",
         "quality branch": "yes" if isinstance(head, DenseSpec) and head.quality else "no",
         "assigner": type(family.assigner).__name__,
     }
-
-
-def _summary(assigner: Assigner) -> str:
-    """The first sentence of an assigner's docstring, without its source."""
-    first = " ".join((type(assigner).__doc__ or "").split("\n\n")[0].split())
-    return first.partition(" (")[0].removesuffix(".") + "."
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -11,17 +11,19 @@ from ladle.data.depth import spelled
 from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
+from ladle.families import network_info
+from ladle.networks import prior_mismatches
 from ladle.recipes.scoring import Evaluator
-from ladle.teachers import FrozenDetector, differences
+from ladle.teachers import FrozenDetector
 
-__all__ = ["check_looks", "check_strength", "load_teacher", "reads_otherwise", "strength_in_words"]
+__all__ = ["check_strength", "check_trainable", "load_teacher", "reads_otherwise", "strength_in_words"]
 
 LEAST_AP = 0.01
 """Below this AP a teacher has nothing to teach."""
 _LOOK_AT = 64
 
 
-def check_looks(network: Detector, batch: int, sides: Sequence[int]) -> None:
+def check_trainable(network: Detector, batch: int, sides: Sequence[int]) -> None:
     """Try the smallest batch that a network will train on; the network is not fit for use afterwards.
 
     Batch normalization has no variance where a map holds one value of one image, such as a map of stride 32 at 32
@@ -29,7 +31,7 @@ def check_looks(network: Detector, batch: int, sides: Sequence[int]) -> None:
     sides of the images.
     """
     spec, side = network.spec, -(-min(sides) // 32) * 32
-    wrong = _look(network, batch, 32, side)
+    wrong = _failure(network, batch, 32, side)
     if wrong is None:
         return
     if "more than 1 value per channel" in str(wrong):
@@ -38,7 +40,7 @@ def check_looks(network: Detector, batch: int, sides: Sequence[int]) -> None:
             f"{spec.name} normalizes by the batch, but of a single image of {side} pixels some of its maps hold one "
             f"value only: give {group}--batch 2, or larger images by --imgsz (and by a smaller --multiscale)"
         )
-    wrong = _look(network, batch, side, side)
+    wrong = _failure(network, batch, side, side)
     if wrong is not None:
         why = " ".join(str(wrong).split())[:200]
         raise UserError(
@@ -46,11 +48,11 @@ def check_looks(network: Detector, batch: int, sides: Sequence[int]) -> None:
         ) from wrong
 
 
-def _look(network: Detector, batch: int, height: int, width: int) -> Exception | None:
+def _failure(network: Detector, batch: int, height: int, width: int) -> Exception | None:
     """What a network raises at grey images, if it does."""
     try:
         with torch.no_grad():
-            network.train().look(torch.zeros(min(batch, 2), 3, height, width))
+            network.train().extract_features(torch.zeros(min(batch, 2), 3, height, width))
     except Exception as error:
         return error
     return None
@@ -65,7 +67,7 @@ def load_teacher(file: str, student: DetectorSpec, features_only: bool = False, 
     detector = load_detector(file)
     if features_only:
         return FrozenDetector(detector, None)
-    found = differences(student, detector.spec) if aligned else []
+    found = prior_mismatches(network_info(student), network_info(detector.spec)) if aligned else []
     if found:
         raise UserError(
             f"--teacher {file} ({detector.spec.name}) and the student {student.name} do not line up: "

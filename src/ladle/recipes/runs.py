@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import threading
 from collections.abc import Iterator, Mapping
@@ -15,19 +16,20 @@ from ladle.errors import UserError
 from ladle.recipes.console import say, warn
 from ladle.recipes.folders import CONFIG, begun, held_folder, new_folder
 from ladle.recipes.jobs import ASSISTANTS, Job, file_hash
+from ladle.recipes.parts import Parts, parts_of
 from ladle.recipes.progress import disk_error, state_of
 from ladle.recipes.setup import links_of
 from ladle.recipes.training import Trained, check_data, run_training
 
-__all__ = ["begin_run", "resume_run"]
+__all__ = ["new_run", "resume_run", "run_chain"]
 
 
-def resume_run(verb: str, folder: str, asked: Mapping[str, Any]) -> dict[str, Trained]:
+def resume_run(verb: str, folder: str, asked: Mapping[str, Any], given: Parts | None = None) -> dict[str, Trained]:
     """Go on with the run in ``folder``, which ``verb`` began, with the flags that were ``asked`` for anew.
 
     Returns what is left of each student, by its name. Raises :class:`UserError` where the run is damaged, where another
-    process is at work on it, where its data or its teacher are not what they were, and for a flag that cannot be
-    changed.
+    process is at work on it, where its data or its teacher are not what they were, for a flag that cannot be changed,
+    and where code of one's own is not ``given`` again.
     """
     where = Path(folder)
     if not (where / CONFIG).is_file():
@@ -35,19 +37,26 @@ def resume_run(verb: str, folder: str, asked: Mapping[str, Any]) -> dict[str, Tr
         raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found {found}")
     with held_folder(where):
         job = Job.read(folder, verb).changed(asked)
+        parts = parts_of(job, given, again=asked.keys())
         job.check_origins()
         with _resumable(job):
-            return _through_assistants(job, resume=True)
+            return run_chain(job, parts, resume=True)
 
 
-def begin_run(job: Job, label: str) -> dict[str, Trained]:
-    """Begin a run in a folder of its own."""
+@contextmanager
+def new_run(job: Job, label: str) -> Iterator[Job]:
+    """Make a folder for a run and hold it; gives the job with that folder."""
     if not job.data:
         raise UserError("there is nothing to train on: give --data FOLDER (COCO, YOLO or Pascal VOC), or --data scenes")
-    with new_folder(job.run.project, job.verb, job.run.name, label) as folder:
+    with new_folder(job.run.project, job.verb, job.run.name, _as_name(label)) as folder:
         job = replace(job, folder=folder)
         with _resumable(job):
-            return _through_assistants(job)
+            yield job
+
+
+def _as_name(label: str) -> str:
+    """A label as the name of a folder, on every system."""
+    return re.sub(r"[^\w.+()=,-]+", "-", label)[:100].rstrip(".-") or "run"
 
 
 @contextmanager
@@ -87,25 +96,24 @@ def _terminated_by_exception() -> Iterator[None]:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
-def _through_assistants(job: Job, resume: bool = False) -> dict[str, Trained]:
-    """Carry out a job; before it, where its teacher has assistants, one for each, which then teaches the next."""
-    names = links_of(job)
-    if names:
-        # All of it is checked before a new flag is kept, and kept before the first link begins.
-        if state_of(job) is None and not any(Path(job.folder).rglob("resume.pt")):
-            job = replace(job, contents=None)
-        job = check_data(job)
-        job.write()
+def run_chain(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained]:
+    """Run a job; before it, where its teacher has assistants, one for each, which then teaches the next."""
+    names = links_of(job, parts)
+    if not names:
+        return run_training(job, parts, resume)
+    # All of it is checked before a new flag is kept, and kept before the first link begins.
+    if state_of(job) is None and not any(Path(job.folder).rglob("resume.pt")):
+        job = replace(job, contents=None)
+    job = check_data(job, parts)
+    job.write()
     for number, name in enumerate(names, start=1):
         say(f"assistant {number} of {len(names)}: {name}", job.run.quiet)
         link = _link(job, name, Path(job.folder) / ASSISTANTS / f"{number}-{name}")
         with held_folder(Path(link.folder)):
-            assistant = run_training(link, resume)["student"]
+            assistant = run_training(link, parts._replace(student=None), resume)["student"]
         job = replace(job, taught_by=str(assistant.weights))
-    if names:
-        say(f"the student: {job.student}", job.run.quiet)
-        job = job.with_assistant()
-    return run_training(job, resume)
+    say(f"the student: {job.student}", job.run.quiet)
+    return run_training(job.with_assistant(), parts, resume)
 
 
 def _link(job: Job, name: str, folder: Path) -> Job:

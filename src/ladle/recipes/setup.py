@@ -1,4 +1,4 @@
-"""Who takes part in a run and what is taught: made out from a job before any weights are, then built."""
+"""Who takes part in a run and what is taught: resolved from a job before any weights are made, then built."""
 
 from __future__ import annotations
 
@@ -7,20 +7,22 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from torch import nn
 
 from ladle.assigners import CostSelector, EvidenceAssigner
 from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec, state_in_order
+from ladle.distillers import CrossKD, Method
 from ladle.errors import UserError
-from ladle.families import detector_spec
-from ladle.objectives import CoLearning, Staged, Supervised
+from ladle.families import Start, detector_spec, lessons_of, network_info
+from ladle.lessons import Scheduled
+from ladle.methods import LAD, Plan, Published, TeacherOnly, pair_of, plan_of
+from ladle.networks import prior_mismatches
+from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.jobs import Job
-from ladle.recipes.methods import JUDGED, Times, parts_of, times_of
-from ladle.recipes.plans import Judging, Plan, plan_of
+from ladle.recipes.parts import Parts
 from ladle.recipes.preflight import load_teacher
-from ladle.teachers import differences
+from ladle.teachers import Teacher
 
-__all__ = ["Setup", "build_objective", "links_of", "resolve"]
+__all__ = ["Setup", "build_objective", "links_of", "resolve", "student_spec"]
 
 
 class Setup(NamedTuple):
@@ -39,41 +41,52 @@ class Setup(NamedTuple):
         return self._replace(specs={name: replace(one, value_range=value_range) for name, one in self.specs.items()})
 
 
-def resolve(job: Job, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Setup:
-    """Make out who takes part; raises :class:`UserError` for what cannot work, in one sentence."""
-    student = detector_spec(job.student, classes, category_ids, job.run.imgsz, job.run.start).keeping(job.run.max_det)
+def student_spec(
+    job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...] | None = None
+) -> DetectorSpec:
+    """The detector that learns, or the first of two, for the classes of a data set."""
+    run, given = job.run, parts.student
+    if given is None:
+        return detector_spec(job.student, classes, category_ids, run.imgsz, run.start).keeping(run.max_det)
+    if run.start != Start():
+        raise UserError(
+            f"{given.name} is given as a spec, which sets how its backbone starts: leave out pretrained, "
+            "backbone_weights, norm and neck_norm"
+        )
+    ids = category_ids if category_ids is not None else tuple(range(1, len(classes) + 1))
+    imgsz = run.imgsz if run.imgsz is not None else given.imgsz
+    return replace(given, classes=classes, category_ids=ids, imgsz=imgsz).keeping(run.max_det)
+
+
+def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Setup:
+    """Find out who takes part; raises :class:`UserError` for what cannot work, in one sentence."""
+    student = student_spec(job, parts, classes, category_ids)
     if job.verb == "colearn":
-        return _pair(job, student)
-    teacher = _read(job.teacher_file)
-    times = _times(job)
-    judging = Judging(job.keep_count, job.class_power, job.judge_until)
-    plan = plan_of(job.method, student, teacher, job.assigner, times, judging)
-    _heed_balance(job, plan)
+        return _pair(job, parts, student)
+    pair = None
+    if parts.teacher is not None:
+        pair = pair_of(student, parts.teacher.info)
+    elif job.teacher_file is not None:
+        pair = pair_of(student, read_spec(Path(job.teacher_file)))
+    plan = plan_of(parts.method, lessons_of(student, parts.assigner, parts.criterion), pair, job.method)
+    _check_balance(job, plan)
     return Setup({"student": student}, {"student": plan})
 
 
-def _times(job: Job) -> Times:
-    """Weights and times of what is imitated; raises :class:`UserError` where there are some and nothing is imitated."""
-    times = times_of(job.method, job.weight, job.warm, job.until)
-    for flag, said in (("weight", job.weight), ("warm", job.warm), ("until", job.until)):
-        if said is not None and not times:
-            raise UserError(f"--{flag} {said}: by --method {job.method} nothing is imitated; leave it out, or add pkd")
-    return times
-
-
-def _heed_balance(job: Job, plan: Plan) -> None:
+def _check_balance(job: Job, plan: Plan) -> None:
     """Refuse a balance of what is not distilled, or without losses of detection, and a share without a balance."""
     job.settings()
     if job.balance == "none":
         if job.balance_share != 1.0:
             raise UserError(f"--balance-share {job.balance_share}: there is no balance to share in; add --balance")
         return
-    lacking = "distilled" if not plan.teaches else "learnt from ground truth" if plan.lesson.criterion is None else ""
+    criterion = plan.lessons[0].criterion
+    lacking = "distilled" if not plan.teaches else "learnt from ground truth" if criterion is None else ""
     if lacking:
         raise UserError(f"--balance {job.balance}: by --method {job.method} nothing is {lacking}; leave it out")
 
 
-def links_of(job: Job) -> list[str]:
+def links_of(job: Job, parts: Parts) -> list[str]:
     """The assistants of a job's teacher, by their full names, the strongest first.
 
     Raises :class:`UserError` where a link of the chain from the teacher to the student cannot work.
@@ -85,15 +98,17 @@ def links_of(job: Job) -> list[str]:
         raise UserError(
             f"--assistants {job.assistants!r}: expected detectors such as r50,r34, found one without a name"
         )
+    if parts.teacher is not None or job.teacher is None:
+        raise UserError(f"--assistants {job.assistants}: expected a teacher as a file of weights")
     family = job.student.partition("-")[0]
-    teacher = _read(job.teacher)
-    assert teacher is not None
+    teacher = read_spec(Path(job.teacher))
     names = [name if "-" in name else f"{family}-{name}" for name in names]
     for name in (*names, job.student):
         student = detector_spec(name, teacher.classes, imgsz=job.run.imgsz)
         student.build()
-        plan = plan_of(job.method, student, teacher, job.assigner)
-        found = differences(student, teacher) if plan.aligned else []
+        pair = pair_of(student, teacher)
+        plan = plan_of(parts.method, lessons_of(student, parts.assigner, parts.criterion), pair, job.method)
+        found = prior_mismatches(pair.student, pair.teacher) if plan.aligned else []
         if found:
             raise UserError(f"--assistants {job.assistants}: {teacher.name} cannot teach {name}: {'; '.join(found)}")
         teacher = student
@@ -101,58 +116,70 @@ def links_of(job: Job) -> list[str]:
 
 
 def build_objective(
-    job: Job, setup: Setup, networks: dict[str, Detector], device: torch.device | str = "cpu"
-) -> nn.Module:
+    job: Job,
+    setup: Setup,
+    networks: dict[str, Detector],
+    device: torch.device | str = "cpu",
+    parts: Parts | None = None,
+) -> CoLearning | TrainingStep:
     """What is trained: one student, alone or with a teacher, which goes to ``device`` by itself, or two together."""
     if job.verb == "colearn":
         first, second = networks.values()
         _start(job, first)
-        lessons = [(setup.plans["first"].lesson, setup.plans["second"].lesson)]
+        lessons = [(setup.plans["first"].lessons[0], setup.plans["second"].lessons[0])]
         return CoLearning(first, second, lessons, CostSelector(job.surer))
     (student,), (plan,) = networks.values(), setup.plans.values()
-    teacher = None
-    if job.teacher_file is not None:
-        teacher = load_teacher(job.teacher_file, student.spec, plan.features_only, plan.aligned).to(device)
-    if student.spec.regions:
-        return Staged(student, plan.lessons, teacher, plan.judges, job.judge_until)
-    return Supervised(student, plan.lessons, teacher, plan.judge, job.judge_until)
+    teacher: Teacher | None = parts.teacher if parts is not None else None
+    if teacher is None and job.teacher_file is not None:
+        teacher = load_teacher(job.teacher_file, student.spec, plan.features_only, plan.aligned)
+    return TrainingStep(student, plan.lessons, teacher.to(device) if teacher is not None else None)
 
 
-def _pair(job: Job, first: DetectorSpec) -> Setup:
-    """Two students: each other's teachers, and judged by whoever is surer, so that they pay LAD's losses."""
+_NOT_FOR_TWO = ("soft-only", "cross", "lad", "lad-rpn", "lad-roi")
+"""The words of a method that two students cannot learn by."""
+
+
+def _pair(job: Job, parts: Parts, first: DetectorSpec) -> Setup:
+    """Two students: each is the other's teacher, and each has the losses of LAD."""
     assert job.second is not None
     second = detector_spec(job.second, first.classes, first.category_ids, first.imgsz, job.run.start)
     second = second.keeping(job.run.max_det)
     staged = [spec.name for spec in (first, second) if spec.regions]
     if staged:
         raise UserError(
-            f"{staged[0]} works in stages, but whoever is surer can only be told of one; take two detectors of one "
+            f"{staged[0]} works in stages, but costs can be compared in one stage only; take two detectors of one "
             "stage, such as paa-r18 and paa-r50"
         )
     _check_start(job, first)
-    found = differences(first, second)
+    found = prior_mismatches(network_info(first), network_info(second))
     if found:
-        said = "; ".join(found).replace("the teacher", second.name).replace("the student", first.name)
-        raise UserError(f"{first.name} and {second.name} cannot learn from each other: {said}")
-    words = [word for word in parts_of(job.method) if word != "plain"]
-    unfit = [word for word in words if word in ("soft-only", "cross", *JUDGED)]
+        reasons = "; ".join(found).replace("the teacher", second.name).replace("the student", first.name)
+        raise UserError(f"{first.name} and {second.name} cannot learn from each other: {reasons}")
+    unfit = [part for part in map(_unfit, parts.method.parts) if part is not None]
     if unfit:
         raise UserError(
             f"--method {job.method}: {unfit[0]} is not for two students that learn together; name what each imitates "
             f"of the other, such as soft or pkd, or leave --method out"
         )
-    method, times = "+".join(["lad", *words]), _times(job)
-    plans = {
-        name: plan_of(method, own, other, job.assigner, times)
-        for name, own, other in (("first", first, second), ("second", second, first))
-    }
-    for spec, plan in zip((first, second), plans.values(), strict=True):
-        if not isinstance(plan.lesson.assign, EvidenceAssigner):
+    method = Method((LAD(), *parts.method.parts))
+    plans = {}
+    for name, one, other in (("first", first, second), ("second", second, first)):
+        lessons = lessons_of(one, parts.assigner, parts.criterion)
+        plans[name] = plan_of(method, lessons, pair_of(one, other), f"lad+{job.method}")
+        if not isinstance(lessons[0].assigner, EvidenceAssigner):
             raise UserError(
-                f"{spec.name} assigns by {type(plan.lesson.assign).__name__}, but co-learning compares the costs "
+                f"{one.name} assigns by {type(lessons[0].assigner).__name__}, but co-learning compares the costs "
                 "behind an assignment, which PAA alone shows: take --assigner PAA"
             )
     return Setup({"first": first, "second": second}, plans)
+
+
+def _unfit(part: object) -> str | None:
+    """The name of a part of a method that two students cannot learn by; None for any other."""
+    if isinstance(part, Published):
+        return part.word if part.word in _NOT_FOR_TWO else None
+    inner = part.distiller if isinstance(part, Scheduled) else part
+    return type(inner).__name__ if isinstance(inner, LAD | TeacherOnly | CrossKD) else None
 
 
 def _check_start(job: Job, first: DetectorSpec) -> None:
@@ -192,7 +219,3 @@ def _start(job: Job, first: Detector) -> None:
     """Give the first of two students all weights of the trained detector that it starts as, if it starts as one."""
     if job.starts_from is not None:
         first.load_state_dict(state_in_order(load_detector(job.starts_from), first.spec.classes))
-
-
-def _read(file: str | None) -> DetectorSpec | None:
-    return None if file is None else read_spec(Path(file))

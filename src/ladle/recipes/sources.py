@@ -14,7 +14,7 @@ from ladle.data.depth import ALL_VALUES, ValueRange, parse_range
 from ladle.data.fitness import deep_note, differences, notes, obstacles, range_of, unseen
 from ladle.data.images import read_header
 from ladle.data.scenes import split_scenes
-from ladle.data.sources import DatasetSource, Remembered, Source
+from ladle.data.sources import DatasetSource, Remembered, Source, Splits
 from ladle.errors import UserError
 from ladle.recipes.console import say
 from ladle.recipes.options import Run
@@ -49,12 +49,12 @@ def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
     return DatasetSource(read(data, split, run.on_defect), 2 * imgsz if run.cache else 0, value_range)
 
 
-def supply(data: str, run: Run, imgsz: int) -> Supply:
+def supply(data: str, run: Run, imgsz: int, given: Splits | None = None) -> Supply:
     """Both splits of a training run; raises UserError for data that nobody can learn from.
 
     Where there are images of 16 bits and no ``--value-range``, it is the one that fits all of them.
     """
-    train, val = (open_source(data, split, run, imgsz) for split in ("train", "val"))
+    train, val = given or (open_source(data, split, run, imgsz) for split in ("train", "val"))
     if not isinstance(train, DatasetSource) or not isinstance(val, DatasetSource):
         return Supply(train, val, None, [])
     splits = {"train": train.dataset, "val": val.dataset}

@@ -9,52 +9,72 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 from ladle.assigners import Assigner
+from ladle.data.sources import Splits
+from ladle.detectors import DetectorSpec
+from ladle.distillers import Joinable, Method
 from ladle.engine import Balance
 from ladle.errors import UserError
+from ladle.lessons import Criterion
 from ladle.limits import Range
-from ladle.recipes.assigners import text_of
 from ladle.recipes.jobs import Job, file_hash
-from ladle.recipes.methods import parts_of
 from ladle.recipes.options import Run
-from ladle.recipes.runs import begin_run, resume_run
-from ladle.recipes.training import Trained
+from ladle.recipes.parts import (
+    ASSIGNER,
+    CRITERION,
+    given_parts,
+    parts_of,
+    text_of_method,
+    text_of_object,
+    text_of_part,
+)
+from ladle.recipes.runs import new_run, resume_run, run_chain
+from ladle.recipes.training import Trained, run_training
+from ladle.teachers import Teacher
 
 __all__ = ["CoLearned", "Trained", "colearn", "distill", "train"]
 
 
 def train(
-    data: str | None = None,
-    model: str = "paa-r18",
+    data: str | Splits | None = None,
+    model: str | DetectorSpec = "paa-r18",
     run: Run = Run(),
     resume: str | None = None,
     assigner: str | Assigner | None = None,
+    criterion: str | Criterion | None = None,
 ) -> Trained:
     """Train a detector on ground truth.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones.
-        model: which detector, see ``ladle models``.
+        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones; in Python also
+            :class:`ladle.data.Splits`.
+        model: which detector, see ``ladle models``; in Python also a spec.
         run: how to train.
         resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
-        assigner: which prior learns which object: an assigner, or text such as ``PAA`` or ``PAA(topk=13)``, see
-            ``ladle models``; by default the detector's own.
+        assigner: which prior learns which object: an assigner, or text such as ``PAA``, ``PAA(topk=13)`` or
+            ``mymodule:Mine``, see ``ladle models``; by default the detector's own.
+        criterion: the losses: a criterion, or text such as ``DenseCriterion(box_weight=3.0)`` or ``mymodule:Mine``; by
+            default the detector's own.
     """
-    rule = _text(assigner)
-    job = Job("train", data or "", model, run=run, assigner=rule)
+    parts = given_parts(data=data, student=model, assigner=assigner, criterion=criterion)
+    name = model if isinstance(model, str) else model.name
+    job = Job("train", text_of_object(data or ""), name if parts.student is None else text_of_object(model), run=run)
+    job = _with_texts(job, assigner, criterion)
     if resume is not None:
-        return resume_run("train", resume, _asked(job, train))["student"]
-    return begin_run(job, model if rule is None else f"{model}-{rule}")["student"]
+        return resume_run("train", resume, _asked(job, train), parts)["student"]
+    with new_run(job, "-".join(filter(None, [name, job.assigner]))) as job:
+        return run_training(job, parts_of(job, parts))["student"]
 
 
 def distill(
-    data: str | None = None,
-    student: str = "paa-r18",
-    teacher: str | None = None,
-    method: str = "lad",
+    data: str | Splits | None = None,
+    student: str | DetectorSpec = "paa-r18",
+    teacher: str | Teacher | None = None,
+    method: str | Method | Joinable = "lad",
     run: Run = Run(),
     allow_weak_teacher: bool = False,
     resume: str | None = None,
     assigner: str | Assigner | None = None,
+    criterion: str | Criterion | None = None,
     assistants: str | None = None,
     weight: str | None = None,
     warm: str | None = None,
@@ -68,22 +88,27 @@ def distill(
     """Train a detector with a teacher.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones.
-        student: which detector learns, see ``ladle models``.
-        teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``.
+        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones; in Python also
+            :class:`ladle.data.Splits`.
+        student: which detector learns, see ``ladle models``; in Python also a spec.
+        teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``; in Python also
+            any :class:`ladle.teachers.Teacher`.
         method: what the teacher does: ``lad`` (it assigns), ``solad`` (and gives soft labels), ``ld``, ``pkd`` and
-            more, also several such as ``lad+ld+pkd``; see ``ladle models``.
+            more, also several such as ``lad+ld+pkd``; see ``ladle models``. Parts may have fields, ``pkd(weight=2.0)``,
+            and be a distiller of your own, ``lad+mymodule:Mine``; in Python also a sum such as ``LAD() + PKD()``.
         run: how to train.
         allow_weak_teacher: go on with a teacher that finds next to nothing.
         resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
-        assigner: which prior learns which object: an assigner, or text such as ``PAA`` or ``PAA(topk=13)``, see
-            ``ladle models``; by default the student's own.
+        assigner: which prior learns which object: an assigner, or text such as ``PAA``, ``PAA(topk=13)`` or
+            ``mymodule:Mine``, see ``ladle models``; by default the student's own.
+        criterion: the losses: a criterion, or text such as ``DenseCriterion(box_weight=3.0)`` or ``mymodule:Mine``; by
+            default the student's own.
         assistants: detectors between teacher and student, each taught by the one before: ``r50,r34``.
         weight: of what is distilled: a number for all of it, or ``pkd=2,ld=0.5``.
         warm: epochs over which that weight rises from 0, in the same way.
         until: the epoch after which it is no longer distilled, in the same way.
-        keep_count: where the teacher's boxes judge by overlap, give each object as many priors as without it; else its
-            boxes are held against thresholds made for priors, as in the paper's plain form.
+        keep_count: where the teacher's boxes judge by overlap, give each object as many priors as without it; else
+            their overlaps are compared with thresholds made for priors, as in the paper's plain form.
         class_power: power of the teacher's score for an object's class by which such overlaps are multiplied; by
             default 1 in region heads and 0 elsewhere.
         judge_until: the epoch after which the student judges itself; by default the teacher judges to the end.
@@ -92,14 +117,17 @@ def distill(
             scaled down to the norm of detection's.
         balance_share: how far the distillers may move them, for each unit that detection does.
     """
+    parts = given_parts(
+        data=data, student=student, teacher=teacher, method=method, assigner=assigner, criterion=criterion
+    )
+    name = student if isinstance(student, str) else student.name
     job = Job(
         verb="distill",
-        data=data or "",
-        student=student,
+        data=text_of_object(data or ""),
+        student=name if parts.student is None else text_of_object(student),
         run=run,
-        method=method,
-        assigner=_text(assigner),
-        teacher=teacher,
+        method=method if isinstance(method, str) else text_of_method(parts.method),
+        teacher=None if teacher is None else text_of_object(teacher),
         assistants=assistants,
         weight=weight,
         warm=warm,
@@ -111,14 +139,18 @@ def distill(
         balance_share=balance_share,
         allow_weak_teacher=allow_weak_teacher,
     )
+    job = _with_texts(job, assigner, criterion)
     if resume is not None:
-        return resume_run("distill", resume, _asked(job, distill))["student"]
-    if parts_of(method) == ("plain",):
+        return resume_run("distill", resume, _asked(job, distill), parts)["student"]
+    if job.method == "plain":
         raise UserError("--method plain has no teacher: use `ladle train`")
-    if teacher is None:
+    if job.teacher is None:
         raise UserError("distilling needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
-    job = replace(job, teacher_sha256=file_hash(Path(teacher)))
-    return begin_run(job, "-".join([student, *([job.assigner] if job.assigner else []), method]))["student"]
+    parts = parts_of(job, parts)
+    if parts.teacher is None:
+        job = replace(job, teacher_sha256=file_hash(Path(job.teacher)))
+    with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
+        return run_chain(job, parts)["student"]
 
 
 class CoLearned(NamedTuple):
@@ -129,58 +161,65 @@ class CoLearned(NamedTuple):
 
 
 def colearn(
-    data: str | None = None,
+    data: str | Splits | None = None,
     first: str = "paa-r18",
     second: str = "paa-r50",
     run: Run = Run(),
     surer: Literal["spread", "fisher"] = "spread",
-    method: str = "plain",
+    method: str | Method | Joinable = "plain",
     weight: str | None = None,
     warm: str | None = None,
     until: str | None = None,
     resume: str | None = None,
     assigner: str | Assigner | None = None,
+    criterion: str | Criterion | None = None,
     first_weights: str | None = None,
 ) -> CoLearned:
-    """Train two detectors together, without a teacher: for each object and level the surer one assigns for both.
+    """Train two detectors together, without a teacher: for each object and level the more certain one assigns for both.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones.
+        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones; in Python also
+            :class:`ladle.data.Splits`.
         first: one detector, see ``ladle models``.
         second: the other, with the same strides and anchors; in the paper the larger one, which is kept.
         run: how to train.
-        surer: who is surer: by the ``spread`` of the costs over their mean, or by ``fisher``'s score.
+        surer: which of the two is more certain: by the ``spread`` of the costs over their mean, or by ``fisher``'s
+            score.
         method: what each also imitates of the other, such as ``soft`` or ``pkd``; nothing by default.
         weight: of what is imitated: a number for all of it, or ``pkd=2,soft=0.5``.
         warm: epochs over which that weight rises from 0, in the same way.
         until: the epoch after which it is no longer imitated, in the same way.
         resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
-        assigner: the rule of both, one that shows the costs behind it: ``PAA``; by default the detectors' own.
+        assigner: the assigner of both, one that returns the costs behind it: ``PAA``; by default the detectors' own.
+        criterion: the losses of both; by default the detectors' own.
         first_weights: start the first detector as this whole trained one, such as
             ``runs/train/NAME/weights/best.safetensors``, with the same classes; the other starts as ever.
     """
+    parts = given_parts(data=data, method=method, assigner=assigner, criterion=criterion)
     job = Job(
         verb="colearn",
-        data=data or "",
+        data=text_of_object(data or ""),
         student=first,
         second=second,
         run=run,
         surer=surer,
-        method=method,
+        method=method if isinstance(method, str) else text_of_method(parts.method),
         weight=weight,
         warm=warm,
         until=until,
-        assigner=_text(assigner),
         first_weights=first_weights,
         first_weights_sha256=file_hash(Path(first_weights), "first-weights") if first_weights is not None else None,
     )
+    job = _with_texts(job, assigner, criterion)
     if resume is not None:
-        return CoLearned(**resume_run("colearn", resume, _asked(job, colearn)))
-    return CoLearned(**begin_run(job, f"{first}-{second}"))
+        return CoLearned(**resume_run("colearn", resume, _asked(job, colearn), parts))
+    with new_run(job, f"{first}-{second}") as job:
+        return CoLearned(**run_training(job, parts_of(job, parts)))
 
 
-def _text(assigner: str | Assigner | None) -> str | None:
-    return assigner if assigner is None or isinstance(assigner, str) else text_of(assigner)
+def _with_texts(job: Job, assigner: object, criterion: object) -> Job:
+    """The job with the words for its assigner and its criterion."""
+    return replace(job, assigner=text_of_part(ASSIGNER, assigner), criterion=text_of_part(CRITERION, criterion))
 
 
 def _asked(job: Job, recipe: Callable[..., Any]) -> dict[str, Any]:

@@ -16,23 +16,22 @@ from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
-from ladle.families import detector_spec
+from ladle.methods import WORDS, Plan, Published, Scheduled
 from ladle.objectives import stage_names
-from ladle.recipes.assigners import text_of
 from ladle.recipes.console import say, table
 from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
 from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
-from ladle.recipes.methods import METHODS, parts_of
 from ladle.recipes.options import Run
 from ladle.recipes.outputs import about_labels, title_of
-from ladle.recipes.plans import Plan
-from ladle.recipes.preflight import check_looks, check_strength, load_teacher, reads_otherwise, strength_in_words
+from ladle.recipes.parts import ASSIGNER, Parts
+from ladle.recipes.preflight import check_strength, check_trainable, load_teacher, reads_otherwise, strength_in_words
 from ladle.recipes.progress import about, best_weights, disk_error, state_of
 from ladle.recipes.scoring import Evaluator, crowded
-from ladle.recipes.setup import Setup, build_objective, resolve
+from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
+from ladle.values import first_sentence, text_of
 from ladle.visual import draw_history
 
 if TYPE_CHECKING:
@@ -54,9 +53,10 @@ class Trained:
 
 
 class _Prepared(NamedTuple):
-    """A job with its images opened and its students made out: what is wrong with them shows here."""
+    """A job with its images opened and its students resolved: what is wrong with them shows here."""
 
     job: Job
+    parts: Parts
     setup: Setup
     images: Source
     val: Source
@@ -68,22 +68,23 @@ class _Prepared(NamedTuple):
         return Evaluator(self.val, self.setup.imgsz, run.batch, _workers(run))
 
 
-def run_training(job: Job, resume: bool = False) -> dict[str, Trained]:
+def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained]:
     """Do a job from its first check to its last image; with ``resume`` after the last epoch it finished.
 
     Returns what is left of each student, by its name: ``student`` where there is one.
     """
-    from ladle.engine import launch
+    from ladle.engine import launch, one_process
 
     # A run that was stopped in its first epoch has nothing to go on from: it begins again.
     state = state_of(job) if resume else None
-    ready = _prepare(job if state else replace(job, contents=None), resumed=state is not None)
+    ready = _prepare(job if state else replace(job, contents=None), parts, resumed=state is not None)
     resuming = _once([f"resume    {line}" for line in about(job, state)] if state else [])
     for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready), *resuming):
         say(line, job.run.quiet)
     ready.job.write()
 
-    result: Result = launch(job.run.devices, job.run.device, _work, ready)
+    fabric = one_process(job.run.devices, job.run.device)
+    result = _work(fabric, ready) if fabric else launch(job.run.devices, job.run.device, _work, ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     trained = {name: _judged(ready, result, name) for name in ready.setup.specs}
@@ -125,27 +126,27 @@ def _what_is_left(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
     ]
 
 
-def check_data(job: Job) -> Job:
+def check_data(job: Job, parts: Parts) -> Job:
     """The job with what its data hold; raises :class:`UserError` where that is not what it began with."""
-    return _open(job)[0]
+    return _open(job, parts)[0]
 
 
-def _open(job: Job) -> tuple[Job, Supply]:
-    imgsz = detector_spec(job.student, (), imgsz=job.run.imgsz).imgsz
-    found = supply(job.data, job.run, imgsz)
+def _open(job: Job, parts: Parts) -> tuple[Job, Supply]:
+    imgsz = student_spec(job, parts, ()).imgsz
+    found = supply(job.data, job.run, imgsz, parts.data)
     if found.value_range is not None:
         job = replace(job, run=replace(job.run, value_range=spelled(found.value_range)))
     return job.with_contents(contents_of(found.train), contents_of(found.val)), found
 
 
-def _prepare(job: Job, resumed: bool) -> _Prepared:
-    job, (images, val, value_range, said) = _open(job)
-    setup = resolve(_without_start(job) if resumed else job, images.classes, images.category_ids)
+def _prepare(job: Job, parts: Parts, resumed: bool) -> _Prepared:
+    job, (images, val, value_range, said) = _open(job, parts)
+    setup = resolve(_without_start(job) if resumed else job, parts, images.classes, images.category_ids)
     if value_range is not None:
         setup = setup.seeing(value_range)
     for spec in setup.specs.values():
-        check_looks(spec.build(), job.run.batch, job.run.scales(setup.imgsz) or (setup.imgsz,))
-    ready = _Prepared(job, setup, images, val, said, resumed)
+        check_trainable(spec.build(), job.run.batch, job.run.scales(setup.imgsz) or (setup.imgsz,))
+    ready = _Prepared(job, parts, setup, images, val, said, resumed)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
@@ -178,7 +179,7 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
 def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
     torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.setup.specs.items()}
-    return build_objective(ready.job, ready.setup, students, fabric.device)
+    return build_objective(ready.job, ready.setup, students, fabric.device, ready.parts)
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
@@ -233,14 +234,16 @@ def _who(spec: DetectorSpec, resumed: bool) -> str:
 
 
 def _about_teacher(ready: _Prepared) -> list[str]:
-    """Hire the teacher and try it; everything that could be wrong with it is found here, before the first step."""
+    """Load the teacher and try it; everything that could be wrong with it is found here, before the first step."""
     job, file = ready.job, ready.job.teacher_file
+    if ready.parts.teacher is not None:
+        return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not tried"]
     if file is None:
         return []
     spec, plan = ready.setup.specs["student"], ready.setup.plans["student"]
     teacher = load_teacher(file, spec, plan.features_only, plan.aligned).to(find_device(job.run.device)).detector
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
-        return [f"teacher   {teacher.spec.name}, not tried: it knows other classes, its features alone count ({file})"]
+        return [f"teacher   {teacher.spec.name}, not tried: it has other classes, only its features are used ({file})"]
     ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
     return [
         f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
@@ -251,20 +254,31 @@ def _about_teacher(ready: _Prepared) -> list[str]:
 def _about_lessons(ready: _Prepared) -> list[str]:
     """Who assigns, what the teacher teaches term by term, what is left out and why."""
     job = ready.job
-    words = [job.method] if job.method in METHODS else parts_of(job.method)
-    method = [f"method    {word}: {METHODS[word]}" for word in words if job.verb != "colearn" or word != "plain"]
-    judges = {"colearn": f", judged by whoever is surer ({job.surer})"}
-    lines = _once(method)
+    lines = _once([f"method    {line}" for line in _method_in_words(job, ready.parts)])
+    judge = f", judged by the more certain of the two ({job.surer})" if job.verb == "colearn" else None
     for name, plan in ready.setup.plans.items():
         if name != "second":
-            rules = _assigners(plan, job.assigner is not None, judges.get(job.verb))
-            lines += _once([f"assigner  {rule}" for rule in rules])
+            lines += _once([f"assigner  {line}" for line in _assigners(plan, job.assigner is not None, judge)])
+        if name != "second" and job.criterion is not None:
+            lines.append(f"criterion {job.criterion}")
         whose = f"{name}/" if job.verb == "colearn" else ""
         lines += _once([f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()])
         lines += _once([f"skipped   {whose}{reason}" for reason in plan.skipped])
     lines += [_BALANCE[job.balance].format(share=job.balance_share)] if job.balance != "none" else []
     lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
     return [line for line in lines if line]
+
+
+def _method_in_words(job: Job, parts: Parts) -> list[str]:
+    """Each part of a method and what it does."""
+    if job.method in WORDS:
+        return [] if job.verb == "colearn" and job.method == "plain" else [f"{job.method}: {WORDS[job.method].meaning}"]
+    told = []
+    for part in parts.method.parts:
+        inner = part.distiller if isinstance(part, Scheduled) else part
+        meaning = WORDS[part.word].meaning if isinstance(part, Published) else first_sentence(type(inner))
+        told.append(f"{part.word if isinstance(part, Published) else type(inner).__name__}: {meaning}")
+    return told
 
 
 _BALANCE = {
@@ -274,13 +288,13 @@ _BALANCE = {
 
 
 def _assigners(plan: Plan, asked: bool, judge: str | None) -> list[str]:
-    """The rule of each stage and who judges by it; that of the first with its fields where it was ``asked`` for."""
-    stages = [f"{name}: " for name in stage_names(len(plan.lessons))] if len(plan.lessons) > 1 else [""]
-    told = {"teacher": ", judged by the teacher", "student": ""}
-    rules = [type(lesson.assign).__name__ for lesson in plan.lessons]
+    """The assigner of each stage and whose predictions decide; the first one with fields if it was ``asked`` for."""
+    names = [type(lesson.assigner).__name__ for lesson in plan.lessons]
     if asked:
-        rules[0] = text_of(plan.lesson.rule(over=True))
-    return [f"{stage}{rule}{judge or told[who]}" for stage, rule, who in zip(stages, rules, plan.judges, strict=True)]
+        names[0] = text_of(ASSIGNER, plan.lessons[0].assigner)
+    judges = [judge or (", judged by the teacher" if lesson.judge is not None else "") for lesson in plan.lessons]
+    stages = [f"{stage}: " if stage else "" for stage in stage_names(len(plan.lessons))]
+    return [f"{stage}{name}{who}" for stage, name, who in zip(stages, names, judges, strict=True)]
 
 
 def _once(lines: list[str]) -> list[str]:

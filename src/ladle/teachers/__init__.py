@@ -1,5 +1,6 @@
-"""Teachers: frozen for good, outside the student's checkpoint and optimizer."""
+"""Teachers: frozen networks, outside the student's checkpoint and optimizer."""
 
-from ladle.teachers.frozen import FrozenDetector, FrozenHead, Teacher, differences
+from ladle.teachers.frozen import FrozenDetector, FrozenHead
+from ladle.teachers.protocol import Observation, Teacher
 
-__all__ = ["FrozenDetector", "FrozenHead", "Teacher", "differences"]
+__all__ = ["FrozenDetector", "FrozenHead", "Observation", "Teacher"]

@@ -1,49 +1,39 @@
-"""A trained detector that teaches."""
+"""A trained detector as a teacher."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ladle.detectors import DenseStage, Detector, DetectorSpec
+from ladle.detectors import DenseStage, Detector
 from ladle.errors import UserError
-from ladle.types import Output, Predictions, Priors, Pyramid
+from ladle.families import network_info
+from ladle.networks import NetworkInfo
+from ladle.types import Batch, Output, Predictions, Priors, Pyramid
 
-__all__ = ["FrozenDetector", "FrozenHead", "Teacher", "differences"]
-
-
-@runtime_checkable
-class Teacher(Protocol):
-    """Anything that can say what it would predict at the student's priors."""
-
-    def __call__(
-        self, images: Tensor, sizes: Tensor | None, priors: Sequence[Priors], inside: int | None = None
-    ) -> list[Output]:
-        """One output per stage of the student, without gradient, classes in the student's order.
-
-        ``inside`` asks for what the towers of a dense head hold after so many convolutions, see ``CrossKD``.
-        """
-        ...
-
-    def to(self, device: torch.device | str) -> Teacher:
-        """Move to a device."""
-        ...
+__all__ = ["FrozenDetector", "FrozenHead"]
 
 
 class FrozenDetector:
     """A detector that no longer learns.
 
-    Deliberately no ``nn.Module``: an objective that holds it neither trains it, nor saves it, nor hands it to an
-    optimizer or to data-parallel wrappers, and ``train()`` never reaches it. Its classes are matched to the student's
-    by name.
+    It is no ``nn.Module``: an objective that holds it neither trains nor saves it, hands it to no optimizer and no
+    data-parallel wrapper, and ``train()`` does not reach it. Its classes are matched to the student's by name.
 
-    Without ``classes`` it shows its feature maps and says nothing at any prior: such a teacher may have other classes,
-    strides and anchors than its student.
+    Without ``classes`` it returns feature maps and no predictions: such a teacher may have other classes, strides and
+    anchors than its student.
+
+    Example:
+        >>> from ladle.families import detector_spec
+        >>> from ladle.teachers import FrozenDetector
+        >>> detector = detector_spec("paa-tiny", ["dog", "cat"]).build()
+        >>> FrozenDetector(detector, ["cat", "dog"]).info.classes
+        ('cat', 'dog')
     """
 
     def __init__(self, detector: Detector, classes: Sequence[str] | None) -> None:
@@ -56,9 +46,11 @@ class FrozenDetector:
                 "teacher on the student's classes"
             )
         self.detector = detector.requires_grad_(False).eval()
-        self.silent = classes is None
+        self.features_only = classes is None
         self.order = torch.tensor([known.index(name) for name in classes or known])
         self._same_order = self.order.tolist() == list(range(len(known)))
+        info = network_info(detector.spec)
+        self.info: NetworkInfo = info if classes is None else replace(info, classes=tuple(classes))
 
     def to(self, device: torch.device | str) -> FrozenDetector:
         """Move the detector to ``device``, in place."""
@@ -66,90 +58,85 @@ class FrozenDetector:
         self.order = self.order.to(device)
         return self
 
-    @torch.no_grad()
-    def __call__(
-        self, images: Tensor, sizes: Tensor | None, priors: Sequence[Priors], inside: int | None = None
-    ) -> list[Output]:
-        """What the detector says at ``priors``."""
-        if self.silent:
-            features = self.look(images)
-            return [_nothing(features, sizes, len(self.order)) for _ in priors]
-        outputs: list[Output] = self.detector(images, sizes, priors=priors, inside=inside)
-        return [replace(output, predictions=self.reorder(output.predictions)) for output in outputs]
-
-    @torch.no_grad()
-    def look(self, images: Tensor) -> tuple[Tensor, ...]:
-        """The feature maps of images."""
-        return self.detector.look(images)
-
-    @torch.no_grad()
-    def say(
-        self, number: int, features: tuple[Tensor, ...], sizes: Tensor | None, priors: Priors, classes: int
-    ) -> Output:
-        """What its stage ``number``, or its last if it has fewer, says at ``priors``, to a student of ``classes``.
-
-        To a proposal network, which knows one class, a detector in one stage says how likely any object is.
-        """
-        if self.silent:
-            return _nothing(features, sizes, classes)
-        chain = self.detector.chain
-        said, _ = chain[min(number, len(chain) - 1)](features, priors)
-        if number == 0 and said.logits.shape[-1] != classes:
-            said = replace(said, logits=said.logits.amax(-1, keepdim=True))
-        return Output(said if number == 0 and classes == 1 else self.reorder(said), priors, features, sizes)
-
     @property
     def pyramid(self) -> Pyramid:
-        """What its feature maps are like."""
+        """Channels and strides of its feature maps."""
         return self.detector.pyramid
 
     @property
     def head(self) -> FrozenHead | None:
-        """Its last head, to be entered half-way; None if it says nothing or has none that is dense."""
+        """Its last head, to be entered half-way; None if it is not dense, or if the teacher has features only."""
         head = self.detector.head
-        return None if self.silent or head is None else FrozenHead(self, head)
+        return None if self.features_only or head is None else FrozenHead(self, head)
 
-    def reorder(self, said: Predictions) -> Predictions:
-        """Predictions with the classes in the student's order; where they are exclusive, others are background."""
+    @torch.no_grad()
+    def observe(self, batch: Batch) -> Observed:
+        """Its feature maps of a batch, and the sizes of the images."""
+        return Observed(self.detector.extract_features(batch.images), batch.sizes)
+
+    @torch.no_grad()
+    def predict_at(
+        self,
+        seen: Observed,
+        priors: Priors,
+        stage: int = 0,
+        class_agnostic: bool = False,
+        tower_depth: int | None = None,
+    ) -> Output:
+        """What its stage ``stage``, or its last one if it has fewer, predicts at ``priors``.
+
+        To a student's proposal network, which has one class, a detector of one stage gives its best class score.
+        """
+        features, sizes = seen
+        if self.features_only:
+            return _without_predictions(features, sizes, 1 if class_agnostic else len(self.order))
+        chain = self.detector.chain
+        predictions, towers = chain[min(stage, len(chain) - 1)](features, priors, tower_depth)
+        if class_agnostic:
+            predictions = replace(predictions, logits=predictions.logits.amax(-1, keepdim=True))
+        else:
+            predictions = self.reorder(predictions)
+        return Output(predictions, priors, features, sizes, towers)
+
+    def reorder(self, predictions: Predictions) -> Predictions:
+        """The same with classes in the student's order; of exclusive classes the others become background."""
         if self._same_order:
-            return said
-        logits = said.logits.index_select(-1, self.order)
-        if said.exclusive:
-            others = torch.ones(said.logits.shape[-1], dtype=torch.bool, device=logits.device)
+            return predictions
+        logits = predictions.logits.index_select(-1, self.order)
+        if predictions.exclusive:
+            others = torch.ones(predictions.logits.shape[-1], dtype=torch.bool, device=logits.device)
             others[self.order] = False
-            rest = said.logits.masked_fill(~others, -torch.inf)
+            rest = predictions.logits.masked_fill(~others, -torch.inf)
             logits = logits - F.pad(rest, (0, 1)).logsumexp(-1, keepdim=True)
-        prior = said.center_prior.index_select(1, self.order) if said.center_prior is not None else None
-        boxes = said.class_boxes.index_select(2, self.order) if said.class_boxes is not None else None
-        return replace(said, logits=logits, center_prior=prior, class_boxes=boxes)
+        prior, boxes = predictions.center_prior, predictions.class_boxes
+        prior = prior.index_select(1, self.order) if prior is not None else None
+        boxes = boxes.index_select(2, self.order) if boxes is not None else None
+        return replace(predictions, logits=logits, center_prior=prior, class_boxes=boxes)
+
+
+class Observed(NamedTuple):
+    """What a frozen detector keeps of a batch: feature maps, and the height and width of each image (B,2)."""
+
+    features: tuple[Tensor, ...]
+    sizes: Tensor | None
 
 
 class FrozenHead:
-    """The last head of a frozen detector, which answers in the student's order of classes."""
+    """The last head of a frozen detector, with classes in the student's order."""
 
     def __init__(self, teacher: FrozenDetector, head: DenseStage) -> None:
         self._teacher, self._head = teacher, head
         self.depth, self.width = head.depth, head.width
 
-    def finish(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
+    def predict_from(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
         """From the towers' maps after ``depth`` convolutions to predictions, with gradient for the maps."""
-        return self._teacher.reorder(self._head.finish(towers, depth, priors))
+        return self._teacher.reorder(self._head.predict_from(towers, depth, priors))
 
 
-def _nothing(features: tuple[Tensor, ...], sizes: Tensor | None, classes: int) -> Output:
-    """The output of a teacher that only shows its features: no prior, hence no prediction."""
+def _without_predictions(features: tuple[Tensor, ...], sizes: Tensor | None, classes: int) -> Output:
+    """The output of a teacher that has features only: no prior, hence no prediction."""
     batch, device = len(features[0]), features[0].device
     boxes = torch.zeros(batch, 0, 4, device=device)
     none = torch.zeros(0, device=device)
     priors = Priors(boxes[:1], none, none.long(), boxes[:1, :, 0].bool(), (0,) * len(features))
     return Output(Predictions(torch.zeros(batch, 0, classes, device=device), boxes), priors, features, sizes)
-
-
-def differences(student: DetectorSpec, teacher: DetectorSpec) -> list[str]:
-    """What keeps a teacher's predictions from lining up with the student's priors, a sentence each; ideally none."""
-    found = []
-    if student.strides != teacher.strides:
-        found.append(f"the teacher predicts at strides {teacher.strides}, the student at {student.strides}")
-    if student.head.anchors != teacher.head.anchors:
-        found.append(f"the teacher's priors are {teacher.head.anchors}, the student's {student.head.anchors}")
-    return found

@@ -1,15 +1,18 @@
 """The identities that make distillation trustworthy."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 
 from ladle.assigners import PAA
 from ladle.criteria import DenseCriterion
-from ladle.distillers import SoftLabels
+from ladle.distillers import SoftLabels, Summary
 from ladle.families import Start, detector_spec
-from ladle.objectives import Lesson, Supervised
+from ladle.lessons import Lesson, TeacherJudges
+from ladle.objectives import TrainingStep
 from ladle.teachers import FrozenDetector
-from ladle.types import Batch, GroundTruth
+from ladle.types import Batch, GroundTruth, Output
 
 CLASSES = ("disc", "ring", "star")
 SPEC = detector_spec("paa-tiny", CLASSES, start=Start(norm="group"))
@@ -47,57 +50,61 @@ def same(first, second):
 
 
 LESSON = Lesson(PAA(), DenseCriterion())
+JUDGED = Lesson(PAA(), DenseCriterion(), judge=TeacherJudges())
 
 
 def test_distillation_of_weight_zero_is_exactly_plain_training():
     nothing = Lesson(PAA(), DenseCriterion(), (SoftLabels(weight=0, quality=0, box=0),))
-    plain = train(Supervised(build(0), [LESSON]))
-    taught = train(Supervised(build(0), [nothing], FrozenDetector(build(1), CLASSES)))
+    plain = train(TrainingStep(build(0), [LESSON]))
+    taught = train(TrainingStep(build(0), [nothing], FrozenDetector(build(1), CLASSES)))
     assert same(plain, taught)
 
 
 def test_distillation_of_some_weight_is_not_plain_training():
     some = Lesson(PAA(), DenseCriterion(), (SoftLabels(weight=0.1),))
-    plain = train(Supervised(build(0), [LESSON]))
-    assert not same(plain, train(Supervised(build(0), [some], FrozenDetector(build(1), CLASSES))))
+    plain = train(TrainingStep(build(0), [LESSON]))
+    assert not same(plain, train(TrainingStep(build(0), [some], FrozenDetector(build(1), CLASSES))))
 
 
-class Mirror:
+class Mirror(FrozenDetector):
     """A teacher whose weights are the student's own, at every step."""
 
     def __init__(self, student):
+        super().__init__(build(0), CLASSES)
         self.student = student
 
-    def to(self, device):
-        return self
+    @torch.no_grad()
+    def observe(self, batch):
+        return self.student.extract_features(batch.images)
 
     @torch.no_grad()
-    def __call__(self, images, sizes, priors):
-        return self.student(images, sizes, priors=priors)
+    def predict_at(self, seen, priors, stage=0, class_agnostic=False, tower_depth=None):
+        predictions, towers = self.student.chain[stage](seen, priors, tower_depth)
+        return Output(predictions, priors, seen, None, towers)
 
 
 def test_a_teacher_with_the_students_own_weights_judges_exactly_as_the_student():
-    plain = train(Supervised(build(0), [LESSON]))
+    plain = train(TrainingStep(build(0), [LESSON]))
     student = build(0)
-    assert same(plain, train(Supervised(student, [LESSON], Mirror(student), judge="teacher")))
+    assert same(plain, train(TrainingStep(student, [JUDGED], Mirror(student))))
 
 
 def test_a_frozen_copy_of_the_student_teaches_the_first_step_exactly():
-    plain = train(Supervised(build(0), [LESSON]), steps=1)
+    plain = train(TrainingStep(build(0), [LESSON]), steps=1)
     copy = FrozenDetector(build(0), CLASSES)
-    assert same(plain, train(Supervised(build(0), [LESSON], copy, judge="teacher"), steps=1))
+    assert same(plain, train(TrainingStep(build(0), [JUDGED], copy), steps=1))
 
 
 def test_another_teacher_judges_differently():
-    plain = train(Supervised(build(0), [LESSON]))
-    assert not same(plain, train(Supervised(build(0), [LESSON], FrozenDetector(build(1), CLASSES), judge="teacher")))
+    plain = train(TrainingStep(build(0), [LESSON]))
+    assert not same(plain, train(TrainingStep(build(0), [JUDGED], FrozenDetector(build(1), CLASSES))))
 
 
 def test_the_teacher_is_in_no_parameter_no_state_and_never_trains():
     teacher = FrozenDetector(build(1), CLASSES)
     before = {name: value.clone() for name, value in teacher.detector.state_dict().items()}
     student = build(0)
-    objective = Supervised(student, [LESSON], teacher, judge="teacher")
+    objective = TrainingStep(student, [JUDGED], teacher)
     assert sum(1 for _ in objective.parameters()) == sum(1 for _ in student.parameters())
     assert {name.removeprefix("student.") for name in objective.state_dict()} == set(student.state_dict())
     train(objective.train())
@@ -106,60 +113,78 @@ def test_the_teacher_is_in_no_parameter_no_state_and_never_trains():
     assert not any(parameter.requires_grad for parameter in teacher.detector.parameters())
 
 
-def test_a_judge_that_is_not_given_is_refused():
-    with pytest.raises(ValueError, match="must be given"):
-        Supervised(build(0), [LESSON], judge="teacher")
-    with pytest.raises(ValueError, match="must be given"):
-        Supervised(build(0), [Lesson(PAA(), DenseCriterion(), (SoftLabels(),))])
+def test_a_teacher_that_is_missing_is_refused():
+    with pytest.raises(ValueError, match="a teacher judges in one of the lessons"):
+        TrainingStep(build(0), [JUDGED])
+    with pytest.raises(ValueError, match="a distiller needs a teacher"):
+        TrainingStep(build(0), [Lesson(PAA(), DenseCriterion(), (SoftLabels(),))])
+
+
+def test_a_network_that_is_no_student_is_refused():
+    with pytest.raises(TypeError, match="Identity has no `chain` and `extract_features`"):
+        TrainingStep(torch.nn.Identity(), [LESSON])
 
 
 def test_without_a_criterion_only_the_teacher_teaches():
-    objective = Supervised(build(0), [Lesson(PAA(), None, (SoftLabels(),))], FrozenDetector(build(1), CLASSES))
+    objective = TrainingStep(build(0), [Lesson(PAA(), None, (SoftLabels(),))], FrozenDetector(build(1), CLASSES))
     assert set(objective(batch(0))) == {"soft_class", "soft_box", "soft_quality"}
 
 
 class Decoder(torch.nn.Module):
-    """A student in two stages with one head: what it says is said twice."""
+    """A student of two stages that share one head, as the layers of a decoder might."""
 
     def __init__(self):
         super().__init__()
         self.net = build(0)
+        self.pyramid, self.head = self.net.pyramid, None
 
-    def forward(self, images, sizes, truth):
-        return self.net(images, sizes) * 2
+    @property
+    def chain(self):
+        return [*self.net.chain, *self.net.chain]
 
-
-class Echo(FrozenDetector):
-    """A teacher of such a student."""
-
-    def __call__(self, images, sizes, priors, inside=None):
-        return super().__call__(images, sizes, priors[:1], inside) * 2
+    def extract_features(self, images):
+        return self.net.extract_features(images)
 
 
-def test_stages_share_no_name_and_each_pays_its_own_losses():
+def test_losses_of_stages_never_share_a_name():
     lessons = [Lesson(PAA(), DenseCriterion(box_weight=weight), (SoftLabels(),)) for weight in (1.0, 2.0)]
-    alone = Supervised(build(0), lessons[:1], FrozenDetector(build(1), CLASSES))(batch(0))
-    objective = Supervised(Decoder(), lessons, Echo(build(1), CLASSES))
+    teacher = FrozenDetector(build(1), CLASSES)
+    alone = TrainingStep(build(0), lessons[:1], teacher)(batch(0))
+    objective = TrainingStep(Decoder(), lessons, teacher)
     terms = objective(batch(0))
-    assert set(terms) == {f"stage_{number}/{name}" for number in (1, 2) for name in alone}
+    assert set(terms) == {f"{stage}/{name}" for stage in ("rpn", "roi") for name in alone}
     for name, term in alone.items():
         factor = 2 if name == "box" else 1
-        torch.testing.assert_close(terms[f"stage_1/{name}"].total, term.total)
-        torch.testing.assert_close(terms[f"stage_2/{name}"].total, factor * term.total)
+        torch.testing.assert_close(terms[f"rpn/{name}"].total, term.total)
+        torch.testing.assert_close(terms[f"roi/{name}"].total, factor * term.total)
     assert objective.distilled == {name for name in terms if "soft" in name}
-    assert set(objective.monitor) == {f"stage_{number}/positives_per_object" for number in (1, 2)}
+    assert set(objective.monitor) == {f"{stage}/positives_per_object" for stage in ("rpn", "roi")}
 
 
-def test_a_criterion_and_a_distiller_cannot_hide_each_other():
-    def distil(*given):
-        return {"box": SoftLabels()(*given)["soft_box"]}
+@dataclass(frozen=True)
+class Clashing:
+    """A distiller whose loss has the name of one of the criterion's."""
 
-    lesson = Lesson(PAA(), DenseCriterion(), (distil,))
+    features_only = False
+    every_stage = True
+
+    def summarize(self, student, teacher, stage):
+        return Summary({"box": "boxes"})
+
+    def build(self, student, teacher):
+        return self
+
+    def __call__(self, student, teacher, truth, assignment):
+        return {"box": SoftLabels()(student, teacher, truth, assignment)["soft_box"]}
+
+
+def test_a_criterion_and_a_distiller_cannot_replace_each_others_loss():
+    lesson = Lesson(PAA(), DenseCriterion(), (Clashing(),))
     with pytest.raises(ValueError, match="two losses are called box"):
-        Supervised(build(0), [lesson], FrozenDetector(build(1), CLASSES))(batch(0))
+        TrainingStep(build(0), [lesson], FrozenDetector(build(1), CLASSES))(batch(0))
 
 
 def test_positives_per_object_are_monitored():
-    objective = Supervised(build(0), [LESSON])
+    objective = TrainingStep(build(0), [LESSON])
     objective(batch(0))
     assert float(objective.monitor["positives_per_object"]) > 0

@@ -6,24 +6,25 @@ import torch
 from ladle.assigners import PAA
 from ladle.criteria import DenseCriterion
 from ladle.distillers import FGD, PKD, CrossKD, FitNet, SoftLabels
-from ladle.objectives import Lesson, Scheduled, Supervised
+from ladle.lessons import Lesson, Scheduled, TeacherJudges
+from ladle.objectives import TrainingStep
 from ladle.teachers import FrozenDetector
-from tests.objectives.test_supervised import CLASSES, SPEC, batch, build, same, train
+from tests.objectives.test_training_step import CLASSES, SPEC, batch, build, same, train
 
 
 class Counting(FrozenDetector):
-    """A teacher that counts how often it is asked."""
+    """A teacher that counts how often it is run."""
 
-    asked = 0
+    runs = 0
 
-    def __call__(self, *args, **kwargs):
-        self.asked += 1
-        return super().__call__(*args, **kwargs)
+    def observe(self, batch):
+        self.runs += 1
+        return super().observe(batch)
 
 
-def taught(*distillers, student=None, judge="student"):
-    lesson = Lesson(PAA(), DenseCriterion(), distillers)
-    return Supervised(student or build(0), [lesson], Counting(build(1), CLASSES), judge)
+def taught(*distillers, student=None, judge=None):
+    lesson = Lesson(PAA(), DenseCriterion(), distillers, judge=judge)
+    return TrainingStep(student or build(0), [lesson], Counting(build(1), CLASSES))
 
 
 def value(terms, name):
@@ -39,35 +40,35 @@ def test_a_weight_multiplies_all_terms():
     assert value(three, "class") == value(one, "class")
 
 
-def test_a_warm_up_rises_and_an_end_ends_and_then_nobody_asks_the_teacher():
+def test_a_warm_up_rises_and_an_end_ends_and_then_the_teacher_is_not_run():
     objective = taught(Scheduled(SoftLabels(), weight=2.0, warmup=4.0, until=6.0))
     whole = value(taught(SoftLabels())(batch(0)), "soft_class")
     for epoch, share in ((0.5, 0.25), (2.0, 1.0), (4.0, 2.0), (6.0, 2.0)):
         objective.set_time(epoch, 1)
         assert value(objective(batch(0)), "soft_class") == pytest.approx(share * whole, rel=1e-5)
         assert "soft_class" in objective.distilled
-    asked = objective.teacher.asked
+    runs = objective.teacher.runs
     objective.set_time(6.01, 1)
     assert set(objective(batch(0))) == {"class", "box", "quality"}
     assert objective.distilled == frozenset()
-    assert objective.teacher.asked == asked == 4
+    assert objective.teacher.runs == runs == 4
 
 
-def test_a_teacher_that_judges_is_asked_also_after_its_distillers_have_ended():
-    objective = taught(Scheduled(SoftLabels(), until=1.0), judge="teacher")
+def test_a_teacher_that_judges_is_run_also_after_its_distillers_have_ended():
+    objective = taught(Scheduled(SoftLabels(), until=1.0), judge=TeacherJudges())
     objective.set_time(5.0, 1)
     objective(batch(0))
-    assert objective.teacher.asked == 1
+    assert objective.teacher.runs == 1
 
 
 def test_a_weight_can_rise_over_steps():
-    objective = taught(Scheduled(SoftLabels(), steps=400))
+    objective = taught(Scheduled(SoftLabels(), warmup_steps=400))
     whole = value(taught(SoftLabels())(batch(0)), "soft_class")
     for step, share in ((1, 1 / 400), (100, 0.25), (400, 1.0), (900, 1.0)):
         objective.set_time(0.5, step)
         assert value(objective(batch(0)), "soft_class") == pytest.approx(share * whole, rel=1e-5)
     with pytest.raises(ValueError, match=r"objective\.set_time\(epoch, step\)"):
-        taught(Scheduled(SoftLabels(), steps=400))(batch(0))
+        taught(Scheduled(SoftLabels(), warmup_steps=400))(batch(0))
 
 
 def test_a_time_without_a_clock_is_refused():
@@ -84,7 +85,7 @@ def test_two_distillers_of_the_same_terms_are_refused_and_of_different_terms_are
 
 @pytest.mark.parametrize("distil", [FitNet(), PKD(), FGD(), CrossKD()], ids=repr)
 def test_weight_nought_is_exactly_plain_training(distil):
-    plain = train(Supervised(build(0), [Lesson(PAA(), DenseCriterion())]))
+    plain = train(TrainingStep(build(0), [Lesson(PAA(), DenseCriterion())]))
     assert same(plain, train(taught(Scheduled(distil, weight=0.0))))
     assert not same(plain, train(taught(Scheduled(distil, weight=0.1))))
 
@@ -107,15 +108,15 @@ def test_what_distillers_train_gets_a_gradient_also_when_they_rest():
     objective = taught(Scheduled(FitNet(), until=1.0))
     objective.set_time(2.0, 1)
     sum(term.total for term in objective(batch(0)).values()).backward()
-    for parameter in objective.teachings.parameters():
+    for parameter in objective.distillation.parameters():
         assert torch.equal(parameter.grad, torch.zeros_like(parameter))
 
 
-def test_towers_are_shown_only_where_somebody_looks():
+def test_towers_are_returned_only_where_a_distiller_needs_them():
     seen = []
     for distillers in ((SoftLabels(),), (SoftLabels(), CrossKD())):
         objective = taught(*distillers)
-        objective.teachings[0].register_forward_hook(
+        objective.distillation[0].register_forward_hook(
             lambda module, given, _: seen.append([one.towers is not None for one in given[:2]])
         )
         objective(batch(0))
@@ -127,7 +128,10 @@ def test_distillers_that_look_at_different_depths_are_refused():
         taught(CrossKD(after=0), CrossKD(after=1))
 
 
-def test_a_network_that_cannot_be_asked_is_refused_in_a_sentence():
+def test_a_network_without_a_pyramid_is_refused_in_a_sentence():
     lesson = Lesson(PAA(), DenseCriterion(), (PKD(),))
+    student = build(0)
+    bare = torch.nn.Module()
+    bare.chain, bare.extract_features = student.chain, student.extract_features
     with pytest.raises(ValueError, match="PKD is built for two networks, but the student has no `pyramid`"):
-        Supervised(torch.nn.Identity(), [lesson], FrozenDetector(SPEC.build(), CLASSES))
+        TrainingStep(bare, [lesson], FrozenDetector(SPEC.build(), CLASSES))

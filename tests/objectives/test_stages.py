@@ -1,6 +1,6 @@
 """A teacher judges proposals and regions; the identities that make that trustworthy."""
 
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 
 import pytest
 import torch
@@ -10,17 +10,15 @@ from ladle.assigners import PAA, MaxIoU, TaskAligned
 from ladle.boxes import pairwise_iou
 from ladle.distillers import PKD, SoftLabels
 from ladle.families import Start, detector_spec, lessons_of
-from ladle.objectives import Scheduled, Staged
-from ladle.objectives.staged import _independent, _with_given
-from ladle.recipes.plans import Judging, plan_of
+from ladle.lessons import Scheduled, TeacherJudges
+from ladle.methods import LAD, Method, plan_for
+from ladle.objectives import TrainingStep
+from ladle.objectives.training_step import _independent, _with_ground_truth
 from ladle.teachers import FrozenDetector
 from ladle.types import GroundTruth, Output, Predictions
-from tests.objectives.test_supervised import CLASSES, batch, same
+from tests.objectives.test_training_step import CLASSES, batch, same
 
 SPECS = {name: detector_spec(f"{name}-tiny", CLASSES, start=Start(norm="group")) for name in ("fasterrcnn", "cascade")}
-
-
-NOTHING = Judging()
 
 
 def build(seed, name="fasterrcnn"):
@@ -32,11 +30,37 @@ def lots(seed=7):
     return torch.Generator().manual_seed(seed)
 
 
-def staged(student, method="plain", teacher=None, name="fasterrcnn", judging=NOTHING, **changes):
-    spec = SPECS[name]
-    plan = plan_of(method, spec, teacher.detector.spec if teacher else None, judging=judging)
+def staged(student, method="plain", teacher=None, name="fasterrcnn", **changes):
+    method = method if isinstance(method, str) else Method((method,))
+    plan = plan_for(method, SPECS[name], teacher.detector.spec if teacher else None)
     lessons = tuple(replace(lesson, **changes) for lesson in plan.lessons)
-    return Staged(student, lessons, teacher, plan.judges, judging.until, lots())
+    return TrainingStep(student, lessons, teacher, lots())
+
+
+STAGES = {"lad": "all", "lad-rpn": "rpn", "lad-roi": "roi"}
+
+
+@dataclass(frozen=True)
+class Recording:
+    """An assigner that keeps what it returns."""
+
+    inner: object
+    kept: list = field(default_factory=list, compare=False)
+    boxes: str = "priors"
+
+    def judged_by_teacher(self, keep_count, class_power, ignore_rejected):
+        return replace(self, inner=self.inner.judged_by_teacher(keep_count, class_power, ignore_rejected))
+
+    def __call__(self, predictions, priors, truth):
+        self.kept.append((predictions, priors, truth, self.inner(predictions, priors, truth)))
+        return self.kept[-1][-1]
+
+
+def recorded(objective):
+    """The same objective with recording assigners and without samples, and what they keep."""
+    lessons = [replace(one, assigner=Recording(one.assigner), sampler=None) for one in objective.lessons]
+    objective.lessons = tuple(lessons)
+    return objective, [one.assigner.kept for one in lessons]
 
 
 def train(objective, steps=2):
@@ -53,10 +77,10 @@ def train(objective, steps=2):
 class Scripted(FrozenDetector):
     """A teacher whose boxes are the priors themselves: it refines nothing."""
 
-    def say(self, number, features, sizes, priors, classes):
-        said = super().say(number, features, sizes, priors, classes)
-        boxes = priors.boxes.expand(len(features[0]), -1, -1)
-        return replace(said, predictions=replace(said.predictions, boxes=boxes))
+    def predict_at(self, seen, priors, *rest):
+        output = super().predict_at(seen, priors, *rest)
+        boxes = priors.boxes.expand(len(seen.features[0]), -1, -1)
+        return replace(output, predictions=replace(output.predictions, boxes=boxes))
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -65,7 +89,7 @@ class Scripted(FrozenDetector):
 def test_a_teacher_that_refines_nothing_gives_the_anchor_rule(name, method, keep_count):
     plain = train(staged(build(0, name), name=name))
     teacher = Scripted(build(1, name), CLASSES)
-    judged = staged(build(0, name), method, teacher, name, Judging(keep_count, class_power=0.0))
+    judged = staged(build(0, name), LAD(STAGES[method], keep_count, class_power=0.0), teacher, name)
     assert same(plain, train(judged))
 
 
@@ -77,46 +101,45 @@ class Mirror(FrozenDetector):
         self.student = student
 
     @torch.no_grad()
-    def look(self, images):
-        return self.student.look(images)
+    def observe(self, batch):
+        return self.student.extract_features(batch.images)
 
     @torch.no_grad()
-    def say(self, number, features, sizes, priors, classes):
-        return Output(self.student.chain[number](features, priors)[0], priors, features, sizes)
+    def predict_at(self, seen, priors, stage=0, class_agnostic=False, tower_depth=None):
+        return Output(self.student.chain[stage](seen, priors)[0], priors, seen, None)
 
 
-@pytest.mark.parametrize("rule", [PAA(), TaskAligned(), MaxIoU(0.5, 0.4, boxes="predictions")], ids=repr)
-@pytest.mark.parametrize("method", ["lad-rpn", "lad-roi", "lad"])
-def test_a_teacher_that_is_the_student_gives_the_rule_of_the_student(rule, method):
-    """For rules that look at predictions, bit for bit, in both stages."""
+@pytest.mark.parametrize("assigner", [PAA(), TaskAligned(), MaxIoU(0.5, 0.4, boxes="predictions")], ids=repr)
+@pytest.mark.parametrize("stages", ["rpn", "roi", "all"])
+def test_a_teacher_that_is_the_student_gives_the_assignment_of_the_student(assigner, stages):
+    """For assigners that use predictions, bit for bit, in both stages."""
+    lessons = tuple(replace(one, assigner=assigner) for one in lessons_of(SPECS["fasterrcnn"]))
+    plain = train(TrainingStep(build(0), lessons, generator=lots()))
     student = build(0)
-    teacher = Mirror(student)
-    plan = plan_of(method, SPECS["fasterrcnn"], SPECS["fasterrcnn"])
-    lessons = tuple(replace(lesson, assign=rule, afterwards=None) for lesson in plan.lessons)
-    plain = train(Staged(build(0), lessons, generator=lots()))
-    assert same(plain, train(Staged(student, lessons, teacher, plan.judges, generator=lots())))
+    # An overlap rule keeps its own fields: the form with predicted boxes is given as it is.
+    judge = TeacherJudges() if not isinstance(assigner, MaxIoU) else Unchanged()
+    judged = [
+        replace(one, judge=judge if stages in ("all", name) else None) for one, name in zip(lessons, ("rpn", "roi"))
+    ]
+    assert same(plain, train(TrainingStep(student, judged, Mirror(student), lots())))
+
+
+class Unchanged(TeacherJudges):
+    """A judge under which an assigner stays as it is."""
+
+    def assigner(self, plain):
+        return plain
 
 
 @pytest.mark.parametrize("method", ["lad", "lad-rpn", "lad-roi"])
 def test_another_teacher_judges_differently_in_its_stages(method):
-    teacher = FrozenDetector(build(1), CLASSES)
-    features = build(0).look(batch(0).images)
-    plans = []
-    for objective in (staged(build(0)), staged(build(0), method, teacher, judging=Judging(keep_count=False))):
-        seen = teacher.look(batch(0).images)
-        previous, mine = None, []
-        for number in range(2):
-            one = GroundTruth(
-                batch(0).truth.boxes, 0 * batch(0).truth.labels, batch(0).truth.valid, batch(0).truth.crowd
-            )
-            truth = one if number == 0 else batch(0).truth
-            objective.lessons = tuple(replace(lesson, sampler=None) for lesson in objective.lessons)
-            own, plan = objective._decide(number, features, seen, previous, truth, batch(0).sizes)
-            previous = own.detach()
-            mine.append(plan.affinity)
-        plans.append(mine)
-    for number, stage in enumerate(("rpn", "roi")):
-        differs = not torch.equal(plans[0][number], plans[1][number])
+    teacher, student = FrozenDetector(build(1), CLASSES), build(0)
+    plain, own = recorded(staged(student))
+    judged, theirs = recorded(staged(student, LAD(STAGES[method], keep_count=False), teacher))
+    for objective in (plain, judged):
+        objective(batch(0))
+    for stage, one, other in zip(("rpn", "roi"), own, theirs, strict=True):
+        differs = not torch.equal(one[0][-1].affinity, other[0][-1].affinity)
         assert differs == (method in ("lad", f"lad-{stage}"))
 
 
@@ -125,14 +148,14 @@ def test_ground_truth_among_proposals_is_judged_as_itself(power):
     """However badly a teacher refines and scores it, it learns the object it is, unless the sample leaves it out."""
 
     class Blind(FrozenDetector):
-        def say(self, number, features, sizes, priors, classes):
-            said = super().say(number, features, sizes, priors, classes)
-            nowhere = torch.zeros_like(said.predictions.boxes)
-            nothing = torch.full_like(said.predictions.logits, -20.0)
-            return replace(said, predictions=replace(said.predictions, boxes=nowhere, logits=nothing))
+        def predict_at(self, seen, priors, *rest):
+            output = super().predict_at(seen, priors, *rest)
+            nowhere = torch.zeros_like(output.predictions.boxes)
+            nothing = torch.full_like(output.predictions.logits, -20.0)
+            return replace(output, predictions=replace(output.predictions, boxes=nowhere, logits=nothing))
 
-    judging = Judging(keep_count=False, class_power=power)
-    objective = staged(build(0), "lad-roi", Blind(build(1), CLASSES), judging=judging)
+    lad = LAD("roi", keep_count=False, class_power=power)
+    objective = staged(build(0), lad, Blind(build(1), CLASSES))
     terms = objective(batch(0))
     assert terms["roi/box"].total > 0
     assert float(objective.monitor["roi/positives_per_object"]) >= 1
@@ -145,17 +168,17 @@ def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_t
         guide.stages[1].box_deltas.weight.mul_(30)  # an untrained head moves boxes by next to nothing
     teacher = FrozenDetector(guide, CLASSES)
     judge = staged(student, "lad-roi", teacher)
-    objective = Staged(student, [replace(one, sampler=None) for one in judge.lessons], teacher, judge.judges)
     one = batch(0)
-    features, seen = student.look(one.images), teacher.look(one.images)
-    previous, _ = objective._decide(0, features, seen, None, replace(one.truth, labels=0 * one.truth.labels), one.sizes)
-    priors = student.chain[1].propose(features, previous.detach(), one.truth, one.sizes)
+    features, seen = student.extract_features(one.images), teacher.observe(one)
+    anchors = student.chain[0].propose(features, None, None, one.sizes)
+    proposed = Output(student.chain[0](features, anchors)[0], anchors, features, one.sizes)
+    priors = student.chain[1].propose(features, proposed.detach(), one.truth, one.sizes)
     # Ten proposals near each of the four objects: an untrained student proposes next to none.
     near = one.truth.boxes.repeat(1, 10, 1) + torch.randn(2, 40, 4, generator=lots()) * 3
     priors = replace(priors, boxes=torch.cat([near, priors.boxes[:, 40:]], 1))
-    said = teacher.say(1, seen, one.sizes, priors, 3).predictions
-    rule = judge.lessons[1].assign
-    plan = rule(_with_given(_independent(said), priors, one.truth), priors, one.truth)
+    said = teacher.predict_at(seen, priors, 1).predictions
+    rule = judge.lessons[1].assigner_at(None)
+    plan = rule(_with_ground_truth(_independent(said), priors, one.truth), priors, one.truth)
     fates = {"learns": 0, "spared": 0}
     chances = F.pad(said.logits.double(), (0, 1)).softmax(-1)[..., :-1]
     for row in range(2):
@@ -183,7 +206,7 @@ def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_t
 
 def test_after_its_time_the_student_judges_itself():
     teacher = FrozenDetector(build(1), CLASSES)
-    objective = staged(build(0), "lad", teacher, judging=Judging(until=1.0))
+    objective = staged(build(0), LAD(until=1.0), teacher)
     with pytest.raises(ValueError, match=r"objective\.set_time\(epoch, step\)"):
         objective(batch(0))
     objective.set_time(1.5, 1)
@@ -208,8 +231,8 @@ def test_regions_learn_from_a_sample():
 
 def test_distillers_add_to_a_judge():
     teacher = FrozenDetector(build(1), CLASSES)
-    plan = plan_of("lad+soft+pkd", SPECS["fasterrcnn"], SPECS["fasterrcnn"])
-    objective = Staged(build(0), plan.lessons, teacher, plan.judges)
+    plan = plan_for("lad+soft+pkd", SPECS["fasterrcnn"], SPECS["fasterrcnn"])
+    objective = TrainingStep(build(0), plan.lessons, teacher)
     terms = objective(batch(0))
     assert objective.distilled == set(plan.teaches) == {
         "rpn/soft_class", "rpn/soft_box", "roi/soft_class", "roi/soft_box", "rpn/pkd",
@@ -222,34 +245,29 @@ def test_weight_nought_is_exactly_plain_training():
     teacher = FrozenDetector(build(1), CLASSES)
     lessons = lessons_of(SPECS["fasterrcnn"])
     nothing = (replace(lessons[0], distillers=(Scheduled(PKD(), weight=0.0),)), lessons[1])
-    plain = train(Staged(build(0), lessons, generator=lots()))
-    assert same(plain, train(Staged(build(0), nothing, teacher, generator=lots())))
+    plain = train(TrainingStep(build(0), lessons, generator=lots()))
+    assert same(plain, train(TrainingStep(build(0), nothing, teacher, generator=lots())))
 
 
 def test_a_teacher_in_one_stage_judges_proposals_where_priors_agree():
     """A dense detector says how likely any object is, where a proposal network says how likely one is."""
     torch.manual_seed(1)
     dense = FrozenDetector(detector_spec("atss-tiny", CLASSES, start=Start(norm="group")).build(), CLASSES)
-    plan = plan_of("lad-rpn+soft", SPECS["fasterrcnn"], dense.detector.spec)
-    assert plan.judges == ("teacher", "student")
+    plan = plan_for("lad-rpn+soft", SPECS["fasterrcnn"], dense.detector.spec)
+    assert [lesson.judge is not None for lesson in plan.lessons] == [True, False]
     assert plan.skipped[-1] == "soft in roi: the teacher has one stage"
-    objective = Staged(build(0), plan.lessons, dense, plan.judges)
+    objective = TrainingStep(build(0), plan.lessons, dense)
     terms = objective(batch(0))
     assert {"rpn/soft_class", "rpn/soft_box"} <= set(terms)
-    said = dense.say(
-        0,
-        dense.look(batch(0).images),
-        None,
-        build(0).chain[0].propose(dense.look(batch(0).images), None, None, None),
-        1,
-    )
-    assert said.predictions.logits.shape[-1] == 1
+    seen = dense.observe(batch(0))
+    anchors = build(0).chain[0].propose(seen.features, None, None, None)
+    assert dense.predict_at(seen, anchors, 0, class_agnostic=True).predictions.logits.shape[-1] == 1
 
 
 def test_a_faster_rcnn_judges_every_look_of_a_cascade():
     teacher = FrozenDetector(build(1), CLASSES)
-    plan = plan_of("lad", SPECS["cascade"], SPECS["fasterrcnn"])
-    terms = Staged(build(0, "cascade"), plan.lessons, teacher, plan.judges)(batch(0))
+    plan = plan_for("lad", SPECS["cascade"], SPECS["fasterrcnn"])
+    terms = TrainingStep(build(0, "cascade"), plan.lessons, teacher)(batch(0))
     assert all(term.total.isfinite() for term in terms.values())
 
 
@@ -276,8 +294,3 @@ def test_a_teacher_that_knows_more_classes_has_them_count_as_background():
     torch.testing.assert_close(seen.scores, chances.flip(-1)[..., : len(CLASSES)])
     assert isinstance(seen, Predictions)
     torch.testing.assert_close(seen.class_boxes, said.class_boxes.flip(2)[:, :, : len(CLASSES)])
-
-
-def test_a_judge_that_is_not_given_is_refused():
-    with pytest.raises(ValueError, match="must be given"):
-        Staged(build(0), lessons_of(SPECS["fasterrcnn"]), judges=("teacher", "student"))

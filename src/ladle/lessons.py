@@ -1,0 +1,146 @@
+"""What one stage of a detector is taught, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from ladle.assigners import Assigner, OverlapAssigner
+from ladle.assigners.sampling import RandomSampler
+from ladle.distillers import Distiller, Joinable
+from ladle.types import Assignment, GroundTruth, Output, Term
+
+__all__ = ["Criterion", "Lesson", "Scheduled", "TeacherJudges", "Time"]
+
+Time = tuple[float, int]
+"""How far a run is: the epochs that are done, a fraction within an epoch, and the optimizer steps."""
+
+
+@runtime_checkable
+class Criterion(Protocol):
+    """The losses of an output under an assignment.
+
+    Example:
+        >>> from ladle.lessons import Criterion
+        >>> from ladle.types import Term
+        >>> def mean_score(output, truth, assignment):
+        ...     scores = output.predictions.scores
+        ...     return {"class": Term(scores.sum(), scores.new_tensor(scores.numel()), scores.new_zeros(()))}
+        >>> isinstance(mean_score, Criterion)
+        True
+    """
+
+    def __call__(self, output: Output, truth: GroundTruth, assignment: Assignment, /) -> dict[str, Term]:
+        """Terms by name, each still to be divided by its count."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scheduled(Joinable):
+    """A distiller with a weight on all of its terms and a time at which it works.
+
+    Args:
+        distiller: what is taught.
+        weight: factor on all its terms, on top of their own weights.
+        warmup: epochs over which the factor rises from 0.
+        until: last epoch in which it works; unlimited by default. The teacher is not run once no distiller is active.
+        warmup_steps: optimizer steps over which the factor rises from 0, on top of ``warmup``.
+
+    Example:
+        >>> from ladle.distillers import PKD
+        >>> from ladle.lessons import Scheduled
+        >>> Scheduled(PKD(), weight=0.5, warmup=2).strength((1.0, 100))
+        0.25
+    """
+
+    distiller: Distiller
+    weight: float = 1.0
+    warmup: float = 0.0
+    until: float | None = None
+    warmup_steps: int = 0
+
+    @property
+    def changes(self) -> bool:
+        """Whether its strength depends on the time."""
+        return bool(self.warmup or self.warmup_steps) or self.until is not None
+
+    def strength(self, time: Time) -> float:
+        """The factor at a time."""
+        epoch, step = time
+        if self.until is not None and epoch > self.until:
+            return 0.0
+        risen = min(1.0, epoch / self.warmup) if self.warmup else 1.0
+        return self.weight * risen * (min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0)
+
+
+@dataclass(frozen=True)
+class TeacherJudges:
+    """The assigner is given the teacher's predictions instead of the student's: label-assignment distillation.
+
+    Args:
+        keep_count: for assigners that use the overlap of boxes: whether each object keeps the number of priors that it
+            has without a teacher.
+        class_power: for the same assigners: power of the teacher's score for an object's class, by which overlaps are
+            multiplied.
+        ignore_rejected: for MaxIoU: whether a prior that is positive without a teacher, and that the teacher rejects,
+            is ignored; else it is background.
+        until: last epoch in which the teacher judges; unlimited by default.
+    """
+
+    keep_count: bool = True
+    class_power: float = 0.0
+    ignore_rejected: bool = False
+    until: float | None = None
+
+    def active(self, time: Time | None) -> bool:
+        """Whether the teacher judges at a time; raises ValueError where that cannot be told."""
+        if self.until is None:
+            return True
+        if time is None:
+            raise ValueError("the teacher judges until some epoch: call objective.set_time(epoch, step) before a step")
+        return time[0] <= self.until
+
+    def assigner(self, plain: Assigner) -> Assigner:
+        """The form of an assigner in which the teacher's predictions decide."""
+        if isinstance(plain, OverlapAssigner):
+            return plain.judged_by_teacher(self.keep_count, self.class_power, self.ignore_rejected)
+        return plain
+
+
+@dataclass(frozen=True)
+class Lesson:
+    """Which prior learns which object, what that costs, and what else the teacher teaches: for one stage.
+
+    Args:
+        assigner: decides which prior learns which object.
+        criterion: the losses under that assignment. None learns from the teacher alone, without ground truth; the
+            assignment then serves the distillers.
+        distillers: what else is taught, always or as :class:`Scheduled` says.
+        sampler: draws some of the assigned priors, as detectors with region heads do.
+        judge: None where the assigner is given the student's predictions, else how the teacher judges.
+
+    Example:
+        LAD with soft labels, in its published form for PAA:
+
+        >>> from ladle.assigners import PAA
+        >>> from ladle.criteria import DenseCriterion
+        >>> from ladle.distillers import SoftLabels
+        >>> from ladle.lessons import Lesson, TeacherJudges
+        >>> solad = Lesson(PAA(), DenseCriterion(share="count"), (SoftLabels(),), judge=TeacherJudges())
+    """
+
+    assigner: Assigner
+    criterion: Criterion | None
+    distillers: tuple[Distiller | Scheduled, ...] = ()
+    sampler: RandomSampler | None = None
+    judge: TeacherJudges | None = None
+
+    def teacher_judges(self, time: Time | None) -> bool:
+        """Whether the assigner is given the teacher's predictions at a time."""
+        return self.judge is not None and self.judge.active(time)
+
+    def assigner_at(self, time: Time | None) -> Assigner:
+        """The assigner at a time, in the form for whoever judges then."""
+        if self.judge is None or not self.judge.active(time):
+            return self.assigner
+        return self.judge.assigner(self.assigner)

@@ -1,0 +1,80 @@
+"""What planning has to know of a network, without running it: one of Ladle's or any other."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+
+from ladle.types import Pyramid
+
+__all__ = ["NetworkInfo", "StageInfo", "prior_mismatches"]
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One stage of a detector: at which priors it predicts, and what.
+
+    Args:
+        classes: number of class scores; 1 for a proposal network.
+        priors: the layout of its priors, compared by ``==``; None where it predicts at any boxes that it is given.
+        bins: bins of the distribution of a box edge; 0 where it predicts none.
+        quality: what its quality branch means, such as ``"iou"`` or ``"centerness"``; None where it has no such branch.
+        tower_depth: convolutions in each tower of a dense head; 0 where a head cannot be left half-way.
+        tower_width: channels of these towers.
+    """
+
+    classes: int
+    priors: Hashable | None = None
+    bins: int = 0
+    quality: str | None = None
+    tower_depth: int = 0
+    tower_width: int = 0
+
+
+@dataclass(frozen=True)
+class NetworkInfo:
+    """A network in plain values: enough to decide what a teacher can teach a student.
+
+    Args:
+        name: how messages call it.
+        classes: names of its classes in label order.
+        pyramid: channels and strides of its feature maps, finest first.
+        stages: its stages in order; empty for a network that only has features.
+
+    Example:
+        >>> from ladle.networks import NetworkInfo, StageInfo
+        >>> from ladle.types import Pyramid
+        >>> stage = StageInfo(classes=2, priors="points")
+        >>> info = NetworkInfo("mine", ("cat", "dog"), Pyramid((64, 64), (8, 16)), (stage,))
+        >>> info.stage(3) is info.stages[0]
+        True
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    pyramid: Pyramid
+    stages: tuple[StageInfo, ...] = ()
+
+    def stage(self, number: int) -> StageInfo:
+        """Stage ``number``, or the last one where there are fewer; raises ValueError where there is none."""
+        if not self.stages:
+            raise ValueError(f"{self.name} has feature maps only, but its predictions are needed")
+        return self.stages[min(number, len(self.stages) - 1)]
+
+
+def prior_mismatches(student: NetworkInfo, teacher: NetworkInfo) -> list[str]:
+    """Why a teacher cannot predict at the priors of a student's first stage: a sentence for each reason, or none.
+
+    Example:
+        >>> from ladle.families import detector_spec, network_info
+        >>> from ladle.networks import prior_mismatches
+        >>> atss, fcos = (network_info(detector_spec(name, ["cat"])) for name in ("atss-tiny", "fcos-tiny"))
+        >>> len(prior_mismatches(atss, atss)), len(prior_mismatches(atss, fcos))
+        (0, 1)
+    """
+    found, (own, other) = [], (student.pyramid.strides, teacher.pyramid.strides)
+    if own != other:
+        found.append(f"the teacher predicts at strides {other}, the student at {own}")
+    if student.stage(0).priors != teacher.stage(0).priors:
+        found.append(f"the teacher's priors are {teacher.stage(0).priors}, the student's {student.stage(0).priors}")
+    return found

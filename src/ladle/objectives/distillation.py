@@ -1,0 +1,140 @@
+"""The distillers of an objective at work: built for their two networks, each at its time and with its weight."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ladle.distillers import DistillationLoss, Distiller, Network, TowerLoss
+from ladle.lessons import Lesson, Scheduled, Time
+from ladle.types import Assignment, GroundTruth, Output, Term
+
+__all__ = ["DistillationLosses", "StageDistillation", "joined", "named"]
+
+Value = TypeVar("Value")
+
+
+class StageDistillation(nn.Module):
+    """All distillers of one lesson. What they train of their own is a part of this module.
+
+    ``time`` is how many epochs, a fraction within an epoch, and how many steps are done; None before it is set.
+    ``tower_depths`` is after how many convolutions of their towers the student and the teacher must hand out maps; None
+    where no distiller looks into towers.
+    """
+
+    def __init__(self, lesson: Lesson, student: object, teacher: object) -> None:
+        super().__init__()
+        self.schedule = tuple(one if isinstance(one, Scheduled) else Scheduled(one) for one in lesson.distillers)
+        if self.schedule and teacher is None:
+            raise ValueError("a distiller needs a teacher: pass teacher=FrozenDetector(...)")
+        self.losses = [_built(one.distiller, student, teacher) for one in self.schedule]
+        self.trained = nn.ModuleList(one for one in self.losses if isinstance(one, nn.Module))
+        self.tower_depths = _tower_depths(self.losses)
+        self.time: Time | None = None
+        self.distilled: frozenset[str] = frozenset()
+
+    @property
+    def active(self) -> bool:
+        """Whether any distiller works at this time."""
+        return any(self._strength(one) for one in self.schedule)
+
+    def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
+        """The terms of all distillers that work at this time; raises ValueError where two share a name."""
+        terms: dict[str, Term] = {}
+        for one, loss in zip(self.schedule, self.losses, strict=True):
+            strength = self._strength(one)
+            found = loss(student, teacher, truth, assignment) if strength else {}
+            if strength != 1:
+                found = {name: Term(term.total * strength, term.count, term.floor) for name, term in found.items()}
+            terms = joined(terms, found)
+        self.distilled = frozenset(terms)
+        return terms
+
+    def zero(self) -> Tensor:
+        """0, with a gradient of 0 for all that is trained: data-parallel training waits for one, used or not."""
+        return torch.stack([0.0 * parameter.sum() for parameter in self.trained.parameters()]).sum()
+
+    def _strength(self, one: Scheduled) -> float:
+        if self.time is not None:
+            return one.strength(self.time)
+        if one.changes:
+            raise ValueError(
+                "a distiller has a warm-up or an end: call objective.set_time(epoch, step) before every step"
+            )
+        return one.weight
+
+
+class DistillationLosses(nn.ModuleList):
+    """The distillers of all stages and networks of an objective.
+
+    Args:
+        stages: one for each stage and network.
+        names: what the terms of each begin with; empty for none.
+    """
+
+    def __init__(self, stages: Iterable[StageDistillation], names: Sequence[str]) -> None:
+        super().__init__(stages)
+        self.names = tuple(names)
+
+    def __iter__(self) -> Iterator[StageDistillation]:
+        return (cast("StageDistillation", stage) for stage in super().__iter__())
+
+    def set_time(self, epoch: float, step: int) -> None:
+        """Say how many epochs, a fraction within an epoch, and how many steps are done."""
+        for stage in self:
+            stage.time = (epoch, step)
+
+    @property
+    def active(self) -> bool:
+        """Whether any distiller works at this time."""
+        return any(stage.active for stage in self)
+
+    @property
+    def distilled(self) -> frozenset[str]:
+        """The terms that distillers gave in the last batch, by their full names."""
+        pairs = zip(self.names, self, strict=True)
+        return frozenset(term for name, stage in pairs for term in named(name, dict.fromkeys(stage.distilled)))
+
+    def kept_in_graph(self, terms: dict[str, Term]) -> dict[str, Term]:
+        """The same terms, with a gradient of 0 for all that distillers train but did not use."""
+        parts = [stage.zero() for stage in self if next(stage.parameters(), None) is not None]
+        if not parts or not terms:
+            return terms
+        name, term = next(iter(terms.items()))
+        return terms | {name: term._replace(total=term.total + torch.stack(parts).sum())}
+
+
+def named(stage: str, values: Mapping[str, Value]) -> dict[str, Value]:
+    """The same values under names that begin with that of a stage; where it has none, as they are."""
+    return {f"{stage}/{name}" if stage else name: value for name, value in values.items()}
+
+
+def joined(terms: dict[str, Term], more: dict[str, Term]) -> dict[str, Term]:
+    """Both; raises ValueError where one would replace the other."""
+    twice = terms.keys() & more.keys()
+    if twice:
+        raise ValueError(f"two losses are called {', '.join(sorted(twice))}: is a distiller given twice?")
+    return terms | more
+
+
+def _built(distiller: Distiller, student: object, teacher: object) -> DistillationLoss:
+    """The loss of a distiller for two networks."""
+    for name, network in (("student", student), ("teacher", teacher)):
+        if not isinstance(network, Network):
+            raise ValueError(
+                f"{type(distiller).__name__} is built for two networks, but the {name} has no `pyramid` and `head`"
+            )
+    return distiller.build(cast("Network", student), cast("Network", teacher))
+
+
+def _tower_depths(losses: Sequence[DistillationLoss]) -> tuple[int, int] | None:
+    """How deep distillers look into the towers; they must agree, since each network is run once."""
+    depths = {one.tower_depths for one in losses if isinstance(one, TowerLoss)}
+    if len(depths) > 1:
+        raise ValueError(
+            f"distillers look into the towers at different depths, {sorted(depths)}: take the same `after`"
+        )
+    return depths.pop() if depths else None

@@ -1,0 +1,302 @@
+"""The values of a run: what the words of a command line, of YAML and of ``config.yaml`` become, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, cast
+
+from ladle import assigners, criteria, distillers
+from ladle.assigners import Assigner
+from ladle.data.samples import Sample
+from ladle.data.sources import Source, Splits
+from ladle.detectors import DetectorSpec
+from ladle.distillers import Distiller, Method
+from ladle.errors import UserError
+from ladle.families import families
+from ladle.lessons import Criterion, Scheduled
+from ladle.limits import shortened
+from ladle.methods import LAD, WORDS, Published, TeacherOnly
+from ladle.methods.words import check_words
+from ladle.recipes.jobs import OBJECT, Job
+from ladle.teachers import Teacher
+from ladle.testing import example_scene
+from ladle.values import Kind, named, offered, split_sum, text_of, value_of, with_fields
+
+__all__ = [
+    "ASSIGNER",
+    "ASSIGNERS",
+    "CRITERION",
+    "METHOD",
+    "Parts",
+    "assigner_of",
+    "criterion_of",
+    "given_parts",
+    "method_of",
+    "parts_of",
+    "text_of_method",
+    "text_of_object",
+    "text_of_part",
+]
+
+ASSIGNER = Kind(
+    "--assigner", "assigner", offered(assigners, "__call__", ["predictions", "priors", "truth"]), "PAA(topk=13)"
+)
+"""What --assigner takes."""
+CRITERION = Kind(
+    "--criterion",
+    "criterion",
+    offered(criteria, "__call__", ["output", "truth", "assignment"]),
+    "DenseCriterion(box_weight=2.0)",
+)
+"""What --criterion takes."""
+METHOD = Kind(
+    "--method",
+    "method",
+    offered(distillers, "summarize") | {"LAD": LAD, "TeacherOnly": TeacherOnly, "Scheduled": Scheduled},
+    "lad+PKD(weight=2.0)",
+)
+"""What --method takes besides words."""
+ASSIGNERS: dict[str, Assigner] = {name: one() for name, one in ASSIGNER.classes.items()}
+"""Every assigner of ``ladle.assigners`` by the name of its class, with the settings of its paper."""
+
+
+class Parts(NamedTuple):
+    """The values of a run; None where the detector's own or the files that its job names are meant."""
+
+    method: Method = Method()
+    assigner: Assigner | None = None
+    criterion: Criterion | None = None
+    student: DetectorSpec | None = None
+    teacher: Teacher | None = None
+    data: Splits | None = None
+
+
+def given_parts(
+    *,
+    data: object = None,
+    student: object = None,
+    teacher: object = None,
+    method: object = None,
+    assigner: object = None,
+    criterion: object = None,
+) -> Parts:
+    """Those arguments of a recipe that are values; text is left to :func:`parts_of`.
+
+    Raises :class:`UserError` for a value that is neither text nor what its argument takes.
+    """
+    takes = {"data": Splits, "student": DetectorSpec, "teacher": Teacher, "assigner": Assigner, "criterion": Criterion}
+    given = {"data": data, "student": student, "teacher": teacher, "assigner": assigner, "criterion": criterion}
+    values: dict[str, Any] = {name: one for name, one in given.items() if one is not None and not isinstance(one, str)}
+    for name, value in values.items():
+        if isinstance(value, type) or not isinstance(value, takes[name]):
+            raise UserError(f"{name} takes text or a {takes[name].__name__}, found {shortened(value)}")
+    if isinstance(data, Splits):
+        _check_splits(data)
+    return Parts(method=_summed(method), **values)
+
+
+def _summed(method: object) -> Method:
+    if method is None or isinstance(method, str):
+        return Method()
+    made = method if isinstance(method, Method) else Method((method,))
+    wrong = [one for one in made.parts if not isinstance(one, LAD | TeacherOnly | Published | Scheduled | Distiller)]
+    if wrong or isinstance(method, type):
+        raise UserError(
+            f"method takes text, or a sum such as LAD() + PKD(), found {shortened(wrong[0] if wrong else method)}; a "
+            "distiller has summarize, build, features_only and every_stage"
+        )
+    return made
+
+
+def _check_splits(data: Splits) -> None:
+    """Refuse data of one's own that nothing can be learned from."""
+    for name, split in zip(data._fields, data, strict=True):
+        if not isinstance(split, Source):
+            raise UserError(
+                f"data.{name}: expected classes, category_ids, __len__ and sample, found {shortened(split)}"
+            )
+        if len(split) == 0:
+            raise UserError(f"data.{name} is empty: expected at least one image")
+        if not isinstance(split.sample(0), Sample):
+            found = shortened(split.sample(0))
+            raise UserError(f"data.{name}.sample(0): expected a ladle.data.Sample, found {found}")
+    if data.train.classes != data.val.classes:
+        raise UserError(
+            f"data: train has the classes {', '.join(data.train.classes)}, val {', '.join(data.val.classes)}"
+        )
+
+
+def text_of_part(kind: Kind, value: object) -> str | None:
+    """The text of an argument: text as it is, and that of an assigner or a criterion."""
+    return value if value is None or isinstance(value, str) else text_of(kind, value)
+
+
+def text_of_object(value: object) -> str:
+    """The text of an argument that no text can name, as a run folder keeps it."""
+    return value if isinstance(value, str) else f"{OBJECT}{type(value).__name__}"
+
+
+def parts_of(job: Job, given: Parts | None = None, again: Collection[str] | None = None) -> Parts:
+    """The values that the words of a job name, except for those that are ``given``.
+
+    ``again`` are the flags that were given anew for a run folder: for the words of the others nothing is imported.
+    """
+    given = given if given is not None else Parts()
+    objects = (("data", job.data, given.data), ("student", job.student, given.student))
+    for flag, text, value in (*objects, ("teacher", job.teacher, given.teacher)):
+        if value is None and text is not None and text.startswith(OBJECT):
+            raise UserError(
+                f"--{flag} {text}: this run was begun in Python with an object: go on with it there, and give it again"
+            )
+    parts = given
+    if not parts.method.parts:
+        parts = parts._replace(method=method_of(job.method, again is None or "method" in again))
+    if parts.assigner is None and job.assigner is not None:
+        text = _of_family(job.assigner, job.student, ASSIGNER)
+        parts = parts._replace(assigner=assigner_of(text, again is None or "assigner" in again))
+    if parts.criterion is None and job.criterion is not None:
+        text = _of_family(job.criterion, job.student, CRITERION)
+        parts = parts._replace(criterion=criterion_of(text, again is None or "criterion" in again))
+    return parts._replace(method=_with_flags(parts.method, job))
+
+
+def _of_family(text: str, student: str, kind: Kind) -> str:
+    """A text of fields alone, such as ``(topk=13)``, with the class that the student's family has there."""
+    family = families().get(student.partition("-")[0].partition("+")[0])
+    if not text.startswith("(") or family is None:
+        return text
+    usual: object = family.assigner if kind is ASSIGNER else family.criterion
+    return text_of(kind, with_fields(kind, usual, text, f"{type(usual).__name__}{text}"))
+
+
+def assigner_of(text: str, imports: bool = True) -> Assigner:
+    """The assigner that ``text`` names, perhaps with fields: ``PAA``, ``paa``, ``PAA(topk=13, pool=MaxIoU(0.2, 0.2))``.
+
+    Raises :class:`UserError` for an unknown name or field, and for an assigner that assigns nothing.
+    """
+    assigner = value_of(ASSIGNER, text, imports)
+    try:
+        serves = bool(assigner(*example_scene()).positive.any())
+    except Exception as error:  # values that contradict each other show in many ways
+        raise UserError(f"--assigner {text} does not work: {' '.join(str(error).split())[:200]}") from None
+    if not serves:
+        raise UserError(f"--assigner {text} does not work: in a scene full of objects no prior learns any")
+    return cast(Assigner, assigner)
+
+
+def criterion_of(text: str, imports: bool = True) -> Criterion:
+    """The criterion that ``text`` names, perhaps with fields: ``DenseCriterion(box_weight=3.0)``."""
+    criterion = value_of(CRITERION, text, imports)
+    if not isinstance(criterion, Criterion):
+        raise UserError(f"--criterion {text}: expected something to call with an output, the truth and an assignment")
+    return criterion
+
+
+def method_of(text: str, imports: bool = True) -> Method:
+    """The method that ``text`` names: words, classes of distillers and ``module:Name``, joined by ``+``.
+
+    A word may have fields too: ``lad+pkd(weight=2)`` changes the published weight.
+    """
+    parts = [_part(text, part) for part in split_sum(text)]
+    check_words(text, [name for name, _ in parts if not _is_class(name)])
+    method = Method()
+    for (name, fields), part in zip(parts, split_sum(text), strict=True):
+        if name in WORDS:
+            every = ("lad", "soft") if name == "solad" else (name,) if name != "plain" else ()
+            method = Method((*method.parts, *(Published(word, fields) for word in every)))
+        else:
+            method = Method((*method.parts, value_of(METHOD, part, imports)))
+    return method
+
+
+def _part(text: str, part: str) -> tuple[str, str]:
+    """The name of a part and the expression of its fields; a part without any is a word, however it is written."""
+    return named(METHOD._replace(flag=f"--method {text}:"), part) if "(" in part or ":" in part else (part, "")
+
+
+def _is_class(name: str) -> bool:
+    if ":" in name:
+        return True
+    known = {one.lower() for one in METHOD.classes}
+    return name not in WORDS and name.replace("-", "").replace("_", "").lower() in known
+
+
+def text_of_method(method: Method) -> str:
+    """The text by which :func:`method_of` makes a method again."""
+    return "+".join(_text_of_part(part) for part in method.parts) or "plain"
+
+
+def _text_of_part(part: object) -> str:
+    return f"{part.word}{part.fields}" if isinstance(part, Published) else text_of(METHOD, part)
+
+
+def _with_flags(method: Method, job: Job) -> Method:
+    """The method with the weights and times that the flags of a job give to its parts."""
+    names = [one for one in map(_name, method.parts) if one is not None]
+    schedule: dict[str, dict[str, float]] = {name: {} for name in names}
+    for flag, field, text in (
+        ("weight", "weight", job.weight),
+        ("warm", "warmup", job.warm),
+        ("until", "until", job.until),
+    ):
+        if text is not None and not names:
+            raise UserError(f"--{flag} {text}: by --method {job.method} nothing is imitated; leave it out, or add pkd")
+        for name, number in _numbers(flag, text, names):
+            schedule[name][field] = number
+    judging = {"keep_count": job.keep_count, "class_power": job.class_power, "until": job.judge_until}
+    usual = LAD()
+    judging = {name: value for name, value in judging.items() if value != getattr(usual, name)}
+    if judging and not any(map(_judges, method.parts)):
+        raise UserError(
+            f"--method {job.method}: the teacher judges nothing, so leave out --keep_count, --class_power and "
+            "--judge_until, or add lad"
+        )
+    return Method(tuple(_flagged(part, judging, schedule.get(_name(part) or "", {})) for part in method.parts))
+
+
+def _judges(part: object) -> bool:
+    return isinstance(part, LAD) or (isinstance(part, Published) and part.word.startswith("lad"))
+
+
+def _name(part: object) -> str | None:
+    """What flags call a part that is distilled; None for the others."""
+    if isinstance(part, Published):
+        return None if _judges(part) else part.word
+    inner = part.distiller if isinstance(part, Scheduled) else part
+    return type(inner).__name__ if isinstance(inner, Distiller) else None
+
+
+def _flagged(part: Any, judging: dict[str, Any], schedule: dict[str, float]) -> object:
+    if _judges(part):
+        if isinstance(part, LAD):
+            return replace(part, **judging)
+        return replace(part, changes=judging) if judging else part
+    if not schedule:
+        return part
+    if isinstance(part, Published):
+        return replace(part, schedule=schedule)
+    times: dict[str, Any] = dict(schedule)
+    return replace(part if isinstance(part, Scheduled) else Scheduled(part), **times)
+
+
+def _numbers(flag: str, text: str | None, names: Sequence[str]) -> list[tuple[str, float]]:
+    """The numbers of a flag by the names of parts: one for all of them, or ``pkd=2,ld=0.5``."""
+    if text is None:
+        return []
+    given = [part.partition("=") for part in str(text).split(",")]
+    if len(given) == 1 and not given[0][1]:
+        given = [(name, "=", given[0][0]) for name in names]
+    found = []
+    for name, _, number in given:
+        if name not in names:
+            expected = f"one of {', '.join(names)}" if names else "a method with a distiller"
+            raise UserError(f"--{flag} {text}: {name!r} is no part of this --method; expected {expected}")
+        try:
+            value = float(number)
+        except ValueError:
+            value = -1.0
+        if not 0 <= value < float("inf"):
+            raise UserError(f"--{flag} {text}: expected a number of 0 or more for {name}, found {number!r}")
+        found.append((name, value))
+    return found
