@@ -28,7 +28,7 @@ def start(folder, **streams):
 
 
 def ended(folder, program):
-    """Its exit code and the last line that it wrote to standard error; the file it wrote must hold what was meant for it."""
+    """Its exit code and its last line on standard error; the file that it wrote must be complete."""
     message = program.stderr.read()
     program.stderr.close()
     code = program.wait(timeout=30)

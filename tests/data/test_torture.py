@@ -1,4 +1,4 @@
-"""Every defect of the torture set (see torture/README.md) is loaded, repaired and reported, or refused, as its manifest says."""
+"""Every defect of the torture set (see torture/README.md) is repaired and reported, or refused as its manifest says."""
 
 import json
 import shutil
