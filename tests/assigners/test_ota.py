@@ -25,7 +25,7 @@ def assign(scene, rule):
     return object_numbers(rule(*inputs(scene)))
 
 
-def dense_market(cost, supply, rest):
+def dense_problem(cost, supply, rest):
     """Every pair of one image, ``cost`` (G, P) counted from the background's."""
     objects, priors = cost.shape
     return TransportProblem(
@@ -87,7 +87,7 @@ def test_the_plan_is_the_reference_s(case, images, reference):
     for image in images:
         cost, plan = expected[f"cost{image}"], expected[f"plan{image}"]
         supply = amounts[image]
-        problem = dense_market(cost[:-1] - cost[-1], supply, cost.shape[1] - supply.sum())
+        problem = dense_problem(cost[:-1] - cost[-1], supply, cost.shape[1] - supply.sum())
         shipped = sinkhorn(problem, torch.zeros(cost.shape[1], dtype=torch.long))
         torch.testing.assert_close(shipped.pairs.view_as(plan[:-1]), plan[:-1], rtol=0, atol=1e-6)
         torch.testing.assert_close(shipped.background, plan[-1], rtol=0, atol=1e-6)
@@ -221,7 +221,7 @@ def test_far_costs_ship_as_in_logarithms():
     generator = torch.Generator().manual_seed(0)
     cost = torch.rand(5, 40, generator=generator, dtype=torch.float64) * 50 - 5
     supply = torch.tensor([3.0, 1.0, 8.0, 2.0, 1.0], dtype=torch.float64)
-    plan = sinkhorn(dense_market(cost, supply, 25), torch.zeros(40, dtype=torch.long))
+    plan = sinkhorn(dense_problem(cost, supply, 25), torch.zeros(40, dtype=torch.long))
     expected = transport(np.concatenate([cost.numpy(), np.zeros((1, 40))]), [*supply.tolist(), 25.0], 0.1, 50)
     torch.testing.assert_close(plan.pairs.view(5, 40), torch.from_numpy(expected[:-1]), rtol=0, atol=1e-9)
     torch.testing.assert_close(plan.background, torch.from_numpy(expected[-1]), rtol=0, atol=1e-9)

@@ -93,14 +93,9 @@ def _negative_weights(predictions: Predictions, truth: GroundTruth, pairs: Pairs
     flat_prior, flat_object = pairs.image * count + pairs.prior, pairs.image * objects + pairs.object
     fit = 1 / (1 - _highest_iou(predictions.boxes, truth, flat_prior, pairs.real)).clamp(min=_EPSILON)
     none = fit.new_full((batch * objects,), torch.inf)
-    low = none.scatter_reduce(0, flat_object, torch.where(pairs.real, fit, torch.inf), "amin").index_select(
-        0, flat_object
-    )
-    high = (
-        (-none)
-        .scatter_reduce(0, flat_object, torch.where(pairs.real, fit, -torch.inf), "amax")
-        .index_select(0, flat_object)
-    )
+    lowest = none.scatter_reduce(0, flat_object, torch.where(pairs.real, fit, torch.inf), "amin")  # (B * G,)
+    highest = (-none).scatter_reduce(0, flat_object, torch.where(pairs.real, fit, -torch.inf), "amax")
+    low, high = lowest.index_select(0, flat_object), highest.index_select(0, flat_object)  # (N,)
     negative_weight = torch.where(pairs.real, 1 - (fit - low + _EPSILON) / (high - low + _EPSILON), 1.0)
 
     # All pairs of one prior with objects of one class get the weight of the last of them. In the reversed list this is
