@@ -31,7 +31,8 @@ from peers import calm, mmdetection, others, report, transport
 from peers.case import SCENES, Case, Ready, object_numbers
 from peers.report import Line, Outcome
 
-from ladle.testing import _peak_growth, example_scene
+from ladle.testing import example_scene
+from ladle.testing.memory import peak_growth
 
 MIB = 1 << 20
 SLOW = 1.0
@@ -202,7 +203,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 def peak(work: Callable[[], Any], device: torch.device) -> float:
     """MiB by which one call grows the process at most, or the device's allocations."""
     if device.type != "cuda":
-        return max(0, _peak_growth(work)) / MIB
+        return max(0, peak_growth(work)) / MIB
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
     before = torch.cuda.memory_allocated()

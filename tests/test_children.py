@@ -1,4 +1,4 @@
-"""Children end with their parent, and their parent hears how they ended."""
+"""Children end with their parent, and their parent is informed how they ended."""
 
 import os
 import signal
@@ -45,7 +45,7 @@ def test_rank_0_answers_for_all(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("how", "error", "said"),
+    ("how", "error", "message"),
     [
         ("killed", UserError, r"process 2 of 2 was ended by the signal SIGKILL, .* --batch .* --resume"),
         ("exits", UserError, r"process 2 of 2 ended with code 3"),
@@ -54,9 +54,9 @@ def test_rank_0_answers_for_all(tmp_path):
         ("mistake first", UserError, r"^a\.jpg: expected an image, found none$"),
     ],
 )
-def test_where_one_fails_all_end_and_the_cause_is_raised(tmp_path, monkeypatch, how, error, said):
+def test_where_one_fails_all_end_and_the_cause_is_raised(tmp_path, monkeypatch, how, error, message):
     monkeypatch.setattr(children, "_GRACE", 0.5)
-    with pytest.raises(error, match=said):
+    with pytest.raises(error, match=message):
         run_ranks(2, partial(fail, tmp_path, how))
     assert len(processes(tmp_path)) == 2
     assert gone_soon(processes(tmp_path))
@@ -66,7 +66,7 @@ def local():
     return lambda: 5
 
 
-def test_what_cannot_be_handed_over_is_said_before_anything_is_started():
+def test_a_task_that_cannot_be_pickled_is_an_error_before_anything_is_started():
     with pytest.raises((AttributeError, TypeError), match="local"):
         run_ranks(2, local())
 
@@ -98,8 +98,8 @@ def test_where_the_parent_ends_so_do_they(tmp_path, how):
         os.killpg(parent.pid, signal.SIGINT)
     else:
         os.kill(parent.pid, getattr(signal, how))
-    _, said = parent.communicate(timeout=30)
+    _, message = parent.communicate(timeout=30)
     assert parent.returncode == -getattr(signal, how.split()[0])
     assert gone_soon(pids)
     # Of the three only the parent may have something to say.
-    assert said.count(b"Traceback") == ("SIGINT" in how)
+    assert message.count(b"Traceback") == ("SIGINT" in how)

@@ -1,4 +1,4 @@
-"""Whatever a data set calls its classes, people read it on one line and tell any two names apart."""
+"""Class names of any data set are readable on one line, and any two of them are distinct."""
 
 import random
 

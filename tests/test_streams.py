@@ -28,12 +28,12 @@ def start(folder, **streams):
 
 
 def ended(folder, program):
-    """Its exit code and the last line it said to standard error; the file it wrote must hold what was meant for it."""
-    said = program.stderr.read()
+    """Its exit code and its last line on standard error; the file that it wrote must be complete."""
+    message = program.stderr.read()
     program.stderr.close()
     code = program.wait(timeout=30)
     assert (folder / "file.txt").read_text() == "to the file"
-    return code, said
+    return code, message
 
 
 def test_what_an_encoding_lacks_is_an_escape(tmp_path):

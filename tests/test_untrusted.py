@@ -1,4 +1,4 @@
-"""Plain data of strangers become records, or one sentence; nothing is guessed and nothing grows without bounds."""
+"""Untrusted plain data become records, or one sentence; nothing is guessed and nothing grows without bounds."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -59,7 +59,7 @@ def without(key):
 
 
 @pytest.mark.parametrize(
-    ("plain", "said"),
+    ("plain", "message"),
     [
         ([], "expected a mapping, found []"),
         (None, "expected a mapping, found None"),
@@ -91,18 +91,18 @@ def without(key):
         (PLAIN | {"title": "x" * 10_001}, "expected a text or a list at title, found 'xxx"),
     ],
 )
-def test_anything_else_is_one_sentence(plain, said):
+def test_anything_else_is_one_sentence(plain, message):
     with pytest.raises(UserError) as error:
         read_record(Drawing, plain, "a.json", "write it anew")
     sentence = str(error.value)
-    assert said in sentence
+    assert message in sentence
     assert sentence.startswith("a.json: expected ")
     assert sentence.endswith("; write it anew")
     assert "\n" not in sentence
     assert len(sentence) < 400
 
 
-def test_what_is_found_is_told_in_one_line_however_large_or_deep():
+def test_what_is_found_is_shown_in_one_line_however_large_or_deep():
     deep: list[object] = []
     for _ in range(100_000):
         deep = [deep]
@@ -113,7 +113,7 @@ def test_what_is_found_is_told_in_one_line_however_large_or_deep():
 
 
 @pytest.mark.parametrize(
-    ("hint", "said"),
+    ("hint", "message"),
     [
         (Annotated[int, Range(1)], "a whole number of at least 1"),
         (Annotated[float, Range(0, 1, below=True)], "a number of at least 0 and below 1"),
@@ -122,8 +122,8 @@ def test_what_is_found_is_told_in_one_line_however_large_or_deep():
         (tuple[str, ...], "a list"),
     ],
 )
-def test_a_hint_is_told_in_words(hint, said):
-    assert words(hint) == said
+def test_a_hint_is_described_in_words(hint, message):
+    assert words(hint) == message
 
 
 @pytest.mark.parametrize("value", [float("inf"), float("nan"), -0.1, 1.0])
@@ -161,7 +161,7 @@ def test_yaml_is_read_as_plain_values():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("a: &x [1]\nb: *x", "found an alias, which may stand for anything"),
         ("a: 1\nb: 2\na: 3", "found a key that stands there more than once"),
@@ -179,15 +179,15 @@ def test_yaml_is_read_as_plain_values():
         (b"a: \xff", "expected YAML in UTF-8"),
     ],
 )
-def test_yaml_that_says_more_than_plain_values_is_one_sentence(text, said):
+def test_yaml_with_more_than_plain_values_is_one_sentence(text, message):
     with pytest.raises(UserError, match=r"^a\.yaml: expected ") as error:
         parse_yaml(text, "a.yaml")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("[" * 100_000, "expected plain JSON, found brackets nested too deeply"),
         ('{"a": 1, "b": 2, "a": 3}', "the key 'a' stands there more than once"),
@@ -198,10 +198,10 @@ def test_yaml_that_says_more_than_plain_values_is_one_sentence(text, said):
         (" " * 4_000_001, "of at most 4000000 bytes, found 4000001"),
     ],
 )
-def test_json_that_cannot_be_read_is_one_sentence(text, said):
+def test_json_that_cannot_be_read_is_one_sentence(text, message):
     with pytest.raises(UserError, match=r"^a\.json: expected ") as error:
         parse_json(text, "a.json")
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert "\n" not in str(error.value)
 
 

@@ -1,12 +1,12 @@
-"""Ladle: distil label assignment, and everything else a strong detector can teach a small one.
+"""Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
-The verbs of the command line are functions of the same name here: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`check`, :func:`models`, :func:`demo`. What they are made of lives in the packages
+The verbs of the command line are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
+:func:`val`, :func:`predict`, :func:`check`, :func:`models`, :func:`demo`. Their parts are in the packages
 ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
 ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine`` and ``ladle.visual``; the records that
-travel between them are in ``ladle.types``.
+they exchange are in ``ladle.types``.
 
-Nothing is imported before it is used.
+Modules are imported when they are first used.
 """
 
 from __future__ import annotations

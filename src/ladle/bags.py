@@ -1,7 +1,7 @@
-"""What AutoAssign asks about a prior and an object: how surely one predicts the other, and how central it lies.
+"""Confidence and center prior of AutoAssign (Zhu et al., arXiv 2007.03496), shared by its assigner and its criterion.
 
-An object's *bag* are the priors inside it. Its assigner and its criterion ask the same questions, of the judge and of
-the student. Gradients flow through every answer.
+An object's *bag* is the set of priors inside it. The assigner evaluates these functions on the judge's predictions, the
+criterion on the student's. Gradients flow through all results.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from ladle.types import GroundTruth, Predictions, Priors
 __all__ = ["bag_pairs", "center_weight", "confidence", "learnable_only", "object_sums"]
 
 _NARROWEST = 1e-12
-"""Least of twice a squared spread: a Gaussian that has shrunk to nothing stays defined."""
+"""Lower bound of ``2 * sigma^2``, so that a Gaussian of width 0 stays finite."""
 
 
 def learnable_only(truth: GroundTruth) -> GroundTruth:
-    """The objects, with class 0 and an empty box where there is none to learn: padding may hold anything."""
+    """The objects, with class 0 and an empty box in padding and crowds, whose values are arbitrary."""
     counted = truth.learnable
     boxes, labels = torch.where(counted.unsqueeze(-1), truth.boxes, 0.0), torch.where(counted, truth.labels, 0)
     return replace(truth, boxes=boxes, labels=labels)
 
 
 def bag_pairs(priors: Priors, truth: GroundTruth) -> Pairs:
-    """Every learnable object with the valid priors whose center lies inside it, on all levels; in one list."""
+    """All pairs of a learnable object and a valid prior whose center lies inside it, of all levels, in one list."""
     batch, objects = truth.labels.shape
     if not objects:
         nothing = torch.zeros(batch, 0, 0, dtype=torch.long, device=truth.labels.device)
@@ -39,39 +39,39 @@ def bag_pairs(priors: Priors, truth: GroundTruth) -> Pairs:
     return replace(reduce(Pairs.join, pairs_inside(priors, truth.boxes, truth.learnable)), width=None)
 
 
-def confidence(said: Predictions, truth: GroundTruth, pairs: Pairs, box_weight: float) -> Float[Tensor, " N"]:
-    """The probability that each pair's prior finds its object, in [0, 1]: class, objectness and box together.
+def confidence(predictions: Predictions, truth: GroundTruth, pairs: Pairs, box_weight: float) -> Float[Tensor, " N"]:
+    """The joint confidence of each pair in [0, 1], from class, objectness and box.
 
-    ``sigmoid(class) * sigmoid(objectness) * exp(-box_weight * (1 - GIoU))``; the objectness of a detector without a
-    quality branch is 1.
+    ``sigmoid(class) * sigmoid(objectness) * exp(-box_weight * (1 - GIoU))``. The objectness is 1 for a detector without
+    a quality branch.
     """
-    found = pairs.of_label(said.logits, truth.labels).sigmoid()
-    if said.quality is not None:
-        found = found * pairs.of_prior(said.quality).sigmoid()
-    overlap = giou(pairs.of_prior(said.boxes), pairs.of_object(truth.boxes))
-    return found * (box_weight * (overlap - 1)).exp()
+    prob = pairs.of_label(predictions.logits, truth.labels).sigmoid()
+    if predictions.quality is not None:
+        prob = prob * pairs.of_prior(predictions.quality).sigmoid()
+    overlap = giou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
+    return prob * (box_weight * (overlap - 1)).exp()
 
 
-def center_weight(said: Predictions, priors: Priors, truth: GroundTruth, pairs: Pairs) -> Float[Tensor, " N"]:
+def center_weight(predictions: Predictions, priors: Priors, truth: GroundTruth, pairs: Pairs) -> Float[Tensor, " N"]:
     """The center prior of each pair, in [0, 1]; 0 where the pair is padding.
 
-    A Gaussian of the way from the object's center to the prior's, in strides, with the middle and the spread that its
-    class has learnt; without such it is centered, of spread 1.
+    A Gaussian of the offset between the prior's center and the object's, in strides. Its mean and standard deviation
+    are learnt for each class; if the detector has none, they are 0 and 1.
     """
     stride = priors.stride.index_select(0, pairs.prior).unsqueeze(-1)
-    apart = (pairs.of_prior(priors.centers) - pairs.of_object(centers(truth.boxes))) / stride
-    if said.center_prior is None:
-        exponent = apart.square() / 2
+    offset = (pairs.of_prior(priors.centers) - pairs.of_object(centers(truth.boxes))) / stride
+    if predictions.center_prior is None:
+        exponent = offset.square() / 2
     else:
-        learnt = said.center_prior.gather(1, truth.labels.unsqueeze(-1).expand(-1, -1, 4))
-        middle, spread = pairs.of_object(learnt[..., :2]), learnt[..., 2:]
-        broad = pairs.of_object((2 * spread.square()).clamp(min=_NARROWEST))
-        exponent = (apart - middle).square() / broad
+        learnt = predictions.center_prior.gather(1, truth.labels.unsqueeze(-1).expand(-1, -1, 4))
+        mean, deviation = pairs.of_object(learnt[..., :2]), learnt[..., 2:]
+        twice_variance = pairs.of_object((2 * deviation.square()).clamp(min=_NARROWEST))
+        exponent = (offset - mean).square() / twice_variance
     return torch.where(pairs.real, (-exponent.sum(-1)).exp(), 0.0)
 
 
 def object_sums(pairs: Pairs, values: Float[Tensor, " N"], truth: GroundTruth) -> Float[Tensor, "B G"]:
-    """The sum over each object's pairs, in the order of the list."""
+    """The sum of ``values`` over each object's pairs, added in the order of the list."""
     batch, objects = truth.labels.shape
     sums = values.new_zeros(batch * objects).index_add(0, pairs.image * objects + pairs.object, values)
     return sums.view(batch, objects)

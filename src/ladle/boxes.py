@@ -1,7 +1,7 @@
-"""Box geometry. Boxes are ``x1 y1 x2 y2``; every function works on any number of leading dimensions.
+"""Box geometry: areas, overlaps, and the encodings of regression targets.
 
-Overlaps clamp their denominators at 1e-6 like the published detectors do (METHODS of PAA, ATSS and LAD share the
-convention), so that thresholds fall on the same side.
+Boxes are ``x1 y1 x2 y2``, and every function accepts any number of leading dimensions. Denominators of overlaps are
+clamped at 1e-6, as in the published code of PAA, ATSS and LAD, so that thresholds decide alike.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ __all__ = [
 ]
 
 STDS = (0.1, 0.2)
-"""Scales of the regression targets of anchor-based heads: (dx, dy) and (log dw, log dh)."""
+"""Standard deviations by which anchor deltas are divided: of (dx, dy) and of (log dw, log dh)."""
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
-"""A predicted side is at most 62.5 times its anchor's: keeps exp() finite."""
+"""Largest log ratio of a predicted side to its anchor's side (62.5 times): keeps exp() finite."""
 IOU_FLOOR = 1e-6
-"""Least denominator of an overlap, in square pixels, and least side of a box that is encoded."""
+"""Lower bound of the denominator of an overlap, in square pixels, and of the sides of an encoded box, in pixels."""
 
 
 def area(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
@@ -50,12 +50,12 @@ def area(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
 
 
 def centers(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 2"]:
-    """The middle ``x y`` of each box."""
+    """The center ``x y`` of each box."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2
 
 
 def clip(boxes: Float[Tensor, "*b n 4"], sizes: Tensor) -> Float[Tensor, "*b n 4"]:
-    """Cut boxes at the border of their image; ``sizes`` (..., 2) holds heights and widths.
+    """Clip boxes to their image; ``sizes`` (..., 2) holds heights and widths.
 
     Examples:
         >>> import torch
@@ -70,7 +70,7 @@ def clip(boxes: Float[Tensor, "*b n 4"], sizes: Tensor) -> Float[Tensor, "*b n 4
 
 
 def pairwise_intersection(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4"]) -> Tensor:
-    """Shared area of every pair. Leading dimensions broadcast."""
+    """Intersection area of every pair, (..., p, 4) and (..., g, 4) -> (..., p, g). Leading dimensions broadcast."""
     a, b = first.unsqueeze(-2), second.unsqueeze(-3)
     width = (a[..., 2].minimum(b[..., 2]) - a[..., 0].maximum(b[..., 0])).clamp(min=0)
     height = (a[..., 3].minimum(b[..., 3]) - a[..., 1].maximum(b[..., 1])).clamp(min=0)
@@ -94,7 +94,7 @@ def pairwise_iou(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4
 
 
 def pairwise_coverage(first: Float[Tensor, "*#b p 4"], second: Float[Tensor, "*#b g 4"]) -> Tensor:
-    """The share of each first box that lies in each second one ("IoF"), (..., p, 4) and (..., g, 4) -> (..., p, g)."""
+    """Intersection over the area of the first box ("IoF") of every pair, (..., p, 4) and (..., g, 4) -> (..., p, g)."""
     return pairwise_intersection(first, second) / area(first).unsqueeze(-1).clamp(min=IOU_FLOOR)
 
 
@@ -112,7 +112,9 @@ def iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor
 
 
 def giou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Generalised IoU, box by box: IoU less the share of the common hull that neither covers (Rezatofighi 2019).
+    """Generalized IoU, box by box (Rezatofighi et al., CVPR 2019).
+
+    The IoU minus the fraction of the common bounding box that neither box covers; in (-1, 1].
 
     Examples:
         >>> import torch
@@ -144,7 +146,7 @@ def contains(boxes: Float[Tensor, "*#b 4"], points: Float[Tensor, "*#b 2"], marg
 def decode_deltas(
     priors: Float[Tensor, "*#b 4"], deltas: Float[Tensor, "*#b 4"], stds: tuple[float, float] = STDS
 ) -> Tensor:
-    """Boxes from anchor deltas (dx, dy, dw, dh), scaled by ``stds`` of shift and stretch (R-CNN coder).
+    """Boxes from anchor deltas (dx, dy, dw, dh), multiplied by ``stds`` of shift and size (R-CNN coder).
 
     Examples:
         >>> import torch
@@ -163,7 +165,7 @@ def decode_deltas(
 def encode_deltas(
     priors: Float[Tensor, "*#b 4"], boxes: Float[Tensor, "*#b 4"], stds: tuple[float, float] = STDS
 ) -> Tensor:
-    """The deltas that :func:`decode_deltas` turns into ``boxes``; sides are floored at 1e-6 pixels."""
+    """The deltas that :func:`decode_deltas` turns into ``boxes``; sides are clamped to at least 1e-6 pixels."""
     size = (priors[..., 2:] - priors[..., :2]).clamp(min=IOU_FLOOR)
     shift = (centers(boxes) - centers(priors)) / size
     stretch = ((boxes[..., 2:] - boxes[..., :2]).clamp(min=IOU_FLOOR) / size).log()
@@ -171,7 +173,7 @@ def encode_deltas(
 
 
 def decode_distances(points: Float[Tensor, "*#b 2"], distances: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Boxes whose left, top, right and bottom edge lie ``distances`` pixels from their point (FCOS coder).
+    """Boxes from the distances of their left, top, right and bottom edges to a point, in pixels (FCOS coder).
 
     Examples:
         >>> import torch
@@ -183,12 +185,12 @@ def decode_distances(points: Float[Tensor, "*#b 2"], distances: Float[Tensor, "*
 
 
 def encode_distances(points: Float[Tensor, "*#b 2"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
-    """The distances that :func:`decode_distances` turns into ``boxes``; negative where the point lies outside."""
+    """The distances that :func:`decode_distances` turns into ``boxes``; negative if the point lies beyond an edge."""
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
 def centerness(points: Float[Tensor, "*#b 2"], boxes: Float[Tensor, "*#b 4"]) -> Tensor:
-    """How central a point lies in its box, 1 in the middle and 0 at a side (Tian et al., ICCV 2019, eq. 3).
+    """Centerness of a point in its box: 1 at the center, 0 at an edge and outside (Tian et al., ICCV 2019, eq. 3).
 
     Examples:
         >>> import torch

@@ -1,4 +1,4 @@
-"""Child processes that never outlive their parent, leave Ctrl-C to it, and whose end it hears of at once."""
+"""Child processes that end with their parent, ignore Ctrl-C, and whose failure is reported to the parent at once."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ __all__ = ["begin_child", "interrupts_ignored", "run_ranks"]
 T = TypeVar("T")
 
 _GRACE = 2.0
-"""Seconds in which the other ranks may still say what happened, once one has failed."""
-_GOODBYE = 30.0
-"""Seconds in which ranks that are done may take their leave."""
+"""Seconds to wait for answers of the other ranks after one has failed."""
+_EXIT_TIME = 30.0
+"""Seconds to wait for ranks that are done to exit."""
 
 
 def begin_child() -> None:
-    """To be called in a child: from now on it ends at once where its parent is gone, and Ctrl-C is not its business."""
+    """Set up a child process: it ends as soon as its parent does, and it ignores Ctrl-C."""
     with suppress(ValueError):  # not in the main thread
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
@@ -48,7 +48,7 @@ def _end_with(sentinel: int) -> None:
 
 @contextmanager
 def interrupts_ignored() -> Iterator[None]:
-    """Ignore Ctrl-C for the moment in which children are started: they inherit it, and the parent alone answers."""
+    """Ignore Ctrl-C while children are started: they inherit this, so that only the parent handles it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -61,7 +61,7 @@ def interrupts_ignored() -> Iterator[None]:
 
 @contextmanager
 def _main_hidden(hidden: bool) -> Iterator[None]:
-    """Have children that are started here not run the program's main file again, which need not be made for that."""
+    """Prevent children started here from importing the program's main file, which may have no ``__main__`` guard."""
     main = sys.modules["__main__"]
     try:
         if hidden:
@@ -72,25 +72,25 @@ def _main_hidden(hidden: bool) -> Iterator[None]:
 
 
 def run_ranks(world: int, task: Callable[[], T]) -> T:
-    """Call ``task()`` in ``world`` new processes at once and return what rank 0 returned.
+    """Call ``task()`` in ``world`` new processes at the same time and return the result of rank 0.
 
-    Each finds in its environment what torch needs to bring them together. ``task`` must be picklable; only if something
-    in it is defined in the program's main file, that file is run again in each. What one of them raises is raised here,
-    and all others are ended; so they are where this process is interrupted or killed.
+    The environment of each process has the variables with which torch connects them. ``task`` must be picklable; the
+    program's main file is imported again only if something in it is defined there. An error in one process is raised
+    here and ends all others. They also end if this process is interrupted or killed.
     """
-    parcel, ranks = pickle.dumps(task), list[_Rank]()
+    pickled, ranks = pickle.dumps(task), list[_Rank]()
     place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(world), "NODE_RANK": "0"}
     try:
-        with interrupts_ignored(), _main_hidden(b"__main__" not in parcel):
+        with interrupts_ignored(), _main_hidden(b"__main__" not in pickled):
             for number in range(world):
                 ranks.append(_start(number, place | {"LOCAL_RANK": str(number), "RANK": str(number)}))
         for rank in ranks:
-            with suppress(OSError):  # it has ended already, which is found out below
-                rank.line.send_bytes(parcel)
-        answers = _listen(ranks)
-        _raise_what_went_wrong(answers, world)
+            with suppress(OSError):  # it has ended already, which is detected below
+                rank.pipe.send_bytes(pickled)
+        answers = _collect(ranks)
+        _raise_first_cause(answers, world)
         for rank in ranks:
-            rank.process.join(_GOODBYE)
+            rank.process.join(_EXIT_TIME)
         return next(answer for rank, answer in answers if rank.number == 0).value  # type: ignore[no-any-return]
     finally:
         for rank in ranks:
@@ -102,12 +102,12 @@ def run_ranks(world: int, task: Callable[[], T]) -> T:
 class _Rank:
     number: int
     process: SpawnProcess
-    line: Connection[bytes, _Answer]
+    pipe: Connection[bytes, _Answer]
 
 
 @dataclass(frozen=True)
 class _Answer:
-    """What became of a rank: its value, or what it raised, told also in words; neither where it was ended."""
+    """The result of a rank: its value, or its error with the traceback as text, or the exit code if it was ended."""
 
     value: Any = None
     error: BaseException | None = None
@@ -116,28 +116,28 @@ class _Answer:
 
 
 def _start(number: int, environment: dict[str, str]) -> _Rank:
-    # Little is handed over here, so that this takes a moment only; the task follows on the line.
+    # Little is passed here, so that starting is fast; the task is sent through the pipe afterwards.
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=_be_rank, args=(theirs, environment))
+    process = context.Process(target=_run_rank, args=(theirs, environment))
     process.start()
     theirs.close()
     return _Rank(number, process, ours)
 
 
-def _be_rank(line: Connection[_Answer, bytes], environment: dict[str, str]) -> None:
+def _run_rank(pipe: Connection[_Answer, bytes], environment: dict[str, str]) -> None:
     begin_child()
     be_patient()
     os.environ.update(environment)
     try:
-        answer = _Answer(pickle.loads(line.recv_bytes())())
+        answer = _Answer(pickle.loads(pipe.recv_bytes())())
     except BaseException as error:
-        answer = _Answer(error=_portable(error), words=traceback.format_exc())
-    line.send(answer)
+        answer = _Answer(error=_picklable(error), words=traceback.format_exc())
+    pipe.send(answer)
 
 
-def _portable(error: BaseException) -> BaseException:
-    """The error, if it can travel between processes, else one that can."""
+def _picklable(error: BaseException) -> BaseException:
+    """The error if it can be pickled, else a RuntimeError with its text."""
     try:
         pickle.loads(pickle.dumps(error))
         return error
@@ -145,48 +145,48 @@ def _portable(error: BaseException) -> BaseException:
         return RuntimeError(repr(error))
 
 
-def _listen(ranks: list[_Rank]) -> list[tuple[_Rank, _Answer]]:
-    """The answers in the order in which they came: all, or those until shortly after the first bad one."""
+def _collect(ranks: list[_Rank]) -> list[tuple[_Rank, _Answer]]:
+    """The answers in the order of arrival: all, or those until shortly after the first failure."""
     answers: list[tuple[_Rank, _Answer]] = []
-    silent, until = list(ranks), float("inf")
-    while silent and time.monotonic() < until:
-        heard = wait([rank.line for rank in silent], timeout=0.5)
-        for rank in [rank for rank in silent if rank.line in heard or rank.process.exitcode is not None]:
-            silent.remove(rank)
-            answers.append((rank, _hear(rank)))
+    waiting, until = list(ranks), float("inf")
+    while waiting and time.monotonic() < until:
+        ready = wait([rank.pipe for rank in waiting], timeout=0.5)
+        for rank in [rank for rank in waiting if rank.pipe in ready or rank.process.exitcode is not None]:
+            waiting.remove(rank)
+            answers.append((rank, _receive(rank)))
             if answers[-1][1].error is not None or answers[-1][1].code is not None:
                 until = min(until, time.monotonic() + _GRACE)
     return answers
 
 
-def _hear(rank: _Rank) -> _Answer:
+def _receive(rank: _Rank) -> _Answer:
     try:
-        if rank.line.poll():
-            return rank.line.recv()
+        if rank.pipe.poll():
+            return rank.pipe.recv()
     except (EOFError, OSError):
         pass
     rank.process.join(_GRACE)
     return _Answer(code=rank.process.exitcode or 0)
 
 
-def _raise_what_went_wrong(answers: list[tuple[_Rank, _Answer]], world: int) -> None:
-    """Raise the cause: a mistake of the user, else a rank that was ended, else the first error of another kind.
+def _raise_first_cause(answers: list[tuple[_Rank, _Answer]], world: int) -> None:
+    """Raise the cause of a failure: a UserError, else a rank that was ended, else the first other error.
 
-    Where one rank fails the others fail too, because they wait for it in vain.
+    If one rank fails, the others usually fail as well, because they wait for it.
     """
     for _, answer in answers:
         if isinstance(answer.error, UserError):
             raise answer.error
     for rank, answer in answers:
         if answer.code is not None:
-            raise UserError(f"process {rank.number + 1} of {world} {_fate(answer.code)}")
+            raise UserError(f"process {rank.number + 1} of {world} {_exit_reason(answer.code)}")
     for _, answer in answers:
         if answer.error is not None:
             raise answer.error from RuntimeError(answer.words)
 
 
-def _fate(code: int) -> str:
-    """How a process ended that said nothing, and what can be done."""
+def _exit_reason(code: int) -> str:
+    """How a process ended that sent no answer, and what the user can do."""
     if code >= 0:
         return (
             f"ended with code {code} before its work was done; a script that trains needs `if __name__ == '__main__':`"

@@ -1,4 +1,4 @@
-"""The one error a user is meant to see."""
+"""The error for mistakes of the user."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["UserError"]
 
 
 class UserError(ValueError):
-    """A mistake in what the user gave: one sentence that names the file, what was expected, what was found, the mend.
+    """A mistake in the user's input: one sentence with the file, what was expected, what was found, and the remedy.
 
     The command line prints it without a traceback and exits with code 2.
     """

@@ -1,4 +1,4 @@
-"""Files that are read only where they are files, and written whole or not at all."""
+"""Reading of regular files only, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -31,11 +31,13 @@ _MEGABYTE = 2**20
 def open_regular(file: Path) -> BinaryIO:
     """Open a regular file to read bytes; the caller closes it.
 
-    Anything else in its place - a pipe that nobody writes to, a device that never ends - is refused before a byte is
-    read. Raises UserError naming the file, also where it is missing or may not be read.
+    Anything else, such as a pipe without a writer or an endless device, is refused before a byte is read.
+
+    Raises:
+        UserError: with the name of the file, also if it is missing or cannot be read.
     """
     try:
-        _check_kind(file, file.stat().st_mode)  # already here, because opening a device may do something
+        _check_kind(file, file.stat().st_mode)  # before opening, because opening a device may have an effect
         stream = open(file, "rb", opener=_open)  # noqa: SIM115 - Path.open has no opener; the caller closes it
     except UserError:  # which is a ValueError
         raise
@@ -50,7 +52,7 @@ def open_regular(file: Path) -> BinaryIO:
 
 
 def read_regular(file: Path, most: int) -> bytes:
-    """The bytes of a regular file; raises UserError as `open_regular` does, and for more than ``most`` bytes."""
+    """The bytes of a regular file; raises UserError as :func:`open_regular`, and for more than ``most`` bytes."""
     with open_regular(file) as stream:
         try:
             too_large = os.fstat(stream.fileno()).st_size > most
@@ -78,11 +80,14 @@ def _reason(error: OSError | ValueError) -> str:
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], only_changes: bool = False) -> None:
-    """Let ``write`` fill a temporary file in ``path``'s folder, flush it to the disk, then put it in ``path``'s place.
+    """Write a file atomically: ``write`` fills a temporary file in the same folder, which then replaces ``path``.
 
-    The temporary keeps the suffix, for writers that look at it, and is gone whatever happens, unless the process is
-    killed. With ``only_changes`` a file that holds the same bytes already is left alone. Raises :class:`OSError` with
-    ``path`` as its file name where the disk is full or cannot be written, whatever the writer made of that.
+    The temporary file has the same suffix, since some writers depend on it. It is flushed to the disk first, and
+    removed after an error unless the process is killed. With ``only_changes`` a file with the same content is not
+    replaced.
+
+    Raises:
+        OSError: with ``path`` as file name, if the disk is full or cannot be written, whatever error ``write`` raises.
     """
     temporary = path.with_name(f".{token_hex(4)}{_PARTIAL}{path.suffix}")
     try:
@@ -104,9 +109,10 @@ def write_atomically(path: Path, write: Callable[[Path], object], only_changes: 
 
 
 def append_line(path: Path, line: str, sync: bool = False) -> None:
-    """Append ``line`` and a line break, or leave the file as it was; with ``sync`` the whole file is on the disk then.
+    """Append ``line`` and a line break, or leave the file unchanged; with ``sync`` the file is flushed to the disk.
 
-    Raises :class:`OSError` as :func:`write_atomically` does.
+    Raises:
+        OSError: as :func:`write_atomically`.
     """
     rest = memoryview(f"{line}\n".encode())
     with path.open("ab", buffering=0) as file:
@@ -123,7 +129,7 @@ def append_line(path: Path, line: str, sync: bool = False) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether ``path`` is called as the temporary files of :func:`write_atomically`."""
+    """Whether ``path`` has the name of a temporary file of :func:`write_atomically`."""
     return path.name.startswith(".") and _PARTIAL in path.name
 
 
@@ -135,24 +141,24 @@ def remove_partials(folder: Path) -> None:
 
 
 def _disk_error(error: BaseException) -> OSError | None:
-    """What the operating system said, where that is why a writer failed.
+    """The error of the operating system that made a writer fail, or None.
 
-    Libraries raise errors of their own: PyTorch's stands in the context of the OSError of the stream that it was given,
-    safetensors' tells the number in its text.
+    Libraries raise their own errors: PyTorch's has the OSError of the stream as its context, and safetensors' contains
+    the error number in its text.
     """
     link: BaseException | None = error if isinstance(error, Exception) else None
     while link is not None:
         if isinstance(link, OSError) and link.errno is not None:
             return link
-        told = re.search(r"\(os error (\d+)\)", str(link))
-        if told is not None:
-            return OSError(int(told[1]), os.strerror(int(told[1])))
+        match = re.search(r"\(os error (\d+)\)", str(link))
+        if match is not None:
+            return OSError(int(match[1]), os.strerror(int(match[1])))
         link = link.__cause__ or link.__context__
     return None
 
 
 def _sync_folder(folder: Path) -> None:
-    # The new name itself must survive a power cut. Windows and some network file systems cannot do it for folders.
+    # The new name must survive a power failure too. Windows and some network file systems cannot sync folders.
     if os.name == "nt":
         return
     with suppress(OSError):

@@ -1,8 +1,8 @@
-"""What the type hints of a record allow: kinds, ranges and lengths, checked strictly.
+"""Strict validation of records by their type hints: types, ranges and lengths.
 
-A record is a dataclass of numbers, text, tuples and further records. It states its limits where it states its types:
-``width: Annotated[int, Range(1, 4096)]``. What its fields must be to each other is said by its ``__post_init__``, which
-raises ValueError.
+A record is a dataclass of numbers, text, tuples and other records. Limits are part of the type hints:
+``width: Annotated[int, Range(1, 4096)]``. Conditions between fields are checked by ``__post_init__``, which raises
+ValueError.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ T = TypeVar("T")
 
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a text", NoneType: "nothing"}
 _MOST_ITEMS = 100_000
-"""So many values a list may hold where no ``Length`` says otherwise."""
+"""Most values of a list without a ``Length``."""
 _MOST_TEXT = 10_000
-"""So many characters a text may have where no ``Length`` says otherwise."""
+"""Most characters of a text without a ``Length``."""
 
 
 @dataclass(frozen=True)
 class Range:
-    """The least and the most a number may be, both allowed unless ``above`` or ``below`` says that they are not.
+    """The smallest and the largest value of a number, both included unless ``above`` or ``below`` is set.
 
-    Numbers are finite; only with ``finite=False`` nan and the infinities pass too.
+    Numbers must be finite unless ``finite`` is False.
     """
 
     least: float = -math.inf
@@ -69,13 +69,13 @@ class Range:
 
 @dataclass(frozen=True)
 class Length:
-    """The least and the most items of a tuple or characters of a text."""
+    """The smallest and the largest number of items of a tuple or characters of a text."""
 
     least: int = 0
     most: int = _MOST_ITEMS
 
     def allows(self, value: Any) -> bool:
-        """Whether ``value`` has such a length."""
+        """Whether the length of ``value`` is allowed."""
         return self.least <= len(value) <= self.most
 
     def __str__(self) -> str:
@@ -83,7 +83,7 @@ class Length:
 
 
 class MismatchError(ValueError):
-    """Something in plain data is not what a hint asks for: where, what was expected, what was found."""
+    """A value does not match its type hint; ``path`` is its place in the data."""
 
     def __init__(self, path: str, expected: str, found: str) -> None:
         super().__init__(f"expected {expected}{f' at {path}' if path else ''}, found {found}")
@@ -91,11 +91,14 @@ class MismatchError(ValueError):
 
 
 def converted(hint: Any, value: object, path: str = "") -> Any:
-    """``value``, as JSON or YAML give it, in the type of ``hint``; raises :class:`MismatchError` where it is another.
+    """Convert ``value`` from JSON or YAML to the type ``hint``.
 
-    Lists become tuples, unless the hint is a list, mappings become records, and whole numbers floats. Nothing else is
-    turned into anything: true is no number, "1" is none, and nan is none unless the hint says so. ``path`` says where
-    the value stands.
+    Lists become tuples unless the hint is a list, mappings become records, and integers become floats. Nothing else is
+    converted: true and "1" are not numbers, and NaN is only one if the hint allows it. ``path`` is the place of the
+    value in messages.
+
+    Raises:
+        MismatchError: if the value does not match the hint.
     """
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -114,7 +117,7 @@ def converted(hint: Any, value: object, path: str = "") -> Any:
 
 
 def words(hint: Any) -> str:
-    """A hint as a person would say it."""
+    """A description of a hint for messages."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return words(args[0]) + "".join(map(str, args[1:]))
@@ -130,7 +133,7 @@ def words(hint: Any) -> str:
 
 
 def shortened(value: object) -> str:
-    """A value as text of at most a line, however large or deep it is."""
+    """A value as one short line of text, however large or nested it is."""
     short = Repr()
     short.maxstring = short.maxother = short.maxlong = 60
     short.maxlevel = 2
@@ -141,20 +144,20 @@ def shortened(value: object) -> str:
 
 
 def flag(name: str) -> str:
-    """An argument as it is written on the command line."""
+    """The flag of an argument on the command line."""
     return f"--{name.replace('_', '-')}"
 
 
 def verify(record: Any, spell: Callable[[str], str] = flag) -> None:
-    """Raise :class:`UserError` for the first field of a record that its hints do not allow.
+    """Raise :class:`UserError` for the first field of a record that does not match its hint.
 
-    ``spell`` makes the name that a user knows the field by.
+    ``spell`` converts the name of a field to the name in the message.
     """
     _verify(type(record), {field.name: getattr(record, field.name) for field in fields(record)}, spell)
 
 
 def verify_arguments(function: Callable[..., Any], **given: Any) -> None:
-    """Raise :class:`UserError` for the first of the arguments that the function's hints do not allow."""
+    """Raise :class:`UserError` for the first argument that does not match the function's hints."""
     _verify(function, given, flag)
 
 
@@ -168,7 +171,7 @@ def _verify(kind: Any, values: Mapping[str, Any], spell: Callable[[str], str]) -
 
 
 def hints_of(kind: Any) -> Mapping[str, Any]:
-    """The hints of a record's fields or of a function's arguments, with their limits."""
+    """The type hints of a record's fields or of a function's arguments, with limits."""
     return get_type_hints(kind, include_extras=True)
 
 
@@ -181,7 +184,7 @@ def _limited(hint: Any, value: object, path: str) -> Any:
     try:
         made = converted(kind, value, path)
     except MismatchError as wrong:
-        # What lies within the value has its own sentence.
+        # An error inside the value has a more specific message of its own.
         raise wrong if wrong.path != path else MismatchError(path, words(hint), wrong.found) from None
     if not all(limit.allows(made) for limit in limits):
         raise MismatchError(path, words(hint), shortened(value))
@@ -189,7 +192,7 @@ def _limited(hint: Any, value: object, path: str) -> Any:
 
 
 def _one_of(hint: Any, value: object, path: str) -> Any:
-    """A union: a mapping is the record most of whose keys it has, anything else the first kind that takes it."""
+    """Convert to a union: a mapping to the record with most of its keys, other values to the first type that fits."""
     records = [part for part in get_args(hint) if is_dataclass(part)]
     if isinstance(value, dict) and records:
         return _record(max(records, key=lambda kind: _likeness(kind, value)), value, path)
@@ -197,7 +200,7 @@ def _one_of(hint: Any, value: object, path: str) -> Any:
         try:
             return converted(part, value, path)
         except MismatchError as wrong:
-            # Of what lies within the value its own sentence says more than that of the union.
+            # An error inside the value is more specific than the message about the union.
             if wrong.path != path:
                 raise
     raise MismatchError(path, words(hint), shortened(value))
@@ -260,7 +263,7 @@ def _inside(path: str, key: object) -> str:
 
 def _scalar(kind: Any, value: object, path: str) -> Any:
     if kind not in _KINDS and isinstance(value, kind):
-        return value  # made in Python; plain data hold none
+        return value  # an object made in Python, which JSON and YAML cannot contain
     if kind is float and type(value) is int and abs(value) <= 2**1023:
         value = float(value)
     fits = type(value) is kind and (not isinstance(value, float) or math.isfinite(value))

@@ -1,4 +1,4 @@
-"""A lock on a folder that goes with the processes that hold it: a killed one leaves the folder free."""
+"""A lock on a folder that is released when the processes holding it end, even if they are killed."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from ladle.errors import UserError
 __all__ = ["LOCK", "check_free", "held", "lock", "share", "unlock", "unshare"]
 
 LOCK = ".lock"
-"""The locked file; it says which process holds it, and is removed with the lock."""
+"""The name of the locked file; it contains the name of the process that holds the lock, and is removed with it."""
 _LONGEST = 200
 _UNSUPPORTED = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL)
-"""What file systems without locks answer."""
+"""Error numbers of file systems without locks."""
 _HELD: set[BinaryIO] = set()
 
 if sys.platform == "win32":
     import msvcrt
 
-    def _seize(file: BinaryIO, shared: bool) -> None:
-        # There are no shared locks; a byte far behind the end is locked, so that the text can be read.
+    def _acquire(file: BinaryIO, shared: bool) -> None:
+        # Windows has no shared locks. A byte far behind the end is locked, so that the text can be read.
         if not shared:
             file.seek(2**30)
             try:
@@ -36,19 +36,22 @@ if sys.platform == "win32":
 else:
     import fcntl
 
-    def _seize(file: BinaryIO, shared: bool) -> None:
+    def _acquire(file: BinaryIO, shared: bool) -> None:
         fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
 
-    def _let_go() -> None:
-        # A forked child, such as a process that loads images, must not keep the lock of a parent that was killed.
+    def _release() -> None:
+        # A forked child, such as a loader process, must not keep the lock of a parent that was killed.
         while _HELD:
             _HELD.pop().close()
 
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release)
 
 
 def check_free(folder: Path) -> None:
-    """Raise :class:`UserError` where another process holds ``folder``; it is not taken, and need not be there."""
+    """Raise :class:`UserError` if another process holds the lock on ``folder``, which need not exist.
+
+    The lock is not acquired.
+    """
     path = folder / LOCK
     try:
         file = path.open("rb", buffering=0)
@@ -62,7 +65,7 @@ def check_free(folder: Path) -> None:
 
 
 def held(folder: Path, error: BlockingIOError) -> UserError:
-    """What to tell the user of a folder that :func:`lock` found held."""
+    """The error for a folder whose lock is held by another process, from the error of :func:`lock`."""
     return UserError(
         f"{folder}: {error.strerror}, or one that it started, is still at work on this run; wait until it ends, or "
         "stop it"
@@ -72,8 +75,10 @@ def held(folder: Path, error: BlockingIOError) -> UserError:
 def lock(folder: Path, warn: Callable[[str], None]) -> BinaryIO:
     """Lock ``folder`` for this process and those that :func:`share` its lock, until :func:`unlock` or their end.
 
-    Raises :class:`BlockingIOError`, with the name of the process that holds it, where it is locked. A file system
-    without locks is not protected, of which ``warn`` is told.
+    On a file system without locks ``warn`` is called with a message, and the folder is not protected.
+
+    Raises:
+        BlockingIOError: with the name of the process that holds the lock.
     """
     path = folder / LOCK
     while True:
@@ -85,8 +90,8 @@ def lock(folder: Path, warn: Callable[[str], None]) -> BinaryIO:
             raise
         if _is_at(file, path):
             break
-        file.close()  # the one that held it has just removed it
-    with suppress(OSError):  # a full disk; the name is a courtesy
+        file.close()  # its former holder has just removed the file
+    with suppress(OSError):  # the disk is full; the name of the process is optional
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}".encode())
     _HELD.add(file)
@@ -94,10 +99,10 @@ def lock(folder: Path, warn: Callable[[str], None]) -> BinaryIO:
 
 
 def _take(file: BinaryIO, path: Path, warn: Callable[[str], None]) -> None:
-    """Seize the file alone, then keep it in a way that others can share but nobody can seize."""
+    """Acquire an exclusive lock, then convert it to a shared one, which prevents other exclusive locks."""
     try:
-        _seize(file, shared=False)
-        _seize(file, shared=True)
+        _acquire(file, shared=False)
+        _acquire(file, shared=True)
     except BlockingIOError:
         file.seek(0)
         holder = file.read(_LONGEST).decode(errors="replace")
@@ -109,17 +114,20 @@ def _take(file: BinaryIO, path: Path, warn: Callable[[str], None]) -> None:
 
 
 def share(folder: Path) -> BinaryIO | None:
-    """Hold the lock that this process's parent holds, until :func:`unshare` or its end.
+    """Share the lock of the parent process, until :func:`unshare` or the end of this process.
 
-    Raises :class:`BlockingIOError` where another process has it. None where there is no lock to share, or where this
-    process has it already: on network file systems closing a file a second time would give all its locks back.
+    None if there is no lock, or if this process holds it already: on network file systems, closing the file a second
+    time would release all locks of the process.
+
+    Raises:
+        BlockingIOError: if another process holds the lock.
     """
     path = folder / LOCK
     if not path.is_file() or any(_is_at(file, path) for file in _HELD):
         return None
     file = path.open("rb", buffering=0)
     try:
-        _seize(file, shared=True)
+        _acquire(file, shared=True)
     except OSError as error:
         file.close()
         if error.errno not in _UNSUPPORTED:
@@ -130,13 +138,13 @@ def share(folder: Path) -> BinaryIO | None:
 
 
 def unshare(file: BinaryIO) -> None:
-    """Give back what :func:`share` gave."""
+    """Release the lock that :func:`share` returned."""
     _HELD.discard(file)
     file.close()
 
 
 def unlock(folder: Path, file: BinaryIO) -> None:
-    """Give the lock back and leave no trace of it."""
+    """Release the lock and remove its file."""
     with suppress(OSError):
         (folder / LOCK).unlink()
     unshare(file)

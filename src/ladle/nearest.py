@@ -1,4 +1,4 @@
-"""The priors nearest to an object's center, level by level, and the threshold of overlap that they set (ATSS)."""
+"""The priors nearest to an object's center on each level, and ATSS's IoU threshold (Zhang et al., CVPR 2020)."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ _EXACT = "donot_use_mm_for_euclid_dist"
 def nearest_priors(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
     """The ``topk`` valid priors of every level nearest to each object's center, and which of these entries exist.
 
-    On a grid they are looked up, else searched. Which of several at the same distance are taken is left open, as in the
-    reference code, but for priors at one location: there the first ones are.
+    K is at most ``topk`` times the number of levels. On a grid the priors are computed from the coordinates, otherwise
+    searched. Among priors at equal distance the choice is unspecified, as in the reference code, except at one
+    location, where the first ones are taken.
     """
     if priors.grids is None:
         near, found = _searched(priors, truth, topk)
@@ -29,7 +30,7 @@ def nearest_priors(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[T
 
 
 def boxes_at(boxes: Float[Tensor, "#B P 4"], index: Int[Tensor, "B G K"]) -> Float[Tensor, "B G K 4"]:
-    """The boxes that ``index`` names, for each object."""
+    """Gather the boxes that ``index`` names for each object."""
     if len(boxes) == 1:
         return boxes[0].index_select(0, index.flatten()).view(*index.shape, 4)
     first = torch.arange(len(boxes), device=index.device).view(-1, 1, 1) * boxes.shape[1]
@@ -37,7 +38,7 @@ def boxes_at(boxes: Float[Tensor, "#B P 4"], index: Int[Tensor, "B G K"]) -> Flo
 
 
 def mean_plus_spread(overlap: Float[Tensor, "B G K"], found: Bool[Tensor, "B G K"]) -> Float[Tensor, "B G 1"]:
-    """Mean plus standard deviation (unbiased) of the overlaps of each object's candidates, those ``found``."""
+    """Mean plus unbiased standard deviation of the overlaps of each object's candidates, which ``found`` marks."""
     count = found.sum(-1, keepdim=True)
     mean = (overlap * found).sum(-1, keepdim=True) / count.clamp(min=1)
     variance = ((overlap - mean).square() * found).sum(-1, keepdim=True) / (count - 1).clamp(min=1)
@@ -47,14 +48,16 @@ def mean_plus_spread(overlap: Float[Tensor, "B G K"], found: Bool[Tensor, "B G K
 def _looked_up(
     priors: Priors, grids: tuple[Grid, ...], truth: GroundTruth, topk: int
 ) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
-    """Rank columns and rows by their distance; a cell of ranks (a, b) is preceded by a*b - 1 cells at least.
+    """Rank the columns and the rows of each grid by their distance, and combine them.
 
-    So only cells with a*b <= topk can be among the nearest: 23 of them for the usual nine.
+    A cell whose column has rank a and whose row has rank b (from 1) has at least a*b - 1 cells that are as near. So
+    only cells with a*b <= topk can be among the nearest: 23 cells for topk = 9.
     """
     middles = centers(truth.boxes)
-    lines, start = [], 0
+    lines, start = [], 0  # for each level: the nearest columns, their distances, the nearest rows, their distances
     for grid in grids:
         count = grid.height * grid.width * grid.each
+        # The valid cells are a rectangle at the top left, so their number in the first row and column is its extent.
         cells = priors.valid[:, start : start + count].view(-1, grid.height, grid.width, grid.each)[..., 0]
         lines.append(
             (
@@ -63,11 +66,11 @@ def _looked_up(
             )
         )
         start += count
-    columns, x, rows, y = (torch.stack(each, dim=2) for each in zip(*lines, strict=True))
-    wide = [(slice(a, a + 1), slice(0, topk // (a + 1))) for a in range(topk)]
-    distance = torch.cat([x[..., a].square() + y[..., b].square() for a, b in wide], dim=-1).sqrt()
-    column = torch.cat([columns[..., a].expand_as(rows[..., b]) for a, b in wide], dim=-1)
-    row = torch.cat([rows[..., b] for _, b in wide], dim=-1)
+    columns, x, rows, y = (torch.stack(each, dim=2) for each in zip(*lines, strict=True))  # (B, G, L, topk) each
+    ranks = [(slice(a, a + 1), slice(0, topk // (a + 1))) for a in range(topk)]
+    distance = torch.cat([x[..., a].square() + y[..., b].square() for a, b in ranks], dim=-1).sqrt()  # (B, G, L, n)
+    column = torch.cat([columns[..., a].expand_as(rows[..., b]) for a, b in ranks], dim=-1)
+    row = torch.cat([rows[..., b] for _, b in ranks], dim=-1)
     return _picked(grids, row, column, distance, topk)
 
 
@@ -78,7 +81,7 @@ def _picked(
     distance: Float[Tensor, "B G L n"],
     topk: int,
 ) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
-    """The priors of the nearest of these cells."""
+    """The priors of the ``topk`` nearest of these cells; a cell of n priors stands for n of them."""
     distance, order = distance.sort(dim=-1, stable=True)
     row, column = row.gather(-1, order), column.gather(-1, order)
     keeps, exists, start = [], [], 0
@@ -96,7 +99,10 @@ def _picked(
 def _ranked(
     coordinate: Float[Tensor, "B G"], extent: Int[Tensor, " b"], grid: Grid, topk: int
 ) -> tuple[Int[Tensor, "B G k"], Float[Tensor, "B G k"]]:
-    """The ``topk`` columns (or rows) nearest to a coordinate, nearest first, and how far off: infinite outside."""
+    """The ``topk`` columns (or rows) nearest to a coordinate, nearest first, and their distances.
+
+    ``extent`` is the number of valid columns; beyond it the distance is infinite.
+    """
     extent = extent.view(-1, 1, 1)
     middle = coordinate.unsqueeze(-1) / grid.stride - grid.offset
     first = (middle - topk / 2).ceil().maximum(torch.zeros_like(middle)).minimum((extent - topk).clamp(min=0))
@@ -107,6 +113,7 @@ def _ranked(
 
 
 def _searched(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[Tensor, "B G K"], Bool[Tensor, "B G K"]]:
+    """Measure the distance of every object to every prior of a level, one slice of objects at a time."""
     batch, objects = truth.labels.shape
     middles = centers(truth.boxes)
     keeps, exists = [], []

@@ -1,4 +1,4 @@
-"""Overlaps between many boxes and objects, in memory that stays bounded however crowded the image is."""
+"""Overlaps between many boxes and objects in bounded memory, however many objects an image has."""
 
 from __future__ import annotations
 
@@ -15,26 +15,31 @@ from ladle.types import Grid, GroundTruth, Priors, Record
 __all__ = ["Overlaps", "best_overlaps", "may_look", "object_slices", "outside_crowds", "overlap_slices", "surely_none"]
 
 CHUNK = 1 << 18
-"""Largest number of prior-object pairs held at once: 1 MiB a matrix in float32, which stays in a processor's cache."""
+"""Largest number of prior-object pairs in one matrix: 1 MiB in float32, which fits the cache of a CPU core."""
 
 _FEWEST = 8
-"""Objects taken at once however many priors there are: one by one would be a loop over objects."""
+"""Least number of objects in a slice, however many priors there are: slices of one would be a loop over objects."""
 
 
 _FAR = 1e30
-"""Turns any difference of overlaps into more than any number of an object.
+"""A factor that makes any difference of two overlaps larger than any object number.
 
-Which object is best, or reaches its peak, is then found by arithmetic, which is many times faster on a processor than
-carrying indices along: ``max((overlap - best) * FAR - number)`` is minus the number of the first object that is best.
+It allows an argmax by plain arithmetic, which is many times faster on the CPU than ``max`` with indices:
+``max((overlap - best) * FAR - number)`` is minus the number of the first object that reaches ``best``.
 """
 
 
 @dataclass(frozen=True)
 class Overlaps(Record):
-    """The best IoU of every prior and the object that gives it, and the best IoU of every object.
+    """The best IoU of every prior with its object, and the best IoU of every object.
 
-    Pairs with an invalid prior, a padded object or a crowd count as 0. ``claimant`` is 1 + the last object that the
-    prior overlaps as well as any prior does, 0 where there is none or nobody asked.
+    Pairs with an invalid prior, a padded object or a crowd region count as IoU 0.
+
+    Attributes:
+        iou: the highest IoU of each prior with any object.
+        index: the object that gives it; on a tie the one listed first.
+        peak: the highest IoU of each object with any prior.
+        claimant: 1 + the last rescued object whose ``peak`` the prior reaches; 0 where there is none.
     """
 
     iou: Float[Tensor, "B P"]
@@ -44,7 +49,10 @@ class Overlaps(Record):
 
 
 def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
-    """Cut the objects so that the pairs of a slice with all priors fit :data:`CHUNK`; static, hence compilable."""
+    """Slices of the objects such that one slice with all priors has at most :data:`CHUNK` pairs.
+
+    They depend on shapes alone, so the loop over them can be compiled.
+    """
     width = max(_FEWEST, CHUNK // max(batch * priors, 1))
     return [slice(start, min(start + width, objects)) for start in range(0, objects, width)]
 
@@ -57,13 +65,16 @@ def best_overlaps(
     grids: tuple[Grid, ...] | None = None,
     trust: Float[Tensor, "B P C"] | None = None,
 ) -> Overlaps:
-    """Match every box with the object it overlaps most; on a tie the object listed first wins.
+    """Match every box with the object it overlaps most; on a tie with the object listed first.
 
-    ``grids`` says how the boxes stand if they are priors that know it, which saves time and changes nothing. ``trust``
-    multiplies each overlap by what its box has of the object's class.
-
-    With ``rescue``, objects whose best IoU is at least that, and above 0, claim the boxes that reach it: an object that
-    touches no box would otherwise claim every box it does not touch.
+    Args:
+        boxes: boxes of priors, or predicted boxes.
+        valid: the boxes that count; the others have IoU 0 with every object.
+        truth: the objects.
+        rescue: an object whose best IoU is at least this, and above 0, is rescued: the boxes that reach its best IoU
+            name it in ``claimant``. An object with best IoU 0 is not, or every box that it does not touch would.
+        grids: the grids on which the boxes lie, if they are priors on grids. Faster, with the same result.
+        trust: factor for every box and class, by which the IoU of that box with an object of that class is multiplied.
 
     Examples:
         >>> from ladle.overlaps import best_overlaps
@@ -73,32 +84,32 @@ def best_overlaps(
         >>> found.iou.shape, found.index.shape, found.peak.shape  # of every prior, of every prior, of every object
         (torch.Size([2, 1008]), torch.Size([2, 1008]), torch.Size([2, 6]))
     """
-    best = truth.boxes.new_zeros(len(truth.labels), boxes.shape[1])
-    index, last = torch.zeros_like(best), torch.zeros_like(best)
+    best = truth.boxes.new_zeros(len(truth.labels), boxes.shape[1])  # (B, P)
+    index, last = torch.zeros_like(best), torch.zeros_like(best)  # floats, for the arithmetic with _FAR
     peaks = [best[:, :0]]
     for part, overlap in overlap_slices(boxes, valid, truth, grids):
         if trust is not None:
             overlap = overlap * _of_class(trust, truth.labels[:, part])
         number = torch.arange(part.start, part.stop, dtype=best.dtype, device=best.device).unsqueeze(-1)
-        value, peak = overlap.amax(1), overlap.amax(2)
+        value, peak = overlap.amax(1), overlap.amax(2)  # (B, P) and (B, g)
         better = value > best
         best = torch.where(better, value, best)
         peaks.append(peak)
         if rescue is not None:
-            entitled = torch.where((peak >= rescue) & (peak > 0), peak, torch.inf).unsqueeze(-1)
-            last = last.maximum((overlap - entitled).mul_(_FAR).add_(number + 1).amax(1))
-        # The overlap is not needed any more and is written over.
+            rescued = torch.where((peak >= rescue) & (peak > 0), peak, torch.inf).unsqueeze(-1)
+            last = last.maximum((overlap - rescued).mul_(_FAR).add_(number + 1).amax(1))
+        # The overlaps are not needed any more, so their memory is reused.
         index = torch.where(better, -overlap.sub_(value.unsqueeze(1)).mul_(_FAR).sub_(number).amax(1), index)
     return Overlaps(best, index.long(), torch.cat(peaks, dim=1), last.long())
 
 
 def _of_class(values: Float[Tensor, "B P C"], labels: Int[Tensor, "B g"]) -> Float[Tensor, "B g P"]:
-    """What every box has of every object's class."""
+    """Gather the value of every box for every object's class."""
     return values.transpose(1, 2).gather(1, labels.unsqueeze(-1).expand(-1, -1, values.shape[1]))
 
 
 def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Tensor, "B P"]:
-    """The valid priors of which at most ``share`` lies in any one crowd region: those that may be background.
+    """The valid priors that may be background: at most ``share`` of their area lies in any one crowd region.
 
     Examples:
         >>> from ladle.overlaps import outside_crowds
@@ -121,27 +132,31 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
 def overlap_slices(
     boxes: Tensor, valid: Tensor, truth: GroundTruth, grids: tuple[Grid, ...] | None = None
 ) -> Iterator[tuple[slice, Float[Tensor, "B g P"]]]:
-    """IoU of every object of a slice with every box; object-major, coordinate by coordinate, so that it streams.
+    """IoU of every object with every box, one slice of objects at a time.
 
-    The same as :func:`ladle.boxes.pairwise_iou`, bit for bit: the floor stands under a box's own area instead of each
-    union, which is never less. What does not count gets an empty box.
+    Equal to :func:`ladle.boxes.pairwise_iou` bit for bit. The floor of the denominator is applied to the area of the
+    box, once per box, instead of to each union, which is never smaller. Invalid boxes and objects that are not
+    learnable are replaced by empty boxes. Each coordinate is a separate matrix, so that the CPU reads memory in order.
     """
     batch, objects = truth.labels.shape
     boxes = torch.where(valid.unsqueeze(-1), boxes, 0.0)
     x1, y1, x2, y2 = boxes.permute(2, 0, 1).contiguous().unsqueeze(2)
-    own = ((x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)).clamp(min=IOU_FLOOR)
+    box_area = ((x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)).clamp(min=IOU_FLOOR)  # (B, 1, P)
     lines = [(x1, y1, x2, y2)] if grids is None else _lines(boxes, grids)
     counted = torch.where(truth.learnable.unsqueeze(-1), truth.boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(-1)
     for part in object_slices(batch, boxes.shape[1], objects):
         sides = counted[:, :, part]
-        shared = torch.cat([_shared(sides, line) for line in lines], dim=-1)
+        shared = torch.cat([_shared(sides, line) for line in lines], dim=-1)  # (B, g, P)
         left, top, right, bottom = sides
-        theirs = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)
-        yield part, shared.div_((own + theirs).sub_(shared))
+        object_area = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)  # (B, g, 1)
+        yield part, shared.div_((box_area + object_area).sub_(shared))
 
 
 def _lines(boxes: Float[Tensor, "b P 4"], grids: tuple[Grid, ...]) -> list[tuple[Tensor, ...]]:
-    """The columns' left and right sides and the rows' tops and bottoms, all that a grid's boxes differ in."""
+    """The left and right sides of every column and the tops and bottoms of every row, level by level.
+
+    On a grid nothing else differs between the boxes: shapes (B, 1, 1, width, each) and (B, 1, height, 1, each).
+    """
     lines, start = [], 0
     for grid in grids:
         count = grid.height * grid.width * grid.each
@@ -153,7 +168,10 @@ def _lines(boxes: Float[Tensor, "b P 4"], grids: tuple[Grid, ...]) -> list[tuple
 
 
 def _shared(sides: Float[Tensor, "4 B g 1"], line: tuple[Tensor, ...]) -> Float[Tensor, "B g p"]:
-    """What objects and boxes have in common: widths times heights, which on a grid belong to columns and to rows."""
+    """Intersection areas of objects and boxes: shared widths times shared heights.
+
+    On a grid the widths are computed once per column and the heights once per row.
+    """
     x1, y1, x2, y2 = line
     left, top, right, bottom = sides.view(*sides.shape[:3], *[1] * (x1.ndim - 2))
     width = right.minimum(x2).sub_(left.maximum(x1)).clamp_(min=0)
@@ -163,10 +181,10 @@ def _shared(sides: Float[Tensor, "4 B g 1"], line: tuple[Tensor, ...]) -> Float[
 
 
 def may_look(tensor: Tensor) -> bool:
-    """Whether reading what a tensor holds is free: on the CPU, outside a compiled graph; a GPU's queue would stop."""
+    """Whether the values of a tensor can be read without a device sync: on the CPU, and not in ``torch.compile``."""
     return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
 def surely_none(mask: Bool[Tensor, "*b"]) -> bool:
-    """Whether nothing is marked, asked only where looking is free."""
+    """Whether nothing is marked; False wherever :func:`may_look` is false, since the values are not read there."""
     return may_look(mask) and not bool(mask.any())

@@ -1,9 +1,12 @@
-"""Prior-object pairs worth looking at, in a flat list, instead of a matrix of priors by objects.
+"""Candidate pairs of a prior and an object in a flat list, instead of a matrix of priors by objects.
 
-Points on a grid need not be searched: the ones inside a box are a rectangle of cells, level by level. So the list is as
-long as the boxes are large, not as priors are many. Where the length of a list may not depend on what tensors hold (on
-a GPU, whose queue looking would stop, and in a compiled graph) the same list is padded: ``real`` tells the pairs from
-the padding.
+The points of a grid that lie inside a box are a rectangle of cells on each level, so they can be enumerated without a
+search, and the list is only as long as the boxes are large. On a GPU and inside ``torch.compile`` the length of a
+list must not depend on tensor values (reading them would force a device sync or break the graph). There the same list
+is padded, and ``real`` is False in the padding.
+
+Two flat indices are used throughout: ``image * P + prior`` numbers the priors of the whole batch, and
+``image * G + object`` its objects.
 """
 
 from __future__ import annotations
@@ -19,21 +22,31 @@ from ladle.boxes import centers, contains
 from ladle.overlaps import may_look, object_slices
 from ladle.types import Grid, GroundTruth, Priors, Record
 
-__all__ = ["Pairs", "compact", "leading", "pairs_inside", "ranks", "settle", "settle_parts", "squares"]
+__all__ = [
+    "Pairs",
+    "compact",
+    "leading",
+    "pairs_inside",
+    "ranks",
+    "resolve_conflicts",
+    "resolve_conflicts_in_lists",
+    "squares",
+]
 
 LONGEST = 1 << 20
-"""About how many pairs a list holds at most, some 40 MiB."""
+"""About the largest number of pairs in one list; such a list takes some 40 MiB."""
 
 _SLACK = 1e-3
-"""In cells: what rounding may cost when a coordinate becomes a cell; the exact test follows."""
+"""Tolerance, in cells, for rounding when a coordinate becomes a cell index; an exact test follows."""
 
 
 @dataclass(frozen=True)
 class Pairs(Record):
-    """N pairs, image by image and object by object, the priors of an object in ascending order.
+    """N pairs of a prior and an object, sorted by image, then object, then prior.
 
-    Entries that are not ``real`` are padding, to be left out of everything; their indices are legal. ``width`` is set
-    if every object has that many entries.
+    ``image``, ``object`` and ``prior`` are indices into the batch, the G objects and the P priors of an image. Entries
+    whose ``real`` is False are padding with valid indices, and must not influence a result. ``width`` is set if every
+    object has exactly that many entries, so that the list can be viewed as a table (-1, width).
     """
 
     image: Int[Tensor, " N"]
@@ -44,14 +57,14 @@ class Pairs(Record):
 
     @classmethod
     def table(cls, prior: Int[Tensor, "B G W"], real: Bool[Tensor, "B G W"], first: int = 0) -> Pairs:
-        """W priors for each of the G objects from the one numbered ``first`` on."""
+        """The pairs of a table with W priors for each of G objects, which are numbered from ``first``."""
         image = torch.arange(prior.shape[0], device=prior.device).view(-1, 1, 1).expand_as(prior)
         number = torch.arange(first, first + prior.shape[1], device=prior.device).view(1, -1, 1).expand_as(prior)
         return cls(image.flatten(), number.flatten(), prior.flatten(), real.flatten(), prior.shape[2])
 
     @classmethod
     def chosen(cls, index: Int[Tensor, "B P"], mask: Bool[Tensor, "B P"]) -> Pairs:
-        """Every marked prior with the object it has in ``index``; ordered by image and prior, not by object."""
+        """Every prior that ``mask`` marks, paired with object ``index``; sorted by image and prior, not by object."""
         if may_look(mask):
             image, prior = mask.nonzero(as_tuple=True)
             return cls(image, index[image, prior], prior, torch.ones_like(prior, dtype=torch.bool))
@@ -60,73 +73,79 @@ class Pairs(Record):
         return cls(image.flatten(), index.flatten(), prior.flatten(), mask.flatten())
 
     def of_prior(self, values: Tensor) -> Tensor:
-        """What each pair's prior has of ``values`` (B or 1, P, ...): (N, ...)."""
+        """Gather per-prior ``values`` (B or 1, P, ...) for each pair: (N, ...)."""
         if values.shape[0] == 1:
             return values[0].index_select(0, self.prior)
         return values.flatten(0, 1).index_select(0, self.image * values.shape[1] + self.prior)
 
     def of_object(self, values: Tensor) -> Tensor:
-        """What each pair's object has of ``values`` (B, G, ...): (N, ...)."""
+        """Gather per-object ``values`` (B, G, ...) for each pair: (N, ...)."""
         return values.flatten(0, 1).index_select(0, self.image * values.shape[1] + self.object)
 
     def of_label(self, logits: Float[Tensor, "B P C"], labels: Int[Tensor, "B G"]) -> Float[Tensor, " N"]:
-        """What each pair's prior says of its object's class; of class 0 where the pair is padding."""
+        """The logit of each pair's prior for the class of its object; for class 0 where the pair is padding."""
         _, priors, classes = logits.shape
         label = torch.where(self.real, self.of_object(labels), 0)
         return logits.flatten().index_select(0, (self.image * priors + self.prior) * classes + label)
 
     def at(self, positions: Int[Tensor, " M"], width: int | None = None) -> Pairs:
-        """The pairs at these positions of the list."""
+        """The pairs at the given positions of the list."""
         picked = self.map(lambda tensor: tensor.index_select(0, positions))
         return replace(picked, width=width)
 
     def keep(self, mask: Bool[Tensor, " N"]) -> Pairs:
-        """The pairs that ``mask`` marks; the list gets shorter only where looking is free."""
+        """The pairs that ``mask`` marks: a shorter list on the CPU, else the same list with the others as padding."""
         if may_look(mask):
             return self.at(mask.nonzero().squeeze(1))
         return replace(self, real=self.real & mask)
 
     def join(self, other: Pairs) -> Pairs:
-        """Both lists, one after the other."""
-        mine, theirs = vars(self), vars(other)
-        joined = {name: torch.cat([mine[name], theirs[name]]) for name in ("image", "object", "prior", "real")}
+        """Concatenate this list and ``other``."""
+        first, second = vars(self), vars(other)
+        joined = {name: torch.cat([first[name], second[name]]) for name in ("image", "object", "prior", "real")}
         return Pairs(**joined, width=self.width if self.width == other.width else None)
 
 
 def pairs_inside(
     priors: Priors,
     regions: Float[Tensor, "B G 4"] | Float[Tensor, "B G L 4"],
-    wanted: Bool[Tensor, "B G"],
+    included: Bool[Tensor, "B G"],
     margin: float = 0.0,
     most: int | None = None,
 ) -> Iterator[Pairs]:
-    """The valid priors whose center lies in an object's region, by more than ``margin`` pixels, in bounded lists.
+    """The valid priors whose center lies more than ``margin`` pixels inside an object's region, in bounded lists.
 
-    Each list holds a contiguous range of the objects of all images; usually there is one. ``regions`` may differ from
-    level to level. ``most`` promises that no region is wider or higher than so many cells, which bounds padded lists.
-    An object without such a prior has no entry (or none that is real).
+    Each list covers a contiguous range of the objects of all images; usually there is only one. An object without such
+    a prior has no entry, or only padding.
+
+    Args:
+        priors: the priors; on regular grids they are enumerated, otherwise all are tested.
+        regions: one box per object, or one per object and level, in pixels.
+        included: the objects to consider; the others get no pairs.
+        margin: least distance, in pixels, between the center and the sides of the region; must be exceeded.
+        most: largest width and height of a region in cells, if the caller knows it. It bounds the padded lists.
     """
     if regions.ndim == 3:
         regions = regions.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
-    if priors.grids is not None and may_look(wanted):
-        every = bool(priors.valid.all())
-        for pairs in _rectangles(priors, priors.grids, regions, wanted, margin):
-            yield pairs if every else pairs.keep(pairs.of_prior(priors.valid))
+    if priors.grids is not None and may_look(included):
+        all_valid = bool(priors.valid.all())
+        for pairs in _rectangles(priors, priors.grids, regions, included, margin):
+            yield pairs if all_valid else pairs.keep(pairs.of_prior(priors.valid))
         return
     if priors.grids is not None and most is not None:
-        lists = iter([_windows(priors.grids, regions, wanted, most)])
+        lists = iter([_windows(priors.grids, regions, included, most)])
     else:
-        lists = _everything(priors, wanted)
+        lists = _everything(priors, included)
     for pairs in lists:
         level = priors.level.index_select(0, pairs.prior)
-        home = pairs.image * regions.shape[1] + pairs.object
-        region = regions.reshape(-1, 4).index_select(0, home * regions.shape[2] + level)
+        flat_object = pairs.image * regions.shape[1] + pairs.object
+        region = regions.reshape(-1, 4).index_select(0, flat_object * regions.shape[2] + level)  # (N, 4)
         inside = contains(region, pairs.of_prior(priors.centers), margin)
         yield pairs.keep(inside & pairs.of_prior(priors.valid))
 
 
 def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, "B G L 4"]:
-    """The square about each object's center that reaches ``radius`` strides of each level to every side."""
+    """The square around each object's center that extends ``radius`` strides of each level to every side."""
     starts = [sum(priors.counts[:level]) for level in range(len(priors.counts))]
     reach = (radius * torch.stack([priors.stride[start] for start in starts])).unsqueeze(-1)
     middle = centers(truth.boxes).unsqueeze(2)
@@ -134,13 +153,14 @@ def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, 
 
 
 def leading(pairs: Pairs, cost: Float[Tensor, " N"], k: int) -> tuple[Pairs, Int[Tensor, " M"]]:
-    """The ``k`` cheapest pairs of each object, fewer where it has fewer, and where they stand in the list.
+    """The ``k`` pairs of lowest cost of each object, and their positions in the list.
 
-    On equal costs the earlier prior comes first where looking is free; elsewhere the device decides. Pairs of infinite
-    cost are passed over.
+    An object with fewer pairs gets fewer. On equal costs the earlier prior comes first on the CPU; on other devices
+    the order is that of ``topk``. Pairs of infinite cost are never returned.
     """
     cost = torch.where(pairs.real, cost, torch.inf)
     if pairs.width is not None and pairs.width > 0:
+        # A table: one topk over rows of ``width``. kept and order are (objects, min(k, width)).
         kept, order = cost.view(-1, pairs.width).topk(min(k, pairs.width), largest=False)
         start = torch.arange(0, len(cost), pairs.width, device=cost.device).unsqueeze(-1)
         positions = (order + start).flatten()
@@ -155,46 +175,58 @@ def leading(pairs: Pairs, cost: Float[Tensor, " N"], k: int) -> tuple[Pairs, Int
 
 
 def ranks(pairs: Pairs, cost: Float[Tensor, " N"]) -> Int[Tensor, " N"]:
-    """How many pairs of the same object, in any order, are cheaper, or as cheap and earlier; padding comes last."""
+    """The rank of each pair by cost within its object, from 0; on equal costs the earlier pair first, padding last.
+
+    The list need not be sorted.
+    """
     order, rank = _ranked(pairs, torch.where(pairs.real, cost, torch.inf))
     return torch.empty_like(rank).scatter_(0, order, rank)
 
 
-def settle(
-    pairs: Pairs, merit: Float[Tensor, " N"], batch: int, priors: int
+def resolve_conflicts(
+    pairs: Pairs, score: Float[Tensor, " N"], batch: int, priors: int
 ) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """Which priors are in a pair, and the object of the pair of most merit; on a tie the object listed first."""
-    return settle_parts([(pairs, merit)], batch, priors)
+    """Give each prior the object of its pair with the highest ``score``; on a tie the object listed first.
+
+    Returns:
+        Which priors are in a pair, and the object of each; 0 where a prior is in none.
+    """
+    return resolve_conflicts_in_lists([(pairs, score)], batch, priors)
 
 
-def settle_parts(
+def resolve_conflicts_in_lists(
     parts: Iterable[tuple[Pairs, Tensor]], batch: int, priors: int
 ) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """The same for pairs in several lists, of ascending objects; two scatters each, and no prior-by-object matrix."""
-    best, index = None, None
-    nobody = torch.iinfo(torch.long).max
-    for pairs, merit in parts:
-        place = pairs.image * priors + pairs.prior
-        merit = torch.where(pairs.real, merit, -torch.inf)
-        none = merit.new_full((batch * priors,), -torch.inf)
-        value = none.scatter_reduce(0, place, merit, "amax")
-        claim = torch.where(pairs.real & (merit == value.index_select(0, place)), pairs.object, nobody)
-        claimant = torch.full_like(none, nobody, dtype=torch.long).scatter_reduce(0, place, claim, "amin")
+    """:func:`resolve_conflicts` for several lists with ascending objects, each given with its scores (N,).
+
+    Each list takes two scatters over the B * P priors, so no prior-by-object matrix is built.
+    """
+    best, index = None, None  # of each of the B * P priors: the highest score so far, and its object
+    no_object = torch.iinfo(torch.long).max
+    for pairs, score in parts:
+        flat_prior = pairs.image * priors + pairs.prior  # (N,)
+        score = torch.where(pairs.real, score, -torch.inf)
+        none = score.new_full((batch * priors,), -torch.inf)
+        value = none.scatter_reduce(0, flat_prior, score, "amax")  # (B * P,), the best score in this list
+        # The lowest object number among the pairs that reach it, so that ties go to the object listed first.
+        tied = torch.where(pairs.real & (score == value.index_select(0, flat_prior)), pairs.object, no_object)
+        winner = torch.full_like(none, no_object, dtype=torch.long).scatter_reduce(0, flat_prior, tied, "amin")
         if best is None or index is None:
-            best, index = value, claimant
+            best, index = value, winner
         else:
-            better = (value > best) | (index == nobody)
-            best, index = torch.where(better, value, best), torch.where(better, claimant, index)
+            better = (value > best) | (index == no_object)
+            best, index = torch.where(better, value, best), torch.where(better, winner, index)
     if index is None:
-        raise ValueError("there is no list of pairs to settle")
-    taken = (index < nobody).view(batch, priors)
+        raise ValueError("expected at least one list of pairs, found none")
+    taken = (index < no_object).view(batch, priors)
     return taken, torch.where(taken, index.view(batch, priors), 0)
 
 
 def compact(mask: Bool[Tensor, "B P"]) -> tuple[Int[Tensor, "B n"], Bool[Tensor, "B n"]]:
-    """The marked columns of every row moved to the front, as wide as the fullest row, and which entries exist.
+    """The indices of the marked columns of every row, and which of these entries exist.
 
-    Where looking is not free nothing moves: all columns, and the mask itself.
+    n is the largest number of marked columns in a row. On a GPU and in a compiled graph, where n may not depend on the
+    mask, all columns are returned together with the mask itself.
     """
     batch, columns = mask.shape
     if not may_look(mask):
@@ -202,55 +234,64 @@ def compact(mask: Bool[Tensor, "B P"]) -> tuple[Int[Tensor, "B n"], Bool[Tensor,
     row, column = mask.nonzero(as_tuple=True)
     count = mask.sum(1)
     most = int(count.max()) if batch else 0
-    first = count.cumsum(0) - count
-    slot = torch.arange(len(row), device=mask.device) - first[row]
+    first = count.cumsum(0) - count  # (B,), how many marks all earlier rows have
+    slot = torch.arange(len(row), device=mask.device) - first[row]  # the rank of each mark in its own row
     index = torch.zeros(batch, most, dtype=torch.long, device=mask.device)
     index[row, slot] = column
     return index, torch.arange(most, device=mask.device) < count.unsqueeze(1)
 
 
 def _ranked(pairs: Pairs, cost: Float[Tensor, " N"]) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
-    """The order by object, then by cost, and the rank of each pair *in that order* within its object.
+    """The order of the list by object and then by cost, and the rank within the object of each pair *in that order*.
 
-    One sort of integers, much faster on a processor than sorting floats twice: the bits of a float order like an
-    integer once those of negative numbers, sign apart, are turned over.
+    Both keys are packed into one integer of 64 bits, object above and cost below, because one sort of integers is much
+    faster on the CPU than two sorts of floats. The bits of a float32 compare like an integer once all bits of a
+    negative number except the sign are flipped.
     """
-    bits = (cost + 0.0).view(torch.int32)
-    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
-    home = pairs.image * (1 << 20) + pairs.object
-    order = ((home << 32) + ordered.long()).argsort(stable=True)
-    home = home.index_select(0, order)
-    spot = torch.arange(len(home), device=home.device)
-    begins = torch.cat([torch.ones_like(home[:1], dtype=torch.bool), home[1:] != home[:-1]])
-    return order, spot - torch.where(begins, spot, 0).cummax(0).values
+    bits = (cost + 0.0).view(torch.int32)  # adding 0.0 turns -0.0 into 0.0, which must compare as equal
+    comparable = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    group = pairs.image * (1 << 20) + pairs.object  # (N,), one number for each object of the batch
+    order = ((group << 32) + comparable.long()).argsort(stable=True)
+    group = group.index_select(0, order)
+    position = torch.arange(len(group), device=group.device)
+    begins = torch.cat([torch.ones_like(group[:1], dtype=torch.bool), group[1:] != group[:-1]])
+    # The running maximum of the positions at which a group begins is where the current group began.
+    return order, position - torch.where(begins, position, 0).cummax(0).values
 
 
 def _rectangles(
     priors: Priors,
     grids: tuple[Grid, ...],
     regions: Float[Tensor, "B G L 4"],
-    wanted: Bool[Tensor, "B G"],
+    included: Bool[Tensor, "B G"],
     margin: float,
 ) -> Iterator[Pairs]:
-    """Enumerate the cells inside, object slice by object slice: each row of a rectangle is a run of priors."""
-    first, extent = _inside(priors, grids, regions, wanted, margin)
+    """Enumerate the priors inside the regions on the CPU, one slice of objects at a time.
+
+    The cells inside a region form a rectangle on each level, and each of its rows is a run of consecutive priors. So
+    the list is built in two expansions: rectangles to rows, rows to priors.
+    """
+    first, extent = _inside(priors, grids, regions, included, margin)
+    # Per level (L,): columns, priors per location, and the number of the level's first prior.
     wide, each, base = torch.tensor([(g.width, g.each, g.height * g.width * g.each) for g in grids]).unbind(-1)
     base = base.cumsum(0) - base
-    corner = base + (first[..., 1] * wide + first[..., 0]) * each
+    corner = base + (first[..., 1] * wide + first[..., 0]) * each  # (B, G, L), the first prior of each rectangle
     for part in _balanced((extent.prod(-1) * each).sum((0, 2))):
-        heights = extent[:, part, :, 1].flatten()
-        block = torch.repeat_interleave(heights)
-        down = torch.arange(len(block)) - (heights.cumsum(0) - heights).index_select(0, block)
+        # Rectangles to rows. R = B * g * L rectangles; block, down, lengths and begin have one entry per row.
+        heights = extent[:, part, :, 1].flatten()  # (R,)
+        block = torch.repeat_interleave(heights)  # the rectangle of each row
+        down = torch.arange(len(block)) - (heights.cumsum(0) - heights).index_select(0, block)  # row in the rectangle
         level = block % len(grids)
         lengths = extent[:, part, :, 0].flatten().index_select(0, block) * each[level]
         begin = corner[:, part].flatten().index_select(0, block) + down * (wide * each)[level]
 
+        # Rows to priors: N entries, ``run`` is the row of each.
         run = torch.repeat_interleave(lengths)
-        spot = torch.arange(len(run))
-        prior = (begin - (lengths.cumsum(0) - lengths)).index_select(0, run).add_(spot)
-        home, width = block // len(grids), part.stop - part.start
-        image = home // width
-        number = (home - image * width + part.start).index_select(0, run)
+        position = torch.arange(len(run))
+        prior = (begin - (lengths.cumsum(0) - lengths)).index_select(0, run).add_(position)
+        flat_object, width = block // len(grids), part.stop - part.start
+        image = flat_object // width
+        number = (flat_object - image * width + part.start).index_select(0, run)
         yield Pairs(image.index_select(0, run), number, prior, torch.ones_like(prior, dtype=torch.bool))
 
 
@@ -258,20 +299,21 @@ def _inside(
     priors: Priors,
     grids: tuple[Grid, ...],
     regions: Float[Tensor, "B G L 4"],
-    wanted: Bool[Tensor, "B G"],
+    included: Bool[Tensor, "B G"],
     margin: float,
 ) -> tuple[Int[Tensor, "B G L 2"], Int[Tensor, "B G L 2"]]:
-    """First column and row inside each region, and how many columns and rows there are.
+    """First column and row inside each region, and how many columns and rows there are, as (x, y).
 
-    Exactly those whose center passes the test: it is put to the columns and rows at the borders, which are found but
-    for rounding. The center of a location is that of its first prior.
+    These are exactly the locations whose center passes the test. The borders are first computed up to rounding; then
+    the test is applied to the outermost columns and rows. The center of a location is that of its first prior.
     """
     firsts, extents, start = [], [], 0
     for level, grid in enumerate(grids):
         cells = slice(start, start + grid.height * grid.width * grid.each)
-        center = priors.centers[:, cells].unflatten(1, (grid.height, grid.width, grid.each))[..., 0, :]
+        center = priors.centers[:, cells].unflatten(1, (grid.height, grid.width, grid.each))[..., 0, :]  # (B, H, W, 2)
+        # ``line`` holds the x of every column, then the y of every row.
         for axis, line in enumerate((center[:, 0, :, 0], center[:, :, 0, 1])):
-            line = line.expand(len(wanted), -1)
+            line = line.expand(len(included), -1)
             low, high = regions[:, :, level, axis], regions[:, :, level, axis + 2]
             begin = ((low + margin) / grid.stride - grid.offset - _SLACK).ceil().clamp(0, line.shape[1] - 1).long()
             end = ((high - margin) / grid.stride - grid.offset + _SLACK).floor().clamp(0, line.shape[1] - 1).long()
@@ -281,22 +323,22 @@ def _inside(
             extents.append((end + 1 - begin).clamp(min=0))
         start = cells.stop
     shape = (len(grids), 2)
-    extent = torch.stack(extents, dim=2).unflatten(2, shape) * wanted[..., None, None]
+    extent = torch.stack(extents, dim=2).unflatten(2, shape) * included[..., None, None]
     return torch.stack(firsts, dim=2).unflatten(2, shape), extent * (extent.amin(-1, keepdim=True) > 0)
 
 
 def _windows(
-    grids: tuple[Grid, ...], regions: Float[Tensor, "B G L 4"], wanted: Bool[Tensor, "B G"], most: int
+    grids: tuple[Grid, ...], regions: Float[Tensor, "B G L 4"], included: Bool[Tensor, "B G"], most: int
 ) -> Pairs:
-    """Enumerate ``most`` by ``most`` cells per object and level, wherever they are real."""
-    start, extent = _cells(grids, regions, wanted)
+    """A padded table of ``most`` by ``most`` cells per object and level; ``real`` where the cell is in the region."""
+    start, extent = _cells(grids, regions, included)
     parts, reals, base = [], [], 0
     for number, grid in enumerate(grids):
-        step = torch.arange(most, device=wanted.device)
+        step = torch.arange(most, device=included.device)
         real = step < extent[:, :, number].unsqueeze(-1)
-        column, row = (start[:, :, number].unsqueeze(-1) + torch.where(real, step, 0)).unbind(2)
-        cell = row.unsqueeze(-1) * grid.width + column.unsqueeze(-2)
-        prior = cell.unsqueeze(-1) * grid.each + torch.arange(grid.each, device=wanted.device)
+        column, row = (start[:, :, number].unsqueeze(-1) + torch.where(real, step, 0)).unbind(2)  # (B, G, most) each
+        cell = row.unsqueeze(-1) * grid.width + column.unsqueeze(-2)  # (B, G, most, most)
+        prior = cell.unsqueeze(-1) * grid.each + torch.arange(grid.each, device=included.device)
         exists = (real[:, :, 1].unsqueeze(-1) & real[:, :, 0].unsqueeze(-2)).unsqueeze(-1).expand_as(prior)
         parts.append((prior.clamp(0, grid.height * grid.width * grid.each - 1) + base).flatten(2))
         reals.append(exists.flatten(2))
@@ -304,22 +346,25 @@ def _windows(
     return Pairs.table(torch.cat(parts, -1), torch.cat(reals, -1))
 
 
-def _everything(priors: Priors, wanted: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
-    """Every prior with every object, object slice by object slice."""
-    batch, objects = wanted.shape
+def _everything(priors: Priors, included: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
+    """Every prior paired with every object, one slice of objects at a time."""
+    batch, objects = included.shape
     count = priors.boxes.shape[1]
     for part in object_slices(batch, count, objects):
-        prior = torch.arange(count, device=wanted.device).expand(batch, part.stop - part.start, -1)
-        yield Pairs.table(prior, wanted[:, part, None].expand_as(prior), part.start)
+        prior = torch.arange(count, device=included.device).expand(batch, part.stop - part.start, -1)
+        yield Pairs.table(prior, included[:, part, None].expand_as(prior), part.start)
 
 
 def _cells(
-    grids: tuple[Grid, ...], regions: Float[Tensor, "B G L 4"], wanted: Bool[Tensor, "B G"]
+    grids: tuple[Grid, ...], regions: Float[Tensor, "B G L 4"], included: Bool[Tensor, "B G"]
 ) -> tuple[Int[Tensor, "B G L 2"], Int[Tensor, "B G L 2"]]:
-    """First column and row of each rectangle of cells, and how many columns and rows it has; none where not wanted."""
+    """First column and row of each rectangle of cells, and its columns and rows; 0 for objects not included.
+
+    Only up to rounding: the caller tests every cell exactly.
+    """
     starts, extents = [], []
     for level, grid in enumerate(grids):
-        # Python numbers, not tensors made of them: those would have to be sent to the device.
+        # Limits are Python numbers, because tensors of them would have to be copied to the device.
         cell = regions[:, :, level] / grid.stride - grid.offset
         size = (grid.width, grid.height)
         low = [(cell[..., axis] - _SLACK).ceil().clamp(0, size[axis]) for axis in (0, 1)]
@@ -327,11 +372,11 @@ def _cells(
         first = torch.stack(low, dim=-1).long()
         starts.append(first)
         extents.append((torch.stack(high, dim=-1).long() + 1 - first).clamp(min=0))
-    return torch.stack(starts, dim=2), torch.stack(extents, dim=2) * wanted[..., None, None]
+    return torch.stack(starts, dim=2), torch.stack(extents, dim=2) * included[..., None, None]
 
 
 def _balanced(count: Int[Tensor, " G"]) -> Iterator[slice]:
-    """Cut the objects into ranges of about :data:`LONGEST` pairs, at least one object each."""
+    """Cut the objects into ranges of at most about :data:`LONGEST` pairs, at least one object each."""
     start, held = 0, 0
     for number, pairs in enumerate(count.tolist()):
         if held and held + pairs > LONGEST:

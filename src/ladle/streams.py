@@ -1,4 +1,4 @@
-"""Standard output and standard error that never stop a program: whatever happens to their readers, a run goes on."""
+"""Standard output and error whose failures do not stop a program, for example when the reader of a pipe exits."""
 
 from __future__ import annotations
 
@@ -11,43 +11,43 @@ from typing import Any, TextIO
 __all__ = ["be_patient", "what_was_lost"]
 
 _READER_GONE = {errno.EPIPE, errno.EIO}
-"""What a write is answered with where nobody reads any more: a closed pipe, a closed terminal."""
+"""Error numbers of a write without a reader: a closed pipe, a closed terminal."""
 _lost: list[str] = []
 
 
 def be_patient() -> None:
-    """Have standard output and error take all they are given, in any encoding, whether or not anybody reads it.
+    """Replace standard output and error by streams that accept all text in any encoding, with or without a reader.
 
-    What their encoding lacks, such as the bytes of a file name that is no text, is written as an escape. A stream that
-    was closed before the program began goes nowhere, lest the next file that is opened gets its number.
+    Characters that the encoding does not have are written as escapes. A stream that was closed before the program began
+    is connected to the null device, because otherwise the next file that is opened would get its number.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    sys.stdout, sys.stderr = _patient(sys.stdout, 1), _patient(sys.stderr, 2)
+    sys.stdout, sys.stderr = _tolerant_stream(sys.stdout, 1), _tolerant_stream(sys.stderr, 2)
 
 
 def what_was_lost() -> str | None:
-    """Why some of what was said could not be written, such as a full disk; None where it was, or nobody wanted it."""
+    """The reason why output could not be written, such as a full disk; None if it was written or had no reader."""
     for stream in (sys.stdout, sys.stderr):
         if stream is not None:
             stream.flush()
     return _lost[0] if _lost else None
 
 
-def _patient(stream: TextIO | None, number: int) -> TextIO:
+def _tolerant_stream(stream: TextIO | None, number: int) -> TextIO:
     if stream is not None:
         stream.flush()
     encoding = getattr(stream, "encoding", None) or "utf-8"
-    raw = _Patient(number, "w", closefd=False)
+    raw = _TolerantFile(number, "w", closefd=False)
     buffer = io.BufferedWriter(raw)
     return io.TextIOWrapper(buffer, encoding, "backslashreplace", line_buffering=number == 2 or raw.isatty())
 
 
-class _Patient(io.FileIO):
-    """A file that is written as far as it goes."""
+class _TolerantFile(io.FileIO):
+    """A file whose write errors are recorded instead of raised."""
 
     def write(self, data: Any, /) -> int:
         try:

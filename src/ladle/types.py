@@ -1,8 +1,8 @@
-"""The records that travel between the parts of Ladle.
+"""The records that all parts of Ladle exchange.
 
-Every part is a pure function between these records, so this page is the vocabulary of the whole library.
+Assigners, criteria and distillers are pure functions from records to records. Dimensions are named alike everywhere:
 
-B images · P priors · G objects (padded) · C classes · K bins · M objects a prior may learn at once.
+B images · P priors · G objects (padded) · C classes · K bins · M objects that a prior may learn at once.
 Boxes are ``x1 y1 x2 y2`` in pixels of the network input, float32. A *prior* is an anchor, a point, a proposal or a
 query: a place at which a detector makes one prediction.
 """
@@ -37,24 +37,24 @@ R = TypeVar("R", bound="Record")
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
-    """``tensor`` in float32, or as it is where that is float64: half precision goes up, nothing goes down."""
+    """Cast half precision to float32; float32 and float64 stay as they are."""
     return tensor if tensor.dtype == torch.float64 else tensor.float()
 
 
 @dataclass(frozen=True)
 class Record:
-    """A frozen bundle of tensors that moves as one."""
+    """A frozen group of tensors that are moved and detached together."""
 
     def map(self: R, change: Callable[[Tensor], Tensor]) -> R:
-        """Return a copy with ``change`` applied to every tensor inside, however deep."""
+        """Return a copy with ``change`` applied to every tensor, also in nested records and tuples."""
         return replace(self, **{field.name: _map(getattr(self, field.name), change) for field in fields(self)})
 
     def to(self: R, device: torch.device | str, non_blocking: bool = False) -> R:
-        """Move every tensor to ``device``."""
+        """Return a copy with every tensor on ``device``."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
     def detach(self: R) -> R:
-        """Cut every tensor off its graph."""
+        """Return a copy with every tensor detached from its autograd graph."""
         return self.map(Tensor.detach)
 
 
@@ -70,10 +70,10 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 @dataclass(frozen=True)
 class GroundTruth(Record):
-    """The objects of a batch, padded to the fullest image.
+    """The objects of a batch, padded to the largest number of objects in an image.
 
-    ``crowd`` marks regions that hold an unknown number of objects: they are never learnt, neither as an object nor as
-    background. Padding has ``valid`` False and arbitrary boxes.
+    ``crowd`` marks regions with an unknown number of objects; they are trained neither as objects nor as background.
+    Padding has ``valid`` False and arbitrary boxes and labels.
     """
 
     boxes: Float[Tensor, "B G 4"]
@@ -95,29 +95,29 @@ class GroundTruth(Record):
             valid=torch.zeros(len(boxes), most, dtype=torch.bool, device=device),
             crowd=torch.zeros(len(boxes), most, dtype=torch.bool, device=device),
         )
-        for row, (b, names, c) in enumerate(zip(boxes, labels, crowd, strict=True)):
+        for row, (b, label, c) in enumerate(zip(boxes, labels, crowd, strict=True)):
             padded.boxes[row, : len(b)] = b
-            padded.labels[row, : len(b)] = names
+            padded.labels[row, : len(b)] = label
             padded.valid[row, : len(b)] = True
             padded.crowd[row, : len(b)] = c
         return padded
 
     @property
     def learnable(self) -> Bool[Tensor, "B G"]:
-        """The objects a prior may learn: real ones that are no crowd."""
+        """The objects that a prior may learn: valid and not a crowd region."""
         return self.valid & ~self.crowd
 
     def at(self, index: Int[Tensor, "B P"]) -> tuple[Float[Tensor, "B P 4"], Int[Tensor, "B P"]]:
-        """Boxes and labels of the objects that ``index`` names; zeros in a batch that holds none."""
+        """Gather the boxes and labels of the objects ``index``; zeros in a batch without objects."""
         if not self.labels.shape[1]:
             return self.boxes.new_zeros(*index.shape, 4), torch.zeros_like(index)
         return self.boxes.gather(1, index.unsqueeze(-1).expand(-1, -1, 4)), self.labels.gather(1, index)
 
 
 class Grid(NamedTuple):
-    """How the priors of a level stand: ``each`` of them centered at ``((column + offset), (row + offset)) * stride``.
+    """The regular grid of a level: ``each`` priors centered at ``(column + offset, row + offset) * stride`` pixels.
 
-    The ``each`` are of the same sizes at every location.
+    The ``each`` priors have the same sizes at every location.
     """
 
     height: int
@@ -128,7 +128,7 @@ class Grid(NamedTuple):
 
 
 class Pyramid(NamedTuple):
-    """What a detector's feature maps are like, finest first: how many channels, and how many pixels a cell spans."""
+    """The number of channels and the stride, in pixels, of each of a detector's feature maps, finest first."""
 
     channels: tuple[int, ...]
     strides: tuple[int, ...]
@@ -136,14 +136,18 @@ class Pyramid(NamedTuple):
 
 @dataclass(frozen=True)
 class Priors(Record):
-    """The places at which a detector predicts, level by level (finest first), row by row inside a level.
+    """The places at which a detector predicts, level by level (finest first), row by row within a level.
 
-    ``valid`` is False where a prior lies in the padding of its image; such priors are left out of every loss.
-    ``counts`` says how many priors each level has: it is static, so that per-level work needs no device round trip.
-    ``grids`` says where they stand if every level is a regular grid whose valid priors fill a rectangle at its top
-    left; assigners then look up the priors near an object instead of searching all. None where priors stand freely.
-    ``is_ground_truth`` marks ground-truth boxes that were appended to proposals for training; None where there are
-    none.
+    Attributes:
+        boxes: the box of each prior; the first dimension is 1 if all images have the same priors.
+        stride: the stride of its level in pixels.
+        level: the number of its level.
+        valid: False where a prior lies in the padding of its image; such priors take part in no loss.
+        counts: number of priors on each level, as Python integers, so that work per level needs no device sync.
+        grids: the grid of each level, if every level is a regular grid whose valid priors fill a rectangle at its top
+            left. Assigners then compute which priors lie near an object instead of testing all. None for other priors,
+            such as proposals.
+        is_ground_truth: True for ground-truth boxes appended to the proposals during training; None without any.
     """
 
     boxes: Float[Tensor, "#B P 4"]
@@ -156,22 +160,25 @@ class Priors(Record):
 
     @property
     def centers(self) -> Float[Tensor, "#B P 2"]:
-        """The middle of every prior, ``x y`` in pixels."""
+        """The center of every prior, ``x y`` in pixels."""
         return (self.boxes[..., :2] + self.boxes[..., 2:]) / 2
 
 
 @dataclass(frozen=True)
 class Predictions(Record):
-    """What a detector says at its priors.
+    """A detector's predictions at its priors.
 
-    ``boxes`` are decoded. ``quality`` are logits of the localization quality (IoU or centerness branch), ``edges`` the
-    logits of box-edge distributions; None where the detector has no such branch. ``center_prior`` is what AutoAssign
-    learns about each class: the middle x, y and the spread x, y of its priors around an object's center, in strides.
-    ``class_boxes`` is a box for every class, of a head that refines each on its own; ``boxes`` then holds that of the
-    likeliest one.
-
-    Classes are each on their own (sigmoid), unless they are ``exclusive``: then they share one softmax with background,
-    whose logit is 0.
+    Attributes:
+        logits: class logits.
+        boxes: decoded boxes.
+        quality: logits of the localization quality (IoU or centerness branch); None without such a branch.
+        edges: logits of the distributions of the four box edges over K bins; None without such a branch.
+        center_prior: AutoAssign's learnt mean x, y and standard deviation x, y of each class's priors around an
+            object's center, in strides; None in other detectors.
+        class_boxes: one box per class, of a head that regresses them separately. ``boxes`` then holds the box of the
+            most probable class.
+        exclusive: whether the classes share one softmax with background, whose logit is 0. Otherwise each class has its
+            own sigmoid.
     """
 
     logits: Float[Tensor, "B P C"]
@@ -190,13 +197,13 @@ class Predictions(Record):
 
     @property
     def log_odds(self) -> Float[Tensor, "B P C"]:
-        """The logits of the class probabilities, in float32; those that are not ``exclusive`` are that already."""
+        """The log-odds of each class probability, in float32; the logits themselves unless ``exclusive``."""
         logits = at_least_float32(self.logits)
         if not self.exclusive:
             return logits
-        log_chance = logits - F.pad(logits, (0, 1)).logsumexp(-1, keepdim=True)
-        # Below 1 by what float32 can tell, so that a class that is certain stays finite.
-        return log_chance - (-torch.expm1(log_chance.clamp(max=-1e-7))).log()
+        log_prob = logits - F.pad(logits, (0, 1)).logsumexp(-1, keepdim=True)
+        # log(p / (1 - p)) with p kept below 1 by about one float32 step, so that a certain class stays finite.
+        return log_prob - (-torch.expm1(log_prob.clamp(max=-1e-7))).log()
 
     @property
     def scores(self) -> Float[Tensor, "B P C"]:
@@ -210,14 +217,14 @@ class Predictions(Record):
 
 @dataclass(frozen=True)
 class Assignment(Record):
-    """A sparse transport plan from priors to objects.
+    """Which prior learns which object, as a sparse plan.
 
     Prior p learns object ``objects[b,p,m]`` with strength ``affinity[b,p,m]`` and counts as background with weight
-    ``background[b,p]``. Where both are zero the prior is ignored. Hard assigners have M = 1; where their affinity is
-    zero ``objects`` is 0 and means nothing.
+    ``background[b,p]``. If both are zero, the prior is ignored. Hard assigners have M = 1. Where an affinity is zero,
+    the entry of ``objects`` has no meaning (hard assigners write 0).
 
-    For the class of an object it learns a prior is no background at all; ``negative_weight``, if given, says how much
-    it is nevertheless (AutoAssign).
+    A prior is not trained as background for the class of an object that it learns. ``negative_weight``, if given, is
+    the weight with which it is nevertheless (AutoAssign).
     """
 
     objects: Int[Tensor, "B P M"]
@@ -248,30 +255,34 @@ class Assignment(Record):
 
     @property
     def index(self) -> Int[Tensor, "B P"]:
-        """The one object each prior of a hard plan learns; 0 where it learns none."""
+        """The object that each prior of a hard plan learns; 0 where it learns none.
+
+        Raises:
+            ValueError: for a plan in which a prior may learn several objects.
+        """
         if self.objects.shape[-1] != 1:
-            raise ValueError(f"this plan gives each prior {self.objects.shape[-1]} objects; ask for .dense(G) instead")
+            raise ValueError(f"this plan gives each prior {self.objects.shape[-1]} objects; use .dense(G) instead")
         return self.objects[..., 0]
 
     @property
     def weight(self) -> Float[Tensor, "B P"]:
-        """How strongly each prior counts as an object, over all its objects."""
+        """The sum of each prior's affinities over its objects."""
         return self.affinity.sum(-1)
 
     def dense(self, objects: int) -> Float[Tensor, "B P G"]:
-        """The plan as a matrix over ``objects`` columns."""
+        """The affinities as a dense matrix with one column for each of G = ``objects`` objects."""
         batch, priors, _ = self.objects.shape
-        # One column more keeps the scatter legal in a batch without any object, where index 0 names nobody.
+        # At least one column keeps the scatter valid in a batch without objects, where every index is 0.
         plan = self.affinity.new_zeros(batch, priors, max(objects, 1))
         return plan.scatter_add(2, self.objects, self.affinity)[..., :objects]
 
 
 @dataclass(frozen=True)
 class Output(Record):
-    """What one stage of a detector hands on: its predictions, the priors they were made at, and its features.
+    """The output of one stage of a detector: its predictions, their priors, and the feature maps.
 
-    ``sizes`` is the height and width that each image fills of the padded input; None where nothing is padded.
-    ``towers`` are, level by level, the maps inside the head's class tower and box tower, where somebody asked for them.
+    ``sizes`` is the height and width, in pixels, of each image within the padded input; None without padding.
+    ``towers`` are the intermediate maps of the head's class tower and box tower on each level, if they were requested.
     """
 
     predictions: Predictions
@@ -283,11 +294,11 @@ class Output(Record):
 
 @dataclass(frozen=True)
 class Batch(Record):
-    """A batch of images with their objects, ready for a detector.
+    """A batch of padded images with their objects.
 
-    ``images`` are RGB bytes (uint8) or floats in [0, 1]. ``sizes`` is the height and width that the image fills of
-    the padded tensor, ``originals`` those of the image on disk; the image is resized without an offset, so a box
-    goes back by ``originals / sizes`` alone. ``ids`` are the data set's own.
+    ``images`` (B, 3, H, W) are RGB, uint8 or float in [0, 1]. ``sizes`` is the height and width of each image within
+    the padded tensor, ``originals`` that of the image on disk. Images are resized without an offset, so multiplying by
+    ``originals / sizes`` converts a box to pixels of the file. ``ids`` are the image ids of the data set.
     """
 
     images: Tensor
@@ -298,10 +309,10 @@ class Batch(Record):
 
 
 class Term(NamedTuple):
-    """A loss before it is normalized: ``total / max(count, floor)``, each summed over images, ranks and nothing else.
+    """A loss before normalization; its value is ``total / max(count, floor)``.
 
-    Kept apart so that normalizing happens in one place, after the counts of all ranks are known. ``floor`` keeps a
-    batch of empty images from dividing by zero; it adds up over images like the rest.
+    The three numbers are summed over images and ranks separately, and divided in one place once the counts of all ranks
+    are known. ``floor`` is a lower bound of the denominator, for batches without objects; it is summed like the others.
     """
 
     total: Float[Tensor, ""]
@@ -311,7 +322,7 @@ class Term(NamedTuple):
 
 @dataclass(frozen=True)
 class Detections(Record):
-    """The objects found in one image, best first, boxes in that image's own pixels."""
+    """The objects detected in one image, by descending score; boxes are in pixels of the original image."""
 
     boxes: Float[Tensor, "N 4"]
     scores: Float[Tensor, " N"]

@@ -1,6 +1,6 @@
-"""JSON and YAML that anybody may have written, read in bounded time and memory and turned into records.
+"""JSON and YAML from untrusted sources, read in limited time and memory and converted to records.
 
-Whatever is wrong is one sentence: the file, where in it, what was expected, what was found.
+Every error is one sentence with the file, the place in it, what was expected, and what was found.
 """
 
 from __future__ import annotations
@@ -21,15 +21,22 @@ T = TypeVar("T")
 
 _MOST_JSON = 4_000_000
 _MOST_YAML = 32_000
-"""So many bytes a text may have."""
+"""Most bytes of a text."""
 _DEEPEST = 50
-"""So many levels of lists and mappings YAML may have; JSON is stopped by the interpreter's own limit."""
+"""Most levels of lists and mappings in YAML; JSON is limited by the interpreter's recursion limit."""
 
 
 def read_record(kind: type[T], value: object, where: str, mend: str) -> T:
-    """The record of type ``kind`` that plain data describe.
+    """Convert plain data to a record of type ``kind``.
 
-    ``where`` is what they were read from, ``mend`` what the user can do about it. Raises :class:`UserError`.
+    Args:
+        kind: the type of the record.
+        value: data from JSON or YAML.
+        where: their source, for messages.
+        mend: what the user can do about an error.
+
+    Raises:
+        UserError: if the data do not match the type.
     """
     try:
         record: T = converted(kind, value)
@@ -39,9 +46,9 @@ def read_record(kind: type[T], value: object, where: str, mend: str) -> T:
 
 
 def parse_json(text: str | bytes, where: str, most: int = _MOST_JSON) -> Any:
-    """The plain data of a JSON text of at most ``most`` bytes; raises :class:`UserError` for anything else.
+    """The data of a JSON text of at most ``most`` bytes; raises :class:`UserError` for anything else.
 
-    A key that is repeated is refused. NaN and infinities are read: whether they may stand there the record says.
+    Repeated keys are refused. NaN and infinity are accepted here; the record decides whether they are allowed.
     """
     text = _checked(text, where, "JSON", most)
     try:
@@ -53,7 +60,7 @@ def parse_json(text: str | bytes, where: str, most: int = _MOST_JSON) -> Any:
 
 
 def parse_yaml(text: str | bytes, where: str, most: int = _MOST_YAML) -> Any:
-    """The plain data of a YAML text of at most ``most`` bytes; raises :class:`UserError` for anything else.
+    """The data of a YAML text of at most ``most`` bytes; raises :class:`UserError` for anything else.
 
     Aliases, tags, repeated keys and deep nesting are refused. ``1e-3`` is a number; dates, 010 and 1:30 are text.
     """
@@ -85,16 +92,16 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _line(error: Exception) -> str:
-    """The words of an error on one line of bounded length."""
+    """The message of an error on one line of limited length."""
     return " ".join(str(error).split())[:200]
 
 
 class _NotPlain(yaml.YAMLError):
-    """YAML may say more than JSON, and that is refused."""
+    """The YAML contains something that JSON cannot express."""
 
 
 class _Loader(yaml.SafeLoader):
-    """PyYAML's safe loader for what JSON could say too, with the numbers of YAML 1.2."""
+    """PyYAML's safe loader, limited to what JSON can express, with the numbers of YAML 1.2."""
 
     depth = 0
 

@@ -17,68 +17,68 @@ def overlaps(boxes, target):
     return shared / union, shared / union - (hull - union) / hull
 
 
-def bags(said, priors, truth, row):
+def bags(predictions, priors, truth, row):
     """Number and class of every learnable object, which priors it holds, their confidences and center prior."""
     centers = priors.centers.expand(len(truth.labels), -1, -1)[row].double()
     valid = priors.valid.expand(len(truth.labels), -1)[row]
-    learnt = said.center_prior
+    learnt = predictions.center_prior
     for number in truth.learnable[row].nonzero().flatten().tolist():
         box, label = truth.boxes[row, number].double(), int(truth.labels[row, number])
         inside = valid & (torch.cat([centers - box[:2], box[2:] - centers], 1).min(1).values > 0)
         middle, spread = (0.0, 1.0) if learnt is None else (learnt[row, label, :2], learnt[row, label, 2:])
         away = (centers - (box[:2] + box[2:]) / 2) / priors.stride.double()[:, None] - middle
         central = torch.where(inside, (-(away**2) / (2 * spread**2)).exp().prod(1), 0.0)
-        objectness = 1.0 if said.quality is None else said.quality[row].sigmoid()
-        _, giou = overlaps(said.boxes[row], box)
-        sure = said.logits[row, :, label].sigmoid() * objectness * (-5 * (1 - giou)).exp()
-        yield number, label, inside, sure, central
+        objectness = 1.0 if predictions.quality is None else predictions.quality[row].sigmoid()
+        _, giou = overlaps(predictions.boxes[row], box)
+        prob = predictions.logits[row, :, label].sigmoid() * objectness * (-5 * (1 - giou)).exp()
+        yield number, label, inside, prob, central
 
 
-def naive_weights(said, priors, truth, tau=1 / 3):
+def naive_weights(predictions, priors, truth, tau=1 / 3):
     """The positive weights (B, P, G)."""
     batch, objects = truth.labels.shape
     rows = []
     for row in range(batch):
-        columns = [torch.zeros_like(said.logits[row, :, 0])] * objects
-        for number, _, _, sure, central in bags(said, priors, truth, row):
-            weight = (sure / tau).exp() * central
+        columns = [torch.zeros_like(predictions.logits[row, :, 0])] * objects
+        for number, _, _, prob, central in bags(predictions, priors, truth, row):
+            weight = (prob / tau).exp() * central
             columns[number] = weight / weight.sum().clamp(min=1e-12)
         rows.append(torch.stack(columns, 1))
     return torch.stack(rows)
 
 
-def naive_background(said, priors, truth):
+def naive_background(predictions, priors, truth):
     """How much every prior is background for every class (B, P, C), where there is no crowd."""
-    batch, count, classes = said.logits.shape
+    batch, count, classes = predictions.logits.shape
     weight = torch.ones(batch, count, classes, dtype=torch.double)
     for row in range(batch):
-        found = list(bags(said, priors, truth, row))
+        found = list(bags(predictions, priors, truth, row))
         if not found:
             continue
-        fits = [overlaps(said.boxes[row].detach(), truth.boxes[row, number].double())[0] for number, *_ in found]
+        fits = [overlaps(predictions.boxes[row].detach(), truth.boxes[row, number].double())[0] for number, *_ in found]
         fit = 1 / (1 - torch.stack(fits).max(0).values).clamp(min=1e-12)
         for _, label, inside, _, _ in found:
             if inside.any():
-                own = fit[inside]
-                weight[row, inside, label] = 1 - (own - own.min() + 1e-12) / (own.max() - own.min() + 1e-12)
+                inner = fit[inside]
+                weight[row, inside, label] = 1 - (inner - inner.min() + 1e-12) / (inner.max() - inner.min() + 1e-12)
     return torch.where(priors.valid.unsqueeze(-1), weight, 0.0)
 
 
-def naive_losses(said, priors, truth, weights=None):
-    """Positive, negative and center loss, normalized; ``weights`` are the student's own unless others are given."""
-    weights = naive_weights(said, priors, truth) if weights is None else weights
+def naive_losses(predictions, priors, truth, weights=None):
+    """Positive, negative and center loss, normalized; ``weights`` are the student's unless others are given."""
+    weights = naive_weights(predictions, priors, truth) if weights is None else weights
     positive, mass, centering = 0.0, 0.0, 0.0
     for row in range(len(truth.labels)):
         in_image, anyone = 0.0, False
-        for number, _, inside, sure, central in bags(said, priors, truth, row):
-            found = (weights[row, :, number] * sure).sum().clamp(max=1)
+        for number, _, inside, prob, central in bags(predictions, priors, truth, row):
+            found = (weights[row, :, number] * prob).sum().clamp(max=1)
             positive = positive + F.binary_cross_entropy(found, torch.ones_like(found))
             in_image, anyone = in_image + central.sum(), anyone or bool(inside.any())
         if anyone:
             centering = centering + truth.learnable[row].sum() / in_image
             mass = mass + in_image.detach()
-    objectness = 1.0 if said.quality is None else said.quality.sigmoid().unsqueeze(-1)
-    joint = naive_background(said, priors, truth) * said.logits.sigmoid() * objectness
+    objectness = 1.0 if predictions.quality is None else predictions.quality.sigmoid().unsqueeze(-1)
+    joint = naive_background(predictions, priors, truth) * predictions.logits.sigmoid() * objectness
     negative = (joint**2 * F.binary_cross_entropy(joint, torch.zeros_like(joint), reduction="none")).sum()
     return {
         "positive": 0.25 * positive / max(int(truth.learnable.sum()), 1),
@@ -90,11 +90,11 @@ def naive_losses(said, priors, truth, weights=None):
 def naive_scene(seed=0, classes=3, objects=7, branches=True):
     """Random predictions and objects, some of a class at one place, with padding in objects and in priors."""
     generator = torch.Generator().manual_seed(seed + 100)
-    said, priors, truth = example_scene(objects=objects, seed=seed, size=(96, 128), classes=classes)
+    predictions, priors, truth = example_scene(objects=objects, seed=seed, size=(96, 128), classes=classes)
     center_prior = torch.randn(2, classes, 4, generator=generator) * 0.4 + torch.tensor([0.0, 0.0, 1.5, 1.5])
-    said = replace(said, center_prior=center_prior) if branches else replace(said, quality=None)
+    predictions = replace(predictions, center_prior=center_prior) if branches else replace(predictions, quality=None)
     valid, real = priors.valid.repeat(2, 1), truth.valid.clone()
     valid[0, ::11], real[1, -2:] = False, False
     boxes = truth.boxes.clone()
     boxes[1, -1] = torch.nan
-    return said, replace(priors, valid=valid, grids=None), replace(truth, valid=real, boxes=boxes)
+    return predictions, replace(priors, valid=valid, grids=None), replace(truth, valid=real, boxes=boxes)

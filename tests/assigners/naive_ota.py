@@ -1,4 +1,4 @@
-"""OTA once more, as slow loops in float64, written from the paper: every pair priced, every iteration in logarithms."""
+"""OTA as slow loops in float64, written from the paper: the cost of every pair, every iteration in logarithms."""
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ def focal(logits, target):
 
 
 def transport(cost, supply, epsilon, iterations):
-    """The plan of dense costs (objects + 1, priors), inf where nothing may be shipped; each prior wants 1."""
+    """The plan of dense costs (objects + 1, priors), inf for pairs without flow; each prior demands 1."""
     with np.errstate(divide="ignore", invalid="ignore"):
         kernel, amount = -cost / epsilon, np.log(np.array(supply))[:, None]
         u = np.where(np.isfinite(amount), 0.0, -np.inf)

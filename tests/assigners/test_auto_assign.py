@@ -12,15 +12,15 @@ from tests.assigners.naive_auto_assign import naive_background, naive_scene, nai
 
 LAWS = [law for law in ASSIGNER_LAWS if "hard" not in law.__name__ and "compiles" not in law.__name__]
 PLACES = ("overlaps", "pairs", "assigners.auto_assign", "criteria.bags")
-"""Where it is asked whether looking is free."""
+"""The modules that call ``may_look``."""
 
 
-def double(said):
-    return said.map(lambda tensor: tensor.detach().double().requires_grad_())
+def double(predictions):
+    return predictions.map(lambda tensor: tensor.detach().double().requires_grad_())
 
 
 def background_of(plan, truth, classes):
-    """The plan's doubts as a matrix (B, P, C), slot by slot."""
+    """The plan's negative weights as a matrix (B, P, C), slot by slot."""
     matrix = plan.background.unsqueeze(-1).repeat(1, 1, classes)
     for row, prior, slot in (plan.negative_weight < 1).nonzero().tolist():
         label = truth.labels[row, plan.objects[row, prior, slot]]
@@ -35,47 +35,49 @@ def test_obeys(law):
 
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("branches", [True, False])
-def test_weights_and_doubts_are_those_of_the_naive_formulas(seed, branches):
-    said, priors, truth = naive_scene(seed, branches=branches)
-    plan = AutoAssign()(said, priors, truth)
-    torch.testing.assert_close(plan.dense(7).double(), naive_weights(double(said), priors, truth), rtol=1e-4, atol=1e-7)
-    expected = naive_background(double(said), priors, truth)
+def test_positive_and_negative_weights_equal_the_naive_formulas(seed, branches):
+    predictions, priors, truth = naive_scene(seed, branches=branches)
+    plan = AutoAssign()(predictions, priors, truth)
+    torch.testing.assert_close(
+        plan.dense(7).double(), naive_weights(double(predictions), priors, truth), rtol=1e-4, atol=1e-7
+    )
+    expected = naive_background(double(predictions), priors, truth)
     torch.testing.assert_close(background_of(plan, truth, 3).double(), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("tau", [1 / 3, 0.1])
 def test_gradients_of_the_weights_are_those_of_the_naive_formulas(tau):
-    said, priors, truth = naive_scene(1)
-    said = said.map(lambda tensor: tensor.clone().requires_grad_())
+    predictions, priors, truth = naive_scene(1)
+    predictions = predictions.map(lambda tensor: tensor.clone().requires_grad_())
     pull = torch.randn(2, priors.boxes.shape[1], 7, generator=torch.Generator().manual_seed(0))
-    (AutoAssign(tau=tau)(said, priors, truth).dense(7) * pull).sum().backward()
-    slow = double(said)
+    (AutoAssign(tau=tau)(predictions, priors, truth).dense(7) * pull).sum().backward()
+    slow = double(predictions)
     (naive_weights(slow, priors, truth, tau) * pull).sum().backward()
     for name in ("logits", "boxes", "quality", "center_prior"):
-        ours, theirs = getattr(said, name).grad.double(), getattr(slow, name).grad
+        ours, theirs = getattr(predictions, name).grad.double(), getattr(slow, name).grad
         assert theirs.abs().max() > 0
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-6 * float(theirs.abs().max()))
 
 
 def test_the_weights_of_an_object_sum_to_one_and_every_prior_is_background():
-    said, priors, truth = example_scene()
-    plan = AutoAssign()(said, priors, truth)
+    predictions, priors, truth = example_scene()
+    plan = AutoAssign()(predictions, priors, truth)
     torch.testing.assert_close(plan.dense(6).sum(1), torch.ones(2, 6))
     assert (plan.background == 1).all()
     assert plan.objects.shape[-1] == int((plan.dense(6) > 0).sum(-1).max())
 
 
-def test_slots_are_filled_in_the_order_of_objects_and_empty_ones_say_so():
+def test_slots_are_filled_in_the_order_of_objects_and_empty_ones_are_neutral():
     priors = grid_priors(32, 32, (8,))
     boxes = torch.tensor([[4.0, 4.0, 28.0, 28.0], [1.0, 1.0, 20.0, 20.0], [50.0, 50.0, 51.0, 51.0]])
-    said = Predictions(torch.zeros(1, 16, 2), priors.boxes)
-    plan = AutoAssign()(said, priors, GroundTruth.pad([boxes], [torch.tensor([0, 1, 0])]))
-    both, second, nobody = 5, 10, 3
-    assert plan.objects[0, [both, 14, nobody]].tolist() == [[0, 1], [0, 0], [0, 0]]
+    predictions = Predictions(torch.zeros(1, 16, 2), priors.boxes)
+    plan = AutoAssign()(predictions, priors, GroundTruth.pad([boxes], [torch.tensor([0, 1, 0])]))
+    both, second, neither = 5, 10, 3
+    assert plan.objects[0, [both, 14, neither]].tolist() == [[0, 1], [0, 0], [0, 0]]
     assert plan.affinity[0, second].gt(0).tolist() == [True, True]
-    assert plan.affinity[0, [14, nobody]].gt(0).tolist() == [[True, False], [False, False]]
+    assert plan.affinity[0, [14, neither]].gt(0).tolist() == [[True, False], [False, False]]
     assert plan.negative_weight[0, 14, 1] == 1
-    assert (plan.negative_weight[0, nobody] == 1).all()
+    assert (plan.negative_weight[0, neither] == 1).all()
 
 
 def test_the_best_fitting_prior_of_an_object_is_no_background_and_the_worst_fully():
@@ -88,9 +90,9 @@ def test_the_best_fitting_prior_of_an_object_is_no_background_and_the_worst_full
     assert plan.negative_weight[0, [5, 6], 0].tolist() == [0.0, 1.0]
 
 
-def test_of_several_objects_of_one_class_the_last_says_the_doubt_for_all():
-    said, priors, truth = naive_scene(2, classes=1)
-    plan = AutoAssign()(said, priors, truth)
+def test_of_several_objects_of_one_class_the_last_sets_the_negative_weight():
+    predictions, priors, truth = naive_scene(2, classes=1)
+    plan = AutoAssign()(predictions, priors, truth)
     several = (plan.affinity > 0).sum(-1) > 1
     assert several.any()
     filled = torch.where(plan.affinity > 0, plan.negative_weight, plan.negative_weight[..., :1])
@@ -98,26 +100,26 @@ def test_of_several_objects_of_one_class_the_last_says_the_doubt_for_all():
 
 
 def test_no_gradient_flows_where_the_judge_has_none():
-    said, priors, truth = example_scene()
-    guided = said.map(lambda tensor: tensor.clone().requires_grad_())
-    assert AutoAssign()(guided, priors, truth).affinity.requires_grad
-    assert not AutoAssign()(said, priors, truth).affinity.requires_grad
+    predictions, priors, truth = example_scene()
+    with_gradient = predictions.map(lambda tensor: tensor.clone().requires_grad_())
+    assert AutoAssign()(with_gradient, priors, truth).affinity.requires_grad
+    assert not AutoAssign()(predictions, priors, truth).affinity.requires_grad
     with torch.no_grad():
-        assert not AutoAssign()(guided, priors, truth).affinity.requires_grad
+        assert not AutoAssign()(with_gradient, priors, truth).affinity.requires_grad
 
 
 def test_an_object_without_a_prior_has_no_part_in_the_plan():
     priors = grid_priors(32, 32, (8,))
     boxes = torch.tensor([[9.0, 9.0, 11.0, 11.0]])
-    said = Predictions(torch.zeros(1, 16, 2), priors.boxes)
-    plan = AutoAssign()(said, priors, GroundTruth.pad([boxes], [torch.tensor([1])]))
+    predictions = Predictions(torch.zeros(1, 16, 2), priors.boxes)
+    plan = AutoAssign()(predictions, priors, GroundTruth.pad([boxes], [torch.tensor([1])]))
     assert not plan.positive.any()
     assert (plan.background == 1).all()
 
 
-def test_a_prior_whose_prediction_is_not_finite_takes_no_more_than_its_center_prior():
-    said, priors, truth = example_scene(batch=1)
-    bad = said.map(torch.clone)
+def test_a_prediction_that_is_not_finite_has_confidence_0():
+    predictions, priors, truth = example_scene(batch=1)
+    bad = predictions.map(torch.clone)
     bad.boxes[0, 100:] = torch.nan
     plan = AutoAssign()(bad, priors, truth)
     assert plan.affinity.isfinite().all()
@@ -125,14 +127,14 @@ def test_a_prior_whose_prediction_is_not_finite_takes_no_more_than_its_center_pr
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_where_looking_is_not_free_the_plan_and_its_gradients_are_the_same(seed, monkeypatch):
-    said, priors, truth = naive_scene(seed)
+def test_padded_lists_give_the_same_plan_and_gradients(seed, monkeypatch):
+    predictions, priors, truth = naive_scene(seed)
     gradients, plans = [], []
     for look in (True, False):
         if not look:
             for place in PLACES:
                 monkeypatch.setattr(f"ladle.{place}.may_look", lambda tensor: False)
-        mine = said.map(lambda tensor: tensor.clone().requires_grad_())
+        mine = predictions.map(lambda tensor: tensor.clone().requires_grad_())
         plans.append(AutoAssign()(mine, priors, truth))
         plans[-1].dense(7).square().sum().backward()
         gradients.append([mine.logits.grad, mine.boxes.grad, mine.quality.grad, mine.center_prior.grad])
@@ -143,6 +145,6 @@ def test_where_looking_is_not_free_the_plan_and_its_gradients_are_the_same(seed,
 
 
 def test_priors_on_grids_are_found_like_those_that_stand_freely():
-    said, priors, truth = example_scene()
-    free = AutoAssign()(said, replace(priors, grids=None), truth)
-    assert torch.equal(AutoAssign()(said, priors, truth).dense(6), free.dense(6))
+    predictions, priors, truth = example_scene()
+    free = AutoAssign()(predictions, replace(priors, grids=None), truth)
+    assert torch.equal(AutoAssign()(predictions, priors, truth).dense(6), free.dense(6))

@@ -1,4 +1,4 @@
-"""Who is surer: against recorded decisions of the released code, loops, and scikit-learn's mixture."""
+"""The selected network, against recorded decisions of the released code, loops, and scikit-learn's mixture."""
 
 import warnings
 from dataclasses import replace
@@ -20,22 +20,22 @@ def sines():
     truth = GroundTruth.pad([boxes], [torch.arange(3)])
     i = torch.arange(341, dtype=torch.float64)[:, None]
 
-    def said(slope, phase, shift, scale, rate):
+    def predictions(slope, phase, shift, scale, rate):
         logits = 2 * torch.sin(slope * i + phase * torch.arange(3)) + shift
         deltas = scale * torch.cos(rate * i + torch.arange(4))
         return Predictions(logits.float()[None], decode_deltas(priors.boxes, deltas.float()[None]))
 
-    both = said(0.7, 1.3, -2, 0.3, 0.5), said(0.9, 1.1, -1.5, 0.2, 0.4)
+    both = predictions(0.7, 1.3, -2, 0.3, 0.5), predictions(0.9, 1.1, -1.5, 0.2, 0.4)
     return [PAA().weigh(one, priors, truth) for one in both], priors, truth
 
 
 def test_it_decides_as_the_released_code():
     evidence, priors, truth = sines()
-    verdict = CostSelector()(*evidence, priors, truth)
-    decided = {tuple(cell[1:]): bool(verdict.second[tuple(cell)]) for cell in verdict.decided.nonzero().tolist()}
+    selection = CostSelector()(*evidence, priors, truth)
+    decided = {tuple(cell[1:]): bool(selection.second[tuple(cell)]) for cell in selection.decided.nonzero().tolist()}
     assert decided == {(0, 0): True, (0, 1): False, (1, 0): False, (1, 1): True, (2, 0): False}
-    assert float(verdict.second.sum() / verdict.decided.sum()) == pytest.approx(0.4)
-    plan = PAA().select(verdict.evidence, priors, truth)
+    assert float(selection.second.sum() / selection.decided.sum()) == pytest.approx(0.4)
+    plan = PAA().select(selection.evidence, priors, truth)
     found = [(plan.positive & (plan.index == g))[0].nonzero().flatten().tolist() for g in range(3)]
     assert found == [[51, 52, 85, 86, 99, 100, 101], [152, 153, 154, 170, 171], [43, 44, 61, 62, 78, 79]]
 
@@ -58,9 +58,9 @@ def test_the_costs_are_those_the_released_code_logs():
 def case(seed=0, objects=5, thin=1.0):
     """Two networks' costs of the same candidates, at random; ``thin`` keeps a share of them."""
     generator = torch.Generator().manual_seed(seed)
-    said, priors, truth = example_scene(objects=objects, seed=seed)
-    other = replace(said, logits=said.logits + torch.randn(said.logits.shape, generator=generator))
-    pair = [PAA().weigh(one, priors, truth) for one in (said, other)]
+    predictions, priors, truth = example_scene(objects=objects, seed=seed)
+    other = replace(predictions, logits=predictions.logits + torch.randn(predictions.logits.shape, generator=generator))
+    pair = [PAA().weigh(one, priors, truth) for one in (predictions, other)]
     kept = torch.rand(pair[0].candidate.shape, generator=generator) < thin
     return [replace(one, candidate=one.candidate & kept) for one in pair], priors, truth
 
@@ -75,27 +75,27 @@ def groups_of(evidence, priors, truth):
 
 
 @pytest.mark.parametrize("thin", [1.0, 0.03], ids=["many candidates", "few"])
-def test_the_larger_spread_over_the_mean_is_surer(thin):
+def test_the_network_with_the_larger_spread_over_mean_is_selected(thin):
     evidence, priors, truth = case(thin=thin)
-    verdict = CostSelector()(*evidence, priors, truth)
+    selection = CostSelector()(*evidence, priors, truth)
     cells, alone = 0, 0
     for cell, mine, (first, second) in groups_of(evidence, priors, truth):
         if len(first) == 1:
             expected, alone = bool(second < first), alone + 1
         else:
             expected = bool(second.std() / second.mean() >= first.std() / first.mean())
-        assert bool(verdict.decided[cell])
-        assert bool(verdict.second[cell]) == expected
+        assert bool(selection.decided[cell])
+        assert bool(selection.second[cell]) == expected
         taken = evidence[1 if expected else 0]
-        assert torch.equal(verdict.evidence.cost[cell[0], mine], taken.cost[cell[0], mine])
+        assert torch.equal(selection.evidence.cost[cell[0], mine], taken.cost[cell[0], mine])
         cells += 1
-    assert cells == int(verdict.decided.sum())
+    assert cells == int(selection.decided.sum())
     assert alone or thin == 1
 
 
 def test_fishers_score_is_that_of_scikit_learns_mixture():
     evidence, priors, truth = case()
-    verdict = CostSelector("fisher")(*evidence, priors, truth)
+    selection = CostSelector("fisher")(*evidence, priors, truth)
     same, cells = 0, 0
     for cell, _, costs in groups_of(evidence, priors, truth):
         if len(costs[0]) < 4:
@@ -116,7 +116,7 @@ def test_fishers_score_is_that_of_scikit_learns_mixture():
                 mixture.fit(x)
             low, high = mixture.means_[:, 0]
             scores.append((low - high) ** 2 / mixture.covariances_.sum())
-        same, cells = same + int(bool(verdict.second[cell]) == (scores[1] >= scores[0])), cells + 1
+        same, cells = same + int(bool(selection.second[cell]) == (scores[1] >= scores[0])), cells + 1
     assert cells > 10
     assert same == cells
 
@@ -124,25 +124,27 @@ def test_fishers_score_is_that_of_scikit_learns_mixture():
 @pytest.mark.parametrize("by", ["spread", "fisher"])
 def test_a_network_against_itself_changes_nothing(by):
     evidence, priors, truth = case()
-    verdict = CostSelector(by)(evidence[0], evidence[0], priors, truth)
-    assert torch.equal(verdict.evidence.cost, evidence[0].cost)
-    assert torch.equal(verdict.second[verdict.decided], verdict.decided[verdict.decided]), "a tie goes to the second"
+    selection = CostSelector(by)(evidence[0], evidence[0], priors, truth)
+    assert torch.equal(selection.evidence.cost, evidence[0].cost)
+    assert torch.equal(selection.second[selection.decided], selection.decided[selection.decided]), (
+        "a tie goes to the second"
+    )
 
 
 @pytest.mark.parametrize("by", ["spread", "fisher"])
-def test_images_without_objects_ask_for_no_decision(by):
-    said, priors, _ = example_scene()
+def test_images_without_objects_have_no_decision(by):
+    predictions, priors, _ = example_scene()
     for boxes in (torch.zeros(2, 0, 4), torch.zeros(2, 3, 4)):
         labels = torch.zeros(boxes.shape[:2], dtype=torch.long)
         none = torch.zeros_like(labels, dtype=torch.bool)
         empty = GroundTruth(boxes, labels, none, none)
-        one = PAA().weigh(said, priors, empty)
-        verdict = CostSelector(by)(one, one, priors, empty)
-        assert not verdict.decided.any()
-        assert not PAA().select(verdict.evidence, priors, empty).positive.any()
+        one = PAA().weigh(predictions, priors, empty)
+        selection = CostSelector(by)(one, one, priors, empty)
+        assert not selection.decided.any()
+        assert not PAA().select(selection.evidence, priors, empty).positive.any()
 
 
-def test_a_single_candidate_goes_to_whoever_finds_it_cheaper():
+def test_for_a_single_candidate_the_lower_cost_is_selected():
     priors = grid_priors(64, 64, (8,))
     truth = GroundTruth.pad([torch.tensor([[10.0, 10, 30, 30]])], [torch.zeros(1, dtype=torch.long)])
     candidate = torch.zeros(1, 64, dtype=torch.bool)
@@ -157,6 +159,6 @@ def test_a_cost_that_is_not_finite_for_either_is_passed_over():
     place = tuple(evidence[0].candidate.nonzero()[0].tolist())
     candidate = evidence[1].candidate.clone()
     candidate[place] = False
-    verdict = CostSelector()(evidence[0], replace(evidence[1], candidate=candidate), priors, truth)
-    assert not verdict.evidence.candidate[place]
-    assert int(verdict.evidence.candidate.sum()) == int(evidence[0].candidate.sum()) - 1
+    selection = CostSelector()(evidence[0], replace(evidence[1], candidate=candidate), priors, truth)
+    assert not selection.evidence.candidate[place]
+    assert int(selection.evidence.candidate.sum()) == int(evidence[0].candidate.sum()) - 1

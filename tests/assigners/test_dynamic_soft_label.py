@@ -38,7 +38,7 @@ def test_objects_that_no_prediction_overlaps_well_are_assigned_as_by_a_naive_loo
     assert torch.equal(assign(scene, DynamicSoftLabel()), naive_dynamic_soft_label(scene, DynamicSoftLabel()))
 
 
-def test_where_looking_is_not_free_the_plan_is_the_same(monkeypatch):
+def test_padded_lists_give_the_same_plan(monkeypatch):
     known = [assign(Scene(case), rule) for case in ("tiny", "edge") for rule in RULES]
     for module in MODULES:
         monkeypatch.setattr(f"{module}.may_look", lambda tensor: False)
@@ -53,15 +53,15 @@ def test_lists_in_many_parts_give_the_same_plan(monkeypatch):
     assert torch.equal(assign(Scene("edge"), DynamicSoftLabel()), known)
 
 
-def test_an_object_between_the_points_takes_nothing():
+def test_an_object_between_the_points_gets_no_prior():
     scene = Scene("edge")
     assert scene.gt_boxes[1].shape == (1, 4)
     assert not (assign(scene, DynamicSoftLabel())[1] > 0).any()
 
 
 def test_a_prior_outside_every_object_learns_nothing():
-    said, priors, truth = example_scene()
-    plan = DynamicSoftLabel()(said, priors, truth)
+    predictions, priors, truth = example_scene()
+    plan = DynamicSoftLabel()(predictions, priors, truth)
     low, high = truth.boxes[:, None, :, :2], truth.boxes[:, None, :, 2:]
     middle = priors.centers.unsqueeze(2)
     inside = ((middle > low) & (middle < high)).all(-1).any(-1)
@@ -70,23 +70,23 @@ def test_a_prior_outside_every_object_learns_nothing():
 
 
 def test_priors_that_stand_freely_or_in_the_padding():
-    said, priors, truth = example_scene()
-    whole = DynamicSoftLabel()(said, priors, truth)
-    free = DynamicSoftLabel()(said, replace(priors, grids=None), truth)
+    predictions, priors, truth = example_scene()
+    whole = DynamicSoftLabel()(predictions, priors, truth)
+    free = DynamicSoftLabel()(predictions, replace(priors, grids=None), truth)
     assert torch.equal(free.dense(6), whole.dense(6))
     valid = torch.ones_like(priors.valid)
     valid[:, ::2] = False
-    plan = DynamicSoftLabel()(said, replace(priors, valid=valid, grids=None), truth)
+    plan = DynamicSoftLabel()(predictions, replace(priors, valid=valid, grids=None), truth)
     assert plan.positive[:, 1::2].any()
     assert not plan.positive[:, ::2].any()
 
 
 def test_crowds_are_as_good_as_absent_for_other_objects():
-    said, priors, truth = example_scene(batch=1, objects=5)
+    predictions, priors, truth = example_scene(batch=1, objects=5)
     crowd = replace(truth, crowd=torch.tensor([[False, False, True, False, False]]))
     others = [0, 1, 3, 4]
-    plan = DynamicSoftLabel()(said, priors, crowd).dense(5)
-    without = DynamicSoftLabel()(said, priors, truth.map(lambda tensor: tensor[:, others])).dense(4)
+    plan = DynamicSoftLabel()(predictions, priors, crowd).dense(5)
+    without = DynamicSoftLabel()(predictions, priors, truth.map(lambda tensor: tensor[:, others])).dense(4)
     assert torch.equal(plan[..., others], without)
     assert not plan[..., 2].any()
 
@@ -94,16 +94,16 @@ def test_crowds_are_as_good_as_absent_for_other_objects():
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
 def test_unsound_predictions_are_passed_over(poison):
     scene = Scene("tiny")
-    said = scene.raw_predictions().map(torch.clone)
-    said.logits[0, ::3] = torch.nan
-    said.boxes[0, 1::3] = poison
-    plan = DynamicSoftLabel()(said, scene.point_priors(), scene.truth())
+    predictions = scene.raw_predictions().map(torch.clone)
+    predictions.logits[0, ::3] = torch.nan
+    predictions.boxes[0, 1::3] = poison
+    plan = DynamicSoftLabel()(predictions, scene.point_priors(), scene.truth())
     assert plan.positive[0, 2::3].any()
     assert not plan.positive[0, ::3].any()
     assert torch.equal(object_numbers(plan)[1], assign(scene, DynamicSoftLabel())[1])
 
 
-def test_certainty_far_beyond_what_a_sigmoid_holds_is_priced():
+def test_logits_beyond_the_range_of_a_sigmoid_have_a_finite_cost():
     scene = Scene("tiny")
     scene.logits *= 40
     assert torch.equal(assign(scene, DynamicSoftLabel()), naive_dynamic_soft_label(scene, DynamicSoftLabel()))

@@ -32,9 +32,9 @@ def queries(scene, count=300):
     return Predictions(logits, boxes), whole_image(count, scene.W, scene.H), scene.truth()
 
 
-def naive_costs(said, truth, row, size, rule):
+def naive_costs(predictions, truth, row, size, rule):
     """What every prior costs every object, in float64 and one pair at a time."""
-    logits, boxes = said.logits[row].double().numpy(), said.boxes[row].double().numpy()
+    logits, boxes = predictions.logits[row].double().numpy(), predictions.boxes[row].double().numpy()
     real = truth.learnable[row].nonzero().flatten().tolist()
     out = np.zeros((len(boxes), len(real)))
     for column, g in enumerate(real):
@@ -69,10 +69,10 @@ def naive_giou(a, b):
     return shared / union - (hull - union) / hull
 
 
-def assert_cheapest(plan, said, truth, size, rule):
+def assert_lowest_cost(plan, predictions, truth, size, rule):
     """Each object is matched once, and the total is SciPy's on the full matrix."""
     for row in range(len(truth.labels)):
-        costs = naive_costs(said, truth, row, size, rule)
+        costs = naive_costs(predictions, truth, row, size, rule)
         column = {g: k for k, g in enumerate(truth.learnable[row].nonzero().flatten().tolist())}
         mine = plan.positive[row].nonzero().flatten().tolist()
         objects = [column[g] for g in plan.index[row][plan.positive[row]].tolist()]
@@ -92,22 +92,22 @@ def test_agrees_exactly_with_the_references(case, reference):
 @pytest.mark.parametrize(("case", "seed"), [("tiny", 0), ("edge", 0), ("tiny", 1), ("tiny", 2)])
 def test_the_total_cost_is_that_of_the_full_matrix(rule, case, seed):
     scene = Scene(case, seed)
-    said, priors, truth = queries(scene)
-    assert_cheapest(rule(said, priors, truth), said, truth, (scene.W, scene.H), rule)
+    predictions, priors, truth = queries(scene)
+    assert_lowest_cost(rule(predictions, priors, truth), predictions, truth, (scene.W, scene.H), rule)
 
 
-def test_few_cheapest_priors_are_enough_when_many_objects_want_the_same():
+def test_few_candidates_are_enough_when_many_objects_compete_for_them():
     scene = Scene("tiny", 1)
-    said, priors, truth = queries(scene)
+    predictions, priors, truth = queries(scene)
     same = replace(truth, boxes=truth.boxes[:, :1] + torch.arange(7.0).view(1, 7, 1) / 50)
     same = replace(same, labels=torch.zeros_like(same.labels))
-    assert_cheapest(Hungarian()(said, priors, same), said, same, (scene.W, scene.H), Hungarian())
+    assert_lowest_cost(Hungarian()(predictions, priors, same), predictions, same, (scene.W, scene.H), Hungarian())
 
 
-def test_every_prior_of_a_dense_head_may_take_part():
+def test_every_prior_of_a_dense_head_can_be_matched():
     scene = Scene("tiny", 1)
-    said, priors, truth = scene.raw_predictions(), scene.point_priors(), scene.truth()
-    assert_cheapest(Hungarian()(said, priors, truth), said, truth, (320, 256), Hungarian())
+    predictions, priors, truth = scene.raw_predictions(), scene.point_priors(), scene.truth()
+    assert_lowest_cost(Hungarian()(predictions, priors, truth), predictions, truth, (320, 256), Hungarian())
 
 
 def test_small_slices_change_nothing(monkeypatch):
@@ -128,10 +128,10 @@ def boxes_at(*lefts):
 
 
 def hand(predicted, objects, valid=None, crowd=None):
-    said = Predictions(torch.zeros(1, len(predicted), 1), boxes_at(*predicted)[None])
+    predictions = Predictions(torch.zeros(1, len(predicted), 1), boxes_at(*predicted)[None])
     flags = [torch.tensor(crowd)] if crowd else None
     truth = GroundTruth.pad([boxes_at(*objects)], [torch.zeros(len(objects), dtype=torch.long)], flags)
-    return said, whole_image(len(predicted), 100.0, 20.0, valid), truth
+    return predictions, whole_image(len(predicted), 100.0, 20.0, valid), truth
 
 
 def numbers(*scene, rule=None):
@@ -144,31 +144,31 @@ def test_the_total_decides_and_not_the_nearest():
     assert numbers(*hand([20, 30, 0], [22, 12])) == [1, 0, 2]
 
 
-def test_equal_objects_get_priors_of_their_own():
+def test_equal_objects_get_different_priors():
     assert sorted(numbers(*hand([20, 21, 70], [20, 20]))) == [0, 1, 2]
 
 
-def test_with_more_objects_than_priors_the_cheapest_pairs_are_made():
+def test_with_more_objects_than_priors_the_pairs_of_lowest_cost_are_matched():
     assert numbers(*hand([20, 60], [50, 21, 60])) == [2, 3]
 
 
-def test_invalid_priors_and_crowds_take_no_part():
+def test_invalid_priors_and_crowds_are_not_matched():
     assert numbers(*hand([20, 30, 60], [20, 60], valid=[False, True, True])) == [-1, 1, 2]
     assert numbers(*hand([20, 30, 60], [20, 60], crowd=[True, False])) == [0, 0, 2]
 
 
 def test_without_objects_all_is_background():
-    said, priors, truth = hand([20, 30], [20])
+    predictions, priors, truth = hand([20, 30], [20])
     for none in (truth.map(lambda tensor: tensor[:, :0]), replace(truth, valid=~truth.valid)):
-        plan = Hungarian()(said, priors, none)
+        plan = Hungarian()(predictions, priors, none)
         assert not plan.positive.any()
         assert plan.background.all()
 
 
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
 def test_a_pair_whose_cost_is_not_finite_is_never_made(poison):
-    said, priors, truth = hand([20, 30, 60], [20, 60])
-    bad = said.map(torch.clone)
+    predictions, priors, truth = hand([20, 30, 60], [20, 60])
+    bad = predictions.map(torch.clone)
     bad.boxes[0, 0] = poison
     assert numbers(bad, priors, truth) == [0, 1, 2]
     bad.boxes[0, 1] = poison
@@ -178,35 +178,37 @@ def test_a_pair_whose_cost_is_not_finite_is_never_made(poison):
 
 
 def test_bad_objects_leave_the_others_alone():
-    said, priors, truth = hand([20, 30, 60], [20, 60])
+    predictions, priors, truth = hand([20, 30, 60], [20, 60])
     truth.boxes[0, 0] = math.nan
-    assert numbers(said, priors, truth) == [0, 0, 2]
+    assert numbers(predictions, priors, truth) == [0, 0, 2]
 
 
 def test_sizes_are_measured_in_images():
-    # Wide images make horizontal distances cheap: then the shape counts, else the place.
-    said, priors, truth = hand([20, 30], [24])
-    said.boxes[0, 1] = torch.tensor([24.0, 0, 34, 13])
+    # Wide images make horizontal distances small: then the shape decides, else the position.
+    predictions, priors, truth = hand([20, 30], [24])
+    predictions.boxes[0, 1] = torch.tensor([24.0, 0, 34, 13])
     only = Hungarian(class_weight=0.0, giou_weight=0.0)
-    assert numbers(said, priors, truth, rule=only) == [1, 0]
-    assert numbers(said, priors, truth, rule=replace(only, size=(100.0, 20.0))) == [1, 0]
-    assert numbers(said, priors, truth, rule=replace(only, size=(20.0, 100.0))) == [0, 1]
+    assert numbers(predictions, priors, truth, rule=only) == [1, 0]
+    assert numbers(predictions, priors, truth, rule=replace(only, size=(100.0, 20.0))) == [1, 0]
+    assert numbers(predictions, priors, truth, rule=replace(only, size=(20.0, 100.0))) == [0, 1]
 
 
 def test_the_image_ends_where_the_last_valid_prior_does():
-    said, priors, truth = example_scene()
+    predictions, priors, truth = example_scene()
     valid = priors.centers[..., 0] < 150
     seen = replace(priors, valid=valid)
     width = priors.boxes[valid][:, 2].max().item()
     height = priors.boxes[valid][:, 3].max().item()
-    plan = Hungarian()(said, seen, truth)
-    assert torch.equal(plan.index, Hungarian(size=(width, height))(said, seen, truth).index)
+    plan = Hungarian()(predictions, seen, truth)
+    assert torch.equal(plan.index, Hungarian(size=(width, height))(predictions, seen, truth).index)
     assert plan.positive.sum() == 12
 
 
 def test_labels_of_padding_may_be_anything():
-    said, priors, truth = example_scene()
+    predictions, priors, truth = example_scene()
     valid, labels = truth.valid.clone(), truth.labels.clone()
     valid[:, -1], labels[:, -1] = False, 255
-    expected = Hungarian()(said, priors, truth.map(lambda tensor: tensor[:, :-1]))
-    assert torch.equal(Hungarian()(said, priors, replace(truth, valid=valid, labels=labels)).index, expected.index)
+    expected = Hungarian()(predictions, priors, truth.map(lambda tensor: tensor[:, :-1]))
+    assert torch.equal(
+        Hungarian()(predictions, priors, replace(truth, valid=valid, labels=labels)).index, expected.index
+    )

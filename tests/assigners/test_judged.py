@@ -18,10 +18,10 @@ def scene_of(case, seed=0):
     return scene.predictions(), scene.priors(), scene.truth()
 
 
-def trusted(said, truth, power):
+def trusted(predictions, truth, power):
     """Overlaps of predicted boxes, multiplied by the power of the score for the object's class."""
-    scores = said.logits.sigmoid()
-    overlap = pairwise_iou(said.boxes, truth.boxes)
+    scores = predictions.logits.sigmoid()
+    overlap = pairwise_iou(predictions.boxes, truth.boxes)
     for row, labels in enumerate(truth.labels):
         for number, label in enumerate(labels):
             overlap[row, :, number] *= scores[row, :, label] ** power
@@ -36,31 +36,31 @@ def counts(plan, objects):
 @pytest.mark.parametrize("case", ["tiny", "edge"])
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_a_judge_who_predicts_the_priors_changes_nothing(rule, case, keep_count):
-    said, priors, truth = scene_of(case)
-    said = replace(said, boxes=priors.boxes.expand_as(said.boxes))
-    own = rule(said, priors, truth)
-    judged = replace(rule, boxes="predictions", keep_count=keep_count)(said, priors, truth)
-    assert torch.equal(own.dense(30), judged.dense(30))
-    assert torch.equal(own.background, judged.background)
+    predictions, priors, truth = scene_of(case)
+    predictions = replace(predictions, boxes=priors.boxes.expand_as(predictions.boxes))
+    plain = rule(predictions, priors, truth)
+    judged = replace(rule, boxes="predictions", keep_count=keep_count)(predictions, priors, truth)
+    assert torch.equal(plain.dense(30), judged.dense(30))
+    assert torch.equal(plain.background, judged.background)
 
 
 @pytest.mark.parametrize("rule", RULES, ids=repr)
 def test_predicted_boxes_fill_the_overlaps(rule):
-    said, priors, truth = scene_of("tiny", 3)
-    as_priors = rule(said, replace(priors, boxes=said.boxes, grids=None), truth)
-    judged = replace(rule, boxes="predictions")(said, priors, truth)
+    predictions, priors, truth = scene_of("tiny", 3)
+    as_priors = rule(predictions, replace(priors, boxes=predictions.boxes, grids=None), truth)
+    judged = replace(rule, boxes="predictions")(predictions, priors, truth)
     if isinstance(rule, MaxIoU):
         served = (as_priors.dense(7).sum(1) > 0)[:, None].expand(-1, priors.boxes.shape[1], -1)
         assert torch.equal(as_priors.dense(7) * served, judged.dense(7) * served)
     assert judged.positive.any()
-    assert not torch.equal(judged.dense(7), rule(said, priors, truth).dense(7))
+    assert not torch.equal(judged.dense(7), rule(predictions, priors, truth).dense(7))
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5])
 def test_atss_keeps_its_candidates_and_centers(power):
-    said, priors, truth = scene_of("tiny", 3)
-    overlap = trusted(said, truth, power)
-    judged = ATSS(boxes="predictions", class_power=power)(said, priors, truth)
+    predictions, priors, truth = scene_of("tiny", 3)
+    overlap = trusted(predictions, truth, power)
+    judged = ATSS(boxes="predictions", class_power=power)(predictions, priors, truth)
     tried = 0
     for row in range(2):
         for number in range(int(truth.valid[row].sum())):
@@ -85,20 +85,20 @@ def test_atss_keeps_its_candidates_and_centers(power):
 
 @pytest.mark.parametrize("rule", [MaxIoU(), ATSS()], ids=repr)
 def test_counts_can_be_kept(rule):
-    said, priors, truth = scene_of("tiny", 1)
-    own = counts(rule(said, priors, truth), 7)
-    free = counts(replace(rule, boxes="predictions")(said, priors, truth), 7)
-    kept = counts(replace(rule, boxes="predictions", keep_count=True)(said, priors, truth), 7)
-    off = [abs(a - b) for x, y in zip(own, kept) for a, b in zip(x, y)]
-    far = [abs(a - b) for x, y in zip(own, free) for a, b in zip(x, y)]
+    predictions, priors, truth = scene_of("tiny", 1)
+    plain = counts(rule(predictions, priors, truth), 7)
+    free = counts(replace(rule, boxes="predictions")(predictions, priors, truth), 7)
+    kept = counts(replace(rule, boxes="predictions", keep_count=True)(predictions, priors, truth), 7)
+    off = [abs(a - b) for x, y in zip(plain, kept) for a, b in zip(x, y)]
+    far = [abs(a - b) for x, y in zip(plain, free) for a, b in zip(x, y)]
     assert sum(off) < sum(far) / 2
-    assert all(bool(a) <= bool(b) for x, y in zip(own, kept) for a, b in zip(x, y)), "an object lost all its priors"
+    assert all(bool(a) <= bool(b) for x, y in zip(plain, kept) for a, b in zip(x, y)), "an object lost all its priors"
 
 
-def test_kept_counts_take_the_best_overlaps():
-    said, priors, truth = scene_of("tiny", 1)
-    plan = MaxIoU(0.2, 0.1, rescue=None, boxes="predictions", keep_count=True)(said, priors, truth)
-    best, index = pairwise_iou(said.boxes, truth.boxes).max(-1)
+def test_kept_counts_are_filled_with_the_best_overlaps():
+    predictions, priors, truth = scene_of("tiny", 1)
+    plan = MaxIoU(0.2, 0.1, rescue=None, boxes="predictions", keep_count=True)(predictions, priors, truth)
+    best, index = pairwise_iou(predictions.boxes, truth.boxes).max(-1)
     served = [(row, g) for row in range(2) for g in range(7) if (plan.positive[row] & (plan.index[row] == g)).any()]
     assert len(served) > 5
     for row, number in served:
@@ -111,10 +111,10 @@ def test_kept_counts_take_the_best_overlaps():
 
 
 @pytest.mark.parametrize("rule", [MaxIoU(boxes="predictions"), ATSS(boxes="predictions")], ids=repr)
-def test_an_object_the_judge_misses_keeps_its_own_priors(rule):
-    said, priors, truth = scene_of("tiny")
-    nowhere = replace(said, boxes=torch.zeros_like(said.boxes))
-    plain = replace(rule, boxes="priors")(said, priors, truth)
+def test_an_object_the_judge_misses_keeps_the_priors_of_the_plain_rule(rule):
+    predictions, priors, truth = scene_of("tiny")
+    nowhere = replace(predictions, boxes=torch.zeros_like(predictions.boxes))
+    plain = replace(rule, boxes="priors")(predictions, priors, truth)
     judged = rule(nowhere, priors, truth)
     assert torch.equal(judged.dense(7), plain.dense(7))
 
@@ -122,26 +122,26 @@ def test_an_object_the_judge_misses_keeps_its_own_priors(rule):
 @pytest.mark.parametrize("power", [0.3, 1.0])
 def test_overlaps_are_multiplied_by_the_trust_in_the_class(power):
     scene = Scene("tiny", 3)
-    said, truth = scene.predictions(), scene.truth()
+    predictions, truth = scene.predictions(), scene.truth()
     rule = MaxIoU(0.3, 0.1, rescue=None, boxes="predictions", class_power=power)
-    found = object_numbers(rule(said, scene.priors(), truth))
-    overlaps = [matrix[:, real].numpy() for matrix, real in zip(trusted(said, truth, power), truth.valid)]
+    found = object_numbers(rule(predictions, scene.priors(), truth))
+    overlaps = [matrix[:, real].numpy() for matrix, real in zip(trusted(predictions, truth, power), truth.valid)]
     expected = naive_max_iou(scene, 0.3, 0.1, None, overlaps)
     kept = 0
     for row in range(2):
-        # Objects that the judge leaves without a prior keep their own, tried below.
+        # Objects that the judge leaves without a prior keep their plain, tried below.
         served = (found[row] <= 0) | torch.isin(found[row], expected[row].unique())
         assert torch.equal(found[row, served], expected[row, served])
         kept += int((expected[row] > 0).sum())
     assert kept > 5
-    assert not torch.equal(found, object_numbers(replace(rule, class_power=0.0)(said, scene.priors(), truth)))
+    assert not torch.equal(found, object_numbers(replace(rule, class_power=0.0)(predictions, scene.priors(), truth)))
 
 
 @pytest.mark.parametrize("keep_count", [False, True])
 @pytest.mark.parametrize("rule", [MaxIoU(), MaxIoU(0.1, 0.1, rescue=None), ATSS(), FCOS(), PseudoIoU()], ids=repr)
 def test_a_judge_sure_of_every_class_decides_by_overlap_alone(rule, keep_count):
-    said, priors, truth = scene_of("tiny", 3)
-    sure = replace(said, logits=torch.full_like(said.logits, 50.0))
+    predictions, priors, truth = scene_of("tiny", 3)
+    sure = replace(predictions, logits=torch.full_like(predictions.logits, 50.0))
     changes = {"boxes": "predictions"} | ({} if isinstance(rule, FCOS) else {"keep_count": keep_count})
     expected = replace(rule, **changes)(sure, priors, truth)
     assert expected.positive.any()
@@ -152,11 +152,11 @@ def test_a_judge_sure_of_every_class_decides_by_overlap_alone(rule, keep_count):
 
 @pytest.mark.parametrize("keep_count", [False, True])
 @pytest.mark.parametrize("power", [0.0, 1.0])
-def test_what_a_judge_turns_down_can_be_ignored(power, keep_count):
-    said, priors, truth = scene_of("tiny", 3)
+def test_priors_rejected_by_the_judge_can_be_ignored(power, keep_count):
+    predictions, priors, truth = scene_of("tiny", 3)
     rule = MaxIoU(0.3, 0.3, rescue=None, boxes="predictions", class_power=power, keep_count=keep_count)
-    plain, hard = replace(rule, boxes="priors")(said, priors, truth), rule(said, priors, truth)
-    kind = replace(rule, ignore_rejected=True)(said, priors, truth)
+    plain, hard = replace(rule, boxes="priors")(predictions, priors, truth), rule(predictions, priors, truth)
+    kind = replace(rule, ignore_rejected=True)(predictions, priors, truth)
     turned_down = plain.positive & ~hard.positive
     assert int(turned_down.sum()) > 5
     assert torch.equal(kind.dense(7), hard.dense(7))

@@ -37,7 +37,7 @@ def test_agrees_with_a_naive_loop(case, seed, rescue):
     assert torch.equal(assign(scene, MaxIoU(0.5, 0.4, rescue=rescue)), expected)
 
 
-def test_an_object_that_touches_no_prior_claims_none():
+def test_an_object_that_touches_no_prior_rescues_none():
     scene = Scene("tiny")
     alone = scene.truth()
     far = GroundTruth.pad(

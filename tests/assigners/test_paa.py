@@ -13,7 +13,7 @@ CASES = ("tiny", "edge")
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_candidates_and_their_prices_agree_with_the_reference(case):
+def test_candidates_and_their_costs_agree_with_the_reference(case):
     scene, expected = Scene(case), golden(f"paa__{case}__mmdet_full")
     evidence = PAA().weigh(scene.predictions(), scene.priors(), scene.truth())
     for row in range(scene.B):

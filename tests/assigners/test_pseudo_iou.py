@@ -65,10 +65,10 @@ def test_matched_points_stay_only_above_the_threshold(case, threshold):
 @pytest.mark.parametrize("power", [0.0, 0.5])
 def test_a_judge_decides_by_the_overlap_of_its_boxes(power):
     scene = Scene("tiny", 1)
-    said, truth = scene.raw_predictions(), scene.truth()
+    predictions, truth = scene.raw_predictions(), scene.truth()
     matched = plan_of(scene, FCOS(radius=None))
     plan = plan_of(scene, PseudoIoU(boxes="predictions", class_power=power))
-    overlap = trusted(said, truth, power).gather(2, matched.index.unsqueeze(-1)).squeeze(-1)
+    overlap = trusted(predictions, truth, power).gather(2, matched.index.unsqueeze(-1)).squeeze(-1)
     good = matched.positive & (overlap > 0.4)
     assert (plan.positive & good).sum() == good.sum()
     own = plan_of(scene, PseudoIoU())

@@ -10,7 +10,7 @@ from ladle.types import Assignment
 
 
 def plan(objects, background, priors=300, batch=2):
-    """So many priors of each kind, in an order of their own; the rest is ignored."""
+    """A plan with so many priors of each kind, in random order; the rest is ignored."""
     generator = torch.Generator().manual_seed(1)
     kind = torch.zeros(batch, priors)
     for row in range(batch):

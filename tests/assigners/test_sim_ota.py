@@ -39,8 +39,8 @@ def test_agrees_with_a_naive_loop(seed, case, rule):
 
 def test_without_quality_the_class_probability_is_the_score():
     scene = Scene("tiny")
-    said = replace(scene.raw_predictions(), quality=None)
-    plan = SimOTA()(said, scene.point_priors(), scene.truth())
+    predictions = replace(scene.raw_predictions(), quality=None)
+    plan = SimOTA()(predictions, scene.point_priors(), scene.truth())
     assert torch.equal(object_numbers(plan), naive_sim_ota(scene, SimOTA(), quality=False))
     assert not torch.equal(object_numbers(plan), assign(scene, SimOTA()))
 
@@ -62,24 +62,24 @@ def hand_sized():
 
 
 def test_candidates_counts_and_choice_of_the_hand_sized_scene():
-    said, priors, truth = hand_sized()
+    predictions, priors, truth = hand_sized()
     candidate = dynamic_k.inside_any(priors, squares(priors, truth, 1.5), truth.learnable)
     assert candidate.sum() == 65
-    assert dynamic_k.dynamic_counts(said.boxes, candidate, truth, 10).tolist() == [[4, 4, 3]]
-    plan = SimOTA()(said, priors, truth).dense(3)[0]
+    assert dynamic_k.dynamic_counts(predictions.boxes, candidate, truth, 10).tolist() == [[4, 4, 3]]
+    plan = SimOTA()(predictions, priors, truth).dense(3)[0]
     chosen = [column.nonzero().squeeze(1).tolist() for column in plan.unbind(1)]
     assert chosen == [[273, 274, 282, 325], [292, 293, 326, 330], [13, 29, 45]]
 
 
 def shared_out(cost, many, near=None, bound=torch.inf):
-    """What ``cheapest`` gives to the objects, from a table of objects by priors."""
+    """What ``assign_lowest_cost`` gives to the objects, from a table of objects by priors."""
     cost = torch.tensor(cost)
     objects, count = cost.shape
     prior = torch.arange(count).expand(1, objects, -1)
     near = torch.ones_like(cost, dtype=torch.bool) if near is None else torch.tensor(near)
     lists = [Pairs.table(prior, torch.ones(1, objects, count, dtype=torch.bool)).keep(near.flatten())]
     candidate = torch.ones(1, count, dtype=torch.bool)
-    taken, index = dynamic_k.cheapest(
+    taken, index = dynamic_k.assign_lowest_cost(
         lists, lambda mask: lambda pairs: cost[pairs.object, pairs.prior], bound, candidate, torch.tensor([many]), 10
     )
     return [g + 1 if yes else 0 for yes, g in zip(taken[0].tolist(), index[0].tolist(), strict=True)]
@@ -88,27 +88,27 @@ def shared_out(cost, many, near=None, bound=torch.inf):
 CONFLICT = [[1.0, 5.0, 6.0, 7.0], [1.2, 5.0, 6.0, 7.0], [0.8, 5.0, 6.0, 0.1]]
 
 
-def test_a_prior_that_two_objects_claim_may_go_to_a_third():
+def test_a_prior_that_two_objects_select_may_go_to_a_third():
     assert shared_out(CONFLICT, [1, 1, 1]) == [3, 0, 0, 3]
 
 
-def test_a_prior_claimed_once_goes_to_its_claimant_though_another_gets_it_cheaper():
+def test_a_prior_selected_once_keeps_its_object_though_another_has_lower_cost():
     assert shared_out([[1.0, 2.0], [0.5, 0.1]], [1, 1]) == [1, 2]
 
 
-def test_an_object_with_too_few_pairs_near_it_looks_among_all():
+def test_an_object_with_too_few_near_pairs_selects_among_all():
     cost = [[1.0, 20.0, 30.0], [25.0, 2.0, 21.0]]
     near = [[True, False, False], [False, True, False]]
     assert shared_out(cost, [2, 1], near, bound=10.0) == [1, 2, 0]
     assert shared_out(cost, [3, 2], near, bound=10.0) == [1, 2, 2]
 
 
-def test_what_nobody_gets_cheaply_goes_to_the_cheapest_of_all():
+def test_a_prior_above_the_bound_for_all_objects_goes_to_the_lowest_cost():
     nothing = [[False] * 4] * 3
     assert shared_out([[cost + 10 for cost in row] for row in CONFLICT], [1, 1, 1], nothing, 10.0) == [3, 0, 0, 3]
 
 
-def test_where_looking_is_not_free_the_plan_is_the_same(monkeypatch):
+def test_padded_lists_give_the_same_plan(monkeypatch):
     scenes = [Scene("tiny"), Scene("edge")]
     plans = [[assign(scene, rule) for rule in (SimOTA(), MMDET)] for scene in scenes]
     for module in ("ladle.assigners.dynamic_k", "ladle.pairs", "ladle.overlaps"):
@@ -133,19 +133,19 @@ def test_priors_that_stand_freely_are_assigned_alike():
 
 
 def test_an_object_without_a_prior_near_it_takes_a_candidate_of_others():
-    said, priors, truth = example_scene(batch=1, objects=3)
+    predictions, priors, truth = example_scene(batch=1, objects=3)
     away = replace(truth, boxes=truth.boxes.index_fill(1, torch.tensor([1]), 9000.0))
-    taken = SimOTA()(said, priors, away).dense(3).sum(1)[0]
+    taken = SimOTA()(predictions, priors, away).dense(3).sum(1)[0]
     assert taken[1] == 1
-    assert not replace(SimOTA(), penalty=torch.inf)(said, priors, away).dense(3)[..., 1].any()
+    assert not replace(SimOTA(), penalty=torch.inf)(predictions, priors, away).dense(3)[..., 1].any()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=["today", "report", "weights"])
 def test_without_any_candidate_there_is_no_positive(rule):
-    said, priors, truth = example_scene(objects=3)
+    predictions, priors, truth = example_scene(objects=3)
     boxes = truth.boxes.clone()
     boxes[0] = 9000.0
-    plan = rule(said, priors, replace(truth, boxes=boxes))
+    plan = rule(predictions, priors, replace(truth, boxes=boxes))
     assert not plan.positive[0].any()
     assert (plan.background[0] == 1).all()
     assert plan.positive[1].any()
@@ -163,10 +163,10 @@ def test_an_infinite_penalty_keeps_objects_about_their_centers():
 
 
 def test_priors_in_the_padding_of_an_image_learn_nothing():
-    said, priors, truth = example_scene(batch=2)
+    predictions, priors, truth = example_scene(batch=2)
     valid = torch.ones_like(priors.valid).repeat(2, 1)
     valid[0, ::2] = False
-    plan, whole = (SimOTA()(said, each, truth) for each in (replace(priors, valid=valid, grids=None), priors))
+    plan, whole = (SimOTA()(predictions, each, truth) for each in (replace(priors, valid=valid, grids=None), priors))
     assert not plan.positive[~valid].any()
     assert not plan.background[~valid].any()
     assert plan.positive[0].any()
@@ -174,22 +174,22 @@ def test_priors_in_the_padding_of_an_image_learn_nothing():
 
 
 def test_crowds_are_as_good_as_absent_for_other_objects():
-    said, priors, truth = example_scene(batch=1, objects=5)
+    predictions, priors, truth = example_scene(batch=1, objects=5)
     crowd = replace(truth, crowd=torch.tensor([[False, False, True, False, False]]))
     others = [0, 1, 3, 4]
     without = truth.map(lambda tensor: tensor[:, others])
-    plan = SimOTA()(said, priors, crowd).dense(5)
-    assert torch.equal(plan[..., others], SimOTA()(said, priors, without).dense(4))
+    plan = SimOTA()(predictions, priors, crowd).dense(5)
+    assert torch.equal(plan[..., others], SimOTA()(predictions, priors, without).dense(4))
     assert not plan[..., 2].any()
 
 
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf, -torch.inf])
 def test_unsound_predictions_are_passed_over(poison):
     scene = Scene("tiny")
-    said = scene.raw_predictions().map(torch.clone)
-    said.boxes[0, ::3] = poison
-    said.quality[0, 1::3] = torch.nan
-    plan = SimOTA()(said, scene.point_priors(), scene.truth())
+    predictions = scene.raw_predictions().map(torch.clone)
+    predictions.boxes[0, ::3] = poison
+    predictions.quality[0, 1::3] = torch.nan
+    plan = SimOTA()(predictions, scene.point_priors(), scene.truth())
     assert plan.positive[0, 2::3].any()
     assert not plan.positive[0, 1::3].any()
     assert torch.equal(object_numbers(plan)[1], assign(scene, SimOTA())[1])

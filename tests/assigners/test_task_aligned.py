@@ -63,14 +63,14 @@ def naive_task_aligned(scene, rule):
     numbers, targets = np.zeros((scene.B, scene.A), np.int64), np.zeros((scene.B, scene.A))
     for row, objects in enumerate(scene.gt_boxes):
         worth, overlap, held = naive_tables(scene, row, rule)
-        claimed = {}
+        selected = {}
         for g in range(len(objects)):
             eligible = [p for p in range(scene.A) if worth[p, g] > 0 and (held[p, g] or rule.inside == "after")]
             for p in sorted(eligible, key=lambda p, g=g: -worth[p, g])[: rule.topk]:
                 if held[p, g]:
-                    claimed.setdefault(p, []).append(g)
-        for p, claimants in claimed.items():
-            rivals = np.flatnonzero(held[p]) if len(claimants) > 1 and rule.conflict == "all" else claimants
+                    selected.setdefault(p, []).append(g)
+        for p, selecting in selected.items():
+            rivals = np.flatnonzero(held[p]) if len(selecting) > 1 and rule.conflict == "all" else selecting
             numbers[row, p] = max(rivals, key=lambda g, p=p: overlap[p, g]) + 1
         for g in range(len(objects)):
             mine = np.flatnonzero(numbers[row] == g + 1)
@@ -131,8 +131,8 @@ def test_agrees_with_the_published_example():
     logits = 2 * (0.7 * i + 1.3 * torch.arange(3)).sin() - 2
     deltas = 0.3 * (0.5 * i + torch.arange(4)).cos()
     objects = torch.tensor([[10.0, 12, 60, 70], [40, 40, 120, 110], [100, 5, 118, 20]])
-    said = Predictions(logits.float()[None], decode_deltas(boxes, deltas.float()[None]))
-    plan = TaskAligned()(said, priors, GroundTruth.pad([objects], [torch.arange(3)]))
+    predictions = Predictions(logits.float()[None], decode_deltas(boxes, deltas.float()[None]))
+    plan = TaskAligned()(predictions, priors, GroundTruth.pad([objects], [torch.arange(3)]))
     found = [(plan.positive[0] & (plan.index[0] == g)).nonzero().flatten().tolist() for g in range(3)]
     assert found[0] == [67, 68, 82, 83, 84, 85, 86, 99, 100, 101, 102, 117, 118]
     assert found[1] == [*range(135, 139), *range(152, 156), *range(169, 173), 187]
@@ -174,13 +174,13 @@ def test_boxes_may_lie_anywhere():
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 @pytest.mark.parametrize("grids", [True, False])
-def test_where_looking_is_not_free_the_plan_is_the_same(rule, grids, monkeypatch):
-    said, priors, truth = example_scene(objects=12)
+def test_padded_lists_give_the_same_plan(rule, grids, monkeypatch):
+    predictions, priors, truth = example_scene(objects=12)
     priors = priors if grids else replace(priors, grids=None)
-    free = rule(said, priors, truth)
+    free = rule(predictions, priors, truth)
     for place in ("assigners.task_aligned", "overlaps", "pairs"):
         monkeypatch.setattr(f"ladle.{place}.may_look", lambda tensor: False)
-    blind = rule(said, priors, truth)
+    blind = rule(predictions, priors, truth)
     assert torch.equal(free.dense(12), blind.dense(12))
     assert torch.equal(free.background, blind.background)
     assert free.positive.any()
@@ -209,10 +209,10 @@ def row_of_points(boxes, scores, objects, crowd=None, valid=None):
     real = torch.tensor([valid or [True] * count])
     level = torch.zeros(count, dtype=torch.long)
     priors = Priors(torch.cat([middle - 5, middle + 5], -1)[None], torch.full((count,), 10.0), level, real, (count,))
-    said = Predictions(torch.tensor(scores).logit().view(1, count, 1), torch.tensor([boxes], dtype=torch.float))
+    predictions = Predictions(torch.tensor(scores).logit().view(1, count, 1), torch.tensor([boxes], dtype=torch.float))
     boxes, crowd = torch.tensor(objects, dtype=torch.float), crowd or [False] * len(objects)
     truth = GroundTruth.pad([boxes], [torch.zeros(len(boxes), dtype=torch.long)], [torch.tensor(crowd)])
-    return said, priors, truth
+    return predictions, priors, truth
 
 
 def numbers(plan):
@@ -222,7 +222,7 @@ def numbers(plan):
 EXACT = [0, 0, 20, 10]
 
 
-def test_a_prior_outside_takes_a_place_after_but_not_before():
+def test_a_prior_outside_uses_up_the_topk_after_but_not_before():
     scene = row_of_points([EXACT, EXACT, EXACT], [0.5, 0.6, 0.9], [EXACT])
     assert numbers(TaskAligned(topk=2)(*scene)) == [0, 1, 0]
     assert numbers(TaskAligned(topk=2, inside="before")(*scene)) == [1, 1, 0]
@@ -236,7 +236,7 @@ def test_the_best_positive_has_the_best_overlap_for_its_target():
     torch.testing.assert_close(plan.affinity[0, :, 0], expected, rtol=1e-5, atol=0)
 
 
-def test_a_contested_prior_goes_to_the_claimant_it_overlaps_most_or_to_any_holder():
+def test_a_contested_prior_goes_to_the_most_overlapped_object_of_those_claiming_or_of_all():
     # Two objects claim the middle prior; the third overlaps its box most, but claims the last one, aligned better.
     boxes = [[0, 0, 1, 1], [0, 0, 24, 10], [0, 0, 26, 10]]
     objects = [[0, 0, 20, 10], [0, 0, 22, 10], [0, 0, 26, 10]]
@@ -251,7 +251,7 @@ def test_of_equals_the_earlier_prior_and_the_first_object_win():
         assert numbers(rule(*scene)) == [1, 0, 0]
 
 
-def test_an_object_that_no_box_touches_gets_nothing():
+def test_an_object_that_no_box_touches_gets_no_prior():
     scene = row_of_points([[50, 50, 60, 60]] * 2, [0.5, 0.5], [EXACT])
     for rule in RULES[:2]:
         plan = rule(*scene)
@@ -259,40 +259,40 @@ def test_an_object_that_no_box_touches_gets_nothing():
         assert plan.background.all()
 
 
-def test_an_object_between_the_points_gets_nothing_unless_widened():
+def test_an_object_between_the_points_gets_no_prior_unless_enlarged():
     small = [8, 3, 12, 7]
     scene = row_of_points([small] * 3, [0.5, 0.6, 0.7], [small])
     assert numbers(TaskAligned()(*scene)) == [0, 0, 0]
     assert numbers(TaskAligned(least_side=16.0)(*scene)) == [1, 1, 0]
 
 
-def test_an_affinity_too_small_for_a_float_is_still_one():
-    said, priors, truth = row_of_points([EXACT, [0, 0, 2, 10]], [0.9, 0.5], [EXACT])
-    logits = said.logits.clone()
+def test_an_affinity_too_small_for_float32_is_still_positive():
+    predictions, priors, truth = row_of_points([EXACT, [0, 0, 2, 10]], [0.9, 0.5], [EXACT])
+    logits = predictions.logits.clone()
     logits[0, 1] = -87.0
-    plan = TaskAligned()(replace(said, logits=logits), priors, truth)
+    plan = TaskAligned()(replace(predictions, logits=logits), priors, truth)
     assert numbers(plan) == [1, 1]
     assert plan.affinity[0, 1, 0] == TINY
 
 
 @pytest.mark.parametrize("rule", RULES[:2], ids=NAMES[:2])
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf])
-def test_a_bad_box_or_score_spoils_its_prior_alone(rule, poison):
+def test_a_bad_box_or_score_affects_only_its_own_prior(rule, poison):
     scene = Scene("tiny", 1)
-    said, priors, truth = scene.raw_predictions(), scene.point_priors(), scene.truth()
-    first, second = rule(said, priors, truth).positive[0].nonzero().flatten()[:2].tolist()
-    bad = said.map(torch.clone)
+    predictions, priors, truth = scene.raw_predictions(), scene.point_priors(), scene.truth()
+    first, second = rule(predictions, priors, truth).positive[0].nonzero().flatten()[:2].tolist()
+    bad = predictions.map(torch.clone)
     bad.boxes[0, first], bad.logits[0, second] = poison, poison if poison != math.inf else math.nan
     plan = rule(bad, priors, truth)
     without = priors.valid.expand(2, -1).clone()
     without[0, [first, second]] = False
-    expected = rule(said, replace(priors, valid=without), truth)
+    expected = rule(predictions, replace(priors, valid=without), truth)
     assert torch.equal(plan.dense(7), expected.dense(7))
     assert plan.positive[0].any()
 
 
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
-def test_invalid_priors_neither_learn_nor_take_a_place(rule):
+def test_invalid_priors_are_neither_positive_nor_counted_in_the_topk(rule):
     boxes, scores = [EXACT, EXACT, EXACT], [0.5, 0.6, 0.9]
     plan = rule(*row_of_points(boxes, scores, [EXACT], valid=[True, True, False]))
     assert numbers(plan) == [1, 1, -1]
@@ -305,13 +305,13 @@ def test_a_crowd_is_neither_learnt_nor_background():
 
 
 def test_labels_of_padding_may_be_anything():
-    said, priors, truth = example_scene()
-    plain = TaskAligned()(said, priors, truth)
+    predictions, priors, truth = example_scene()
+    plain = TaskAligned()(predictions, priors, truth)
     valid, labels = truth.valid.clone(), truth.labels.clone()
     valid[:, -1] = False
-    expected = TaskAligned()(said, priors, replace(truth, valid=valid))
+    expected = TaskAligned()(predictions, priors, replace(truth, valid=valid))
     labels[:, -1] = 255
-    plan = TaskAligned()(said, priors, replace(truth, valid=valid, labels=labels))
+    plan = TaskAligned()(predictions, priors, replace(truth, valid=valid, labels=labels))
     assert torch.equal(plan.affinity, expected.affinity)
     assert plain.positive.sum() > plan.positive.sum()
 

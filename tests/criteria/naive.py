@@ -50,55 +50,55 @@ def edge_cost(logits, x, y, box, stride):
     """The mean over four sides of the cross entropy with the two bins next to the true distance."""
     total = 0.0
     for side, distance in zip(logits, (x - box[0], y - box[1], box[2] - x, box[3] - y), strict=True):
-        wanted = min(max(distance / stride, 0), len(side) - 1.1)
-        left = int(wanted)
+        clamped = min(max(distance / stride, 0), len(side) - 1.1)
+        left = int(clamped)
         norm = math.log(sum(math.exp(v) for v in side))
-        total += (left + 1 - wanted) * (norm - side[left]) + (wanted - left) * (norm - side[left + 1])
+        total += (left + 1 - clamped) * (norm - side[left]) + (clamped - left) * (norm - side[left + 1])
     return total / 4
 
 
-def one_prior(family, said, target, learnt):
-    """What a positive prior pays for its box, its edges, its quality; its share of the first two; its IoU."""
-    own, giou = overlaps(said["box"], target)
-    middle = centerness(*said["point"], target) if family in ("fcos", "atss") else None
-    box = 1 - own**2 if family == "yolox" else 1 - giou
-    edges = edge_cost(said["edges"], *said["point"], target, said["stride"]) if family == "gfl" else 0
-    share = {"fcos": middle, "atss": middle, "paa": own, "rtmdet": own, "gfl": sigmoid(max(said["logits"]))}
-    quality = {"fcos": middle, "atss": middle, "paa": own, "ota": own}.get(family)
-    judged = entropy(said["quality"], quality) if quality is not None else 0
-    return box, edges, judged, learnt * share.get(family, 1), own
+def one_prior(family, prior, target, learnt):
+    """The box, edge and quality losses of a positive prior, its weight in the first two, and its IoU."""
+    iou, giou = overlaps(prior["box"], target)
+    middle = centerness(*prior["point"], target) if family in ("fcos", "atss") else None
+    box = 1 - iou**2 if family == "yolox" else 1 - giou
+    edges = edge_cost(prior["edges"], *prior["point"], target, prior["stride"]) if family == "gfl" else 0
+    share = {"fcos": middle, "atss": middle, "paa": iou, "rtmdet": iou, "gfl": sigmoid(max(prior["logits"]))}
+    quality = {"fcos": middle, "atss": middle, "paa": iou, "ota": iou}.get(family)
+    judged = entropy(prior["quality"], quality) if quality is not None else 0
+    return box, edges, judged, learnt * share.get(family, 1), iou
 
 
-def class_cost(family, x, is_its_own, learnt, own):
-    """What one class costs at one prior that learns an object by ``learnt`` (0: background)."""
+def class_cost(family, x, is_its_own, learnt, iou):
+    """The loss of one class at one prior that learns an object with affinity ``learnt`` (0: background)."""
     if family in CLASSES["aligned"]:
         return quality_focal(x, learnt * is_its_own)
     if family in CLASSES["quality"]:
-        return (learnt or 1) * quality_focal(x, own * is_its_own)
+        return (learnt or 1) * quality_focal(x, iou * is_its_own)
     if family in CLASSES["overlap"]:
-        return learnt * entropy(x, own * is_its_own)
+        return learnt * entropy(x, iou * is_its_own)
     return (learnt or 1) * focal(x, is_its_own)
 
 
 def losses(family, images):
-    """The loss of each term; ``images`` hold, per prior, what it says and whom it learns."""
+    """The loss of each term; ``images`` hold, per prior, its predictions and its object."""
     box_weight, quality_weight, edges_weight = WEIGHTS[family]
     classes = boxes = edges = quality = shares = weights = counts = 0.0
     for image in images:
         count = 0.0
-        for said in image:
-            learnt, own = said["learnt"], 0.0
-            if learnt == 0 and not said["background"]:
+        for prior in image:
+            learnt, iou = prior["learnt"], 0.0
+            if learnt == 0 and not prior["background"]:
                 continue
             if learnt:
-                box, edge, judged, share, own = one_prior(family, said, said["target"], learnt)
+                box, edge, judged, share, iou = one_prior(family, prior, prior["target"], learnt)
                 boxes, edges, quality = boxes + share * box, edges + share * edge, quality + learnt * judged
                 shares, weights = shares + share, weights + learnt
-                count += learnt * own if family == "rtmdet" else learnt
+                count += learnt * iou if family == "rtmdet" else learnt
             if family == "yolox":
-                quality += (learnt or 1) * entropy(said["quality"], float(learnt > 0))
-            for number, x in enumerate(said["logits"]):
-                classes += class_cost(family, x, float(learnt > 0 and number == said["label"]), learnt, own)
+                quality += (learnt or 1) * entropy(prior["quality"], float(learnt > 0))
+            for number, x in enumerate(prior["logits"]):
+                classes += class_cost(family, x, float(learnt > 0 and number == prior["label"]), learnt, iou)
         counts += max(count, 1) if family in ("atss", "gfl") else count
     counts = max(counts, len(images)) if family not in ("atss", "gfl") else counts
     found = {"class": classes / counts, "box": box_weight * boxes / shares}

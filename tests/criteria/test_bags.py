@@ -1,4 +1,4 @@
-"""The bag losses against mmdetection's AutoAssignHead, a naive dense oracle, and by their own merits."""
+"""The bag losses against mmdetection's AutoAssignHead, a naive dense oracle, and by their properties."""
 
 from dataclasses import replace
 from operator import itemgetter
@@ -20,13 +20,13 @@ from tests.golden.scenes import Scene, golden
 LEAVES = ("logits", "boxes", "quality", "center_prior")
 
 
-def leaves(said):
-    return said.map(lambda tensor: tensor.detach().clone().requires_grad_())
+def leaves(predictions):
+    return predictions.map(lambda tensor: tensor.detach().clone().requires_grad_())
 
 
-def pay(said, priors, truth, plan=None):
-    plan = AutoAssign()(said, priors, truth) if plan is None else plan
-    terms = BagCriterion()(Output(said, priors, ()), truth, plan)
+def losses_of(predictions, priors, truth, plan=None):
+    plan = AutoAssign()(predictions, priors, truth) if plan is None else plan
+    terms = BagCriterion()(Output(predictions, priors, ()), truth, plan)
     return {name: term.total / torch.maximum(term.count, term.floor) for name, term in terms.items()}
 
 
@@ -46,7 +46,7 @@ def test_losses_and_gradients_are_those_of_the_reference(case):
     mean, spread = torch.zeros(scene.C, 2, requires_grad=True), torch.ones(scene.C, 2, requires_grad=True)
     center_prior = torch.cat([mean, spread], 1).expand(scene.B, -1, -1)
     boxes = decode_distances(priors.centers, distances)
-    losses = pay(Predictions(logits, boxes, quality[..., 0], center_prior=center_prior), priors, truth)
+    losses = losses_of(Predictions(logits, boxes, quality[..., 0], center_prior=center_prior), priors, truth)
     sum(losses.values()).backward()
 
     for ours, theirs in (("positive", "loss_pos"), ("negative", "loss_neg"), ("center", "loss_center")):
@@ -63,15 +63,15 @@ def test_losses_on_the_scene_of_sines_are_those_of_the_published_functions():
     i = torch.arange(341, dtype=torch.double)
     logits = 2 * torch.sin(0.7 * i[:, None] + 1.3 * torch.arange(3)) - 2
     distances = priors.stride[:, None] * (1.5 + 0.5 * torch.sin(0.3 * i[:, None] + torch.arange(4)))
-    said = Predictions(
+    predictions = Predictions(
         logits.float()[None], decode_distances(priors.centers, distances.float()), torch.sin(0.2 * i).float()[None]
     )
     boxes = torch.tensor([[10.0, 12.0, 60.0, 70.0], [40.0, 40.0, 120.0, 110.0], [100.0, 5.0, 118.0, 20.0]])
     truth = GroundTruth.pad([boxes], [torch.arange(3)])
-    plan = AutoAssign()(said, priors, truth)
-    terms = BagCriterion()(Output(said, priors, ()), truth, plan)
+    plan = AutoAssign()(predictions, priors, truth)
+    terms = BagCriterion()(Output(predictions, priors, ()), truth, plan)
     assert terms["negative"].count == pytest.approx(33.6441, rel=1e-5)
-    losses = pay(said, priors, truth)
+    losses = losses_of(predictions, priors, truth)
     expected = {"positive": 1.52703, "negative": 0.11793, "center": 0.06688}
     assert {name: float(value) for name, value in losses.items()} == pytest.approx(expected, rel=1e-4)
 
@@ -79,23 +79,23 @@ def test_losses_on_the_scene_of_sines_are_those_of_the_published_functions():
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("branches", [True, False])
 def test_losses_and_gradients_are_those_of_the_naive_formulas(seed, branches):
-    said, priors, truth = naive_scene(seed, branches=branches)
-    said, slow = leaves(said), double(said)
-    losses, expected = pay(said, priors, truth), naive_losses(slow, priors, truth)
+    predictions, priors, truth = naive_scene(seed, branches=branches)
+    predictions, slow = leaves(predictions), double(predictions)
+    losses, expected = losses_of(predictions, priors, truth), naive_losses(slow, priors, truth)
     sum(losses.values()).backward()
     sum(expected.values()).backward()
     for name, value in losses.items():
         assert value.item() == pytest.approx(expected[name].item(), rel=1e-4)
-    assert_same_gradients(said, slow)
+    assert_same_gradients(predictions, slow)
 
 
 def test_a_teacher_that_judges_gives_constant_weights():
-    said, priors, truth = naive_scene(0)
-    guide, _, _ = naive_scene(1)
-    plan = AutoAssign()(guide, priors, truth)
-    mine, slow = leaves(said), double(said)
-    losses = pay(mine, priors, truth, plan)
-    weights = naive_weights(double(guide), priors, truth).detach()
+    predictions, priors, truth = naive_scene(0)
+    teacher, _, _ = naive_scene(1)
+    plan = AutoAssign()(teacher, priors, truth)
+    mine, slow = leaves(predictions), double(predictions)
+    losses = losses_of(mine, priors, truth, plan)
+    weights = naive_weights(double(teacher), priors, truth).detach()
     expected = naive_losses(slow, priors, truth, weights)
     losses["positive"].backward()
     expected["positive"].backward()
@@ -105,8 +105,8 @@ def test_a_teacher_that_judges_gives_constant_weights():
 
 
 def test_gradients_are_differences_of_the_loss():
-    said, priors, truth = naive_scene(3)
-    mine = leaves(said)
+    predictions, priors, truth = naive_scene(3)
+    mine = leaves(predictions)
     plan = AutoAssign()(mine, priors, truth)
 
     def total(at, fixed=None):
@@ -114,7 +114,7 @@ def test_gradients_are_differences_of_the_loss():
         return sum(term.total for term in terms.values())
 
     total(mine).backward()
-    frozen = leaves(said)
+    frozen = leaves(predictions)
     total(frozen, plan.detach()).backward()
     generator = torch.Generator().manual_seed(0)
     for name, step in (("logits", 1e-2), ("quality", 1e-2), ("center_prior", 1e-3), ("boxes", 1e-2)):
@@ -122,21 +122,21 @@ def test_gradients_are_differences_of_the_loss():
         # stays.
         fixed, leaf = (plan.detach(), getattr(frozen, name)) if name == "boxes" else (None, getattr(mine, name))
         way = torch.randn(leaf.shape, generator=generator)
-        ahead, behind = (replace(said, **{name: leaf.detach() + sign * step * way}) for sign in (1, -1))
+        ahead, behind = (replace(predictions, **{name: leaf.detach() + sign * step * way}) for sign in (1, -1))
         slope = (total(ahead, fixed) - total(behind, fixed)) / (2 * step)
         assert (leaf.grad * way).sum().item() == pytest.approx(slope.item(), rel=1e-2, abs=5e-3)
 
 
 def test_an_object_that_holds_no_prior_costs_a_hundred_and_teaches_nothing():
     priors = grid_priors(32, 32, (8,))
-    said = leaves(Predictions(torch.zeros(1, 16, 2), priors.boxes, torch.zeros(1, 16)))
+    predictions = leaves(Predictions(torch.zeros(1, 16, 2), priors.boxes, torch.zeros(1, 16)))
     truth = GroundTruth.pad([torch.tensor([[9.0, 9.0, 11.0, 11.0]])], [torch.tensor([1])])
-    losses = pay(said, priors, truth)
+    losses = losses_of(predictions, priors, truth)
     assert losses["positive"] == 25
     assert losses["center"] == 0
     losses["positive"].backward()
-    assert not said.logits.grad.any()
-    assert said.boxes.grad.isfinite().all()
+    assert not predictions.logits.grad.any()
+    assert predictions.boxes.grad.isfinite().all()
 
 
 @pytest.mark.parametrize("look", [True, False])
@@ -144,44 +144,44 @@ def test_an_object_that_holds_no_prior_costs_a_hundred_and_teaches_nothing():
 def test_without_objects_the_terms_are_finite_and_their_graph_reaches_every_branch(columns, look, monkeypatch):
     for place in PLACES if not look else ():
         monkeypatch.setattr(f"ladle.{place}.may_look", lambda tensor: False)
-    said, priors, truth = naive_scene(0)
+    predictions, priors, truth = naive_scene(0)
     truth = replace(truth, valid=torch.zeros_like(truth.valid)).map(lambda tensor: tensor[:, :columns])
-    said = leaves(said)
-    losses = pay(said, priors, truth)
+    predictions = leaves(predictions)
+    losses = losses_of(predictions, priors, truth)
     assert losses["positive"] == 0
     assert losses["center"] == 0
     assert losses["negative"] > 0
     sum(losses.values()).backward()
     for name in LEAVES:
-        assert getattr(said, name).grad.isfinite().all()
-    assert not said.boxes.grad.any()
-    assert not said.center_prior.grad.any()
+        assert getattr(predictions, name).grad.isfinite().all()
+    assert not predictions.boxes.grad.any()
+    assert not predictions.center_prior.grad.any()
 
 
 def test_priors_in_a_crowd_and_outside_the_image_cost_nothing():
-    said, priors, truth = example_scene(batch=1, objects=2)
+    predictions, priors, truth = example_scene(batch=1, objects=2)
     boxes = torch.cat([truth.boxes[0], torch.tensor([[96.0, 64.0, 256.0, 192.0]])])
     crowd = GroundTruth.pad([boxes], [torch.tensor([0, 1, 0])], [torch.tensor([False, False, True])])
     valid = priors.valid.clone()
     valid[0, ::7] = False
-    priors, said = replace(priors, valid=valid), leaves(said)
-    plan = AutoAssign()(said, priors, crowd)
+    priors, predictions = replace(priors, valid=valid), leaves(predictions)
+    plan = AutoAssign()(predictions, priors, crowd)
     ignored = (plan.background == 0) & ~plan.positive
     assert (ignored & valid).any()
-    losses = pay(said, priors, crowd, plan)
+    losses = losses_of(predictions, priors, crowd, plan)
     sum(losses.values()).backward()
-    assert not said.logits.grad[ignored].any()
-    assert not said.boxes.grad[ignored].any()
-    assert said.logits.grad[~ignored].all()
+    assert not predictions.logits.grad[ignored].any()
+    assert not predictions.boxes.grad[ignored].any()
+    assert predictions.logits.grad[~ignored].all()
 
 
 def test_terms_add_up_over_images():
-    said, priors, truth = naive_scene(2)
-    whole = BagCriterion()(Output(said, priors, ()), truth, AutoAssign()(said, priors, truth))
+    predictions, priors, truth = naive_scene(2)
+    whole = BagCriterion()(Output(predictions, priors, ()), truth, AutoAssign()(predictions, priors, truth))
     parts = []
     for row in range(2):
         one = itemgetter(slice(row, row + 1))
-        mine, objects, places = said.map(one), truth.map(one), replace(priors, valid=one(priors.valid))
+        mine, objects, places = predictions.map(one), truth.map(one), replace(priors, valid=one(priors.valid))
         parts.append(BagCriterion()(Output(mine, places, ()), objects, AutoAssign()(mine, places, objects)))
     for name, term in whole.items():
         torch.testing.assert_close(term.total, parts[0][name].total + parts[1][name].total)
@@ -191,37 +191,39 @@ def test_terms_add_up_over_images():
 def test_under_a_hard_plan_an_object_is_found_by_the_mean_of_its_priors():
     priors = grid_priors(32, 32, (8,))
     box = torch.tensor([4.0, 4.0, 28.0, 28.0])
-    said = Predictions(torch.randn(1, 16, 2, generator=torch.Generator().manual_seed(0)), box.expand(1, 16, 4))
+    predictions = Predictions(torch.randn(1, 16, 2, generator=torch.Generator().manual_seed(0)), box.expand(1, 16, 4))
     truth = GroundTruth.pad([box[None]], [torch.tensor([1])])
     positive = torch.zeros(1, 16, dtype=torch.bool)
     positive[0, [5, 6]] = True
     background = ~positive
     background[0, 0] = False
     plan = Assignment.hard(torch.zeros(1, 16, dtype=torch.long), positive, background)
-    terms = BagCriterion()(Output(said, priors, ()), truth, plan)
-    assert terms["positive"].total == pytest.approx(float(-0.25 * said.scores[0, [5, 6], 1].mean().log()), rel=1e-5)
-    x = said.scores[0, 1:].clone()
+    terms = BagCriterion()(Output(predictions, priors, ()), truth, plan)
+    assert terms["positive"].total == pytest.approx(
+        float(-0.25 * predictions.scores[0, [5, 6], 1].mean().log()), rel=1e-5
+    )
+    x = predictions.scores[0, 1:].clone()
     x[[4, 5], 1] = 0
     assert terms["negative"].total == pytest.approx(float(-0.75 * (x**2 * (1 - x).log()).sum()), rel=1e-5)
 
 
 def test_any_other_assigner_may_judge():
-    said, priors, truth = example_scene()
-    said = leaves(said)
-    sum(pay(said, priors, truth, ATSS()(said, priors, truth)).values()).backward()
-    assert said.logits.grad.isfinite().all()
-    assert said.boxes.grad.any()
+    predictions, priors, truth = example_scene()
+    predictions = leaves(predictions)
+    sum(losses_of(predictions, priors, truth, ATSS()(predictions, priors, truth)).values()).backward()
+    assert predictions.logits.grad.isfinite().all()
+    assert predictions.boxes.grad.any()
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_where_looking_is_not_free_losses_and_gradients_are_the_same(seed, monkeypatch):
-    said, priors, truth = naive_scene(seed)
-    mine, other = leaves(said), leaves(said)
-    first = pay(mine, priors, truth)
+def test_padded_lists_give_the_same_losses_and_gradients(seed, monkeypatch):
+    predictions, priors, truth = naive_scene(seed)
+    mine, other = leaves(predictions), leaves(predictions)
+    first = losses_of(mine, priors, truth)
     sum(first.values()).backward()
     for place in PLACES:
         monkeypatch.setattr(f"ladle.{place}.may_look", lambda tensor: False)
-    second = pay(other, priors, truth)
+    second = losses_of(other, priors, truth)
     sum(second.values()).backward()
     for name, value in first.items():
         torch.testing.assert_close(value, second[name])
@@ -229,10 +231,10 @@ def test_where_looking_is_not_free_losses_and_gradients_are_the_same(seed, monke
 
 
 def test_half_precision_predictions_pay_in_single_precision():
-    said, priors, truth = example_scene()
+    predictions, priors, truth = example_scene()
     with torch.autocast("cpu", torch.bfloat16):
-        losses = pay(leaves(said), priors, truth)
-    for name, value in pay(said, priors, truth).items():
+        losses = losses_of(leaves(predictions), priors, truth)
+    for name, value in losses_of(predictions, priors, truth).items():
         assert losses[name].dtype == torch.float32
         assert torch.equal(losses[name].detach(), value)
 

@@ -1,4 +1,4 @@
-"""The dense criterion against mmdetection's LAD head, end to end, and by its own merits."""
+"""The dense criterion against mmdetection's LAD head, end to end, and by its properties."""
 
 from dataclasses import replace
 
@@ -30,7 +30,7 @@ def perturbed(scene):
 
 
 @pytest.mark.parametrize("case", ["tiny", "edge"])
-def test_distilled_assignment_costs_what_the_reference_says(case):
+def test_distilled_assignment_has_the_losses_of_the_reference(case):
     scene, expected = Scene(case), golden(f"lad__{case}__mmdet_full")
     logits, deltas, quality = perturbed(scene)
     priors, truth = scene.priors(), scene.truth()

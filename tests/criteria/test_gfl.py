@@ -12,7 +12,7 @@ from tests.golden.scenes import Scene, golden
 
 
 @pytest.mark.parametrize("case", ["tiny", "edge"])
-def test_gfl_costs_and_pulls_as_the_reference_says(case):
+def test_gfl_has_the_losses_and_gradients_of_the_reference(case):
     scene, expected = Scene(case), golden(f"gfl__{case}__mmdet_gflhead_fwd_bwd")
     priors, truth = scene.priors(), scene.truth()
     logits, edges = torch.from_numpy(scene.logits).clone().requires_grad_(), scene.edges().requires_grad_()

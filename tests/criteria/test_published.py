@@ -13,15 +13,15 @@ from tests.criteria import naive
 from tests.families import DENSE
 
 CRITERIA = {name: one.criterion for name, one in DENSE.items() if name != "autoassign"}
-"""AutoAssign's own losses are those of bags."""
+"""AutoAssign has the losses of bags."""
 FAMILIES = tuple(CRITERIA)
 
 
 def case(soft=False):
     """A small scene and a plan with positives in their objects, background, and priors that are ignored."""
-    said, priors, truth = example_scene(size=(64, 96), objects=3, seed=4)
+    predictions, priors, truth = example_scene(size=(64, 96), objects=3, seed=4)
     generator = torch.Generator().manual_seed(1)
-    edges = torch.randn(*said.boxes.shape, 17, generator=generator)
+    edges = torch.randn(*predictions.boxes.shape, 17, generator=generator)
     x, y = priors.centers.unsqueeze(2).unbind(-1)
     box = truth.boxes.unsqueeze(1)
     inside = (x > box[..., 0]) & (x < box[..., 2]) & (y > box[..., 1]) & (y < box[..., 3])
@@ -30,7 +30,7 @@ def case(soft=False):
     plan = Assignment.hard(inside.float().argmax(-1), positive, free)
     if soft:
         plan = replace(plan, affinity=plan.affinity * prob.unsqueeze(-1))
-    return Output(replace(said, edges=edges), priors, ()), truth, plan
+    return Output(replace(predictions, edges=edges), priors, ()), truth, plan
 
 
 def loss(terms):
@@ -39,15 +39,15 @@ def loss(terms):
 
 def spelled(output, truth, plan):
     """The scene as plain numbers, a dict per prior."""
-    said, priors = output.predictions, output.priors
+    predictions, priors = output.predictions, output.priors
     target, labels = truth.at(plan.index)
     return [
         [
             {
-                "logits": said.logits[image, p].tolist(),
-                "box": said.boxes[image, p].tolist(),
-                "edges": said.edges[image, p].tolist(),
-                "quality": float(said.quality[image, p]),
+                "logits": predictions.logits[image, p].tolist(),
+                "box": predictions.boxes[image, p].tolist(),
+                "edges": predictions.edges[image, p].tolist(),
+                "quality": float(predictions.quality[image, p]),
                 "point": priors.centers[0, p].tolist(),
                 "stride": float(priors.stride[p]),
                 "target": target[image, p].tolist(),
@@ -55,9 +55,9 @@ def spelled(output, truth, plan):
                 "learnt": float(plan.affinity[image, p, 0]),
                 "background": float(plan.background[image, p]),
             }
-            for p in range(said.boxes.shape[1])
+            for p in range(predictions.boxes.shape[1])
         ]
-        for image in range(len(said.boxes))
+        for image in range(len(predictions.boxes))
     ]
 
 
@@ -92,14 +92,14 @@ def test_terms_add_up_over_images_and_ranks(family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_ignored_priors_cost_nothing_and_are_not_pulled(family):
     output, truth, plan = case()
-    said = output.predictions.map(lambda tensor: tensor.clone().requires_grad_())
-    terms = CRITERIA[family](replace(output, predictions=said), truth, plan)
+    predictions = output.predictions.map(lambda tensor: tensor.clone().requires_grad_())
+    terms = CRITERIA[family](replace(output, predictions=predictions), truth, plan)
     sum(term.total for term in terms.values()).backward()
     ignored = ~plan.positive & (plan.background == 0)
-    for leaf in (said.logits, said.boxes, said.quality, said.edges):
+    for leaf in (predictions.logits, predictions.boxes, predictions.quality, predictions.edges):
         assert leaf.grad is None or not leaf.grad[ignored].any()
-    assert said.logits.grad[plan.positive].any()
-    assert said.boxes.grad[plan.positive].any()
+    assert predictions.logits.grad[plan.positive].any()
+    assert predictions.boxes.grad[plan.positive].any()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -108,16 +108,16 @@ def test_a_batch_without_objects_costs_finite_classes_and_no_boxes(family):
     none = GroundTruth.pad([torch.zeros(0, 4)] * 2, [torch.zeros(0, dtype=torch.long)] * 2)
     shape = output.predictions.boxes.shape[:2]
     nothing = torch.zeros(shape, dtype=torch.bool)
-    said = output.predictions.map(lambda tensor: tensor.clone().requires_grad_())
+    predictions = output.predictions.map(lambda tensor: tensor.clone().requires_grad_())
     plan = Assignment.hard(torch.zeros(shape, dtype=torch.long), nothing, ~nothing)
-    terms = CRITERIA[family](replace(output, predictions=said), none, plan)
+    terms = CRITERIA[family](replace(output, predictions=predictions), none, plan)
     sum(term.total for term in terms.values()).backward()
     learns = terms["class"].total + (terms["quality"].total if family == "yolox" else 0)
     assert learns > 0
     assert terms["box"].total == 0
     assert terms["class"].count.maximum(terms["class"].floor) == 2
-    assert said.logits.grad.isfinite().all()
-    assert not said.boxes.grad.any()
+    assert predictions.logits.grad.isfinite().all()
+    assert not predictions.boxes.grad.any()
 
 
 def test_a_score_that_is_its_soft_target_costs_an_aligned_class_nothing():
@@ -133,9 +133,9 @@ def test_a_score_that_is_its_soft_target_costs_an_aligned_class_nothing():
 
 def test_objectness_is_learnt_at_every_prior_that_counts():
     output, truth, plan = case()
-    said = output.predictions
-    quality = said.quality.clone().requires_grad_()
-    CRITERIA["yolox"](replace(output, predictions=replace(said, quality=quality)), truth, plan)[
+    predictions = output.predictions
+    quality = predictions.quality.clone().requires_grad_()
+    CRITERIA["yolox"](replace(output, predictions=replace(predictions, quality=quality)), truth, plan)[
         "quality"
     ].total.backward()
     assert (quality.grad[plan.positive] < 0).all()
@@ -145,7 +145,7 @@ def test_objectness_is_learnt_at_every_prior_that_counts():
 def test_a_branch_that_is_not_there_is_refused_in_a_sentence():
     output, truth, plan = case()
     bare = replace(output, predictions=replace(output.predictions, quality=None, edges=None))
-    with pytest.raises(ValueError, match="says none"):
+    with pytest.raises(ValueError, match="predicts none"):
         CRITERIA["gfl"](bare, truth, plan)
     with pytest.raises(ValueError, match="objectness, but this detector has no quality branch"):
         CRITERIA["yolox"](bare, truth, plan)

@@ -11,17 +11,19 @@ from ladle.types import Assignment, Output, Predictions
 
 
 def case(exclusive=True, each=True, classes=5):
-    said, priors, truth = example_scene(size=(64, 96), objects=3, classes=classes)
+    predictions, priors, truth = example_scene(size=(64, 96), objects=3, classes=classes)
     generator = torch.Generator().manual_seed(1)
-    count = said.boxes.shape[1]
+    count = predictions.boxes.shape[1]
     positive = torch.rand(2, count, generator=generator) < 0.2
     background = torch.rand(2, count, generator=generator) < 0.5
     plan = Assignment.hard(torch.randint(3, (2, count), generator=generator), positive, background)
-    every = said.boxes.unsqueeze(2) + torch.rand(2, count, classes, 4, generator=generator) * torch.tensor(
+    every = predictions.boxes.unsqueeze(2) + torch.rand(2, count, classes, 4, generator=generator) * torch.tensor(
         [-4.0, -4, 4, 4]
     )
-    said = Predictions(said.logits, said.boxes, class_boxes=every if each else None, exclusive=exclusive)
-    return Output(said, priors, ()), truth, plan
+    predictions = Predictions(
+        predictions.logits, predictions.boxes, class_boxes=every if each else None, exclusive=exclusive
+    )
+    return Output(predictions, priors, ()), truth, plan
 
 
 @pytest.mark.parametrize("each", [True, False], ids=["a box for each class", "one for all"])
@@ -30,15 +32,15 @@ def test_region_losses_are_their_formulas_written_out(box, each):
     output, truth, plan = case(each=each)
     stds = (0.05, 0.1)
     terms = RegionCriterion(box, box_weight=2.0, beta=0.3, stds=stds, weight=0.5)(output, truth, plan)
-    said, sampled, classes, boxes = output.predictions, 0, 0.0, 0.0
+    predictions, sampled, classes, boxes = output.predictions, 0, 0.0, 0.0
     for b, p in (plan.positive | (plan.background > 0)).nonzero().tolist():
         sampled += 1
-        logits = torch.cat([said.logits[b, p], torch.zeros(1)])
+        logits = torch.cat([predictions.logits[b, p], torch.zeros(1)])
         label = truth.labels[b, plan.index[b, p]] if plan.positive[b, p] else torch.tensor(5)
         classes += float(F.cross_entropy(logits, label))
         if plan.positive[b, p]:
             target = truth.boxes[b, plan.index[b, p]]
-            found = said.class_boxes[b, p, label] if each else said.boxes[b, p]
+            found = predictions.class_boxes[b, p, label] if each else predictions.boxes[b, p]
             if box == "giou":
                 boxes += 1 - float(giou(found, target))
             else:
@@ -49,7 +51,7 @@ def test_region_losses_are_their_formulas_written_out(box, each):
     assert float(terms["box"].total) == pytest.approx(0.5 * 2 * boxes, rel=1e-4)
 
 
-def test_objectness_is_on_its_own():
+def test_objectness_has_a_sigmoid_of_its_own():
     output, truth, plan = case(exclusive=False, classes=1)
     truth = truth.map(lambda tensor: tensor)
     total = float(RegionCriterion()(output, truth, plan)["class"].total)
@@ -59,11 +61,11 @@ def test_objectness_is_on_its_own():
     assert total == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_ignored_priors_are_not_pulled_and_nobody_divides_by_nought():
+def test_ignored_priors_have_no_gradient_and_nothing_is_divided_by_zero():
     output, truth, plan = case()
     leaf = output.predictions.logits.clone().requires_grad_()
-    said = Predictions(leaf, output.predictions.boxes, exclusive=True)
-    terms = RegionCriterion()(Output(said, output.priors, ()), truth, plan)
+    predictions = Predictions(leaf, output.predictions.boxes, exclusive=True)
+    terms = RegionCriterion()(Output(predictions, output.priors, ()), truth, plan)
     sum(term.total for term in terms.values()).backward()
     ignored = ~plan.positive & (plan.background == 0)
     assert not leaf.grad[ignored].any()

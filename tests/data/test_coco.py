@@ -64,7 +64,7 @@ def test_labels_follow_the_order_of_category_ids(tmp_path):
     np.testing.assert_array_equal(dataset.images[0].areas, [600])
 
 
-def test_valid_and_test_stand_in_for_val_and_it_is_said(tmp_path):
+def test_valid_and_test_stand_in_for_val_and_it_is_noted(tmp_path):
     for name in ("train", "test"):
         annotations(tmp_path / name / "_annotations.coco.json")
         image(tmp_path / name / "a.jpg")
@@ -172,7 +172,7 @@ def with_values(**values):
     return [{"id": 1, "image_id": 1, "category_id": 7, "bbox": [10, 12, 30, 20], "iscrowd": 0} | values]
 
 
-def test_a_file_with_every_value_as_text_says_the_same(tmp_path):
+def test_a_file_with_every_value_as_text_is_read_alike(tmp_path):
     image(tmp_path / "train" / "a.jpg")
     entry = {"id": "1", "image_id": "1", "category_id": "7", "bbox": ["10", "12", "30", "20"], "iscrowd": "0"}
     file = annotations(tmp_path / "train.json", annotations=[entry])
@@ -220,7 +220,7 @@ def test_sizes_may_be_text(tmp_path, size):
 
 
 @pytest.mark.parametrize("size", [(10**400, 64), ("9" * 5000, 64), (96.5, 64), ("wide", "high"), (-96, 64), (True, 64)])
-def test_sizes_that_are_none_are_read_from_the_image_aloud(tmp_path, size):
+def test_invalid_sizes_are_read_from_the_image_and_reported(tmp_path, size):
     image(tmp_path / "train" / "a.jpg")
     dataset = read(annotations(tmp_path / "train.json", size=size))
     np.testing.assert_array_equal(dataset.images[0].boxes, [[10, 12, 40, 32]])
@@ -271,7 +271,7 @@ def test_classes_of_one_name_are_refused(tmp_path):
         (categories((0, "things", "none"), (7, "fish", "things")), True, {0: "things", 7: "fish"}),
     ],
 )
-def test_the_group_of_the_name_of_its_only_class_is_left_out_aloud(tmp_path, listed, used, kept):
+def test_the_group_of_the_name_of_its_only_class_is_left_out_and_reported(tmp_path, listed, used, kept):
     image(tmp_path / "train" / "a.jpg")
     boxes = with_values() if used else []
     dataset = read(annotations(tmp_path / "train.json", categories=listed, annotations=boxes))
@@ -279,7 +279,7 @@ def test_the_group_of_the_name_of_its_only_class_is_left_out_aloud(tmp_path, lis
     assert ("has the name of another one; left out" in dataset.summary()) == (len(kept) < len(listed))
 
 
-def test_odd_names_of_classes_are_cleaned_aloud(tmp_path):
+def test_odd_names_of_classes_are_cleaned_and_reported(tmp_path):
     image(tmp_path / "train" / "a.jpg")
     odd = [{"id": n, "name": name} for n, name in enumerate(["a\nb", "\ud800", "", None, 7])]
     dataset = read(annotations(tmp_path / "train.json", categories=odd, annotations=[]))
@@ -305,7 +305,7 @@ def test_names_do_not_break_the_lines_of_messages(tmp_path):
     assert str(caught.value).isprintable()
 
 
-def test_of_two_files_of_a_split_one_is_read_aloud_or_none(tmp_path):
+def test_of_two_files_of_a_split_one_is_read_with_a_note_or_none(tmp_path):
     image(tmp_path / "train" / "a.jpg")
     annotations(tmp_path / "annotations" / "train.json", boxes=[])
     annotations(tmp_path / "annotations" / "instances_train.json")

@@ -78,7 +78,7 @@ def dataset(folder, *values):
     return DetectionDataset(tuple(images), ("a",), (1,), (), Path(folder))
 
 
-def test_the_values_of_all_deep_images_are_looked_through(tmp_path):
+def test_the_values_of_all_deep_images_are_searched(tmp_path):
     (tmp_path / "more").mkdir()
     first, second = dataset(tmp_path, 900, 20, 300), dataset(tmp_path / "more", 3, 4000)
     assert values_of([first, second]) == (3, 4000)

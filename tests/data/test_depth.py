@@ -39,7 +39,7 @@ def some(bands, most=4096):
         ((0, 255), [0, 8, 9, 255, 255, 255, 255]),
     ],
 )
-def test_a_range_says_what_is_black_and_what_is_white(tmp_path, value_range, expected):
+def test_a_range_determines_black_and_white(tmp_path, value_range, expected):
     values = np.array([[0, 8, 9, 2048, 4095, 4096, 65535]], dtype=np.uint16)
     loaded = load_image(image(tmp_path, png(values)), value_range=value_range)
     assert loaded[:, 0].tolist() == [expected] * 3
@@ -114,7 +114,7 @@ def test_anything_else_is_no_range(text):
         parse_range(text)
 
 
-def test_the_header_tells_how_deep_an_image_is(tmp_path):
+def test_the_header_has_the_depth_of_an_image(tmp_path):
     deep = [png(some(1)), png(some(2), GREY_ALPHA), png(some(3), RGB), png(some(4), RGBA), tiff(some(3), ">")]
     flat = [png(some(1, 255).astype(np.uint8)), png(some(3, 255).astype(np.uint8), RGB)]
     assert [read_header(image(tmp_path, content)).deep for content in deep] == [True] * 5

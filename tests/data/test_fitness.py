@@ -1,4 +1,4 @@
-"""What stops training, and what a user is told of the data before it begins."""
+"""Obstacles to training, and notes on the data before it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_a_class_that_cannot_be_learnt_is_an_obstacle_one_that_is_not_scored_is_
     "other",
     [{"classes": ("dog", "cat")}, {"ids": (1, 2)}],
 )
-def test_another_order_and_other_ids_are_told_and_matched_by_name(other):
+def test_another_order_and_other_ids_are_noted_and_matched_by_name(other):
     splits = {"train": split(50), "val": split(50, **other)}
     assert obstacles(splits, 640) == []
     assert differences(splits) == ["train and val number their classes differently; they are matched by name"]

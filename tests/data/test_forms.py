@@ -62,7 +62,7 @@ def test_sound_boxes_sloppy_ones_and_few_of_them_pass(form):
     check_form(raw_split(form), as_size(CORNERS)[:3], LIMIT[:3], NOTHING[:3])
 
 
-def test_fractions_are_told_from_the_first_pixel():
+def test_fractions_are_distinguished_from_the_first_pixel():
     corners = np.array([[0.1, 0.2, 0.9, 0.95], [0, 0, 1, 1], [0, 0, 1, 1.5], [-0.1, 0, 0.5, 0.5], [0.5, 0.5, 0.5, 0.5]])
     assert within_first_pixel(corners, np.full((5, 2), 64.0)).tolist() == [True, False, False, False, True]
     assert not within_first_pixel(corners, np.full((5, 2), 2.0)).any()
@@ -77,7 +77,7 @@ def coco(folder, boxes):
     return folder
 
 
-def test_a_file_in_fractions_is_refused_and_a_single_one_is_dropped_aloud(tmp_path):
+def test_a_file_in_fractions_is_refused_and_a_single_one_is_dropped_and_reported(tmp_path):
     with pytest.raises(UserError, match=r"2 of 3 between 0 and 1, which look like fractions.*multiply"):
         read(coco(tmp_path, [(0.1, 0.2, 0.3, 0.4), (0.5, 0.5, 0.4, 0.4), (10, 10, 20, 20)]))
     dataset = read(coco(tmp_path, [(0.1, 0.2, 0.3, 0.4), (30, 30, 20, 20), (10, 10, 20, 20)]))

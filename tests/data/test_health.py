@@ -49,7 +49,7 @@ def test_everything_is_counted(data):
     assert (health.format, health.fatal, health.shared) == ("coco", (), ())
 
 
-def test_the_report_says_it_all(data):
+def test_the_report_is_complete(data):
     report = inspect(data).render()
     for words in ("COCO", "train: 2 pictures, 1 of them without objects, 3 objects", "no object of: 'dog'", "no fatal"):
         assert words in report
@@ -89,7 +89,7 @@ def test_splits_must_agree_on_their_classes(data):
     assert any("same classes" in sentence for sentence in inspect(data).fatal)
 
 
-def test_a_broken_split_that_training_never_reads_stops_nothing_and_is_told(data):
+def test_a_broken_split_that_training_does_not_read_is_reported_and_not_fatal(data):
     (data / "annotations" / "test.json").write_text("{")
     health = inspect(data)
     assert health.fatal == ()
@@ -132,13 +132,13 @@ def test_a_split_that_stands_in_is_judged_and_named(data):
 
 
 @pytest.mark.parametrize("gone", ["train", "val"])
-def test_a_split_that_training_needs_and_nobody_offers_is_fatal(data, gone):
+def test_a_missing_split_that_training_needs_is_fatal(data, gone):
     (data / "annotations" / f"{gone}.json").unlink()
     (sentence,) = inspect(data).fatal
     assert f"expected a split '{gone}'" in sentence
 
 
-def test_one_file_for_both_splits_is_told(data):
+def test_one_file_for_both_splits_is_reported(data):
     health = inspect(data / "annotations" / "train.json")
     assert health.fatal == ()
     assert health.splits[0].notes == (
@@ -147,7 +147,7 @@ def test_one_file_for_both_splits_is_told(data):
     )
 
 
-def test_small_objects_are_told_at_the_size_that_is_asked_for(data):
+def test_small_objects_are_reported_for_the_given_size(data):
     told = "1 of 3 objects have a side under 8 pixels at --imgsz 100"
     assert told in inspect(data, imgsz=100).splits[0].notes
     assert f"note: {told}" in inspect(data, imgsz=100).render()
@@ -156,7 +156,7 @@ def test_small_objects_are_told_at_the_size_that_is_asked_for(data):
     assert sentence.startswith("train: every object has a side under 1 pixel at --imgsz 2")
 
 
-def test_sixteen_bits_are_told_with_the_values_that_all_splits_hold(data):
+def test_sixteen_bits_are_reported_with_the_values_of_all_splits(data):
     for file, value in (("train/a.png", 900), ("val/c.png", 3000)):
         with Image.open(data / file) as image:
             Image.fromarray(np.full((image.height, image.width), value, dtype=np.uint16)).save(data / file)
@@ -169,7 +169,7 @@ def test_sixteen_bits_are_told_with_the_values_that_all_splits_hold(data):
     assert inspect(data, decode=False).splits[1].notes == ("1 of 1 images have 16 bits a channel",)
 
 
-def test_other_ids_for_the_same_classes_are_told_and_stop_nothing(data):
+def test_other_ids_for_the_same_classes_are_reported_and_not_fatal(data):
     file = data / "annotations" / "val.json"
     file.write_text(file.read_text().replace('"id": 2, "name"', '"id": 7, "name"'))
     health = inspect(data)

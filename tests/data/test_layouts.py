@@ -206,7 +206,7 @@ def test_layouts_that_people_have_are_read(tmp_path, layout):
         ({"result.json": coco("images/a.jpg"), "images/a.jpg": None}, "coco", "instances_val.json"),
     ],
 )
-def test_what_to_do_without_a_second_split_is_said(tmp_path, files, kind, advice):
+def test_the_error_without_a_second_split_has_advice(tmp_path, files, kind, advice):
     lay(tmp_path, files)
     assert detect_format(tmp_path) == kind
     assert read(tmp_path, "train").images[0].boxes.tolist() == BOX
@@ -231,7 +231,7 @@ def test_data_sets_side_by_side_are_not_guessed_between(tmp_path):
         splits(tmp_path)
 
 
-def test_labels_without_names_of_classes_are_told_what_is_missing(tmp_path):
+def test_the_error_for_labels_without_class_names_states_what_is_missing(tmp_path):
     lay(tmp_path, {"images/train/a.jpg": None, "labels/train/a.txt": ROW})
     with pytest.raises(UserError, match=r"looks like YOLO: name its classes in a data\.yaml or in classes\.txt"):
         read(tmp_path)

@@ -88,7 +88,7 @@ def exif(orientation):
     ],
     ids=["compressed text", "xmp", "color profile", "text behind the pixels", "many texts", "half a gamma"],
 )
-def test_a_sound_png_is_read_whatever_it_says_beside_its_pixels(tmp_path, monkeypatch, before, after):
+def test_a_valid_png_is_read_with_any_other_chunks(tmp_path, monkeypatch, before, after):
     monkeypatch.setattr(PngImagePlugin, "MAX_TEXT_MEMORY", 8000)  # instead of 64 MB
     (tmp_path / "a.png").write_bytes(png(PIXELS, GREY, exif(6) + before, after))
     assert load_image(tmp_path / "a.png", upright=False)[0].tolist() == PIXELS.tolist()
@@ -109,14 +109,14 @@ def test_a_png_with_long_texts_and_too_few_pixels_is_damaged(tmp_path):
         load_image(tmp_path / "a.png")
 
 
-def test_a_broken_header_is_damage_and_says_which(tmp_path):
+def test_a_broken_header_is_reported_as_damage(tmp_path):
     whole = bytearray(png(PIXELS))
     whole[20] ^= 1
     (tmp_path / "a.jpg").write_bytes(whole)
     assert_refused(tmp_path / "a.jpg", "a damaged one .*checksum in b'IHDR'")
 
 
-def test_too_many_pixels_are_told_with_the_limit(tmp_path):
+def test_too_many_pixels_are_reported_with_the_limit(tmp_path):
     header = struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
     whole = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"")) + chunk(b"IEND", b"")
     (tmp_path / "a.png").write_bytes(whole)

@@ -1,4 +1,4 @@
-"""Every defect of the torture set (see torture/README.md) is loaded, repaired aloud or refused as its manifest says."""
+"""Every defect of the torture set (see torture/README.md) is repaired and reported, or refused as its manifest says."""
 
 import json
 import shutil
@@ -115,14 +115,14 @@ def assert_aligned(dataset: DetectionDataset, row) -> None:
 
 
 @rows("LOAD")
-def test_sound_data_load_without_a_word(row, tmp_path):
+def test_valid_data_load_without_a_report(row, tmp_path):
     dataset = load(row, tmp_path)
     assert set(dataset.defects) <= {STRAY, NAMELESS}
     assert_as_promised(dataset, row)
 
 
 @rows("EITHER")
-def test_defects_are_repaired_aloud_or_refused(row, tmp_path):
+def test_defects_are_repaired_and_reported_or_refused(row, tmp_path):
     dataset = attempt(row, tmp_path)
     if isinstance(dataset, str):
         assert_named(row, dataset, tmp_path)
@@ -150,7 +150,7 @@ def test_unusable_data_are_refused_by_name(row, tmp_path):
 
 
 @rows("ERROR")
-def test_skip_goes_on_with_what_is_sound_or_says_why_not(row, tmp_path):
+def test_skip_keeps_the_valid_images_or_gives_the_reason(row, tmp_path):
     dataset = attempt(row, tmp_path, "skip")
     if isinstance(dataset, str):
         assert_named(row, dataset, tmp_path)

@@ -146,7 +146,7 @@ def test_crop_drops_by_visible_share_but_keeps_a_crowd_of_which_anything_remains
     assert len(crop(crowd, (10, 0, 100, 100)).boxes) == 0
 
 
-def test_random_crop_never_loses_all_objects_unless_told():
+def test_random_crop_never_loses_all_objects_unless_allowed():
     sample = single(200, 200, [3.0, 190.0, 8.0, 198.0])
     careful, careless = RandomCrop(1.0, share=(0.2, 0.4)), RandomCrop(1.0, share=(0.2, 0.4), may_empty=True)
     assert all(len(careful(sample, random(seed)).boxes) == 1 for seed in range(50))
@@ -180,7 +180,7 @@ def test_recoloring_by_nothing_changes_nothing():
     assert ColorJitter(0.0)(sample, random()) is sample
 
 
-def test_recoloring_does_what_its_words_say():
+def test_recoloring_changes_each_property_as_named():
     image = torch.randint(60, 160, (3, 40, 40), generator=random(), dtype=torch.uint8)
     sample = Sample(image, torch.zeros(0, 4), torch.zeros(0).long(), torch.zeros(0).bool(), 0, (40, 40))
     mean, spread = image.float().mean().item(), image.float().std().item()

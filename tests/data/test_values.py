@@ -97,7 +97,7 @@ def test_what_does_not_print_is_escaped_and_what_is_long_is_cut():
         (True, "true"),
     ],
 )
-def test_names_are_cleaned_and_it_is_said(raw, name):
+def test_names_are_cleaned_and_the_change_is_reported(raw, name):
     cleaned, complaint = clean_name(raw, "class 3")
     assert cleaned == name
     assert (complaint is None) == (raw == name)

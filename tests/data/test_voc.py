@@ -174,7 +174,7 @@ def test_sizes_that_are_none_are_those_of_the_image(tmp_path, size):
     np.testing.assert_array_equal(read(tmp_path).images[0].boxes, [[10, 12, 40, 32]])
 
 
-def test_images_of_one_name_are_told_apart_by_what_the_xml_says_or_refused(tmp_path):
+def test_images_of_one_name_are_chosen_by_the_filename_in_the_xml_or_refused(tmp_path):
     page(tmp_path, "a", thing("dog"))
     Image.new("RGB", (96, 64)).save(tmp_path / "JPEGImages" / "a.png")
     listing(tmp_path, "train", "a\n")

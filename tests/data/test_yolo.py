@@ -50,7 +50,7 @@ def test_a_stray_step_up_is_forgiven(tmp_path):
     assert dataset.notes == (f"there is nothing at {named}, which 'train' names; {taken} is taken",)
 
 
-def test_a_split_that_lies_beside_the_yaml_and_not_below_path_is_told(tmp_path):
+def test_a_split_that_lies_beside_the_yaml_and_not_below_path_is_reported(tmp_path):
     add_image(tmp_path, "a.jpg")
     (tmp_path / "other").mkdir()
     dataset = read(data(tmp_path, "path: other\ntrain: images"))
@@ -131,7 +131,7 @@ def boxes(folder: Path, row: str, text: str = "train: images") -> list[list[floa
 
 
 @pytest.mark.parametrize("points", ["0.5 0.5 0.0 0.0", "0.5 0.5 2 0.0 0.0 0"])
-def test_key_points_behind_a_box_are_ignored_aloud(tmp_path, points):
+def test_key_points_behind_a_box_are_ignored_and_reported(tmp_path, points):
     shape = 2 if points.count(" ") == 3 else 3
     assert boxes(tmp_path, f"{ROW.strip()} {points}\n{ROW}", f"train: images\nkpt_shape: [2, {shape}]") == [
         [36, 16, 60, 48],
@@ -172,7 +172,7 @@ def test_one_angle_makes_all_sixth_numbers_of_the_split_suspect(tmp_path):
     assert [one.id for one in read(tmp_path, on_defect="skip").images] == ["c.jpg"]
 
 
-def test_confidences_are_ignored_aloud(tmp_path):
+def test_confidences_are_ignored_and_reported(tmp_path):
     assert boxes(tmp_path, ROW.strip() + " 0.93") == [[36, 16, 60, 48]]
     assert "1 × sixth number (a confidence); ignored" in read(tmp_path).summary()
 
@@ -232,7 +232,7 @@ def test_folders_that_number_their_images_alike_keep_their_images_apart(tmp_path
     assert [one.id for one in dataset.images] == ["images/one/0.jpg", "images/two/0.jpg", "images/two/1.jpg"]
 
 
-def test_a_image_that_is_listed_twice_is_read_once_aloud(tmp_path):
+def test_an_image_that_is_listed_twice_is_read_once_and_reported(tmp_path):
     add_image(tmp_path, "a.jpg")
     (tmp_path / "train.txt").write_text(f"images/a.jpg\n./images/a.jpg\n{tmp_path}/images/a.jpg\n")
     dataset = read(data(tmp_path, "train: [train.txt, images, images]"))
@@ -240,7 +240,7 @@ def test_a_image_that_is_listed_twice_is_read_once_aloud(tmp_path):
     assert "4 × image listed more than once; read once" in dataset.summary()
 
 
-def test_splits_that_share_their_images_say_so(tmp_path):
+def test_splits_that_share_their_images_are_noted(tmp_path):
     add_image(tmp_path, "a.jpg")
     add_image(tmp_path, "val/b.jpg")
     data(tmp_path, "train: images\nval: ./images\ntest: images/val")
@@ -313,14 +313,14 @@ def test_a_polygon_along_the_border_stays_one(tmp_path):
     np.testing.assert_array_equal(read(data(tmp_path, "train: images")).images[0].boxes, [[0, 0, 96, 64]])
 
 
-def test_a_path_into_the_home_of_nobody_leads_nowhere(tmp_path):
+def test_a_path_into_the_home_of_an_unknown_user_does_not_exist(tmp_path):
     add_image(tmp_path, "a.jpg")
     dataset = read(data(tmp_path, "path: ~nobody-of-this-name/data\ntrain: images"))
     assert len(dataset) == 1
     assert any("there is no folder '~nobody-of-this-name/data'" in note for note in dataset.notes)
 
 
-def test_label_files_in_capitals_are_read_and_that_is_told(tmp_path):
+def test_label_files_in_capitals_are_read_and_that_is_reported(tmp_path):
     for folder in ("images", "labels"):
         (tmp_path / folder).mkdir()
     for name, suffix in (("a", "txt"), ("b", "TXT")):

@@ -203,7 +203,7 @@ def test_the_row_is_in_percent() -> None:
     assert result.row(digits=3)["AP"] == round(100 * result.ap, 3)
 
 
-def test_coco_results_speak_the_data_sets_own_categories() -> None:
+def test_coco_results_have_the_category_ids_of_the_data_set() -> None:
     found = {2**53 + 1: detections([[1, 2, 11, 22]], [0.5], [1]), "empty": detections([], [], [])}
     rows = coco_results(found, [17, 90])
     assert rows == [{"image_id": 2**53 + 1, "category_id": 90, "bbox": [1.0, 2.0, 10.0, 20.0], "score": 0.5}]

@@ -248,7 +248,7 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
     def refuse(file, shared):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
-    monkeypatch.setattr(locks, "_seize", refuse)
+    monkeypatch.setattr(locks, "_acquire", refuse)
     begin(tmp_path)
     with held_folder(tmp_path), joined_folder(tmp_path):
         assert "this file system has no locks" in capsys.readouterr().err

@@ -173,7 +173,7 @@ def test_positives_are_counted_per_object() -> None:
     assert positives_per_object(plan, truth).tolist() == [[1.0, 3.0, 0.0]]
 
 
-def test_background_priors_count_for_nobody_though_their_index_is_zero() -> None:
+def test_background_priors_count_for_no_object_though_their_index_is_zero() -> None:
     priors, truth = grid(), truth_of([[0, 0, 9, 9]])
     assert positives_per_object(plan_of(priors, {}), truth).tolist() == [[0.0]]
 

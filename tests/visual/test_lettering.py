@@ -1,4 +1,4 @@
-"""Every name is written as it is where a font has it, told apart where none does, and never read as a formula."""
+"""Every name is written as it is if a font has it, replaced by a number otherwise, and never read as a formula."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_name_is_itself_where_the_font_has_it(name: str, label: str) -> None:
 
 
 @pytest.mark.usefixtures("bundled")
-def test_names_without_a_font_are_told() -> None:
+def test_names_without_a_font_are_reported() -> None:
     assert unwritten(["cat", "猫", "", "हिन्दी"]) == {"class 2": "猫", "class 4": "हिन्दी"}
     assert unwritten(["cat", "$x$"]) == {}
 

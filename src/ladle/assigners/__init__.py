@@ -1,7 +1,7 @@
 """Label assignment: which prediction learns which object.
 
-An assigner is a pure function ``(predictions, priors, truth) -> Assignment``. It does not know whose predictions it is
-given: hand it the teacher's, and the assignment is distilled.
+An assigner is a pure function ``(predictions, priors, truth) -> Assignment``. It can be called with the predictions of
+any network. Called with the teacher's predictions, it distills the teacher's label assignment into the student.
 """
 
 from ladle.assigners.atss import ATSS

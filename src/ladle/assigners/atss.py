@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
-from ladle.assigners.judged import pair_trust
+from ladle.assigners.judged import pair_factors
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers, contains, iou
 from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, settle
+from ladle.pairs import Pairs, resolve_conflicts
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["ATSS"]
@@ -22,23 +22,24 @@ __all__ = ["ATSS"]
 
 @dataclass(frozen=True)
 class ATSS:
-    """An object's own statistics set its IoU threshold (Zhang et al., CVPR 2020, algorithm 1).
+    """The IoU threshold of an object follows from the statistics of its candidates (Zhang et al., CVPR 2020).
 
-    The ``topk`` priors nearest to an object's center on every level are its candidates; those whose IoU reaches mean
-    plus standard deviation (unbiased) of all its candidates, and whose center lies inside it, learn it. A prior wanted
-    by several objects learns the one it overlaps most, on a tie the one listed first.
+    Algorithm 1 of the paper: the candidates of an object are the ``topk`` priors nearest to its center on every level.
+    Those whose IoU is at least the mean plus the unbiased standard deviation of all its candidates, and whose center
+    lies inside it, learn it. A prior selected by several objects learns the one it overlaps most, on a tie the one
+    listed first.
 
     Args:
-        topk: candidates per level and object. The original repository takes ``topk`` times the anchors of a location.
-        margin: how many pixels inside the object a prior's center must lie, to more than that.
-        crowd: a prior with more than this share inside a crowd region is not background.
-        boxes: whose boxes overlap the objects: the ``priors`` themselves (the paper) or the ``predictions`` at them,
-            which lets a teacher judge. Candidates and centers are the priors' either way, and an object that would be
-            left without a prior keeps those of the paper's rule.
-        keep_count: with ``predictions``, each object takes as many priors as by the paper's rule, those whose
-            predictions overlap it most, whatever the threshold. Refined boxes overlap far better than anchors do.
+        topk: candidates per level and object. The original repository takes ``topk`` times the anchors per location.
+        margin: a prior's center must be more than this many pixels inside the object.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
+        boxes: the boxes that are compared with objects: those of the ``priors`` (the paper), or the ``predictions`` at
+            them, which lets a teacher judge. Candidates and centers are always those of the priors. An object that gets
+            no prior by predicted boxes keeps those of the paper's rule.
+        keep_count: with ``predictions``, each object takes as many candidates as by the paper's rule, those of highest
+            overlap, without a threshold. Predicted boxes overlap objects far more than anchors do.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
-            class; 0 leaves them alone.
+            class; 0 does not change them.
 
     Examples:
         >>> from ladle.assigners import ATSS
@@ -57,30 +58,30 @@ class ATSS:
     class_power: float = 0.0
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> ATSS:
-        """The form in which a teacher's boxes take the place of the priors."""
+        """The form in which a teacher's boxes replace the boxes of the priors."""
         if ignore_rejected:
             raise ValueError("ATSS cannot ignore what the teacher rejects: leave out ignore_rejected")
         return replace(self, boxes="predictions", keep_count=keep_count, class_power=class_power)
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by overlaps; the predictions are looked at only if their boxes are asked for."""
-        near, found = nearest_priors(priors, truth, self.topk)
-        boxes, objects = boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2)
+        """Assign by overlaps; predictions are used only if ``boxes`` is ``"predictions"``."""
+        near, found = nearest_priors(priors, truth, self.topk)  # (B, G, K), and which entries exist
+        boxes, objects = boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2)  # (B, G, K, 4), (B, G, 1, 4)
         eligible = found & contains(objects, centers(boxes), self.margin)
         overlap = iou(boxes, objects)
         chosen = eligible & (overlap >= mean_plus_spread(overlap, found))
         if self.boxes == "predictions":
             overlap = iou(boxes_at(predictions.boxes, near), objects).nan_to_num(0.0)
-            trust = pair_trust(Pairs.table(near, found), predictions, truth, self.class_power)
-            overlap = (overlap.flatten() * trust).view_as(overlap)
+            factors = pair_factors(Pairs.table(near, found), predictions, truth, self.class_power)
+            overlap = (overlap.flatten() * factors).view_as(overlap)
             chosen = self._judged(overlap, found, eligible, chosen)
         batch, count = len(truth.labels), priors.boxes.shape[1]
-        positive, index = settle(Pairs.table(near, chosen), overlap.flatten(), batch, count)
+        positive, index = resolve_conflicts(Pairs.table(near, chosen), overlap.flatten(), batch, count)
         return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
 
     def _judged(self, overlap: Tensor, found: Tensor, eligible: Tensor, plain: Tensor) -> Bool[Tensor, "B G K"]:
-        """The candidates chosen by what is predicted at them, ``plain`` being those chosen by the priors' own boxes."""
+        """The candidates chosen by predicted boxes; ``plain`` are those chosen by the boxes of the priors."""
         if self.keep_count:
             order = torch.where(eligible, overlap, -1.0).argsort(dim=-1, descending=True, stable=True)
             rank = torch.empty_like(order).scatter_(-1, order, torch.arange(order.shape[-1]).to(order).expand_as(order))

@@ -1,4 +1,4 @@
-"""Which of two networks tells an object's good priors from its bad ones more clearly."""
+"""Selection, for each object and level, between the costs of two networks (CoLAD)."""
 
 from __future__ import annotations
 
@@ -17,22 +17,25 @@ from ladle.types import GroundTruth, Priors
 __all__ = ["CostSelector", "Selection"]
 
 _STEPS = 30
-"""Steps of the mixture of the Fisher score; the fit of PAA has nearly always ended by then."""
+"""EM iterations for the Fisher score. PAA's fit has nearly always converged after so many."""
 _TINY = 1e-12
 
 
 class Selection(NamedTuple):
-    """The evidence of the surer network, object by object and level by level, and who that was.
+    """The selected costs, and which network they are from.
 
-    ``decided`` is where there was anything to decide, ``second`` where the second network was the surer one.
+    Attributes:
+        evidence: candidates with the costs of the selected network.
+        decided: the objects and levels that have candidates.
+        second: the objects and levels for which the second network was selected.
 
     Examples:
         >>> from ladle.assigners import PAA, CostSelector
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
         >>> evidence = PAA().weigh(predictions, priors, truth)
-        >>> verdict = CostSelector()(evidence, evidence, priors, truth)
-        >>> bool((verdict.second <= verdict.decided).all())
+        >>> selection = CostSelector()(evidence, evidence, priors, truth)
+        >>> bool((selection.second <= selection.decided).all())
         True
     """
 
@@ -43,28 +46,29 @@ class Selection(NamedTuple):
 
 @dataclass(frozen=True)
 class CostSelector:
-    """Compare two networks' costs of the same candidates (CoLAD: Nguyen et al., WACV 2022, section 3.3; released code).
+    """Select the network whose costs separate an object's good candidates from its bad ones more clearly.
 
-    For each object and level, over all its candidates there and before any of them is dropped:
+    CoLAD (Nguyen et al., WACV 2022, section 3.3). The selection is made for each object and level, over all its
+    candidates on that level, before any candidate is dropped.
 
     Args:
-        by: ``spread``, the standard deviation (unbiased) over the mean of the costs, the larger one is surer, on a tie
-            the second network (released code); or ``fisher``, the squared distance of the means over the sum of the
-            variances of a mixture of two Gaussians (paper).
+        by: ``"spread"``: the network with the larger ratio of standard deviation (unbiased) to mean of the costs; on a
+            tie the second (released code). ``"fisher"``: the network with the larger Fisher score, the squared
+            difference of the means over the sum of the variances of a mixture of two Gaussians (paper).
 
-    Of a single candidate there is no deviation: there the network that finds it cheaper is surer, on a tie the first.
-    An image without objects, or an object without candidates, asks for no decision; the released code fails on the
-    first. Candidates whose cost is not finite for either network are passed over.
+    With a single candidate the network with the lower cost is selected, on a tie the first. Nothing is decided for an
+    image without objects, where the released code fails, or for an object without candidates. A candidate whose cost is
+    not finite for one of the networks is left out.
 
     Examples:
         >>> from dataclasses import replace
         >>> from ladle.assigners import PAA, CostSelector
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
-        >>> vaguer = replace(predictions, logits=predictions.logits / 2)
-        >>> first, second = (PAA().weigh(said, priors, truth) for said in (predictions, vaguer))
-        >>> verdict = CostSelector()(first, second, priors, truth)
-        >>> plan = PAA().select(verdict.evidence, priors, truth)  # of both networks
+        >>> uncertain = replace(predictions, logits=predictions.logits / 2)
+        >>> first, second = (PAA().weigh(each, priors, truth) for each in (predictions, uncertain))
+        >>> selection = CostSelector()(first, second, priors, truth)
+        >>> plan = PAA().select(selection.evidence, priors, truth)  # of both networks
         >>> plan.positive.any(1)
         tensor([True, True])
     """
@@ -73,29 +77,40 @@ class CostSelector:
 
     @torch.no_grad()
     def __call__(self, first: Evidence, second: Evidence, priors: Priors, truth: GroundTruth) -> Selection:
-        """The surer network's costs; both must have weighed the same candidates for the same objects."""
+        """Select between two networks' evidence on the same priors, computed with the same candidate rule.
+
+        Args:
+            first: the first network's costs.
+            second: the second network's costs; its ``index`` must equal that of ``first``.
+            priors: the priors of both networks.
+            truth: the objects.
+        """
         batch, objects = truth.labels.shape
         levels = len(priors.counts)
         candidate = first.candidate & second.candidate
         pairs = Pairs.chosen(first.index, candidate)
+        # One group for each object and level: B * G * L groups, in which the N candidates are members.
         group = (pairs.image * objects + pairs.object) * levels + priors.level.index_select(0, pairs.prior)
         groups = _Groups(torch.where(pairs.real, group, batch * objects * levels), batch * objects * levels)
-        costs = [pairs.of_prior(one.cost).double() for one in (first, second)]
-        means = [groups.mean(cost) for cost in costs]
+        costs = [pairs.of_prior(one.cost).double() for one in (first, second)]  # (N,) of each network
+        means = [groups.mean(cost) for cost in costs]  # (groups,) of each network
         if self.by == "spread":
-            clear = [groups.variance(cost, mean).sqrt() / mean for cost, mean in zip(costs, means, strict=True)]
+            score = [groups.variance(cost, mean).sqrt() / mean for cost, mean in zip(costs, means, strict=True)]
         else:
-            clear = [_fisher(groups, cost) for cost in costs]
-        surer = torch.where(groups.count > 1, clear[1] >= clear[0], means[1] < means[0]) & (groups.count > 0)
+            score = [_fisher(groups, cost) for cost in costs]
+        second_wins = torch.where(groups.count > 1, score[1] >= score[0], means[1] < means[0]) & (groups.count > 0)
 
+        # The group of every prior (B, P), and the priors whose group takes the costs of the second network.
         cell = (torch.arange(batch, device=group.device)[:, None] * objects + first.index) * levels + priors.level
-        takes = candidate & (surer[cell] if len(surer) else torch.zeros_like(candidate))
-        evidence = replace(first, cost=torch.where(takes, second.cost, first.cost), candidate=candidate)
-        return Selection(evidence, (groups.count > 0).view(batch, objects, levels), surer.view(batch, objects, levels))
+        from_second = candidate & (second_wins[cell] if len(second_wins) else torch.zeros_like(candidate))
+        evidence = replace(first, cost=torch.where(from_second, second.cost, first.cost), candidate=candidate)
+        return Selection(
+            evidence, (groups.count > 0).view(batch, objects, levels), second_wins.view(batch, objects, levels)
+        )
 
 
 class _Groups:
-    """Sums over the members of each group; a last group holds what belongs to none."""
+    """Statistics over the members of each group; members of no group are in an extra last one, which is dropped."""
 
     def __init__(self, member: Int[Tensor, " N"], number: int) -> None:
         self.member, self.number = member, number
@@ -111,7 +126,7 @@ class _Groups:
         return self.sum((values - self.of(mean)).square()) / (self.count - 1).clamp(min=1)
 
     def of(self, values: Float[Tensor, " groups"]) -> Float[Tensor, " N"]:
-        """What each member's group has of ``values``."""
+        """Gather the value of each member's group; 0 for members of no group."""
         return torch.cat([values, values.new_zeros(1)])[self.member]
 
     def extremes(self, values: Float[Tensor, " N"]) -> tuple[Float[Tensor, " groups"], Float[Tensor, " groups"]]:
@@ -121,8 +136,8 @@ class _Groups:
 
 
 def _fisher(groups: _Groups, cost: Float[Tensor, " N"]) -> Float[Tensor, " groups"]:
-    """How far apart two Gaussians are that are fitted to each group, started as PAA starts its mixture."""
-    mean = torch.stack(groups.extremes(cost))
+    """The Fisher score of a mixture of two Gaussians fitted to each group, initialized as in PAA."""
+    mean = torch.stack(groups.extremes(cost))  # (2, groups), as are variance and weight
     variance, weight = torch.ones_like(mean), torch.full_like(mean, 0.5)
     for _ in range(_STEPS):
         density = torch.stack(
@@ -132,12 +147,13 @@ def _fisher(groups: _Groups, cost: Float[Tensor, " N"]) -> Float[Tensor, " group
                 for k in range(2)
             ]
         )
-        share = density.softmax(0)
-        mass = torch.stack([groups.sum(part) for part in share]) + _TINY
-        mean = torch.stack([groups.sum(part * cost) for part in share]) / mass
-        spread = [
-            groups.sum(part * (cost - groups.of(middle)).square()) for part, middle in zip(share, mean, strict=True)
+        responsibility = density.softmax(0)  # (2, N)
+        mass = torch.stack([groups.sum(part) for part in responsibility]) + _TINY
+        mean = torch.stack([groups.sum(part * cost) for part in responsibility]) / mass
+        squares = [
+            groups.sum(part * (cost - groups.of(center)).square())
+            for part, center in zip(responsibility, mean, strict=True)
         ]
-        variance = torch.stack(spread) / mass + RIDGE
+        variance = torch.stack(squares) / mass + RIDGE
         weight = mass / mass.sum(0)
     return (mean[0] - mean[1]).square() / variance.sum(0)

@@ -1,7 +1,8 @@
-"""As many priors for an object as its overlaps add up to, the cheapest: what SimOTA and RTMDet's rule share.
+"""Dynamic-k matching (SimOTA, RTMDet): each object takes its k candidates of lowest cost.
 
-How many an object takes depends on all its overlaps. Which it takes hangs on few pairs: those near its center are so
-much cheaper than all others that the rest need no price, unless an object has too few of them.
+k is the floor of the sum of the object's top IoUs, at least 1. It depends on all candidates of the image. Which of them
+the object takes depends on few pairs: both rules give pairs far from the object's center such a high cost that on the
+CPU only the pairs near it are evaluated, unless an object has fewer than k of them.
 """
 
 from __future__ import annotations
@@ -16,27 +17,28 @@ from torch import Tensor
 
 from ladle.boxes import centers
 from ladle.overlaps import may_look, overlap_slices, surely_none
-from ladle.pairs import LONGEST, Pairs, compact, leading, pairs_inside, ranks, settle_parts
+from ladle.pairs import LONGEST, Pairs, compact, leading, pairs_inside, ranks, resolve_conflicts_in_lists
 from ladle.types import GroundTruth, Priors
 
-__all__ = ["Price", "cheapest", "dynamic_counts", "inside_any", "sum_over_classes"]
+__all__ = ["PairCost", "assign_lowest_cost", "dynamic_counts", "inside_any", "sum_over_classes"]
 
-Price = Callable[[Pairs], Float[Tensor, " N"]]
-"""What pairs cost."""
+PairCost = Callable[[Pairs], Float[Tensor, " N"]]
+"""Computes the cost of each pair of a list."""
 
 _TABLE = 1 << 17
-"""How many numbers of a table of priors by classes are worked on at once, so that they stay in a processor's cache."""
+"""Elements per block of a (priors, classes) table on the CPU, so that temporaries stay in its cache."""
 
 
-def inside_any(priors: Priors, regions: Float[Tensor, "B G L 4"], wanted: Bool[Tensor, "B G"]) -> Bool[Tensor, "B P"]:
-    """The valid priors whose center lies in the region of any wanted object.
+def inside_any(priors: Priors, regions: Float[Tensor, "B G L 4"], included: Bool[Tensor, "B G"]) -> Bool[Tensor, "B P"]:
+    """The valid priors whose center lies in the region of any included object; one region per object and level.
 
-    A rectangle on a grid is columns times rows, so that a product of matrices over the objects paints all of them.
+    On a grid a region is a set of columns times a set of rows. A matrix product over the objects therefore counts for
+    each cell in how many regions it lies.
     """
-    batch, count = len(wanted), priors.boxes.shape[1]
+    batch, count = len(included), priors.boxes.shape[1]
     if priors.grids is None:
-        hit = torch.zeros(batch * count, dtype=torch.int32, device=wanted.device)
-        for pairs in pairs_inside(priors, regions, wanted):
+        hit = torch.zeros(batch * count, dtype=torch.int32, device=included.device)
+        for pairs in pairs_inside(priors, regions, included):
             hit = hit.index_add(0, pairs.image * count + pairs.prior, pairs.real.int())
         return (hit > 0).view(batch, count)
     levels, start = [], 0
@@ -44,9 +46,9 @@ def inside_any(priors: Priors, regions: Float[Tensor, "B G L 4"], wanted: Bool[T
         cells = priors.boxes[:, start : start + priors.counts[number]].unflatten(1, (grid.height, grid.width, -1))
         x1, y1, x2, y2 = regions[:, :, number].unsqueeze(-1).unbind(2)
         x, y = centers(cells[:, 0, :, 0])[:, None, :, 0], centers(cells[:, :, 0, 0])[:, None, :, 1]
-        column = ((x > x1) & (x < x2) & wanted.unsqueeze(-1)).float()
-        row = ((y > y1) & (y < y2)).float()
-        hit = (row.transpose(1, 2) @ column).flatten(1) > 0
+        column = ((x > x1) & (x < x2) & included.unsqueeze(-1)).float()  # (B, G, width)
+        row = ((y > y1) & (y < y2)).float()  # (B, G, height)
+        hit = (row.transpose(1, 2) @ column).flatten(1) > 0  # (B, height * width)
         levels.append(hit if grid.each == 1 else hit.repeat_interleave(grid.each, dim=1))
         start += priors.counts[number]
     return torch.cat(levels, dim=1) & priors.valid
@@ -55,137 +57,154 @@ def inside_any(priors: Priors, regions: Float[Tensor, "B G L 4"], wanted: Bool[T
 def dynamic_counts(
     boxes: Float[Tensor, "B P 4"], candidate: Bool[Tensor, "B P"], truth: GroundTruth, topk: int
 ) -> Int[Tensor, "B G"]:
-    """How many priors each object takes: its ``topk`` best IoUs with candidates, added up and rounded down, at least 1.
+    """The k of each object: the sum of its ``topk`` highest IoUs with candidates, rounded down, at least 1.
 
-    0 for padding, crowds, and in an image without a candidate.
+    0 for padding and crowds, and in an image without candidates. Boxes that are not finite count as IoU 0.
     """
-    column, exists = compact(candidate)
-    said = boxes.gather(1, column.unsqueeze(-1).expand(-1, -1, 4))
-    sound = exists & said.sum(-1).isfinite()
-    several = min(topk, column.shape[1])
+    column, exists = compact(candidate)  # (B, n): the candidates of each image
+    candidate_boxes = boxes.gather(1, column.unsqueeze(-1).expand(-1, -1, 4))
+    finite = exists & candidate_boxes.sum(-1).isfinite()
+    topk = min(topk, column.shape[1])
     sums = [truth.boxes.new_zeros(len(boxes), 0)]
-    sums += [overlap.topk(several).values.sum(-1) for _, overlap in overlap_slices(said, sound, truth)]
-    many = torch.cat(sums, dim=1).long().clamp(min=1)
-    return many * (truth.learnable & candidate.any(1, keepdim=True))
+    sums += [overlap.topk(topk).values.sum(-1) for _, overlap in overlap_slices(candidate_boxes, finite, truth)]
+    counts = torch.cat(sums, dim=1).long().clamp(min=1)
+    return counts * (truth.learnable & candidate.any(1, keepdim=True))
 
 
 def sum_over_classes(
-    logits: Float[Tensor, "B P C"], mask: Bool[Tensor, "B P"], price: Callable[[Tensor, Tensor], Tensor]
+    logits: Float[Tensor, "B P C"], mask: Bool[Tensor, "B P"], loss: Callable[[Tensor, Tensor], Tensor]
 ) -> Float[Tensor, "B P"]:
-    """The sum over classes of what ``price`` makes of the logits (n, C) of the marked priors.
+    """Sum ``loss`` over the classes of each marked prior; the values of other priors are undefined.
 
-    It is also told the places (n,) of these priors in the batch, flattened. Elsewhere the sum is 0, or whatever.
+    ``loss`` is given the logits (n, C) of n priors and their flat indices (n,), ``image * P + prior``.
     """
     batch, count, classes = logits.shape
-    rows, places = logits.flatten(0, 1), torch.arange(batch * count, device=logits.device)
-    parts: Iterable[Tensor] = [places]
+    rows, flat_priors = logits.flatten(0, 1), torch.arange(batch * count, device=logits.device)
+    parts: Iterable[Tensor] = [flat_priors]
     if may_look(mask):
-        places = places[mask.flatten()]
-        parts = places.split(max(_TABLE // max(classes, 1), 1))
-    sums = torch.cat([price(rows.index_select(0, part), part).sum(-1) for part in parts])
-    return torch.zeros(batch * count, device=logits.device).scatter(0, places, sums).view(batch, count)
+        flat_priors = flat_priors[mask.flatten()]
+        parts = flat_priors.split(max(_TABLE // max(classes, 1), 1))
+    sums = torch.cat([loss(rows.index_select(0, part), part).sum(-1) for part in parts])
+    return torch.zeros(batch * count, device=logits.device).scatter(0, flat_priors, sums).view(batch, count)
 
 
-def cheapest(
+def assign_lowest_cost(
     near: Iterable[Pairs],
-    price_at: Callable[[Bool[Tensor, "B P"]], Price],
+    cost_for: Callable[[Bool[Tensor, "B P"]], PairCost],
     bound: float,
     candidate: Bool[Tensor, "B P"],
-    many: Int[Tensor, "B G"],
+    counts: Int[Tensor, "B G"],
     most: int,
 ) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """Let every object claim the ``many`` candidates that are cheapest for it; who is claimed, and whom each learns.
+    """Assign to every object the ``counts`` candidates of lowest cost for it.
 
-    A prior that several objects claim learns the one for which it is cheapest of *all*, whether that one claims it or
-    not; the others go without. On equal costs the earlier prior, and the object listed first.
+    A prior that is selected by several objects goes to the object for which its cost is lowest among *all* objects,
+    also if that object has not selected it; the other objects get no replacement. Ties go to the earlier prior and to
+    the object listed first.
 
     Args:
-        near: lists of pairs that hold every pair cheaper than ``bound``; of use only where looking is free.
-        price_at: makes the price of pairs whose priors are marked. A pair of infinite price is never claimed.
-        bound: what the pairs that are not ``near`` cost at least.
-        candidate: the priors that objects may claim.
-        many: how many each object claims, 0 if it is no object.
-        most: ``many`` is at most this.
+        near: lists that contain every pair with a cost below ``bound``; used on the CPU only.
+        cost_for: returns the cost function for pairs whose priors are marked in its argument. A pair of infinite cost
+            is never selected.
+        bound: lower bound of the cost of all pairs that are not in ``near``.
+        candidate: the priors that may be selected.
+        counts: how many candidates each object selects; 0 for padding and crowds.
+        most: upper bound of ``counts``.
+
+    Returns:
+        Which priors are selected, and the object that each of them learns.
     """
-    looking, objects = may_look(many), many > 0
-    lists = [pairs.keep(pairs.of_prior(candidate)) for pairs in near] if looking else _rows(candidate, objects)
-    price = price_at(_marked(lists, candidate.shape) if looking else candidate)
-    found: list[Pairs] = []
-    offers = _offers(lists, price, bound if looking else math.inf, many, most, found)
-    cheap, favorite = settle_parts(offers, *candidate.shape)
-    claims = reduce(Pairs.join, found)
-    if looking:
-        claims = _with_far_ones(claims, price_at, candidate, many, most)
-        unsettled = (_times_claimed(claims, candidate.shape)[0] > 1) & ~cheap
-        favorite = _cheapest_of_all(unsettled, favorite, price_at, objects)
-    times, claimant = _times_claimed(claims, candidate.shape)
-    return times > 0, torch.where(times > 1, favorite, claimant)
+    on_cpu, objects = may_look(counts), counts > 0
+    # On the CPU only near pairs get a cost at first; elsewhere all candidates with all objects, in padded lists.
+    lists = (
+        [pairs.keep(pairs.of_prior(candidate)) for pairs in near] if on_cpu else _pairs_by_object(candidate, objects)
+    )
+    cost = cost_for(_marked(lists, candidate.shape) if on_cpu else candidate)
+    selected: list[Pairs] = []
+    scored = _select_from(lists, cost, bound if on_cpu else math.inf, counts, most, selected)
+    # ``below`` (B, P): priors in a pair that costs less than the bound. For these, ``lowest`` is already the object of
+    # lowest cost among all objects, because every pair that was left out costs at least the bound.
+    below, lowest = resolve_conflicts_in_lists(scored, *candidate.shape)
+    selection = reduce(Pairs.join, selected)
+    if on_cpu:
+        selection = _complete(selection, cost_for, candidate, counts, most)
+        open_conflict = (_times_selected(selection, candidate.shape)[0] > 1) & ~below
+        lowest = _lowest_among_all(open_conflict, lowest, cost_for, objects)
+    times, only = _times_selected(selection, candidate.shape)
+    return times > 0, torch.where(times > 1, lowest, only)
 
 
-def _offers(
-    lists: Iterable[Pairs], price: Price, bound: float, many: Int[Tensor, "B G"], most: int, found: list[Pairs]
+def _select_from(
+    lists: Iterable[Pairs], cost: PairCost, bound: float, counts: Int[Tensor, "B G"], most: int, selected: list[Pairs]
 ) -> Iterator[tuple[Pairs, Float[Tensor, " N"]]]:
-    """The pairs cheaper than ``bound``, the cheaper the more merit; their claims are added to ``found`` on the way."""
+    """Yield the pairs that cost less than ``bound`` with their scores (minus the cost).
+
+    The pairs that objects select from each list are appended to ``selected`` on the way.
+    """
     for pairs in lists:
-        cost = price(pairs)
+        costs = cost(pairs)
         if bound < math.inf:
-            places = (cost < bound).nonzero().squeeze(1)
-            pairs, cost = pairs.at(places), cost.index_select(0, places)
-        found.append(_claims(pairs, cost, many, most))
-        yield pairs, -cost
+            positions = (costs < bound).nonzero().squeeze(1)
+            pairs, costs = pairs.at(positions), costs.index_select(0, positions)
+        selected.append(_select(pairs, costs, counts, most))
+        yield pairs, -costs
 
 
-def _claims(pairs: Pairs, cost: Float[Tensor, " N"], many: Int[Tensor, "B G"], most: int) -> Pairs:
-    """The ``many`` cheapest pairs of every object of a list."""
-    if may_look(cost):
-        # In order even where costs are equal, which is common among those that bear a penalty.
-        return pairs.keep((ranks(pairs, cost) < pairs.of_object(many)) & (cost < math.inf))
-    best, _ = leading(pairs, cost, most)
-    rank = torch.arange(len(best.prior), device=cost.device) % (best.width or 1)
-    return best.keep(rank < best.of_object(many))
+def _select(pairs: Pairs, costs: Float[Tensor, " N"], counts: Int[Tensor, "B G"], most: int) -> Pairs:
+    """The ``counts`` pairs of lowest cost of every object of a list."""
+    if may_look(costs):
+        # By rank and not by topk, whose order is unspecified for equal costs; these are common among penalized pairs.
+        return pairs.keep((ranks(pairs, costs) < pairs.of_object(counts)) & (costs < math.inf))
+    best, _ = leading(pairs, costs, most)
+    rank = torch.arange(len(best.prior), device=costs.device) % (best.width or 1)
+    return best.keep(rank < best.of_object(counts))
 
 
-def _with_far_ones(
-    claims: Pairs, price_at: Callable[[Tensor], Price], candidate: Bool[Tensor, "B P"], many: Tensor, most: int
+def _complete(
+    selection: Pairs,
+    cost_for: Callable[[Tensor], PairCost],
+    candidate: Bool[Tensor, "B P"],
+    counts: Tensor,
+    most: int,
 ) -> Pairs:
-    """The claims; objects that have too few claim anew, among all candidates."""
-    home = claims.image * many.shape[1] + claims.object
-    has = torch.zeros_like(many).flatten().index_add(0, home, claims.real.long()).view_as(many)
-    short = has < many
+    """Repeat the selection among all candidates for the objects that have selected fewer than ``counts``."""
+    flat_object = selection.image * counts.shape[1] + selection.object
+    has = torch.zeros_like(counts).flatten().index_add(0, flat_object, selection.real.long()).view_as(counts)
+    short = has < counts  # (B, G)
     if surely_none(short):
-        return claims
+        return selection
     candidate = candidate & short.any(1, keepdim=True)
-    price = price_at(candidate)
-    anew = [_claims(pairs, price(pairs), many, most) for pairs in _rows(candidate, short)]
-    return reduce(Pairs.join, anew, claims.keep(~claims.of_object(short)))
+    cost = cost_for(candidate)
+    again = [_select(pairs, cost(pairs), counts, most) for pairs in _pairs_by_object(candidate, short)]
+    return reduce(Pairs.join, again, selection.keep(~selection.of_object(short)))
 
 
-def _cheapest_of_all(
-    mask: Bool[Tensor, "B P"], index: Int[Tensor, "B P"], price_at: Callable[[Tensor], Price], objects: Tensor
+def _lowest_among_all(
+    mask: Bool[Tensor, "B P"], index: Int[Tensor, "B P"], cost_for: Callable[[Tensor], PairCost], objects: Tensor
 ) -> Int[Tensor, "B P"]:
-    """``index``, at the marked priors replaced by the object of all for which they are cheapest."""
+    """``index``, with the marked priors changed to the object of lowest cost among all objects of the image."""
     if surely_none(mask):
         return index
-    price = price_at(mask)
-    offers = ((pairs, -price(pairs)) for pairs in _columns(mask, objects))
-    return torch.where(mask, settle_parts(offers, *mask.shape)[1], index)
+    cost = cost_for(mask)
+    scored = ((pairs, -cost(pairs)) for pairs in _pairs_by_prior(mask, objects))
+    return torch.where(mask, resolve_conflicts_in_lists(scored, *mask.shape)[1], index)
 
 
-def _rows(candidate: Bool[Tensor, "B P"], objects: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
-    """All candidates with every marked object, in bounded lists."""
-    column, exists = compact(candidate)
-    homes = torch.arange(objects.numel(), device=objects.device)
-    homes = homes[objects.flatten()] if may_look(objects) else homes
-    for part in homes.split(max(LONGEST // max(column.shape[1], 1), 1)):
+def _pairs_by_object(candidate: Bool[Tensor, "B P"], objects: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
+    """Every marked object paired with all candidates of its image, in bounded lists."""
+    column, exists = compact(candidate)  # (B, n)
+    flat_objects = torch.arange(objects.numel(), device=objects.device)
+    flat_objects = flat_objects[objects.flatten()] if may_look(objects) else flat_objects
+    for part in flat_objects.split(max(LONGEST // max(column.shape[1], 1), 1)):
         image, number = part // objects.shape[1], part % objects.shape[1]
-        prior = column.index_select(0, image)
+        prior = column.index_select(0, image)  # (objects of this part, n)
         real = exists.index_select(0, image) & objects.flatten().index_select(0, part).unsqueeze(1)
         image, number = (each.unsqueeze(1).expand_as(prior).flatten() for each in (image, number))
         yield Pairs(image, number, prior.flatten(), real.flatten(), prior.shape[1])
 
 
-def _columns(mask: Bool[Tensor, "B P"], objects: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
-    """All objects with every marked prior, in bounded lists; only where looking is free."""
+def _pairs_by_prior(mask: Bool[Tensor, "B P"], objects: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
+    """Every marked prior paired with all objects of its image, in bounded lists; on the CPU only."""
     count = objects.shape[1]
     for part in mask.nonzero().split(max(LONGEST // count, 1)):
         image, prior = part.repeat_interleave(count, dim=0).unbind(1)
@@ -194,15 +213,16 @@ def _columns(mask: Bool[Tensor, "B P"], objects: Bool[Tensor, "B G"]) -> Iterato
 
 
 def _marked(lists: Iterable[Pairs], shape: torch.Size) -> Bool[Tensor, "B P"]:
-    """The priors that are in a pair; only where looking is free."""
+    """The priors that are in a pair; on the CPU only."""
     mask = torch.zeros(shape, dtype=torch.bool)
     for pairs in lists:
         mask[pairs.image, pairs.prior] = True
     return mask
 
 
-def _times_claimed(claims: Pairs, shape: torch.Size) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """How many objects claim each prior, and which one it is if it is one."""
-    place, real = claims.image * shape[1] + claims.prior, claims.real.long()
-    none = torch.zeros(shape.numel(), dtype=torch.long, device=place.device)
-    return none.index_add(0, place, real).view(shape), none.index_add(0, place, real * claims.object).view(shape)
+def _times_selected(selection: Pairs, shape: torch.Size) -> tuple[Int[Tensor, "B P"], Int[Tensor, "B P"]]:
+    """By how many objects each prior is selected, and by which one if it is exactly one (else a sum of indices)."""
+    flat_prior, real = selection.image * shape[1] + selection.prior, selection.real.long()
+    none = torch.zeros(shape.numel(), dtype=torch.long, device=flat_prior.device)
+    times = none.index_add(0, flat_prior, real).view(shape)
+    return times, none.index_add(0, flat_prior, real * selection.object).view(shape)

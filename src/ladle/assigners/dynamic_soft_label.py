@@ -1,4 +1,4 @@
-"""The dynamic soft label assigner: SimOTA with a class cost that knows how good the box is (RTMDet)."""
+"""The dynamic soft label assigner of RTMDet: SimOTA with a class cost that depends on the IoU of the box."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ladle.assigners.dynamic_k import (
-    Price,
-    cheapest,
+    PairCost,
+    assign_lowest_cost,
     dynamic_counts,
     inside_any,
     sum_over_classes,
@@ -25,33 +25,34 @@ from ladle.types import Assignment, GroundTruth, Predictions, Priors
 __all__ = ["DynamicSoftLabel"]
 
 _FLOOR = 1e-7
-"""Added to the IoU before its logarithm is taken."""
+"""Added to the IoU before the logarithm."""
 _REACH = 1.0
-"""Strides beyond the soft radius at which a pair is called far. It costs 10 there, by its distance alone."""
+"""Strides beyond the soft radius from which a pair counts as far. The center term alone is 10 or more there."""
 _SLACK = 1e-3
-"""Share by which that bound is loosened, so that rounding cannot make it promise too much."""
+"""Relative margin by which that lower bound is reduced, to stay valid under rounding."""
 _TINY = 1e-38
-"""Least probability whose logarithm is taken."""
+"""Lower bound of a probability before the logarithm."""
 
 
 @dataclass(frozen=True)
 class DynamicSoftLabel:
     """SimOTA with soft labels and a soft center (Lyu et al., RTMDet, 2022, section 3.3, equations 1 to 4).
 
-    The candidates are the priors inside any object. A pair costs the quality focal loss (power 2) of the prior's class
-    scores against the object's class with the IoU as its target, ``- iou_weight * log(IoU + 1e-7)``, and
-    ``10 ** (distance - soft_center_radius)``. An object takes as many candidates as their ``topk`` best IoUs with it
-    add up to, rounded down, at least one: the cheapest. A prior that several objects want goes to the one for which it
-    is cheapest of *all* objects, whether that one wants it or not; the others go without.
+    The candidates are the priors inside any object. The cost of a pair is the sum of three terms: the quality focal
+    loss (beta 2) of the prior's class scores, with the IoU as target of the object's class and 0 for all others;
+    ``-iou_weight * log(IoU + 1e-7)``; and ``10 ** (distance - soft_center_radius)``, the distance between the centers
+    in strides. Each object takes its k candidates of lowest cost, where k is the floor of the sum of its ``topk``
+    highest IoUs with candidates, at least 1. A prior that several objects select learns the one for which its cost is
+    lowest among *all* objects, also if that one has not selected it; the others get no replacement.
 
     Args:
-        topk: IoUs that are added up, hence the most priors an object takes.
+        topk: number of IoUs that are summed, and so the largest k.
         soft_center_radius: distance from an object's center, in strides, at which the center term is 1.
         iou_weight: weight of the box term.
-        crowd: a prior with more than this share inside a crowd region is not background.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
 
-    Of equally cheap priors the earlier is taken; the reference leaves that open. Pairs whose cost is not finite are
-    passed over: a prior more than 38 strides beyond the soft radius never learns.
+    At equal cost the earlier prior is taken; the reference code leaves this unspecified. Pairs whose cost is not finite
+    are never selected: in float32 these are the pairs more than 38 strides beyond the soft radius.
 
     Examples:
         >>> from ladle.assigners import DynamicSoftLabel
@@ -69,40 +70,48 @@ class DynamicSoftLabel:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by what is predicted, scores and boxes alike, inside the objects."""
+        """Assign by the predicted scores and boxes."""
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
             return Assignment.empty(free)
         box = truth.boxes.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
         candidate = inside_any(priors, box, truth.learnable)
 
-        def price_at(mask: Bool[Tensor, "B P"]) -> Price:
-            nothing = sum_over_classes(predictions.logits, mask, lambda logits, _: _absent(logits))
-            return lambda pairs: self._price(pairs, nothing, predictions, priors, truth)
+        def cost_for(mask: Bool[Tensor, "B P"]) -> PairCost:
+            background = sum_over_classes(predictions.logits, mask, lambda logits, _: _absent(logits))
+            return lambda pairs: self._cost(pairs, background, predictions, priors, truth)
 
         near = pairs_inside(priors, squares(priors, truth, self.soft_center_radius + _REACH), truth.learnable)
-        many = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
-        positive, index = cheapest(near, price_at, 10**_REACH * (1 - _SLACK), candidate, many, self.topk)
+        counts = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
+        positive, index = assign_lowest_cost(near, cost_for, 10**_REACH * (1 - _SLACK), candidate, counts, self.topk)
         return Assignment.hard(index, positive, free)
 
-    def _price(
-        self, pairs: Pairs, nothing: Float[Tensor, "B P"], said: Predictions, priors: Priors, truth: GroundTruth
+    def _cost(
+        self,
+        pairs: Pairs,
+        background: Float[Tensor, "B P"],
+        predictions: Predictions,
+        priors: Priors,
+        truth: GroundTruth,
     ) -> Float[Tensor, " N"]:
-        """What each pair costs: the sum over classes is that of a prior that is background, but for one class."""
+        """The cost of each pair.
+
+        The focal loss summed over classes is the prior's sum as ``background``, corrected at the object's class.
+        """
         box = pairs.of_object(truth.boxes)
-        overlap = iou(pairs.of_prior(said.boxes), box)
-        logit = pairs.of_label(said.logits, truth.labels)
+        overlap = iou(pairs.of_prior(predictions.boxes), box)
+        logit = pairs.of_label(predictions.logits, truth.labels)
         present = (softplus(logit) - logit * overlap) * (overlap - logit.sigmoid()).square()
-        classes = pairs.of_prior(nothing) - _absent(logit) + present
-        apart = (pairs.of_prior(priors.centers) - centers(box)).square().sum(-1).sqrt()
-        apart = apart / pairs.of_prior(priors.stride.unsqueeze(0))
+        classes = pairs.of_prior(background) - _absent(logit) + present
+        distance = (pairs.of_prior(priors.centers) - centers(box)).square().sum(-1).sqrt()
+        distance = distance / pairs.of_prior(priors.stride.unsqueeze(0))
         cost = classes - (overlap + _FLOOR).log() * self.iou_weight
-        cost = cost + torch.pow(10.0, apart - self.soft_center_radius)
+        cost = cost + torch.pow(10.0, distance - self.soft_center_radius)
         return torch.where(cost < torch.inf, cost, torch.inf)
 
 
 def _absent(logits: Tensor) -> Tensor:
-    """The quality focal loss of classes that are absent: ``softplus(z) * sigmoid(z) ** 2``."""
-    rest = (-logits).sigmoid_()
-    logarithm = rest.clamp(min=_TINY).log_()
-    return rest.sub_(1).square_().mul_(logarithm).neg_()
+    """The quality focal loss of logits with target 0: ``softplus(z) * sigmoid(z) ** 2``."""
+    complement = (-logits).sigmoid_()  # 1 - sigmoid(z), whose logarithm is -softplus(z)
+    logarithm = complement.clamp(min=_TINY).log_()
+    return complement.sub_(1).square_().mul_(logarithm).neg_()

@@ -1,4 +1,4 @@
-"""FCOS: points near an object's middle, on the level that suits its size."""
+"""FCOS: points near an object's center, on the level for objects of its size."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ladle.assigners.judged import pair_trust
+from ladle.assigners.judged import pair_factors
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import area, centers, contains, iou
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, pairs_inside, ranks, settle_parts, squares
+from ladle.pairs import Pairs, pairs_inside, ranks, resolve_conflicts_in_lists, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["FCOS"]
@@ -23,21 +23,22 @@ __all__ = ["FCOS"]
 
 @dataclass(frozen=True)
 class FCOS:
-    """A point learns the smallest object that suits its level and whose middle it lies near (Tian et al., ICCV 2019).
+    """A point learns the smallest object near whose center it lies, on the level of its size (Tian et al., ICCV 2019).
 
-    An object suits a level if the farthest of its sides, seen from the point, lies within the level's range.
+    An object belongs to the level of a point if the largest distance from the point to a side of the object lies within
+    the range of the level.
 
     Args:
-        radius: half the side of the square around an object's center in which its points lie, in strides, cut off at
-            the object's sides ("center sampling"); None takes the whole object.
-        ranges: farthest side that the levels, finest first, regress to, in pixels; the coarsest level has no limit.
+        radius: half the side of the square around an object's center in which its points lie, in strides ("center
+            sampling"). The square is clipped to the object. None takes the whole object.
+        ranges: upper end of the range of each level, finest first, in pixels; the coarsest level has no limit.
         closed: whether both ends belong to a range (the authors, mmdetection) or neither (torchvision).
-        crowd: a prior with more than this share inside a crowd region is not background.
-        boxes: ``priors`` decides by geometry alone (the paper). With ``predictions`` each object takes as many points
-            as by the paper's rule, but those within it, of a suitable level, whose predicted boxes overlap it most: a
-            teacher can judge. Points that several objects want go to the one overlapped most.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
+        boxes: with ``priors`` geometry alone decides (the paper). With ``predictions`` each object takes as many points
+            as by the paper's rule, but those inside it, on a level of its size, whose predicted boxes overlap it most.
+            This lets a teacher judge. A point selected by several objects learns the one it overlaps most.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
-            class; 0 leaves them alone.
+            class; 0 does not change them.
 
     Examples:
         >>> from ladle.assigners import FCOS
@@ -58,10 +59,10 @@ class FCOS:
     class_power: float = 0.0
 
     by_points: ClassVar[bool] = True
-    """All anchors of a location are the same point."""
+    """All anchors at one location are the same point."""
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> FCOS:
-        """The form in which a teacher's boxes take the place of the priors."""
+        """The form in which the overlaps of a teacher's boxes decide."""
         if not keep_count:
             raise ValueError("--keep_count False: FCOS always keeps the counts, so it does not use it; leave it out")
         if ignore_rejected:
@@ -70,31 +71,33 @@ class FCOS:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by geometry; the predictions are looked at only if their boxes are asked for."""
-        wants = self._nearest if self.boxes == "priors" else self._judged
+        """Assign by geometry; predictions are used only if ``boxes`` is ``"predictions"``."""
+        scored = self._by_geometry if self.boxes == "priors" else self._judged
         batch, count = len(truth.labels), priors.boxes.shape[1]
-        positive, index = settle_parts(wants(predictions, priors, truth), batch, count)
+        positive, index = resolve_conflicts_in_lists(scored(predictions, priors, truth), batch, count)
         return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
 
-    def _nearest(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Iterator[tuple[Pairs, Tensor]]:
-        """The pairs of the paper's rule; the smaller the object, the more it is worth."""
+    def _by_geometry(
+        self, predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> Iterator[tuple[Pairs, Tensor]]:
+        """The pairs of the paper's rule with their scores; the smaller the object, the higher."""
         size = area(truth.boxes)
         for pairs in self._suitable(priors, truth, self.radius):
             yield pairs, -pairs.of_object(size)
 
     def _judged(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Iterator[tuple[Pairs, Tensor]]:
-        """As many pairs of each object, those whose predictions overlap it most."""
+        """As many pairs of each object as by the paper's rule, those of highest overlap, scored by it."""
         for pairs in self._suitable(priors, truth, None):
-            middle = self._near_the_middle(pairs, priors, truth)
-            home = pairs.image * truth.labels.shape[1] + pairs.object
-            many = torch.zeros_like(truth.labels).flatten().index_add(0, home, (middle & pairs.real).long())
+            central = self._near_center(pairs, priors, truth)
+            flat_object = pairs.image * truth.labels.shape[1] + pairs.object
+            counts = torch.zeros_like(truth.labels).flatten().index_add(0, flat_object, (central & pairs.real).long())
             overlap = iou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)).nan_to_num(0.0)
-            overlap = overlap * pair_trust(pairs, predictions, truth, self.class_power)
-            learns = ranks(pairs, -overlap) < many.index_select(0, home)
+            overlap = overlap * pair_factors(pairs, predictions, truth, self.class_power)
+            learns = ranks(pairs, -overlap) < counts.index_select(0, flat_object)
             yield replace(pairs, real=pairs.real & learns), overlap
 
     def _suitable(self, priors: Priors, truth: GroundTruth, radius: float | None) -> Iterator[Pairs]:
-        """The pairs of an object and a point in its square whose level suits it."""
+        """The pairs of an object and a point inside its square, on a level for objects of its size."""
         upper = (*self.ranges[: len(priors.counts) - 1], math.inf)
         bounds = torch.stack([priors.stride.new_full((), bound) for bound in (-1.0, *upper)])
         for near in pairs_inside(
@@ -107,18 +110,22 @@ class FCOS:
             suits = (farthest >= low) & (farthest <= high) if self.closed else (farthest > low) & (farthest < high)
             yield near.keep(suits)
 
-    def _near_the_middle(self, pairs: Pairs, priors: Priors, truth: GroundTruth) -> Bool[Tensor, " N"]:
+    def _near_center(self, pairs: Pairs, priors: Priors, truth: GroundTruth) -> Bool[Tensor, " N"]:
         if self.radius is None:
             return pairs.real
         point, stride = pairs.of_prior(priors.centers), pairs.of_prior(priors.stride.unsqueeze(0)).unsqueeze(-1)
-        middle = centers(pairs.of_object(truth.boxes))
-        return contains(torch.cat([middle - self.radius * stride, middle + self.radius * stride], dim=-1), point)
+        center = centers(pairs.of_object(truth.boxes))
+        return contains(torch.cat([center - self.radius * stride, center + self.radius * stride], dim=-1), point)
 
 
 def _regions(
     priors: Priors, truth: GroundTruth, radius: float | None, upper: tuple[float, ...]
 ) -> Float[Tensor, "B G L 4"]:
-    """Where the points of an object can lie on each level; a pixel too large where ranges bound it."""
+    """The region in which the points of each object can lie on each level; one pixel larger than the range allows.
+
+    A point farther from a side than the level's range cannot belong to the object. The extra pixel is for rounding; the
+    ranges are tested exactly later.
+    """
     bound = torch.stack([priors.stride.new_full((), side + 1) for side in upper]).unsqueeze(-1)
     low, high = truth.boxes[..., None, :2], truth.boxes[..., None, 2:]
     first, last = low.maximum(high - bound), high.minimum(low + bound)
@@ -129,7 +136,7 @@ def _regions(
 
 
 def _most(priors: Priors, radius: float | None, upper: tuple[float, ...]) -> int | None:
-    """How many columns or rows of a level such a region has at most."""
+    """The largest number of columns or rows of cells that such a region can have on a level."""
     if priors.grids is None:
         return None
     if radius is not None:

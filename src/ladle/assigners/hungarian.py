@@ -20,31 +20,31 @@ from ladle.types import Assignment, GroundTruth, Predictions, Priors
 __all__ = ["Hungarian"]
 
 _ALPHA = 0.25
-"""Weight of the focal loss of an object; gamma is 2."""
+"""Weight of positives in the focal loss; gamma is 2."""
 
 
 @dataclass(frozen=True)
 class Hungarian:
-    """Each object is learnt by one prior, each prior learns at most one, at the least total cost (Carion et al. 2020).
+    """One-to-one matching of objects and priors at the lowest total cost (Carion et al., ECCV 2020).
 
-    A pair costs ``class_weight * class + box_weight * L1 - giou_weight * GIoU``, L1 between centers and sizes in units
-    of the image. With more objects than priors the priors are shared out as cheaply as possible and objects are left
-    over. A pair whose cost is not finite is avoided, and never made.
+    A pair costs ``class_weight * class + box_weight * L1 - giou_weight * GIoU``, where L1 is the distance of centers
+    and sizes in units of the image size. If there are more objects than priors, some objects remain without a prior.
+    Pairs whose cost is not finite are never matched.
 
-    The only assigner that waits for the device, and cannot be compiled into one graph: the matching itself is SciPy's,
-    on the processor, image by image. Of each object only as many cheapest priors take part as there are objects, which
-    changes nothing: in a matching of least cost that gives an object another one, the other objects leave at least one
-    of those free, and moving there costs no more.
+    This is the only assigner with a device sync, and it does not compile into one graph: the matching is done by SciPy
+    on the CPU, image by image. With G objects in an image, only the G priors of lowest cost of each object take part.
+    This does not change the total cost: if an optimal matching gives an object another prior, the other G - 1 objects
+    leave at least one of its G best priors free, and changing to it cannot raise the cost.
 
     Args:
-        class_cost: ``"focal"``, what learning the class costs less what the same logit costs as background, alpha 0.25
-            and gamma 2 (Deformable DETR); or ``"softmax"``, minus the probability among all classes (DETR).
-        class_weight: its weight; 2 with focal, 1 with softmax in the papers.
+        class_cost: ``"focal"``: focal loss of the class logit as positive minus focal loss as negative, with alpha 0.25
+            and gamma 2 (Deformable DETR). ``"softmax"``: minus the probability among all classes (DETR).
+        class_weight: weight of the class cost; 2 with focal and 1 with softmax in the papers.
         box_weight: weight of the L1 distance.
         giou_weight: weight of the generalized IoU.
-        size: width and height of the image in pixels; None takes the lower right corner of all priors of an image,
-            which for queries that have the whole image for a prior is its size.
-        crowd: a prior with more than this share inside a crowd region is not background.
+        size: width and height of the image in pixels. None takes the lower right corner of all priors of an image; this
+            is the size of the image if the prior of each query is the whole image.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
 
     Examples:
         >>> from ladle.assigners import Hungarian
@@ -64,18 +64,18 @@ class Hungarian:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Match by what is predicted, classes and boxes alike."""
+        """Match by the predicted scores and boxes."""
         free = outside_crowds(priors, truth, self.crowd)
-        cost, prior = self._cheapest(predictions, priors, truth)
-        rows, numbers, chosen = [], [], []
-        costs, names, learnable = cost.cpu().numpy(), prior.cpu().numpy(), truth.learnable.cpu().numpy()
+        cost, prior = self._lowest_costs(predictions, priors, truth)
+        images, objects, matched_priors = [], [], []
+        costs, candidates, learnable = cost.cpu().numpy(), prior.cpu().numpy(), truth.learnable.cpu().numpy()
         for row, real in enumerate(learnable):
-            objects, matched = _match(costs[row][real], names[row][real])
-            numbers.append(np.flatnonzero(real)[objects])
-            chosen.append(matched)
-            rows.append(np.full(len(matched), row))
+            rows, matched = _match(costs[row][real], candidates[row][real])
+            objects.append(np.flatnonzero(real)[rows])
+            matched_priors.append(matched)
+            images.append(np.full(len(matched), row))
         image, number, place = (
-            torch.from_numpy(np.concatenate(each)).to(free.device) for each in (rows, numbers, chosen)
+            torch.from_numpy(np.concatenate(each)).to(free.device) for each in (images, objects, matched_priors)
         )
         index = torch.zeros_like(free, dtype=torch.long)
         index[image, place] = number
@@ -83,43 +83,47 @@ class Hungarian:
         positive[image, place] = True
         return Assignment.hard(index, positive, free)
 
-    def _cheapest(
-        self, said: Predictions, priors: Priors, truth: GroundTruth
+    def _lowest_costs(
+        self, predictions: Predictions, priors: Priors, truth: GroundTruth
     ) -> tuple[Float[Tensor, "B G K"], Int[Tensor, "B G K"]]:
-        """The cheapest priors of each object, as many as the fullest image has objects; infinite where not finite."""
+        """The K priors of lowest cost of each object, and their costs; infinite where a cost is not finite.
+
+        K is the largest number of objects in an image.
+        """
         most = int(truth.learnable.sum(1).max()) if truth.learnable.numel() else 0
-        count = min(most, said.boxes.shape[1])
+        count = min(most, predictions.boxes.shape[1])
         kept = [
             cost.masked_fill(~(cost.isfinite() & priors.valid.unsqueeze(1)), torch.inf).topk(count, largest=False)
-            for cost in self._costs(said, priors, truth)
+            for cost in self._costs(predictions, priors, truth)
         ]
         if not kept:
-            empty = said.boxes.new_zeros(len(truth.labels), 0, 0)
+            empty = predictions.boxes.new_zeros(len(truth.labels), 0, 0)
             return empty, empty.long()
         return torch.cat([each.values for each in kept], 1), torch.cat([each.indices for each in kept], 1)
 
-    def _costs(self, said: Predictions, priors: Priors, truth: GroundTruth) -> Iterator[Float[Tensor, "B g P"]]:
-        """What every pair costs, in slices of the objects; object-major and coordinate by coordinate."""
-        size = self._size(priors).repeat(1, 2).t().view(4, -1, 1, 1)
-        boxes = said.boxes.permute(2, 0, 1).contiguous().unsqueeze(2)
-        corners = truth.boxes.permute(2, 0, 1).contiguous().unsqueeze(-1)
+    def _costs(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Iterator[Float[Tensor, "B g P"]]:
+        """The cost of every pair, in slices of g objects; each coordinate is a matrix of its own, for speed."""
+        size = self._size(priors).repeat(1, 2).t().view(4, -1, 1, 1)  # (4, B, 1, 1): width, height, width, height
+        boxes = predictions.boxes.permute(2, 0, 1).contiguous().unsqueeze(2)  # (4, B, 1, P)
+        corners = truth.boxes.permute(2, 0, 1).contiguous().unsqueeze(-1)  # (4, B, G, 1)
         units, unit_corners = boxes / size, corners / size
         labels = torch.where(truth.learnable, truth.labels, 0)
-        said_of = (said.logits if self.class_cost == "focal" else said.logits.softmax(-1)).transpose(1, 2)
+        class_values = predictions.logits if self.class_cost == "focal" else predictions.logits.softmax(-1)
+        class_values = class_values.transpose(1, 2)  # (B, C, P)
         for part in object_slices(len(labels), boxes.shape[-1], labels.shape[1]):
             label = labels[:, part].unsqueeze(-1).expand(-1, -1, boxes.shape[-1])
-            cost = self._class_cost(said_of.gather(1, label)).mul_(self.class_weight)
+            cost = self._class_cost(class_values.gather(1, label)).mul_(self.class_weight)
             cost = cost.add_(_distance(units, unit_corners[:, :, part]), alpha=self.box_weight)
             yield cost.sub_(_giou(boxes, corners[:, :, part]), alpha=self.giou_weight)
 
-    def _class_cost(self, said: Tensor) -> Tensor:
-        """From the logits of the objects' classes, or their probabilities."""
+    def _class_cost(self, values: Tensor) -> Tensor:
+        """The class cost from ``values``: logits of the objects' classes (focal) or probabilities (softmax)."""
         if self.class_cost == "softmax":
-            return -said
-        prob = said.sigmoid()
-        surprise = said.clamp(max=0).neg_() + (1 + said.abs().neg_().exp_()).log_()
-        own = _ALPHA * (1 - prob).square_() * surprise
-        return own - (1 - _ALPHA) * prob.square_() * surprise.add_(said)
+            return -values
+        prob = values.sigmoid()
+        negative_log = values.clamp(max=0).neg_() + (1 + values.abs().neg_().exp_()).log_()  # -log(p)
+        positive = _ALPHA * (1 - prob).square_() * negative_log
+        return positive - (1 - _ALPHA) * prob.square_() * negative_log.add_(values)  # -log(1 - p) = z - log(p)
 
     def _size(self, priors: Priors) -> Float[Tensor, "B 2"]:
         if self.size is not None:
@@ -129,7 +133,7 @@ class Hungarian:
 
 
 def _distance(first: Float[Tensor, "4 B 1 P"], second: Float[Tensor, "4 B g 1"]) -> Float[Tensor, "B g P"]:
-    """L1 between centers and sizes, summed."""
+    """The sum of the L1 distances of centers and sizes of all pairs."""
     left, top, right, bottom = (a - b for a, b in zip(first, second, strict=True))
     total: Tensor = (left + right).abs_().add_((top + bottom).abs_()).div_(2)
     return total.add_(right.sub_(left).abs_()).add_(bottom.sub_(top).abs_())
@@ -149,19 +153,22 @@ def _giou(first: Float[Tensor, "4 B 1 P"], second: Float[Tensor, "4 B g 1"]) -> 
 
 
 def _match(cost: NDArray[np.float32], prior: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Which objects are matched and with which priors, from the cost of each object's cheapest priors (G, K)."""
-    # SciPy takes a noticeable time to import and only this method needs it.
+    """Match G objects with priors, given each object's K candidates: ``prior`` (G, K) and their ``cost`` (G, K).
+
+    Returns the matched objects and the prior of each.
+    """
+    # SciPy takes a noticeable time to import, and only this assigner needs it.
     from scipy.optimize import linear_sum_assignment
 
     present = np.zeros(prior.max(initial=-1) + 1, dtype=bool)
     present[prior] = True
-    names, column = np.flatnonzero(present), np.cumsum(present) - 1
-    known = np.isfinite(cost)
-    reach = np.abs(cost[known]).max(initial=0.0).astype(np.float64)
-    # More than any difference that avoiding one such pair can make to the rest.
-    avoided = 2 * (reach + 1) * (len(cost) + 1)
-    matrix = np.full((len(cost), len(names)), avoided)
-    matrix[np.arange(len(cost))[:, None], column[prior]] = np.where(known, cost, avoided)
-    objects, places = linear_sum_assignment(matrix)
-    made = matrix[objects, places] < avoided
-    return objects[made], names[places[made]]
+    priors, column = np.flatnonzero(present), np.cumsum(present) - 1  # the columns of the matrix
+    finite = np.isfinite(cost)
+    largest = np.abs(cost[finite]).max(initial=0.0).astype(np.float64)
+    # Higher than any total that a matching without forbidden pairs can save by using one.
+    forbidden = 2 * (largest + 1) * (len(cost) + 1)
+    matrix = np.full((len(cost), len(priors)), forbidden)
+    matrix[np.arange(len(cost))[:, None], column[prior]] = np.where(finite, cost, forbidden)
+    objects, columns = linear_sum_assignment(matrix)
+    allowed = matrix[objects, columns] < forbidden
+    return objects[allowed], priors[columns[allowed]]

@@ -1,8 +1,8 @@
-"""Rules of overlap with a judge: predicted boxes stand in for the priors, everything else of the rule stays.
+"""Overlap assigners with a judge: the judge's predicted boxes replace the boxes of the priors.
 
-This is rule 2 of distilled assignment: the judge's boxes fill the matrix of overlaps, thresholds and geometry remain.
-Refined boxes overlap objects far better than priors do, so a rule made for priors takes many more of them; keeping each
-object's number of positives takes that away.
+Only the matrix of overlaps changes; thresholds and geometry stay as they are. Predicted boxes overlap objects far more
+than priors do, so thresholds made for priors would accept many more of them. Keeping each object's number of positives
+(:func:`keep_counts`) avoids that.
 """
 
 from __future__ import annotations
@@ -16,26 +16,28 @@ from torch import Tensor
 from ladle.pairs import Pairs, ranks
 from ladle.types import Assignment, GroundTruth, Predictions
 
-__all__ = ["class_trust", "count_per_object", "fill_unmatched", "keep_counts", "pair_trust", "rejected_ignored"]
+__all__ = ["class_factors", "count_per_object", "fill_unmatched", "keep_counts", "pair_factors", "rejected_ignored"]
 
 
-def class_trust(predictions: Predictions, power: float) -> Float[Tensor, "B P C"] | None:
-    """By what a judge's overlaps are multiplied for objects of each class; None where it is 1.
+def class_factors(predictions: Predictions, power: float) -> Float[Tensor, "B P C"] | None:
+    """The factors by which a judge's overlaps are multiplied, for objects of each class: its scores to this power.
 
-    What is not a number trusts nobody.
+    NaN scores count as 0. None for power 0, where every factor is 1.
     """
     return predictions.scores.nan_to_num(0.0).pow(power) if power else None
 
 
-def pair_trust(pairs: Pairs, predictions: Predictions, truth: GroundTruth, power: float) -> Float[Tensor, " N"] | float:
-    """The same for each pair of a prior and an object."""
+def pair_factors(
+    pairs: Pairs, predictions: Predictions, truth: GroundTruth, power: float
+) -> Float[Tensor, " N"] | float:
+    """:func:`class_factors` for each pair of a prior and an object; 1.0 for power 0."""
     if not power:
         return 1.0
     return pairs.of_label(predictions.log_odds, truth.labels).sigmoid().nan_to_num(0.0).pow(power)
 
 
 def count_per_object(index: Int[Tensor, "B P"], marked: Bool[Tensor, "B P"], objects: int) -> Int[Tensor, "B G"]:
-    """How many marked priors each object has."""
+    """The number of marked priors of each of G = ``objects`` objects; ``index`` is the object of each prior."""
     counts = torch.zeros(len(index), max(objects, 1), dtype=torch.long, device=index.device)
     return counts.scatter_add(1, torch.where(marked, index, 0), marked.long())[:, :objects]
 
@@ -47,40 +49,44 @@ def keep_counts(
     positives: Int[Tensor, "B G"],
     ignored: Int[Tensor, "B G"],
 ) -> Assignment:
-    """Of the candidates of object ``index`` the best overlapping ones learn it, as many as ``positives`` says.
+    """Give each object a fixed number of positives and ignored priors, those of highest overlap.
 
-    The next best, as many as ``ignored`` says, are neither object nor background.
+    Args:
+        index: the object of each prior.
+        overlap: the overlap of each prior with that object.
+        candidate: the priors that may be positive or ignored.
+        positives: number of positives of each object.
+        ignored: number of the next best candidates of each object that are neither positive nor background.
     """
     batch, priors = index.shape
-    pairs = Pairs.chosen(index, candidate)
-    place = pairs.image * priors + pairs.prior
-    rank = ranks(pairs, -overlap.flatten().index_select(0, place))
-    wanted = pairs.of_object(positives) if positives.shape[1] else rank
-    spared = wanted + pairs.of_object(ignored) if positives.shape[1] else rank
+    pairs = Pairs.chosen(index, candidate)  # N candidates, each with its object
+    flat_prior = pairs.image * priors + pairs.prior
+    rank = ranks(pairs, -overlap.flatten().index_select(0, flat_prior))
+    last_positive = pairs.of_object(positives) if positives.shape[1] else rank
+    last_ignored = last_positive + pairs.of_object(ignored) if positives.shape[1] else rank
     none = torch.zeros(batch * priors, dtype=torch.bool, device=index.device)
-    # A padded list names every prior once, so that writing marks back needs no look at what is real.
-    learns = none.scatter(0, place, pairs.real & (rank < wanted)).view(batch, priors)
-    left = none.scatter(0, place, pairs.real & (rank >= wanted) & (rank < spared)).view(batch, priors)
-    return Assignment.hard(index, learns, ~left)
+    # A padded list contains every prior exactly once, so all entries can be scattered, padding included.
+    learns = none.scatter(0, flat_prior, pairs.real & (rank < last_positive)).view(batch, priors)
+    is_ignored = pairs.real & (rank >= last_positive) & (rank < last_ignored)
+    return Assignment.hard(index, learns, ~none.scatter(0, flat_prior, is_ignored).view(batch, priors))
 
 
-def rejected_ignored(judged: Assignment, own: Assignment) -> Assignment:
-    """The judged plan in which priors that are objects by the rule itself, and that the judge turns down, are ignored.
+def rejected_ignored(judged: Assignment, plain: Assignment) -> Assignment:
+    """The ``judged`` plan, in which priors that are positive in the ``plain`` plan only are ignored.
 
-    Such a prior overlaps its object well. To have it learn that nothing is there would contradict what the student
-    learns at its neighbors.
+    Such a prior overlaps its object well, so training it as background would contradict the targets of its neighbors.
     """
-    return replace(judged, background=judged.background * ~(own.positive & ~judged.positive))
+    return replace(judged, background=judged.background * ~(plain.positive & ~judged.positive))
 
 
-def fill_unmatched(judged: Assignment, own: Assignment, objects: int) -> Assignment:
-    """The judged plan, and for objects it leaves without a prior those that the rule gives them by the priors' boxes.
+def fill_unmatched(judged: Assignment, plain: Assignment, objects: int) -> Assignment:
+    """The ``judged`` plan; objects without a positive in it keep their positives of the ``plain`` plan.
 
-    A prior that the judged plan gives to an object stays with it.
+    A prior that is positive in the judged plan keeps its object.
     """
     if not objects:
         return judged
-    served = count_per_object(judged.index, judged.positive, objects) > 0
-    spare = own.positive & ~judged.positive & ~served.gather(1, own.index)
-    index = torch.where(spare, own.index, judged.index)
-    return Assignment.hard(index, judged.positive | spare, judged.background > 0)
+    matched = count_per_object(judged.index, judged.positive, objects) > 0
+    added = plain.positive & ~judged.positive & ~matched.gather(1, plain.index)
+    index = torch.where(added, plain.index, judged.index)
+    return Assignment.hard(index, judged.positive | added, judged.background > 0)

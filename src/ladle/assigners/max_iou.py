@@ -1,4 +1,4 @@
-"""Assignment by overlap with the prior's own box (Faster R-CNN, RetinaNet)."""
+"""Assignment by the IoU of priors and objects (Faster R-CNN, RetinaNet)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ladle.assigners.judged import class_trust, count_per_object, fill_unmatched, keep_counts, rejected_ignored
+from ladle.assigners.judged import class_factors, count_per_object, fill_unmatched, keep_counts, rejected_ignored
 from ladle.assigners.protocol import full_precision
 from ladle.overlaps import Overlaps, best_overlaps, outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -19,25 +19,26 @@ __all__ = ["MaxIoU"]
 
 @dataclass(frozen=True)
 class MaxIoU:
-    """A prior learns the object it overlaps most, if it overlaps it enough (Ren et al. 2015; Lin et al. 2017).
+    """A prior learns the object of highest IoU, if the IoU is high enough (Ren et al. 2015; Lin et al. 2017).
 
     Args:
-        positive: least IoU that makes a prior an object.
-        negative: IoU below which it is background; in between it is ignored.
-        rescue: least IoU at which an object may still claim the priors that overlap it best of all ("low-quality
-            matches"); None never rescues. Objects that touch no prior claim none, where the reference code gives such
-            an object *every* prior it does not touch when this is 0.
-        rescued: whom a claimed prior learns: the claiming ``"object"`` (the last one listed, mmdetection) or the object
-            the ``"prior"`` itself overlaps most (torchvision).
-        crowd: a prior with more than this share inside a crowd region is not background.
-        boxes: whose boxes overlap the objects: the ``priors`` themselves (the papers) or the ``predictions`` at them,
-            which lets a teacher judge. An object that would be left without a prior keeps those of the papers' rule.
-        keep_count: with ``predictions``, each object takes as many priors as by the papers' rule, and spares as many,
-            those whose predictions overlap it most, whatever the thresholds.
+        positive: lowest IoU of a positive prior.
+        negative: priors of lower IoU are background; those in between are ignored.
+        rescue: every object of at least this IoU with any prior is also given the priors of its highest IoU
+            ("low-quality matches"); None disables it. An object of IoU 0 with all priors gets none. The reference code
+            gives such an object *all* priors of IoU 0 when this is 0.
+        rescued: the object that a rescued prior learns: the ``"object"`` that rescues it, the last one listed if there
+            are several (mmdetection), or the object of highest IoU with the ``"prior"`` (torchvision).
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
+        boxes: the boxes that are compared with objects: those of the ``priors`` (the papers), or the ``predictions`` at
+            them, which lets a teacher judge. An object that gets no prior by predicted boxes keeps those of the papers'
+            rule.
+        keep_count: with ``predictions``, each object has as many positive and as many ignored priors as by the papers'
+            rule, those of highest overlap, without thresholds.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
-            class; 0 leaves them alone.
-        ignore_rejected: with ``predictions``, a prior that is positive by the papers' rule and that the judge rejects
-            is ignored, where it would else be background.
+            class; 0 does not change them.
+        ignore_rejected: with ``predictions``, a prior that is positive by the papers' rule but not by predicted boxes
+            is ignored instead of background.
 
     Examples:
         >>> from ladle.assigners import MaxIoU
@@ -61,7 +62,7 @@ class MaxIoU:
     ignore_rejected: bool = False
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> MaxIoU:
-        """The form in which a teacher's boxes take the place of the priors."""
+        """The form in which a teacher's boxes replace the boxes of the priors."""
         return replace(
             self,
             boxes="predictions",
@@ -72,7 +73,7 @@ class MaxIoU:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by overlaps; the predictions are looked at only if their boxes are asked for."""
+        """Assign by overlaps; predictions are used only if ``boxes`` is ``"predictions"``."""
         overlaps = best_overlaps(priors.boxes, priors.valid, truth, self.rescue, priors.grids)
         plan = self._decide(overlaps)
         if self.boxes == "predictions":
@@ -81,7 +82,7 @@ class MaxIoU:
                 priors.valid,
                 truth,
                 self.rescue,
-                trust=class_trust(predictions, self.class_power),
+                trust=class_factors(predictions, self.class_power),
             )
             objects = truth.labels.shape[1]
             chosen = self._as_many(judged, plan, overlaps, objects) if self.keep_count else self._decide(judged)
@@ -90,9 +91,9 @@ class MaxIoU:
         return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
 
     def _decide(self, overlaps: Overlaps) -> Assignment:
-        claimed = overlaps.claimant > 0
+        rescued = overlaps.claimant > 0
         return Assignment.hard(
-            self._learnt(overlaps), (overlaps.iou >= self.positive) | claimed, overlaps.iou < self.negative
+            self._learnt(overlaps), (overlaps.iou >= self.positive) | rescued, overlaps.iou < self.negative
         )
 
     def _learnt(self, overlaps: Overlaps) -> Int[Tensor, "B P"]:
@@ -101,8 +102,8 @@ class MaxIoU:
         return torch.where(overlaps.claimant > 0, overlaps.claimant - 1, overlaps.index)
 
     def _as_many(self, judged: Overlaps, plan: Assignment, overlaps: Overlaps, objects: int) -> Assignment:
-        """As many positive and ignored priors an object as in ``plan``, the judge's claimed ones before all others."""
+        """As many positive and ignored priors per object as in ``plan``, by judged overlaps; rescued ones first."""
         positives = count_per_object(plan.index, plan.positive, objects)
         ignored = count_per_object(overlaps.index, ~plan.positive & (plan.background == 0), objects)
-        claimed = judged.claimant > 0
-        return keep_counts(self._learnt(judged), judged.iou + claimed, (judged.iou > 0) | claimed, positives, ignored)
+        rescued = judged.claimant > 0
+        return keep_counts(self._learnt(judged), judged.iou + rescued, (judged.iou > 0) | rescued, positives, ignored)

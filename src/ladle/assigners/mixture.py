@@ -1,7 +1,8 @@
-"""A mixture of two Gaussians on a line, fitted to many sets of samples at once.
+"""One-dimensional mixtures of two Gaussians, fitted to many sets of samples at once.
 
-The same expectation-maximisation as scikit-learn's ``GaussianMixture(2, "full")`` with its defaults, started as PAA
-starts it; float64 throughout, because the float32 'diag' formula E[x^2] - E[x]^2 fails on tight clusters.
+The expectation-maximization of scikit-learn's ``GaussianMixture(2, covariance_type="full")`` with its defaults,
+initialized as in PAA: the means at the smallest and the largest sample, variances 1, weights 0.5. All in float64:
+``E[x^2] - E[x]^2`` in float32, which "diag" uses, loses all digits on tight clusters.
 """
 
 from __future__ import annotations
@@ -22,14 +23,14 @@ _TINY = 10 * torch.finfo(torch.float64).eps
 
 
 class Mixture(NamedTuple):
-    """For every sample, whether it belongs to the component started at the smallest one, and its log-likelihood."""
+    """Whether each sample belongs to the component that started at the smallest sample, and its log-likelihood."""
 
     low: Bool[Tensor, "N K"]
     likelihood: Float[Tensor, "N K"]
 
 
 class _Parameters(NamedTuple):
-    """Of the two components, low one first: component-major, so that a row's samples lie side by side."""
+    """The parameters of both components of N mixtures; the one that started at the smallest sample comes first."""
 
     weight: Float[Tensor, "2 N 1"]
     mean: Float[Tensor, "2 N 1"]
@@ -40,20 +41,29 @@ class _Parameters(NamedTuple):
 
 
 def fit_two_gaussians(samples: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"]) -> Mixture:
-    """Fit each row on its own; ``samples`` ascend along a row, the ``valid`` ones stand first and are finite."""
+    """Fit one mixture to each row.
+
+    The ``valid`` samples of a row come first, are finite, and ascend. Rows with fewer than two samples are not fitted.
+    """
     x = torch.where(valid, samples.double(), 0.0)
     count = valid.sum(-1)
+    # (2, N, 1): the smallest and the largest valid sample of each row.
     ends = torch.stack([x[:, :1], x.gather(1, (count - 1).clamp(min=0).unsqueeze(-1))])
     state = _Parameters(torch.full_like(ends, 0.5), ends, torch.ones_like(ends))
-    state = _climb(x, valid.double(), state, torch.full_like(x[:, 0], -torch.inf), count >= 2, LONGEST)
-    density = _log_density(x, state)
+    state = _iterate(x, valid.double(), state, torch.full_like(x[:, 0], -torch.inf), count >= 2, LONGEST)
+    density = _log_density(x, state)  # (2, N, K)
     return Mixture(valid & (density[0] >= density[1]), _log_sum(density))
 
 
-def _climb(
+def _iterate(
     x: Tensor, counted: Tensor, state: _Parameters, previous: Tensor, running: Bool[Tensor, " N"], steps: int
 ) -> _Parameters:
-    """Take at most ``steps`` in the rows that are running; go on with those alone once they are fewer than half."""
+    """At most ``steps`` EM iterations for the rows that are ``running``, until their mean log-likelihood converges.
+
+    Rows converge after different numbers of iterations. On the CPU, once fewer than half of the rows are running, the
+    iteration continues on a copy of these rows alone. ``counted`` is 1 for valid samples and 0 for padding;
+    ``previous`` (N,) is the mean log-likelihood of the last iteration.
+    """
     count = counted.sum(-1).clamp(min=1)
     for step in range(steps):
         if may_look(running):
@@ -61,12 +71,13 @@ def _climb(
             if not len(rows):
                 break
             if 2 * len(rows) < len(running):
-                some = _climb(x[rows], counted[rows], state.at(rows), previous[rows], running[rows], steps - step)
+                some = _iterate(x[rows], counted[rows], state.at(rows), previous[rows], running[rows], steps - step)
                 return _Parameters(*(old.index_copy(1, rows, new) for old, new in zip(state, some, strict=True)))
         density = _log_density(x, state)
         total = _log_sum(density)
         mean_total = (total * counted).sum(-1) / count
-        proposed = _maximise(x, (density - total).exp_() * counted)
+        # E-step: (density - total).exp() are the responsibilities. M-step: _maximize. Only running rows are changed.
+        proposed = _maximize(x, (density - total).exp_() * counted)
         move = running.unsqueeze(-1)
         state = _Parameters(*(torch.where(move, new, old) for new, old in zip(proposed, state, strict=True)))
         running = running & ((mean_total - previous).abs() >= TOLERANCE)
@@ -80,12 +91,13 @@ def _log_density(x: Tensor, state: _Parameters) -> Float[Tensor, "2 N K"]:
 
 
 def _log_sum(density: Float[Tensor, "2 N K"]) -> Float[Tensor, "N K"]:
-    """``logaddexp`` of both components, which PyTorch computes number by number on a processor."""
+    """``torch.logaddexp`` of both components in vectorized operations, which are faster on the CPU."""
     return density.amax(0) + (1 + (density[0] - density[1]).abs_().neg_().exp_()).log_()
 
 
-def _maximise(x: Tensor, share: Float[Tensor, "2 N K"]) -> _Parameters:
-    mass = share.sum(-1, keepdim=True) + _TINY
-    mean = (share * x).sum(-1, keepdim=True) / mass
-    variance = (share * (x - mean).square()).sum(-1, keepdim=True) / mass + RIDGE
+def _maximize(x: Tensor, responsibility: Float[Tensor, "2 N K"]) -> _Parameters:
+    """The M-step: weighted means and variances, with scikit-learn's ``reg_covariance`` added to the variances."""
+    mass = responsibility.sum(-1, keepdim=True) + _TINY
+    mean = (responsibility * x).sum(-1, keepdim=True) / mass
+    variance = (responsibility * (x - mean).square()).sum(-1, keepdim=True) / mass + RIDGE
     return _Parameters(mass / mass.sum(0, keepdim=True), mean, variance)

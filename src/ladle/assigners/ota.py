@@ -15,36 +15,36 @@ from ladle.assigners.sinkhorn import TransportPlan, TransportProblem, sinkhorn
 from ladle.boxes import iou
 from ladle.losses.focal import softplus
 from ladle.overlaps import may_look, outside_crowds
-from ladle.pairs import Pairs, pairs_inside, settle, squares
+from ladle.pairs import Pairs, pairs_inside, resolve_conflicts, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["OTA"]
 
 _MARGIN = 0.01
-"""How many pixels inside an object a prior must lie."""
+"""Least distance, in pixels, between the center of a candidate and the sides of its object."""
 
 
 @dataclass(frozen=True)
 class OTA:
-    """Objects ship labels to priors as cheaply as all of them together can (Ge et al., CVPR 2021).
+    """Priors are assigned by an optimal transport plan of lowest total cost (Ge et al., CVPR 2021).
 
-    A pair of a prior and an object costs the losses it would suffer. Each object has as many labels to give as its
-    ``topk`` best IoUs sum up to, at least one; the background has the rest. Sinkhorn's plan is divided by each row's
-    largest entry, and a prior learns the object, or is the background, that then ships most to it; on a tie the object
-    listed first, and an object before the background.
+    The cost of a pair is the training loss of the prior for the object. Each object supplies as many labels as the sum
+    of its ``topk`` highest IoUs, rounded down, at least one; the background supplies the rest; each prior receives one.
+    The plan of the Sinkhorn iterations is divided by the largest entry of each row. A prior then learns the object, or
+    is background, whose entry for it is largest; on a tie the object listed first, and an object before the background.
 
     Args:
-        radius: half the side of the square around an object's center in which its priors lie, in strides, cut off at
-            the object's sides.
+        radius: half the side of the square around an object's center in which its candidates lie, in strides. The
+            square is clipped to the object.
         box_weight: weight of the box term, ``-log IoU``, in the cost.
-        topk: how many IoUs are summed for the number of labels.
-        epsilon: weight of the entropy: the larger, the softer the plan.
-        iterations: of Sinkhorn's scaling; there is no early stop.
-        crowd: a prior with more than this share inside a crowd region is not background.
+        topk: number of IoUs that are summed for the number of labels.
+        epsilon: weight of the entropy; the larger, the softer the plan.
+        iterations: number of Sinkhorn iterations; there is no early stopping.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
 
-    The authors' code prices all other pairs at a million more, which no plan uses. Only an object without any prior
-    to itself gets one label placed by rounding errors; here it has none to give. Pairs whose cost is not finite are
-    passed over. If the objects ask for more priors than there are, the background still keeps one label.
+    The authors' code adds a million to the cost of all other pairs, so that no plan uses them. There the label of an
+    object without candidates is placed by rounding errors; here such an object supplies none. Pairs whose cost is not
+    finite are left out. If the objects supply more labels than there are priors, the background still supplies one.
 
     Examples:
         >>> from ladle.assigners import OTA
@@ -64,23 +64,23 @@ class OTA:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by costs."""
-        market, place = self.market(predictions, priors, truth)
+        """Assign by the predicted scores and boxes."""
+        problem, used = self.transport_problem(predictions, priors, truth)
         free = outside_crowds(priors, truth, self.crowd)
-        if not len(market.cost):
+        if not len(problem.cost):
             return Assignment.empty(free)
         batch, count = free.shape
-        plan = sinkhorn(market, place // count, self.epsilon, self.iterations)
-        positive, index = _shipped_most(market, plan, place, batch * count)
+        plan = sinkhorn(problem, used // count, self.epsilon, self.iterations)
+        positive, index = _largest_flow(problem, plan, used, batch * count)
         return Assignment.hard(index.view(batch, count), positive.view(batch, count), free)
 
     @full_precision
-    def market(
+    def transport_problem(
         self, predictions: Predictions, priors: Priors, truth: GroundTruth
     ) -> tuple[TransportProblem, Int[Tensor, " columns"]]:
-        """What every pair costs and every object gives, and where the priors in play stand among those of all images.
+        """The transport problem of the batch, and the flat index ``image * P + prior`` of each of its columns.
 
-        Costs count from what the prior costs as background.
+        Costs are relative to the cost of the prior as background.
         """
         pairs = self._candidates(priors, truth)
         batch, objects = truth.labels.shape
@@ -88,19 +88,19 @@ class OTA:
         cost = self._class_cost(pairs, predictions, truth)
         cost = cost - self.box_weight * overlap.clamp(min=torch.finfo(torch.float32).eps).log()
         real = pairs.real & cost.isfinite()
-        home = pairs.image * objects + pairs.object
-        place, column = _in_play(pairs.image * priors.boxes.shape[1] + pairs.prior, batch * priors.boxes.shape[1])
-        labels = self._labels(home, torch.where(real, overlap, 0.0), batch * objects, pairs.width)
-        served = torch.zeros_like(labels).scatter_reduce(0, home, real.to(labels.dtype), "amax")
-        supply = (labels.clamp(min=1) * served).view(batch, objects)
-        many = priors.valid.expand(batch, -1).sum(1)
-        rest = (many - supply.sum(1)).clamp(min=1)
+        flat_object = pairs.image * objects + pairs.object  # (N,)
+        used, column = _used_priors(pairs.image * priors.boxes.shape[1] + pairs.prior, batch * priors.boxes.shape[1])
+        labels = self._labels(flat_object, torch.where(real, overlap, 0.0), batch * objects, pairs.width)
+        has_pair = torch.zeros_like(labels).scatter_reduce(0, flat_object, real.to(labels.dtype), "amax")
+        supply = (labels.clamp(min=1) * has_pair).view(batch, objects)
+        valid_priors = priors.valid.expand(batch, -1).sum(1)
+        rest = (valid_priors - supply.sum(1)).clamp(min=1)
         return TransportProblem(
-            home, column, cost, real, supply, rest, many.to(rest.dtype), len(place), pairs.width
-        ), place
+            flat_object, column, cost, real, supply, rest, valid_priors.to(rest.dtype), len(used), pairs.width
+        ), used
 
     def _candidates(self, priors: Priors, truth: GroundTruth) -> Pairs:
-        """The priors inside an object and its center square, ordered by image and object."""
+        """The pairs of an object and a prior inside it and inside its center square, sorted by image and object."""
         square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)
         first, last = square[..., :2].maximum(box[..., :2] + _MARGIN), square[..., 2:].minimum(box[..., 2:] - _MARGIN)
         most = math.floor(2 * self.radius) + 1
@@ -112,62 +112,71 @@ class OTA:
         return joined.at(order, joined.width)
 
     def _class_cost(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
-        """What focal loss costs more with the object's class as target than with none; other classes cancel."""
+        """Focal loss with the object's class as target minus focal loss as background; all other classes cancel."""
         logit = pairs.of_label(predictions.logits, truth.labels)
-        score, miss = logit.sigmoid(), softplus(logit)
-        return 0.25 * (1 - score).square() * (miss - logit) - 0.75 * score.square() * miss
+        prob, negative_log = logit.sigmoid(), softplus(logit)  # softplus(z) = -log(1 - p), softplus(z) - z = -log(p)
+        return 0.25 * (1 - prob).square() * (negative_log - logit) - 0.75 * prob.square() * negative_log
 
     def _labels(
-        self, home: Int[Tensor, " N"], overlap: Float[Tensor, " N"], rows: int, width: int | None
+        self, flat_object: Int[Tensor, " N"], overlap: Float[Tensor, " N"], rows: int, width: int | None
     ) -> Float[Tensor, " R"]:
-        """The whole part of the sum of each object's best IoUs."""
-        if not len(home):
+        """The sum of each object's ``topk`` highest IoUs, rounded down; ``rows`` is the number of objects R."""
+        if not len(flat_object):
             return overlap.new_zeros(rows, dtype=torch.float64)
         if width:
             table = overlap.view(rows, width)
         else:
-            lengths = torch.bincount(home, minlength=rows)
+            # Rows of different lengths: copy them into a table (R, width), padded with zeros.
+            lengths = torch.bincount(flat_object, minlength=rows)
             width = int(lengths.max())
-            slot = torch.arange(len(home)) + (torch.arange(rows) * width - lengths.cumsum(0) + lengths)[home]
+            start = torch.arange(rows) * width - lengths.cumsum(0) + lengths
+            slot = torch.arange(len(flat_object)) + start[flat_object]
             table = overlap.new_zeros(rows * width).scatter(0, slot, overlap).view(rows, width)
         return table.topk(min(self.topk, width), sorted=False).values.double().sum(1).floor()
 
 
-def _in_play(places: Int[Tensor, " N"], total: int) -> tuple[Int[Tensor, " columns"], Int[Tensor, " N"]]:
-    """The places that occur, and the number of each entry's among them; all of them where looking is not free."""
-    if not may_look(places):
-        return torch.arange(total, device=places.device), places
-    occurs = torch.zeros(total, dtype=torch.bool).index_fill_(0, places, True)
+def _used_priors(flat_priors: Int[Tensor, " N"], total: int) -> tuple[Int[Tensor, " columns"], Int[Tensor, " N"]]:
+    """The distinct values of ``flat_priors`` in ascending order, and the position of each entry among them.
+
+    On a GPU and in a compiled graph, where their number may not depend on values, all ``total`` priors are returned.
+    """
+    if not may_look(flat_priors):
+        return torch.arange(total, device=flat_priors.device), flat_priors
+    occurs = torch.zeros(total, dtype=torch.bool).index_fill_(0, flat_priors, True)
     number = occurs.cumsum(0, dtype=torch.int32)
-    column = number.index_select(0, places).long() - 1
-    return torch.empty(int(number[-1]), dtype=torch.long).scatter_(0, column, places), column
+    column = number.index_select(0, flat_priors).long() - 1
+    return torch.empty(int(number[-1]), dtype=torch.long).scatter_(0, column, flat_priors), column
 
 
-def _shipped_most(
-    market: TransportProblem, plan: TransportPlan, place: Int[Tensor, " columns"], total: int
+def _largest_flow(
+    problem: TransportProblem, plan: TransportPlan, used: Int[Tensor, " columns"], total: int
 ) -> tuple[Bool[Tensor, " total"], Int[Tensor, " total"]]:
-    """Which priors an object ships most to, every row measured by its largest entry, and which object."""
-    objects = market.supply.shape[1]
-    peak = plan.pairs.new_zeros(market.supply.numel()).scatter_reduce(0, market.object, plan.pairs, "amax")
-    merit = plan.pairs / peak.index_select(0, market.object)
-    image = place // (total // len(plan.others))
-    bar = plan.background / _background_peak(market, plan, image).index_select(0, image)
-    wins = market.real & (merit >= bar.index_select(0, market.column))
-    claims = Pairs(torch.zeros_like(market.column), market.object % objects, market.column, wins)
-    positive, index = settle(claims, merit, 1, market.columns)
-    if market.columns == total:
+    """Which priors receive more from an object than from the background, and from which object most.
+
+    Every row of the plan is divided by its largest entry first, as in the authors' code.
+    """
+    objects = problem.supply.shape[1]
+    peak = plan.pairs.new_zeros(problem.supply.numel()).scatter_reduce(0, problem.object, plan.pairs, "amax")  # (R,)
+    score = plan.pairs / peak.index_select(0, problem.object)  # (N,)
+    image = used // (total // len(plan.others))
+    background = plan.background / _background_peak(problem, plan, image).index_select(0, image)  # (columns,)
+    wins = problem.real & (score >= background.index_select(0, problem.column))
+    # The columns of all images count as the priors of one image.
+    pairs = Pairs(torch.zeros_like(problem.column), problem.object % objects, problem.column, wins)
+    positive, index = resolve_conflicts(pairs, score, 1, problem.columns)
+    if problem.columns == total:
         return positive[0], index[0]
-    nobody = torch.zeros(total, dtype=torch.long)
-    return nobody.bool().scatter(0, place, positive[0]), nobody.scatter(0, place, index[0])
+    none = torch.zeros(total, dtype=torch.long)
+    return none.bool().scatter(0, used, positive[0]), none.scatter(0, used, index[0])
 
 
 def _background_peak(
-    market: TransportProblem, plan: TransportPlan, image: Int[Tensor, " columns"]
+    problem: TransportProblem, plan: TransportPlan, image: Int[Tensor, " columns"]
 ) -> Float[Tensor, " B"]:
-    """The most that the background ships to any valid prior of each image."""
-    paired = plan.background.new_zeros(market.columns)
-    paired = paired.scatter_reduce(0, market.column, market.real.to(paired.dtype), "amax")
-    busy = torch.zeros_like(plan.others).index_add(0, image, paired)
-    return torch.where(busy < market.priors, plan.others, 0.0).scatter_reduce(
+    """The largest flow from the background to any valid prior of each image."""
+    paired = plan.background.new_zeros(problem.columns)  # 1 where a column is in a real pair
+    paired = paired.scatter_reduce(0, problem.column, problem.real.to(paired.dtype), "amax")
+    paired_count = torch.zeros_like(plan.others).index_add(0, image, paired)
+    return torch.where(paired_count < problem.priors, plan.others, 0.0).scatter_reduce(
         0, image, plan.background * paired, "amax"
     )

@@ -1,4 +1,4 @@
-"""Pairs of predicted boxes and objects that overlap enough, found without a matrix of all."""
+"""Pairs of predicted boxes and objects with a minimum overlap, found without evaluating all pairs."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from ladle.pairs import Pairs
 __all__ = ["pairs_overlapping"]
 
 _BLOCK = 8
-"""Priors that stand next to each other and are ruled out together."""
+"""Number of consecutive priors that are excluded together."""
 _SLACK = 1e-3
-"""Share by which the bound is loosened, so that rounding cannot make it rule out too much."""
+"""Relative margin by which the bound is reduced, so that it stays valid under rounding."""
 
 
 def pairs_overlapping(
@@ -28,16 +28,18 @@ def pairs_overlapping(
     objects: Float[Tensor, "B G 4"],
     least: Float[Tensor, "B G"],
 ) -> Iterator[Pairs]:
-    """The valid priors whose box overlaps an object by its ``least`` IoU and by more than 0, and some that do not.
+    """All pairs in which the IoU of predicted box and object is at least ``least`` and above 0, and some other pairs.
 
-    For where looking is free; the lists are bounded, and each holds the pairs of a prior and an object at most once.
+    On the CPU only. The lists are bounded, and no pair occurs twice. ``least`` is one bound per object; only ``valid``
+    priors are returned.
 
-    Priors are ruled out block by block. No box of a block shares more with an object than the block's hull does, or
-    than its largest box is; and to overlap by an IoU of u is to share ``u / (1 + u)`` of both areas together.
+    Priors are excluded in blocks. The intersection of an object with a box of the block is at most that with the common
+    hull of the block, and at most the area of the block's largest box. For an IoU of u the intersection must be at
+    least ``u / (1 + u)`` of the sum of both areas.
     """
-    x1, y1, x2, y2, smallest, largest = _blocks(boxes, valid).unsqueeze(2)
-    corners = objects.permute(2, 0, 1).contiguous().unsqueeze(-1)
-    share = (least / (1 + least) * (1 - _SLACK)).unsqueeze(-1)
+    x1, y1, x2, y2, smallest, largest = _blocks(boxes, valid).unsqueeze(2)  # (B, 1, blocks) each
+    corners = objects.permute(2, 0, 1).contiguous().unsqueeze(-1)  # (4, B, G, 1)
+    share = (least / (1 + least) * (1 - _SLACK)).unsqueeze(-1)  # (B, G, 1)
     found = []
     for part in object_slices(len(boxes), x1.shape[-1], objects.shape[1]):
         left, top, right, bottom = corners[:, :, part]
@@ -54,10 +56,13 @@ def pairs_overlapping(
 
 
 def _blocks(boxes: Float[Tensor, "B P 4"], valid: Bool[Tensor, "#B P"]) -> Float[Tensor, "6 B N"]:
-    """The hulls of each few consecutive boxes, and their least and largest areas; empty where all are unsound."""
+    """The hull of each block of consecutive boxes, and the smallest and the largest area in it.
+
+    Invalid boxes and boxes that are not finite do not count; a block without any other box has an empty hull.
+    """
     x1, y1, x2, y2 = boxes.permute(2, 0, 1).contiguous()
     size = (x2 - x1).clamp_(min=0) * (y2 - y1).clamp_(min=0)
-    sound = valid & (x1 + y1 + x2 + y2).isfinite()
-    every = torch.stack([-x1, -y1, x2, y2, -size, size])
-    most = F.max_pool1d(torch.where(sound, every, -math.inf), _BLOCK, ceil_mode=True)
+    counted = valid & (x1 + y1 + x2 + y2).isfinite()
+    values = torch.stack([-x1, -y1, x2, y2, -size, size])  # negated where the minimum is needed
+    most = F.max_pool1d(torch.where(counted, values, -math.inf), _BLOCK, ceil_mode=True)
     return torch.cat([-most[:2], most[2:4], -most[4:5], most[5:]])

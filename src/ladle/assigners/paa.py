@@ -21,27 +21,27 @@ from ladle.types import Assignment, GroundTruth, Predictions, Priors
 __all__ = ["PAA"]
 
 _SLACK = 1e-5
-"""Share by which a bound is loosened, so that rounding cannot make it rule out too much."""
+"""Relative margin by which an upper bound is raised, so that it stays valid under rounding."""
 
 
 @dataclass(frozen=True)
 class PAA:
-    """The priors that serve an object well, told from those that do not by a mixture of two (Kim & Lee, ECCV 2020).
+    """A mixture of two Gaussians separates good from bad candidates by their costs (Kim & Lee, ECCV 2020).
 
-    Each prior of ``pool`` is priced by the loss it would suffer for its object, ``focal + box_weight * (1 - GIoU)``. Of
-    the ``topk`` cheapest per level the ones that belong to the better of two Gaussians learn the object; the number
-    of positives adapts to it.
+    Each candidate has as cost its training loss for the object, ``focal + box_weight * (1 - GIoU)``. The mixture is
+    fitted to the ``topk`` candidates of lowest cost per level, and the members of the component of lower cost learn the
+    object. So the number of positives adapts to the object.
 
     Args:
-        pool: which priors compete for which object; its positives are the candidates.
+        pool: the assigner whose positives are the candidates of each object.
         topk: candidates kept per object and level.
-        box_weight: weight of the box term in the price: 1.3 in mmdetection and LAD, 1.0 in the authors' code.
-        cut: ``"component"`` keeps the better component's members up to its likeliest one and drops an object with a
-            single candidate (mmdetection, LAD); ``"prefix"`` keeps *all* candidates up to there, all of them where the
-            better component is empty, and a single candidate (the authors' code).
-        crowd: a prior with more than this share inside a crowd region is not background.
+        box_weight: weight of the box term in the cost: 1.3 in mmdetection and LAD, 1.0 in the authors' code.
+        cut: ``"component"`` keeps the members of the better component up to the one of highest likelihood, and no
+            candidate of an object with a single one (mmdetection, LAD). ``"prefix"`` keeps *all* candidates up to that
+            one, all candidates if the better component is empty, and a single candidate (the authors' code).
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
 
-    Candidates whose price is not finite are passed over, so that one bad prediction spoils one prior.
+    Candidates whose cost is not finite are left out, so that a bad prediction affects only its own prior.
 
     Examples:
         >>> from ladle.assigners import PAA
@@ -60,54 +60,55 @@ class PAA:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Weigh, then select; what cannot be among the cheapest is not priced in full."""
+        """Assign by the predicted scores and boxes; the same as :meth:`weigh` and :meth:`select`, with less work."""
         return self.select(self._weigh(predictions, priors, truth, everything=False), priors, truth)
 
     @full_precision
     def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Evidence:
-        """Price every prior of the pool by the loss it would suffer (paper eq. 3; mmdetection's loss weights)."""
+        """The cost of every candidate: its training loss for the object (paper, eq. 3; mmdetection's loss weights)."""
         return self._weigh(predictions, priors, truth, everything=True)
 
     def _weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth, everything: bool) -> Evidence:
         pool = self.pool(predictions, priors, truth)
-        unpriced = torch.full_like(pool.background, torch.inf).flatten()
+        no_cost = torch.full_like(pool.background, torch.inf).flatten()
         if not truth.labels.shape[1]:
-            return Evidence(pool.index, unpriced.view_as(pool.index), pool.positive)
+            return Evidence(pool.index, no_cost.view_as(pool.index), pool.positive)
         pairs = Pairs.chosen(pool.index, pool.positive)
-        boxes = self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)))
-        if everything or not may_look(boxes):
-            price = _class_price(pairs, predictions, truth) + boxes
+        box_cost = self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)))
+        if everything or not may_look(box_cost):
+            costs = _class_cost(pairs, predictions, truth) + box_cost
         else:
-            price = self._promising(pairs, boxes, predictions, priors, truth)
-        cost = unpriced.scatter(0, pairs.image * pool.index.shape[1] + pairs.prior, price).view(pool.index.shape)
+            costs = self._costs_of_best(pairs, box_cost, predictions, priors, truth)
+        cost = no_cost.scatter(0, pairs.image * pool.index.shape[1] + pairs.prior, costs).view(pool.index.shape)
         candidate = pool.positive & cost.isfinite()
         return Evidence(pool.index, torch.where(candidate, cost, 0.0), candidate)
 
-    def _promising(
-        self, pairs: Pairs, boxes: Float[Tensor, " N"], predictions: Predictions, priors: Priors, truth: GroundTruth
+    def _costs_of_best(
+        self, pairs: Pairs, box_cost: Float[Tensor, " N"], predictions: Predictions, priors: Priors, truth: GroundTruth
     ) -> Float[Tensor, " N"]:
-        """Prices, but infinite for pairs that ``topk`` others of their object and level undercut with certainty.
+        """The costs of all pairs that can be among the ``topk`` of their object and level; infinite for all others.
 
-        No class loss is negative, so a price is at least that of the box and of the object's own class. The dearest of
-        the ``topk`` priors that are cheapest in these is a ceiling that the ``topk`` cheapest stay below.
+        The loss of a class is never negative. So box cost plus the loss of the object's class alone is a lower bound of
+        the cost, and it avoids the sum over classes. The full cost is first computed for the ``topk`` pairs of lowest
+        bound; the highest of these costs is an upper bound for the ``topk`` lowest costs. Then it is computed for the
+        other pairs whose lower bound does not exceed that upper bound.
         """
-        least = boxes + object_focal(pairs.of_label(predictions.logits, truth.labels))
+        least = box_cost + object_focal(pairs.of_label(predictions.logits, truth.labels))  # (N,), the lower bounds
         levels = len(priors.counts)
         group = pairs.object * levels + priors.level.index_select(0, pairs.prior)
-        home = pairs.image * (truth.labels.shape[1] * levels) + group
-        _, places = leading(replace(pairs, object=group), least, self.topk)
-        full = _class_price(pairs.at(places), predictions, truth) + boxes.index_select(0, places)
-        price = torch.full_like(boxes, torch.inf).scatter_(0, places, full)
+        group_id = pairs.image * (truth.labels.shape[1] * levels) + group
+        _, positions = leading(replace(pairs, object=group), least, self.topk)
+        first_costs = _class_cost(pairs.at(positions), predictions, truth) + box_cost.index_select(0, positions)
+        costs = torch.full_like(box_cost, torch.inf).scatter_(0, positions, first_costs)
 
-        here = home.index_select(0, places)
-        none = full.new_full((truth.labels.numel() * levels,), -torch.inf)
-        ceiling = none.scatter_reduce(0, here, full.nan_to_num(torch.inf), "amax")
-        few = torch.zeros_like(none).index_add_(0, here, torch.ones_like(full)) < self.topk
-        below = least <= ceiling.mul_(1 + _SLACK).masked_fill_(few, torch.inf).index_select(0, home)
-        rest = (below & (price == torch.inf)).nonzero().squeeze(1)
-        return price.index_copy_(
-            0, rest, _class_price(pairs.at(rest), predictions, truth) + boxes.index_select(0, rest)
-        )
+        first_groups = group_id.index_select(0, positions)
+        none = first_costs.new_full((truth.labels.numel() * levels,), -torch.inf)  # (B * G * L,)
+        upper = none.scatter_reduce(0, first_groups, first_costs.nan_to_num(torch.inf), "amax")
+        few = torch.zeros_like(none).index_add_(0, first_groups, torch.ones_like(first_costs)) < self.topk
+        below = least <= upper.mul_(1 + _SLACK).masked_fill_(few, torch.inf).index_select(0, group_id)
+        rest = (below & (costs == torch.inf)).nonzero().squeeze(1)
+        rest_costs = _class_cost(pairs.at(rest), predictions, truth) + box_cost.index_select(0, rest)
+        return costs.index_copy_(0, rest, rest_costs)
 
     @torch.no_grad()
     def select(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -119,7 +120,7 @@ class PAA:
         pairs = replace(best, object=best.object // levels)
         cost = torch.where(pairs.real, pairs.of_prior(evidence.cost), torch.inf)
 
-        # One row an object, its candidates in ascending order of cost; what is no candidate falls into a last column.
+        # A table with one row per object, its candidates by ascending cost. Padding goes to an extra last entry.
         width = levels * self.topk
         slot = (pairs.image * objects + pairs.object) * width + ranks(pairs, cost)
         slot = torch.where(pairs.real, slot, batch * objects * width)
@@ -127,13 +128,13 @@ class PAA:
         kept = self._cut(table, table.isfinite()).flatten()
         learns = pairs.real & torch.cat([kept, kept.new_zeros(1)]).index_select(0, slot)
 
-        place = pairs.image * evidence.index.shape[1] + pairs.prior
-        chosen = (
-            torch.zeros_like(evidence.index).view(-1).index_add(0, place, learns.long()).view_as(evidence.index) > 0
-        )
+        flat_prior = pairs.image * evidence.index.shape[1] + pairs.prior
+        times = torch.zeros_like(evidence.index).view(-1).index_add(0, flat_prior, learns.long())
+        chosen = times.view_as(evidence.index) > 0
         return Assignment.hard(evidence.index, chosen, outside_crowds(priors, truth, self.crowd))
 
     def _cut(self, cost: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"]) -> Bool[Tensor, "N K"]:
+        """The candidates to keep in each row of ascending costs."""
         mixture = fit_two_gaussians(cost, valid)
         likeliest = mixture.likelihood.masked_fill(~mixture.low, -torch.inf).argmax(-1, keepdim=True)
         upto = torch.arange(cost.shape[-1], device=cost.device) <= likeliest
@@ -144,5 +145,5 @@ class PAA:
         return valid & (upto | ~split)
 
 
-def _class_price(pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
+def _class_cost(pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
     return class_focal_sum(pairs.of_prior(predictions.logits), pairs.of_object(truth.labels))

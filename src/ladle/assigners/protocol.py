@@ -1,4 +1,4 @@
-"""What it means to be an assigner."""
+"""The protocols of assigners."""
 
 from __future__ import annotations
 
@@ -27,19 +27,21 @@ __all__ = [
 
 @runtime_checkable
 class Assigner(Protocol):
-    """Decides which prior learns which object; pure, batched, float32 inside. Its laws stand in ``ladle.testing``.
+    """Decides which prior learns which object: a pure, batched function that computes in float32.
+
+    :data:`ladle.testing.ASSIGNER_LAWS` are the properties that every assigner must have.
 
     Examples:
         >>> from ladle.assigners import Assigner
         >>> from ladle.types import Assignment
-        >>> def nobody(predictions, priors, truth):
+        >>> def all_background(predictions, priors, truth):
         ...     return Assignment.empty(priors.valid.expand(len(truth.labels), -1))
-        >>> isinstance(nobody, Assigner)  # any function of these three
+        >>> isinstance(all_background, Assigner)  # any function with these three arguments
         True
     """
 
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Assignment:
-        """Return the plan for these predictions; the inputs are left alone. Gradient flows into soft plans alone."""
+        """Return the plan for these predictions, without changing the inputs. Only soft plans may have a gradient."""
         ...
 
 
@@ -47,7 +49,7 @@ class Assigner(Protocol):
 class OverlapAssigner(Assigner, Protocol):
     """An assigner that compares the boxes of the priors with objects, and ignores predictions.
 
-    In its judged form the boxes that a teacher predicts take the place of the priors' own.
+    In its judged form the boxes that a teacher predicts replace the boxes of the priors.
 
     Examples:
         >>> from ladle.assigners import ATSS, PAA, OverlapAssigner
@@ -59,17 +61,17 @@ class OverlapAssigner(Assigner, Protocol):
 
     @property
     def boxes(self) -> Literal["priors", "predictions"]:
-        """Which boxes are compared with objects: those of the ``priors``, or in the judged form the ``predictions``."""
+        """The boxes that are compared with objects: those of the ``priors``, or in the judged form ``predictions``."""
         ...
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool, /) -> Assigner:
         """The judged form of this assigner.
 
         Args:
-            keep_count: whether each object keeps the number of priors that it has without a teacher.
-            class_power: power of the teacher's score for the object's class, by which overlaps are multiplied.
-            ignore_rejected: whether a prior that is positive without a teacher, and that the teacher rejects, is
-                ignored instead of background.
+            keep_count: whether each object gets as many priors as without a teacher.
+            class_power: overlaps are multiplied by this power of the teacher's score for the object's class.
+            ignore_rejected: whether priors that are positive without a teacher, but not with it, are ignored instead of
+                background.
 
         Raises:
             ValueError: for an option that this assigner does not have.
@@ -79,7 +81,7 @@ class OverlapAssigner(Assigner, Protocol):
 
 @runtime_checkable
 class SoftAssigner(Assigner, Protocol):
-    """An assigner by which a prior learns several objects at once; only a criterion of bags can learn from it.
+    """An assigner with which a prior learns several objects at once; it needs :class:`ladle.criteria.BagCriterion`.
 
     Examples:
         >>> from ladle.assigners import AutoAssign, PAA, SoftAssigner
@@ -95,7 +97,7 @@ class SoftAssigner(Assigner, Protocol):
 
 @runtime_checkable
 class PointAssigner(Assigner, Protocol):
-    """An assigner that chooses among points: several anchors at one location are all the same to it.
+    """An assigner that uses only the centers of priors: several anchors at one location are equal to it.
 
     Examples:
         >>> from ladle.assigners import FCOS, PAA, PointAssigner
@@ -110,15 +112,18 @@ class PointAssigner(Assigner, Protocol):
 
 
 def uses_predictions(assigner: Assigner) -> bool:
-    """Whether an assigner needs predictions; only overlap assigners in their plain form do not."""
+    """Whether an assigner uses predictions; all do except overlap assigners in their plain form."""
     return not isinstance(assigner, OverlapAssigner) or assigner.boxes == "predictions"
 
 
 @dataclass(frozen=True)
 class Evidence(Record):
-    """What a prediction-aware assigner weighs before it decides.
+    """The costs from which a prediction-aware assigner decides.
 
-    ``candidate`` priors compete for object ``index``, each at ``cost`` (lower is better, finite on candidates).
+    Attributes:
+        index: the object for which each prior is a candidate.
+        cost: the cost of each prior for that object; lower is better, finite for candidates.
+        candidate: the priors that are candidates.
 
     Examples:
         >>> from ladle.assigners import PAA
@@ -136,7 +141,7 @@ class Evidence(Record):
 
 @runtime_checkable
 class EvidenceAssigner(Assigner, Protocol):
-    """An assigner that shows its working, so that two networks' costs can be compared before the decision.
+    """An assigner in two steps, costs and decision, so that the costs of two networks can be compared in between.
 
     Examples:
         >>> from ladle.assigners import PAA, EvidenceAssigner, MaxIoU
@@ -145,11 +150,11 @@ class EvidenceAssigner(Assigner, Protocol):
     """
 
     def weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Evidence:
-        """Price every candidate prior."""
+        """Compute the cost of every candidate."""
         ...
 
     def select(self, evidence: Evidence, priors: Priors, truth: GroundTruth, /) -> Assignment:
-        """Choose among the candidates."""
+        """Decide among the candidates."""
         ...
 
 
@@ -160,9 +165,9 @@ R = TypeVar("R")
 def full_precision(
     decide: Callable[[S, Predictions, Priors, GroundTruth], R],
 ) -> Callable[[S, Predictions, Priors, GroundTruth], R]:
-    """Run an assigner's method in float32, without gradient, whatever autocast or dtype the network runs in.
+    """Decorate an assigner's method to run in float32 and without gradient, whatever the network's dtype or autocast.
 
-    Half precision moves costs across thresholds, and does so differently on every device.
+    Half precision would move costs across thresholds, differently on every device.
     """
 
     @wraps(decide)

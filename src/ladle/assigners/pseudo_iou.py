@@ -1,4 +1,4 @@
-"""Pseudo-IoU: a point is as good for an object as a box of the object's size centered at it."""
+"""Pseudo-IoU: the IoU of an object and a box of the same size centered at a point."""
 
 from __future__ import annotations
 
@@ -21,22 +21,21 @@ __all__ = ["PseudoIoU", "pseudo_iou"]
 
 @dataclass(frozen=True)
 class PseudoIoU:
-    """Of the points that match an object those with a high pseudo-IoU learn it (Li et al. 2021, section 3).
+    """Points matched to an object learn it if their pseudo-IoU is high enough (Li et al. 2021, section 3).
 
-    A point that is turned down is background, at full weight, and is not offered to another object.
+    A point below the threshold is background, with full weight, and is not matched to another object.
 
     Args:
-        threshold: pseudo-IoU that a point must exceed; 1 at the object's center, 1/3 at the middle of a side and 1/7 at
-            a corner.
-        match: which points match which object: FCOS without center sampling in the paper.
-        crowd: a prior with more than this share inside a crowd region is not background.
-        boxes: what is compared with the object: a box of its own size at the point (``priors``, the paper), or the
-            box predicted there (``predictions``), which lets a teacher judge. An object that would be left without a
-            point keeps those of the paper's rule.
-        keep_count: with ``predictions``, each object takes as many points as by the paper's rule, whatever the
-            threshold.
+        threshold: pseudo-IoU that a point must exceed. It is 1 at the object's center, 1/3 at the middle of a side and
+            1/7 at a corner.
+        match: the assigner that matches points to objects: FCOS without center sampling in the paper.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
+        boxes: the box that is compared with the object: one of the object's size at the point (``priors``, the paper),
+            or the box predicted there (``predictions``), which lets a teacher judge. An object that gets no point by
+            predicted boxes keeps those of the paper's rule.
+        keep_count: with ``predictions``, each object takes as many points as by the paper's rule, without a threshold.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
-            class; 0 leaves them alone.
+            class; 0 does not change them.
 
     Examples:
         >>> from ladle.assigners import PseudoIoU
@@ -55,17 +54,17 @@ class PseudoIoU:
     class_power: float = 0.0
 
     by_points: ClassVar[bool] = True
-    """All anchors of a location are the same point."""
+    """All anchors at one location are the same point."""
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> PseudoIoU:
-        """The form in which a teacher's boxes take the place of the priors."""
+        """The form in which a teacher's boxes are compared with objects."""
         if ignore_rejected:
             raise ValueError("PseudoIoU cannot ignore what the teacher rejects: leave out ignore_rejected")
         return replace(self, boxes="predictions", keep_count=keep_count, class_power=class_power)
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by geometry; the predictions are looked at only if their boxes are asked for."""
+        """Assign by geometry; predictions are used only if ``boxes`` is ``"predictions"``."""
         matched = self.match(predictions, priors, truth)
         target, label = truth.at(matched.index)
         plan = self._above(matched, pseudo_iou(priors.centers, target))
@@ -75,8 +74,8 @@ class PseudoIoU:
             if self.class_power:
                 overlap = overlap * predictions.scores.gather(-1, label.unsqueeze(-1))[..., 0].pow(self.class_power)
             if self.keep_count:
-                many = count_per_object(plan.index, plan.positive, objects)
-                plan = keep_counts(matched.index, overlap, matched.positive, many, torch.zeros_like(many))
+                counts = count_per_object(plan.index, plan.positive, objects)
+                plan = keep_counts(matched.index, overlap, matched.positive, counts, torch.zeros_like(counts))
             else:
                 plan = fill_unmatched(self._above(matched, overlap), plan, objects)
         return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
@@ -86,7 +85,7 @@ class PseudoIoU:
 
 
 def pseudo_iou(points: Float[Tensor, "#*b 2"], boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
-    """IoU of each box with a box of the same size centered at a point inside it; 0 for points outside."""
+    """IoU of each box with a box of the same size centered at a point; 0 if the point lies outside the box."""
     near, far = points - boxes[..., :2], boxes[..., 2:] - points
     half = (boxes[..., 2:] - boxes[..., :2]) / 2
     shared = (near.minimum(half) + far.minimum(half)).prod(-1)

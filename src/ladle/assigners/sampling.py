@@ -1,4 +1,4 @@
-"""A random few of the priors of a plan, as detectors in two stages learn from."""
+"""Random sampling of the priors of a plan, as in two-stage detectors."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ __all__ = ["RandomSampler", "keep_sampled"]
 
 @dataclass(frozen=True)
 class RandomSampler:
-    """Keep ``count`` priors of each image, drawn at random: objects up to a share, background for the rest.
+    """Keep ``count`` random priors of each image: positives up to a share, and background for the rest.
 
-    What is not drawn is ignored. Faster R-CNN learns from 256 anchors, half of them objects, and from 512 proposals, a
-    quarter of them (Ren et al. 2015; torchvision). As there, too few objects make room for background, and not the
-    other way round. Strengths of a soft plan are kept.
+    All other priors are ignored. Faster R-CNN samples 256 anchors with at most half positives, and 512 proposals with
+    at most a quarter (Ren et al. 2015; torchvision). As there, missing positives are replaced by background, but
+    missing background is not replaced by positives. Affinities of a soft plan are kept.
 
     Args:
-        count: priors of an image.
-        positives: largest share of objects.
+        count: number of priors per image.
+        positives: largest share of positives.
 
     Examples:
         >>> from ladle.assigners import MaxIoU, RandomSampler
@@ -39,16 +39,17 @@ class RandomSampler:
 
     @torch.no_grad()
     def __call__(self, plan: Assignment, generator: torch.Generator | None = None) -> Assignment:
-        """The plan with the drawn priors alone; the same state of ``generator``, on the plan's device, draws the same.
+        """The plan with the sampled priors only.
 
-        Drawn for all images at once: nothing waits for the device.
+        ``generator``, on the device of the plan, determines the sample. All images are sampled at once, without a
+        device sync.
         """
-        lot = torch.rand(plan.background.shape, generator=generator, device=plan.background.device)
+        noise = torch.rand(plan.background.shape, generator=generator, device=plan.background.device)
         positive, background = plan.positive, plan.background > 0
-        most = positive.new_full((len(lot), 1), int(self.count * self.positives), dtype=torch.long)
-        objects = _drawn(lot, positive, most)
+        most = positive.new_full((len(noise), 1), int(self.count * self.positives), dtype=torch.long)
+        objects = _sampled(noise, positive, most)
         rest = self.count - objects.sum(-1, keepdim=True)
-        others = _drawn(lot, background & ~positive, rest)
+        others = _sampled(noise, background & ~positive, rest)
         return replace(
             plan,
             affinity=plan.affinity * objects.unsqueeze(-1),
@@ -57,18 +58,19 @@ class RandomSampler:
         )
 
 
-def _drawn(lot: Float[Tensor, "B P"], among: Bool[Tensor, "B P"], count: Int[Tensor, "B 1"]) -> Bool[Tensor, "B P"]:
-    """Of the marked ones, as many as ``count`` says, those with the smallest lots."""
-    order = lot.masked_fill(~among, 2.0).argsort(dim=-1)
-    place = torch.arange(lot.shape[-1], device=lot.device).expand_as(order)
-    rank = torch.empty_like(order).scatter_(-1, order, place)
-    return among & (rank < count)
+def _sampled(noise: Float[Tensor, "B P"], mask: Bool[Tensor, "B P"], count: Int[Tensor, "B 1"]) -> Bool[Tensor, "B P"]:
+    """The ``count`` marked priors of each image with the lowest ``noise``."""
+    order = noise.masked_fill(~mask, 2.0).argsort(dim=-1)  # 2 is above all noise, which lies in [0, 1)
+    position = torch.arange(noise.shape[-1], device=noise.device).expand_as(order)
+    rank = torch.empty_like(order).scatter_(-1, order, position)
+    return mask & (rank < count)
 
 
 def keep_sampled(priors: Priors, plan: Assignment, count: int) -> tuple[Priors, Assignment]:
-    """The priors that a plan of a sample speaks of, at most ``count`` of each image, and the plan for these alone.
+    """Reduce priors and plan to the priors that are not ignored, at most ``count`` of each image.
 
-    Where there are fewer, the rest is not valid. Both answers have ``count`` priors, or all if those are fewer.
+    Both results have ``count`` priors per image, or all priors if there are fewer. If fewer than that are not ignored,
+    the rest has ``valid`` False.
 
     Examples:
         >>> from ladle.assigners import MaxIoU, RandomSampler, keep_sampled
@@ -79,10 +81,10 @@ def keep_sampled(priors: Priors, plan: Assignment, count: int) -> tuple[Priors, 
         >>> few.boxes.shape, plan.background.shape
         (torch.Size([2, 64, 4]), torch.Size([2, 64]))
     """
-    batch, every = plan.background.shape
-    spoken = plan.positive | (plan.background > 0)
-    index = spoken.float().topk(min(count, every), dim=-1).indices.sort(dim=-1).values
-    kept = spoken.gather(1, index)
+    batch, total = plan.background.shape
+    sampled = plan.positive | (plan.background > 0)
+    index = sampled.float().topk(min(count, total), dim=-1).indices.sort(dim=-1).values
+    kept = sampled.gather(1, index)
 
     def rows(values: Tensor) -> Tensor:
         wide = values.expand(batch, *values.shape[1:])
@@ -92,7 +94,7 @@ def keep_sampled(priors: Priors, plan: Assignment, count: int) -> tuple[Priors, 
     few = Priors(
         boxes=rows(priors.boxes),
         stride=priors.stride.new_ones(index.shape[1]),
-        # One level: which of them were ground truth differs from image to image, and no longer matters.
+        # One level for all: which proposals were ground truth differs between images and does not matter any more.
         level=priors.level.new_zeros(index.shape[1]),
         valid=kept,
         counts=(index.shape[1],),

@@ -1,4 +1,4 @@
-"""SimOTA: as many priors as an object is overlapped well by, the cheapest of those about its center (YOLOX)."""
+"""SimOTA: each object takes its k candidates of lowest cost near its center (YOLOX)."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ladle.assigners.dynamic_k import (
-    Price,
-    cheapest,
+    PairCost,
+    assign_lowest_cost,
     dynamic_counts,
     inside_any,
     sum_over_classes,
@@ -25,37 +25,36 @@ from ladle.types import Assignment, GroundTruth, Predictions, Priors
 __all__ = ["SimOTA"]
 
 _LEAST_LOG = -100.0
-"""Logarithms of probabilities are cut off here, as PyTorch's cross entropy does it."""
+"""Lower bound of logarithms of probabilities, as in PyTorch's binary cross entropy."""
 
 
 @dataclass(frozen=True)
 class SimOTA:
-    """Optimal transport cut down to a choice of the cheapest (Ge et al., YOLOX, 2021, section 2.1).
+    """Each object takes its k candidates of lowest cost, a simplified OTA (Ge et al., YOLOX, 2021, section 2.1).
 
-    A pair costs ``class_weight * cross entropy - box_weight * log(IoU + floor)`` and ``penalty`` more if the prior is
-    not near the object's center. An object takes as many of the candidates as their ``topk`` best IoUs with it add up
-    to, rounded down, at least one: those it gets cheapest. A prior that several objects want goes to the one for which
-    it is cheapest of *all* objects, whether that one wants it or not; the others go without. The score whose cross
-    entropy is taken is ``sqrt(class probability * quality)``, the class probability alone where nothing predicts
-    quality.
+    A pair costs ``class_weight * cross entropy - box_weight * log(IoU + floor)``, plus ``penalty`` if the prior is not
+    near the object's center. k is the floor of the sum of the object's ``topk`` highest IoUs with candidates, at
+    least 1. A prior that several objects select learns the one for which its cost is lowest among *all* objects, also
+    if that one has not selected it; the others get no replacement. The cross entropy is that of the score
+    ``sqrt(class probability * quality)``, or of the class probability if the detector has no quality branch.
 
-    The defaults are those of YOLOX today. Its release 0.3 and the technical report are ``SimOTA(radius=2.5,
-    candidates="center or box", penalty=1e5)``; mmdetection's is that with ``floor=1e-7``.
+    The defaults are those of current YOLOX. YOLOX 0.3 and the technical report are ``SimOTA(radius=2.5,
+    candidates="center or box", penalty=1e5)``; mmdetection is the same with ``floor=1e-7``.
 
     Args:
-        radius: half the side of the square about an object's center, in strides of the prior's level.
-        candidates: ``"center"``: priors in the square of any object, penalised for the objects in whose square they
-            are not. ``"center or box"``: priors in the square or the box of any object, penalised for the objects of
-            which they are not in both.
-        topk: IoUs that are added up, hence the most priors an object takes.
+        radius: half the side of the square around an object's center, in strides of the prior's level.
+        candidates: ``"center"``: priors in the square of any object; a pair is penalized if the prior is outside that
+            object's square. ``"center or box"``: priors in the square or the box of any object; a pair is penalized
+            unless the prior is in both.
+        topk: number of IoUs that are summed, and so the largest k.
         box_weight: weight of the box term.
         class_weight: weight of the class term.
-        penalty: what it costs to be far from the center; infinite forbids it.
-        floor: added to the IoU before its logarithm is taken.
-        crowd: a prior with more than this share inside a crowd region is not background.
+        penalty: added to the cost of a pair that is not near the center; infinity excludes such pairs.
+        floor: added to the IoU before the logarithm.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
 
-    Of equally cheap priors the earlier is taken; the references leave that open. Pairs whose cost is not a number are
-    passed over.
+    At equal cost the earlier prior is taken; the reference codes leave this unspecified. Pairs whose cost is NaN are
+    never selected.
 
     Examples:
         >>> from ladle.assigners import SimOTA
@@ -77,41 +76,45 @@ class SimOTA:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by what is predicted, scores and boxes alike, about the centers of the objects."""
+        """Assign by the predicted scores and boxes."""
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
             return Assignment.empty(free)
-        square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)
+        square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)  # (B, G, L, 4), (B, G, 1, 4)
         candidate = inside_any(priors, square, truth.learnable)
         if self.candidates == "center or box":
             candidate = candidate | inside_any(priors, box.expand_as(square), truth.learnable)
             square = torch.cat([square[..., :2].maximum(box[..., :2]), square[..., 2:].minimum(box[..., 2:])], dim=-1)
 
-        def price_at(mask: Bool[Tensor, "B P"]) -> Price:
-            nothing = _as_background(predictions, mask)
-            return lambda pairs: self._price(pairs, nothing, square, predictions, priors, truth)
+        def cost_for(mask: Bool[Tensor, "B P"]) -> PairCost:
+            background = _as_background(predictions, mask)
+            return lambda pairs: self._cost(pairs, background, square, predictions, priors, truth)
 
         near = pairs_inside(priors, square, truth.learnable)
-        many = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
-        positive, index = cheapest(near, price_at, self.penalty, candidate, many, self.topk)
+        counts = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
+        positive, index = assign_lowest_cost(near, cost_for, self.penalty, candidate, counts, self.topk)
         return Assignment.hard(index, positive, free)
 
-    def _price(
+    def _cost(
         self,
         pairs: Pairs,
-        nothing: Float[Tensor, "B P"],
+        background: Float[Tensor, "B P"],
         region: Float[Tensor, "B G L 4"],
-        said: Predictions,
+        predictions: Predictions,
         priors: Priors,
         truth: GroundTruth,
     ) -> Float[Tensor, " N"]:
-        """What each pair costs: the sum over classes is that of a prior that is background, but for one class."""
-        overlap = iou(pairs.of_prior(said.boxes), pairs.of_object(truth.boxes))
-        quality = None if said.quality is None else pairs.of_prior(said.quality)
-        score = _score(pairs.of_label(said.logits, truth.labels), quality)
-        classes = pairs.of_prior(nothing) - _log(score) + _log(1 - score)
-        home = (pairs.image * region.shape[1] + pairs.object) * region.shape[2] + pairs.of_prior(priors.level[None])
-        far = ~contains(region.flatten(0, 2).index_select(0, home), pairs.of_prior(priors.centers))
+        """The cost of each pair.
+
+        The cross entropy summed over classes is the prior's sum as ``background``, corrected at the object's class.
+        ``region`` is where a prior must lie to count as near the center.
+        """
+        overlap = iou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
+        quality = None if predictions.quality is None else pairs.of_prior(predictions.quality)
+        score = _score(pairs.of_label(predictions.logits, truth.labels), quality)
+        classes = pairs.of_prior(background) - _log(score) + _log(1 - score)
+        row = (pairs.image * region.shape[1] + pairs.object) * region.shape[2] + pairs.of_prior(priors.level[None])
+        far = ~contains(region.flatten(0, 2).index_select(0, row), pairs.of_prior(priors.centers))
         cost = classes * self.class_weight - (overlap + self.floor).log() * self.box_weight
         cost = torch.where(far, cost + self.penalty, cost)
         return torch.where(cost < torch.inf, cost, torch.inf)
@@ -121,15 +124,17 @@ def _score(logit: Tensor, quality: Tensor | None) -> Tensor:
     return logit.sigmoid() if quality is None else (logit.sigmoid() * quality.sigmoid()).sqrt()
 
 
-def _log(probability: Tensor) -> Tensor:
-    return probability.log().clamp(min=_LEAST_LOG)
+def _log(prob: Tensor) -> Tensor:
+    return prob.log().clamp(min=_LEAST_LOG)
 
 
-def _as_background(said: Predictions, mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B P"]:
-    """The cross entropy of the marked priors' scores, summed over classes, if every class is absent."""
+def _as_background(predictions: Predictions, mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+    """The cross entropy of the marked priors with target 0 for every class, summed over classes."""
 
-    def price(logits: Tensor, places: Tensor) -> Tensor:
-        quality = None if said.quality is None else said.quality.flatten().index_select(0, places).unsqueeze(1)
+    def loss(logits: Tensor, flat_priors: Tensor) -> Tensor:
+        quality = None
+        if predictions.quality is not None:
+            quality = predictions.quality.flatten().index_select(0, flat_priors).unsqueeze(1)
         return -_log(1 - _score(logits, quality))
 
-    return sum_over_classes(said.logits, mask, price)
+    return sum_over_classes(predictions.logits, mask, loss)

@@ -1,16 +1,18 @@
-"""Entropic optimal transport between objects, a background and priors, on the pairs that can carry anything.
+"""Entropic optimal transport between objects, a background and priors, on a sparse list of pairs.
 
-Sinkhorn's scaling as OTA runs it (Ge et al., CVPR 2021, algorithm 1 and the authors' order: priors first, objects
-last, from u = 0), without early stop and without the 1e-8 that the authors add inside logarithms. Three identities make
-it cheap and change nothing:
+Objects and the background supply labels, and every prior receives exactly one. The plan is found by Sinkhorn iterations
+as in OTA (Ge et al., CVPR 2021, algorithm 1, and the order of the authors' code: first the columns of the priors, then
+the rows of the objects, starting from u = 0), but without early stopping and without the 1e-8 that the authors add
+inside logarithms. Three identities reduce the work and leave the result unchanged:
 
-* What a prior adds to all its costs cancels in its own scaling. So costs count from the background's, whose kernel is 1
-  everywhere, and of the focal loss only the object's own class is left.
-* All scalings of an image may be divided by the background's. Then a prior without a pair is scaled by exactly 1.
-* After the priors' step each prior receives exactly 1, so what the background ships is the number of priors less what
-  the objects ship: no sum over priors.
+* A constant added to all costs of one prior cancels in the scaling of its column. So costs are measured relative to the
+  cost of the prior as background. The background's kernel is then 1 everywhere, and of a focal loss summed over classes
+  only the term of the object's class remains.
+* All scalings of an image may be divided by the scaling of the background. A prior without a pair then has scaling 1.
+* After the priors' step each prior receives exactly 1. So the background ships the number of priors minus what the
+  objects ship, and no sum over all priors is needed.
 
-Nothing is exponentiated inside the loop. Rows are scaled by their cheapest cost, which keeps float64 in range.
+There is no exponential inside the loop. Each object's row is scaled by its lowest cost, which keeps float64 in range.
 """
 
 from __future__ import annotations
@@ -26,19 +28,25 @@ from ladle.types import Record
 __all__ = ["TransportPlan", "TransportProblem", "sinkhorn"]
 
 _REACH = 600.0
-"""Largest exponent: costs further than this times epsilon above an object's cheapest count as just so far."""
+"""Largest exponent: cost differences above this times epsilon are clamped to it."""
 _LEAST, _MOST = 1e-290, 1e290
-"""What a sum is taken to be at least and a scaling at most, so that products stay finite whatever is predicted."""
+"""Lower bound of sums and upper bound of scalings, so that products stay finite for any predictions."""
 
 
 @dataclass(frozen=True)
 class TransportProblem(Record):
-    """N pairs of an object and a prior that may trade, ordered by object; the images of a batch side by side.
+    """The transport problems of a batch: N pairs of an object and a prior with nonzero flow, sorted by object.
 
-    ``object`` counts over all images, ``column`` over the priors in play, of which there are ``columns``. ``cost`` is
-    what the pair costs more than the prior as background; entries that are not ``real`` carry nothing. ``supply`` is
-    what each object gives away, ``rest`` what the background does, ``priors`` how many each image has, in play or not.
-    Each wants 1. ``width`` is set if every object has that many entries.
+    Attributes:
+        object: index of the pair's object among the R = B * G objects of the batch.
+        column: index of the pair's prior among those that are in any pair.
+        cost: cost of the pair minus the cost of the prior as background.
+        real: False for padding, which has no flow.
+        supply: number of labels of each object.
+        rest: number of labels of each image's background.
+        priors: number of priors of each image, in a pair or not; each demands 1 label.
+        columns: number of priors that are in any pair.
+        width: number of entries of each object, if it is the same for all.
     """
 
     object: Int[Tensor, " N"]
@@ -51,15 +59,21 @@ class TransportProblem(Record):
     columns: int
     width: int | None = None
 
-    def cheapest(self) -> Float[Tensor, " R"]:
-        """The least cost of each object's pairs, inf where it has none."""
+    def lowest_cost(self) -> Float[Tensor, " R"]:
+        """The lowest cost of each object's pairs; infinite for an object without pairs."""
         none = self.cost.new_full((self.supply.numel(),), torch.inf)
         return none.scatter_reduce(0, self.object, torch.where(self.real, self.cost, torch.inf), "amin")
 
 
 @dataclass(frozen=True)
 class TransportPlan(Record):
-    """The plan: what each pair carries, and what the background ships to each prior in play and to any other."""
+    """The transport plan.
+
+    Attributes:
+        pairs: the flow of each pair.
+        background: the flow from the background to each prior that is in a pair.
+        others: the flow from the background to each other prior of an image.
+    """
 
     pairs: Float[Tensor, " N"]
     background: Float[Tensor, " columns"]
@@ -67,41 +81,50 @@ class TransportPlan(Record):
 
 
 def sinkhorn(
-    market: TransportProblem, image: Int[Tensor, " columns"], epsilon: float = 0.1, iterations: int = 50
+    problem: TransportProblem, image: Int[Tensor, " columns"], epsilon: float = 0.1, iterations: int = 50
 ) -> TransportPlan:
-    """The plan after so many iterations, in float64; ``image`` says whose each prior in play is.
+    """The transport plan after a fixed number of iterations, in float64.
 
-    The objects' step comes last: each has shipped its supply exactly, a prior's column sums to 1 but for what has not
-    converged.
+    The objects' step comes last. So each object ships exactly its supply, and the column of a prior sums to 1 up to the
+    error of convergence.
+
+    Args:
+        problem: costs, supplies and demands.
+        image: the image of each prior that is in a pair.
+        epsilon: weight of the entropy; the larger, the softer the plan.
+        iterations: number of iterations.
     """
-    batch, objects = market.supply.shape
-    cheapest = market.cheapest().double()
-    cheapest = torch.where(cheapest.isfinite(), cheapest, 0.0)
-    above = (cheapest.index_select(0, market.object) - market.cost.double()) / epsilon
-    kernel = torch.where(market.real, above.clamp(-_REACH, 0.0).exp(), 0.0)
-    scale = (-cheapest / epsilon).clamp(-_REACH, _REACH).exp()
-    supply, rest, priors = market.supply.double(), market.rest.double(), market.priors.double()
-    wanted = supply / rest.unsqueeze(1)
-    # 32-bit numbers are read faster; a scatter does not take them.
-    row, column = market.object.int(), market.column.int()
-    lengths = None if market.width else torch.bincount(market.object, minlength=batch * objects)
-    # Two buffers serve all iterations: fresh memory would cost more than the arithmetic.
-    flow, inverse, left = torch.empty_like(kernel), kernel.new_empty(market.columns), priors
+    batch, objects = problem.supply.shape
+    lowest = problem.lowest_cost().double()  # (R,)
+    lowest = torch.where(lowest.isfinite(), lowest, 0.0)
+    exponent = (lowest.index_select(0, problem.object) - problem.cost.double()) / epsilon
+    kernel = torch.where(problem.real, exponent.clamp(-_REACH, 0.0).exp(), 0.0)  # (N,), at most 1
+    scale = (-lowest / epsilon).clamp(-_REACH, _REACH).exp()  # (R,), row scalings relative to the background's
+    supply, rest, priors = problem.supply.double(), problem.rest.double(), problem.priors.double()
+    ratio = supply / rest.unsqueeze(1)  # (B, G), an object's supply relative to the background's
+    # index_select is faster with 32-bit indices; scatter accepts 64-bit ones only.
+    row, column = problem.object.int(), problem.column.int()
+    lengths = None if problem.width else torch.bincount(problem.object, minlength=batch * objects)
+    # Two buffers are reused by all iterations: allocating memory would take longer than the arithmetic.
+    flow, inverse, remaining = torch.empty_like(kernel), kernel.new_empty(problem.columns), priors
     for _ in range(iterations):
+        # Columns: 1 is the background's entry, since its kernel and its scaling are 1.
         torch.index_select(scale, 0, row, out=flow).mul_(kernel)
-        inverse.fill_(1.0).scatter_add_(0, market.column, flow).reciprocal_()
+        inverse.fill_(1.0).scatter_add_(0, problem.column, flow).reciprocal_()  # (columns,), column scalings
+        # Rows: what the objects do not ship to the priors of an image, the background does.
         torch.index_select(inverse, 0, column, out=flow).mul_(kernel)
-        received = _sums(flow, lengths, market.width).clamp_(min=_LEAST)
-        left = (priors - (scale * received).view(batch, objects).sum(1)).clamp_(min=_LEAST)
-        scale = (wanted * left.unsqueeze(1)).flatten().div_(received).clamp_(max=_MOST)
-    share = rest / left
-    background = inverse * share.index_select(0, image)
-    carried = flow * scale.index_select(0, row) * share.index_select(0, market.object // max(objects, 1))
-    return TransportPlan(carried, background, share)
+        received = _sums(flow, lengths, problem.width).clamp_(min=_LEAST)  # (R,)
+        remaining = (priors - (scale * received).view(batch, objects).sum(1)).clamp_(min=_LEAST)  # (B,)
+        scale = (ratio * remaining.unsqueeze(1)).flatten().div_(received).clamp_(max=_MOST)
+    # Undo the division by the background's scaling, which is rest / remaining.
+    factor = rest / remaining
+    background = inverse * factor.index_select(0, image)
+    shipped = flow * scale.index_select(0, row) * factor.index_select(0, problem.object // max(objects, 1))
+    return TransportPlan(shipped, background, factor)
 
 
 def _sums(values: Tensor, lengths: Tensor | None, width: int | None) -> Tensor:
-    """The sum of each object's entries."""
+    """The sum of each object's entries (N,) -> (R,)."""
     if lengths is None or width:
         return values.view(-1, width or 1).sum(1)
     return torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)

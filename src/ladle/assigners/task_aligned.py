@@ -1,4 +1,4 @@
-"""Task-aligned assignment: priors that classify *and* locate an object well learn it (TOOD, YOLOv8)."""
+"""Task-aligned assignment: an object is learnt by the priors that classify *and* locate it well (TOOD, YOLOv8)."""
 
 from __future__ import annotations
 
@@ -16,51 +16,51 @@ from ladle.assigners.overlapping import pairs_overlapping
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers, contains, iou
 from ladle.overlaps import may_look, object_slices, outside_crowds
-from ladle.pairs import Pairs, leading, pairs_inside, settle
+from ladle.pairs import Pairs, leading, pairs_inside, resolve_conflicts
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["TaskAligned", "complete_iou"]
 
 _SLACK = 1e-3
-"""Share by which a bound is loosened, so that rounding cannot make it rule out too much."""
+"""Relative margin by which a lower bound is reduced, so that it stays valid under rounding."""
 _LEAST = 1e-36
-"""Below this a float32 has too few digits left to bound anything by it."""
+"""Alignments below this are too close to the subnormal range of float32 to derive a bound from."""
 _EPS = 1e-7
-"""Keeps complete IoU's quotients finite."""
-_NOBODY = 2.0
-"""An IoU that no pair reaches."""
+"""Added to the denominators of complete IoU."""
+_UNREACHABLE = 2.0
+"""A bound on the IoU that no pair reaches."""
 
 
 @dataclass(frozen=True)
 class TaskAligned:
-    """An object takes the priors at which class score and box agree best (Feng et al., ICCV 2021, equation 7).
+    """Each object takes the priors with the highest product of class score and box overlap (Feng et al., ICCV 2021).
 
-    Every pair has an alignment ``t = score^alpha * overlap^beta`` of the object's class and the predicted box. An
-    object claims the ``topk`` best aligned priors, over all levels, as far as their centers lie inside it and
-    ``t > 0``. The plan is soft: the affinity of a positive is the paper's class target, ``t`` scaled such that the best
-    prior of an object has the object's best overlap. It lies in (0, 1]; one too small for float32 is the smallest
-    normal number, so that a positive is never told by its affinity to be none.
+    The alignment of a pair is ``t = score^alpha * overlap^beta`` (equation 7), with the score of the object's class and
+    the overlap of the predicted box. Each object selects the ``topk`` priors of highest alignment, over all levels, as
+    far as their centers lie inside it and ``t > 0``. The plan is soft: the affinity of a positive is the paper's class
+    target, ``t`` scaled such that the best prior of an object gets the object's highest overlap. It lies in (0, 1];
+    values too small for float32 are raised to the smallest normal number, so that a positive has a positive affinity.
 
     The defaults are those of TOOD and mmdetection. YOLOv8's rule is ``TaskAligned(topk=10, alpha=0.5,
     inside="before", overlap="ciou", margin=1e-9, eps=1e-9, conflict="all", least_side=16)``.
 
     Args:
-        topk: priors that an object claims at most.
+        topk: the most priors that an object selects.
         alpha: power of the score, at least 0.
         beta: power of the overlap, more than 0.
-        inside: priors outside an object are dropped ``"after"`` the best are chosen, whose places they have taken then
-            (TOOD), or are left out ``"before"`` (YOLOv8).
-        overlap: IoU, or complete IoU cut off at 0.
-        conflict: a prior claimed by several objects learns the one it overlaps most of those ``"claiming"`` it (TOOD),
-            or of ``"all"`` that hold its center, claiming or not (YOLOv8); on a tie the one listed first.
-        margin: how many pixels inside the object a prior's center must lie, to more than that.
-        least_side: an object less wide or high than this many pixels counts as holding the centers that it would hold
-            if it were: tiny objects lie between the points. 0 widens none.
-        eps: added to the best alignment of an object before the others are divided by it.
-        crowd: a prior with more than this share inside a crowd region is not background.
+        inside: whether priors outside an object are removed ``"after"`` the ``topk`` are selected, without replacement
+            (TOOD), or ``"before"`` (YOLOv8).
+        overlap: IoU, or complete IoU clamped to at least 0.
+        conflict: which object a prior learns that several objects select: the one it overlaps most among those
+            ``"claiming"`` it (TOOD), or among ``"all"`` that contain its center (YOLOv8); on a tie the first listed.
+        margin: a prior's center must be more than this many pixels inside the object.
+        least_side: objects narrower or lower than this are treated as this wide or high, in pixels, when centers inside
+            them are determined: the smallest objects lie between the points. 0 changes no object.
+        eps: added to the highest alignment of an object before its alignments are divided by it.
+        crowd: a prior with more than this share of its area inside a crowd region is not background.
 
-    Of equally aligned priors the earlier is taken; the references leave that open. Pairs whose alignment is not a
-    number are passed over.
+    At equal alignment the earlier prior is taken; the reference codes leave this unspecified. Pairs whose alignment is
+    NaN are never selected.
 
     Examples:
         >>> from ladle.assigners import TaskAligned
@@ -69,7 +69,7 @@ class TaskAligned:
         >>> plan = TaskAligned()(predictions, priors, truth)
         >>> plan.positive.sum(1)  # priors that learn an object, in each of two images
         tensor([16, 30])
-        >>> bool((plan.affinity[plan.positive] <= 1).all())  # how strongly, which is what their class is taught
+        >>> bool((plan.affinity[plan.positive] <= 1).all())  # the targets of their class scores
         True
     """
 
@@ -86,144 +86,156 @@ class TaskAligned:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Assign by what is predicted, scores and boxes alike."""
+        """Assign by the predicted scores and boxes."""
         batch, count = predictions.boxes.shape[:2]
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
             return Assignment.empty(free)
-        claims = self._claims(predictions, priors, truth)
-        positive, index = settle(claims.pairs, claims.overlap, batch, count)
+        selected = self._select(predictions, priors, truth)
+        positive, index = resolve_conflicts(selected.pairs, selected.overlap, batch, count)
         if self.conflict == "all":
-            index = self._overlapped_most(index, claims.pairs, predictions, priors, truth)
-            won = self._priced(Pairs.chosen(index, positive), predictions, truth)
+            index = self._overlapped_most(index, selected.pairs, predictions, priors, truth)
+            final = self._aligned(Pairs.chosen(index, positive), predictions, truth)
         else:
-            won = claims.only(claims.pairs.of_prior(index) == claims.pairs.object)
+            final = selected.only(selected.pairs.of_prior(index) == selected.pairs.object)
         return Assignment(
             objects=torch.where(positive, index, 0).unsqueeze(-1),
-            affinity=self._targets(won, truth, batch, count).unsqueeze(-1),
+            affinity=self._targets(final, truth, batch, count).unsqueeze(-1),
             background=(free & ~positive).float(),
         )
 
-    def _claims(self, said: Predictions, priors: Priors, truth: GroundTruth) -> _Priced:
-        """The pairs that objects claim."""
+    def _select(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> _Aligned:
+        """The pairs that the objects select, before conflicts are resolved."""
         region = _widened(truth.boxes, self.least_side)
         inside = pairs_inside(priors, region, truth.learnable, self.margin)
         if self.inside == "before":
-            return self._best(self._priced(pairs, said, truth) for pairs in inside)
+            return self._best(self._aligned(pairs, predictions, truth) for pairs in inside)
+        # TOOD: priors outside the object take part in the top k, and are removed afterwards.
         if may_look(truth.valid):
-            best = self._best(self._rivals(inside, said, priors, truth))
+            best = self._best(self._competitors(inside, predictions, priors, truth))
         else:
             everywhere = torch.cat([region[..., :2] - math.inf, region[..., 2:] + math.inf], dim=-1)
             every = pairs_inside(replace(priors, grids=None), everywhere, truth.learnable)
-            best = self._best(self._priced(pairs, said, truth) for pairs in every)
+            best = self._best(self._aligned(pairs, predictions, truth) for pairs in every)
         pairs = best.pairs
         return best.only(contains(pairs.of_object(region), pairs.of_prior(priors.centers), self.margin))
 
-    def _rivals(
-        self, inside: Iterable[Pairs], said: Predictions, priors: Priors, truth: GroundTruth
-    ) -> Iterator[_Priced]:
-        """Every pair that is aligned as well as the worst of the ``topk`` best of its object that lie ``inside`` it.
+    def _competitors(
+        self, inside: Iterable[Pairs], predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> Iterator[_Aligned]:
+        """The pairs, inside or outside their object, that can be among its ``topk``, without evaluating all pairs.
 
-        No other can keep one of those from its place. As a score is at most 1, the overlap of such a pair is at least
-        that alignment's root: this holds for few, and is told without looking at scores.
+        Let w be the lowest alignment among the ``topk`` best pairs ``inside`` an object. A pair with a lower alignment
+        cannot displace any of these. Because a score is at most 1, a pair with alignment w or more has an overlap of at
+        least ``w^(1 / beta)``. Few pairs reach this bound, and it can be tested without scores.
         """
-        best = self._best(self._priced(pairs, said, truth) for pairs in inside)
-        home = best.pairs.image * truth.labels.shape[1] + best.pairs.object
-        nothing = torch.full_like(truth.labels, math.inf, dtype=best.worth.dtype)
-        worst = nothing.flatten().scatter_reduce(0, home, torch.where(best.pairs.real, best.worth, math.inf), "amin")
-        root = torch.where(worst > _LEAST, worst.pow(1 / self.beta) * (1 - _SLACK), 0.0)
-        least = torch.where(worst.isfinite(), root, _NOBODY).view_as(nothing)
-        for pairs in pairs_overlapping(said.boxes, priors.valid, truth.boxes, least):
-            overlap = self._overlap(pairs.of_prior(said.boxes), pairs.of_object(truth.boxes))
-            places = (overlap >= pairs.of_object(least)).nonzero().squeeze(1)
-            near, overlap = pairs.at(places), overlap.index_select(0, places)
-            yield _Priced(near, self._alignment(near, overlap, said, truth), overlap)
+        best = self._best(self._aligned(pairs, predictions, truth) for pairs in inside)
+        flat_object = best.pairs.image * truth.labels.shape[1] + best.pairs.object
+        none = torch.full_like(truth.labels, math.inf, dtype=best.alignment.dtype)  # (B, G)
+        alignment = torch.where(best.pairs.real, best.alignment, math.inf)
+        lowest = none.flatten().scatter_reduce(0, flat_object, alignment, "amin")
+        root = torch.where(lowest > _LEAST, lowest.pow(1 / self.beta) * (1 - _SLACK), 0.0)
+        # An object without a pair inside it needs no competitors.
+        least = torch.where(lowest.isfinite(), root, _UNREACHABLE).view_as(none)
+        for pairs in pairs_overlapping(predictions.boxes, priors.valid, truth.boxes, least):
+            overlap = self._overlap(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
+            positions = (overlap >= pairs.of_object(least)).nonzero().squeeze(1)
+            near, overlap = pairs.at(positions), overlap.index_select(0, positions)
+            yield _Aligned(near, self._alignment(near, overlap, predictions, truth), overlap)
 
-    def _best(self, lists: Iterable[_Priced]) -> _Priced:
-        """The ``topk`` best aligned pairs of every object."""
-        kept = [self._leading(priced) for priced in lists]
-        return kept[0] if len(kept) == 1 else self._leading(reduce(_Priced.join, kept))
+    def _best(self, lists: Iterable[_Aligned]) -> _Aligned:
+        """The ``topk`` pairs of highest alignment of every object, over all lists."""
+        kept = [self._leading(aligned) for aligned in lists]
+        return kept[0] if len(kept) == 1 else self._leading(reduce(_Aligned.join, kept))
 
-    def _leading(self, priced: _Priced) -> _Priced:
-        best, places = leading(priced.pairs, torch.where(priced.worth > 0, -priced.worth, torch.inf), self.topk)
-        return _Priced(best, priced.worth.index_select(0, places), priced.overlap.index_select(0, places))
+    def _leading(self, aligned: _Aligned) -> _Aligned:
+        cost = torch.where(aligned.alignment > 0, -aligned.alignment, torch.inf)
+        best, positions = leading(aligned.pairs, cost, self.topk)
+        return _Aligned(best, aligned.alignment.index_select(0, positions), aligned.overlap.index_select(0, positions))
 
-    def _priced(self, pairs: Pairs, said: Predictions, truth: GroundTruth) -> _Priced:
-        overlap = self._overlap(pairs.of_prior(said.boxes), pairs.of_object(truth.boxes))
-        return _Priced(pairs, self._alignment(pairs, overlap, said, truth), overlap)
+    def _aligned(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> _Aligned:
+        overlap = self._overlap(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
+        return _Aligned(pairs, self._alignment(pairs, overlap, predictions, truth), overlap)
 
-    def _alignment(self, pairs: Pairs, overlap: Tensor, said: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
-        """How well score and box of each pair agree; 0 where that is not a number."""
-        logit = pairs.of_label(said.logits, truth.labels)
-        # In float64, rounded once: powers in float32 depend on where in a list a number stands.
-        worth = (logit.double().sigmoid().pow(self.alpha) * overlap.double().pow(self.beta)).float()
-        return torch.where(worth > 0, worth, 0.0)
+    def _alignment(
+        self, pairs: Pairs, overlap: Tensor, predictions: Predictions, truth: GroundTruth
+    ) -> Float[Tensor, " N"]:
+        """The alignment of each pair; 0 where it is NaN."""
+        logit = pairs.of_label(predictions.logits, truth.labels)
+        # In float64 and rounded once, because vectorized powers in float32 depend on the position in the list.
+        alignment = (logit.double().sigmoid().pow(self.alpha) * overlap.double().pow(self.beta)).float()
+        return torch.where(alignment > 0, alignment, 0.0)
 
     def _overlap(self, boxes: Tensor, objects: Tensor) -> Tensor:
         overlap = iou(boxes, objects) if self.overlap == "iou" else complete_iou(boxes, objects).clamp(min=0)
         return overlap.nan_to_num(0.0)
 
     def _overlapped_most(
-        self, index: Int[Tensor, "B P"], claims: Pairs, said: Predictions, priors: Priors, truth: GroundTruth
+        self, index: Int[Tensor, "B P"], selected: Pairs, predictions: Predictions, priors: Priors, truth: GroundTruth
     ) -> Int[Tensor, "B P"]:
-        """``index``, but a prior claimed twice goes to the object it overlaps most of all that hold its center."""
-        place = claims.image * index.shape[1] + claims.prior
-        times = torch.zeros_like(index).flatten().index_add(0, place, claims.real.long()).view_as(index)
-        prior = Pairs.chosen(index, times > 1)
-        most, winner = said.boxes.new_full(prior.image.shape, -1.0), prior.object
-        boxes, center = prior.of_prior(said.boxes).unsqueeze(1), prior.of_prior(priors.centers).unsqueeze(1)
+        """``index``, where a prior selected twice is given to the most overlapped object that contains its center."""
+        flat_prior = selected.image * index.shape[1] + selected.prior
+        times = torch.zeros_like(index).flatten().index_add(0, flat_prior, selected.real.long()).view_as(index)
+        prior = Pairs.chosen(index, times > 1)  # N contested priors, each with the object it has so far
+        most, winner = predictions.boxes.new_full(prior.image.shape, -1.0), prior.object
+        boxes, center = prior.of_prior(predictions.boxes).unsqueeze(1), prior.of_prior(priors.centers).unsqueeze(1)
         region = _widened(truth.boxes, self.least_side)
         for part in object_slices(1, len(winner), truth.labels.shape[1]):
+            # (N, g, 4), (N, g, 4) and (N, g): the objects of each prior's image.
             every = (each[:, part].index_select(0, prior.image) for each in (truth.boxes, region, truth.learnable))
             objects, regions, real = every
-            holds = contains(regions, center, self.margin) & real
-            value, number = torch.where(holds, self._overlap(boxes, objects), -1.0).max(1)
+            inside = contains(regions, center, self.margin) & real
+            value, number = torch.where(inside, self._overlap(boxes, objects), -1.0).max(1)
             winner = torch.where(prior.real & (value > most), number + part.start, winner)
             most = most.maximum(value)
         return index.flatten().scatter(0, prior.image * index.shape[1] + prior.prior, winner).view_as(index)
 
-    def _targets(self, won: _Priced, truth: GroundTruth, batch: int, count: int) -> Float[Tensor, "B P"]:
-        """Alignments scaled such that an object's best is its best overlap; 0 elsewhere (paper, section 3.3)."""
-        home = won.pairs.image * truth.labels.shape[1] + won.pairs.object
-        none, real = won.worth.new_zeros(truth.labels.numel()), won.pairs.real.float()
-        peak = none.scatter_reduce(0, home, won.worth * real, "amax").index_select(0, home)
-        highest = none.scatter_reduce(0, home, won.overlap * real, "amax").index_select(0, home)
-        target = (won.worth / (peak + self.eps) * highest).clamp(torch.finfo(torch.float32).tiny, 1.0)
-        place = won.pairs.image * count + won.pairs.prior
-        return none.new_zeros(batch * count).index_add(0, place, target * real).view(batch, count)
+    def _targets(self, final: _Aligned, truth: GroundTruth, batch: int, count: int) -> Float[Tensor, "B P"]:
+        """Alignments, scaled such that each object's highest equals its highest overlap (paper, section 3.3).
+
+        0 for priors in no pair.
+        """
+        flat_object = final.pairs.image * truth.labels.shape[1] + final.pairs.object
+        none, real = final.alignment.new_zeros(truth.labels.numel()), final.pairs.real.float()
+        # Per object the highest alignment and overlap (B * G,), gathered back to the pairs (N,).
+        peak = none.scatter_reduce(0, flat_object, final.alignment * real, "amax").index_select(0, flat_object)
+        highest = none.scatter_reduce(0, flat_object, final.overlap * real, "amax").index_select(0, flat_object)
+        target = (final.alignment / (peak + self.eps) * highest).clamp(torch.finfo(torch.float32).tiny, 1.0)
+        flat_prior = final.pairs.image * count + final.pairs.prior
+        return none.new_zeros(batch * count).index_add(0, flat_prior, target * real).view(batch, count)
 
 
-class _Priced(NamedTuple):
-    """Pairs, how well each is aligned, and how far its boxes overlap."""
+class _Aligned(NamedTuple):
+    """Pairs with the alignment and the overlap of each."""
 
     pairs: Pairs
-    worth: Float[Tensor, " N"]
+    alignment: Float[Tensor, " N"]
     overlap: Float[Tensor, " N"]
 
-    def only(self, mask: Bool[Tensor, " N"]) -> _Priced:
-        return _Priced(replace(self.pairs, real=self.pairs.real & mask), self.worth, self.overlap)
+    def only(self, mask: Bool[Tensor, " N"]) -> _Aligned:
+        return _Aligned(replace(self.pairs, real=self.pairs.real & mask), self.alignment, self.overlap)
 
-    def join(self, other: _Priced) -> _Priced:
-        worth, overlap = torch.cat([self.worth, other.worth]), torch.cat([self.overlap, other.overlap])
-        return _Priced(self.pairs.join(other.pairs), worth, overlap)
+    def join(self, other: _Aligned) -> _Aligned:
+        alignment, overlap = torch.cat([self.alignment, other.alignment]), torch.cat([self.overlap, other.overlap])
+        return _Aligned(self.pairs.join(other.pairs), alignment, overlap)
 
 
 def complete_iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
-    """Complete IoU, box by box: IoU less a share for centers apart and one for another shape (Zheng et al., AAAI 2020).
+    """Complete IoU, box by box, in (-1.5, 1] (Zheng et al., AAAI 2020); not meant for gradients.
 
-    In (-1.5, 1]. No gradient is meant to flow.
+    The IoU minus a penalty for the distance of the centers and one for different aspect ratios.
     """
     overlap = iou(first, second)
     low, high = first[..., :2].minimum(second[..., :2]), first[..., 2:].maximum(second[..., 2:])
     diagonal = (high - low).square().sum(-1) + _EPS
-    apart = (centers(first) - centers(second)).square().sum(-1)
+    distance = (centers(first) - centers(second)).square().sum(-1)
     slopes = [torch.atan2(b[..., 2] - b[..., 0], b[..., 3] - b[..., 1]) for b in (first, second)]
     shape = (slopes[0] - slopes[1]).square() * (4 / math.pi**2)
-    return overlap - apart / diagonal - shape.square() / (1 - overlap + shape + _EPS)
+    return overlap - distance / diagonal - shape.square() / (1 - overlap + shape + _EPS)
 
 
 def _widened(boxes: Float[Tensor, "B G 4"], least: float) -> Float[Tensor, "B G 4"]:
-    """Boxes at least that wide and high, about their centers."""
+    """Boxes enlarged around their centers to sides of at least ``least`` pixels."""
     side, middle = boxes[..., 2:] - boxes[..., :2], centers(boxes)
     low = torch.where(side < least, middle - least / 2, boxes[..., :2])
     return torch.cat([low, torch.where(side < least, middle + least / 2, boxes[..., 2:])], dim=-1)

@@ -1,4 +1,4 @@
-"""Criteria: what a detector pays, given which prior learns which object."""
+"""Criteria: the training losses of a detector, given which prior learns which object."""
 
 from ladle.criteria.bags import BagCriterion
 from ladle.criteria.dense import DenseCriterion

@@ -1,4 +1,4 @@
-"""The losses of AutoAssign, in which an object is found by all priors inside it together."""
+"""The losses of AutoAssign, in which all priors inside an object learn it together."""
 
 from __future__ import annotations
 
@@ -17,26 +17,26 @@ from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 __all__ = ["BagCriterion", "joint_background"]
 
 _BLOCK = 1 << 17
-"""Elements worked on at once on a processor: a dozen float32 buffers that stay in its cache."""
+"""Elements per block on the CPU, so that a dozen float32 buffers stay in its cache."""
 _LOG_FLOOR = -100.0
-"""Cross entropy of a probability that is 0, as in PyTorch."""
+"""Lower bound of the logarithm of a probability, as in PyTorch."""
 _NARROW = 1e-12
-"""Least denominator of the published code."""
+"""Lower bound of denominators, as in the published code."""
 
 
 @dataclass(frozen=True)
 class BagCriterion:
-    """What a bag of priors pays for its object, what every prior pays as background, and what centers the bags.
+    """The positive, negative and center losses of AutoAssign (Zhu et al., arXiv 2007.03496; weights of mmdetection).
 
-    Zhu et al. (arXiv 2007.03496), as mmdetection weighs it. The plan's ``affinity`` says how much of an object each
-    prior answers for; gradients flow through it too where it has them.
+    An object is learnt by its bag, the priors inside it, with the plan's ``affinity`` as their weights; gradients flow
+    through these too if they have any.
 
     Args:
-        positive_weight: weight of the entropy of each object's confidence, the mean over objects.
-        negative_weight: weight of the focal loss of ``negative_weight * class * objectness``, by the sum of the center
-            priors.
-        center_weight: weight of the number of objects by the sum of their center priors, the mean over images.
-        box_weight: what a unit of 1 - GIoU weighs in the confidence; as in the assigner.
+        positive_weight: weight of ``-log`` of each object's confidence, averaged over objects.
+        negative_weight: weight of the focal loss on ``negative weight * class * objectness``, divided by the sum of the
+            center priors.
+        center_weight: weight of the number of objects divided by the sum of their center priors, averaged over images.
+        box_weight: factor of ``1 - GIoU`` in the exponent of the confidence; the same as in the assigner.
 
     Examples:
         >>> from dataclasses import replace
@@ -58,42 +58,42 @@ class BagCriterion:
     box_weight: float = 5.0
 
     def __call__(self, output: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
-        """Terms ``positive``, ``negative`` and ``center``, in float32. Ignored priors cost nothing.
+        """Compute the terms ``positive``, ``negative`` and ``center`` in float32; ignored priors have no loss.
 
-        Under a hard plan an object is found by the mean confidence of its priors, and these are no background for its
-        class.
+        Under a hard plan the confidence of an object is the mean confidence of its priors, and these priors are not
+        trained as background for its class.
         """
         with torch.autocast(output.predictions.logits.device.type, enabled=False):
-            said, priors = output.predictions.map(Tensor.float), output.priors
+            predictions, priors = output.predictions.map(Tensor.float), output.priors
             truth = learnable_only(truth)
             pairs = bag_pairs(priors, truth)
-            central = center_weight(said, priors, truth, pairs)
+            central = center_weight(predictions, priors, truth, pairs)  # (N,)
             return {
-                "positive": self._positive(said, truth, assignment),
-                "negative": self._negative(said, truth, assignment, central.detach().sum()),
+                "positive": self._positive(predictions, truth, assignment),
+                "negative": self._negative(predictions, truth, assignment, central.detach().sum()),
                 "center": self._center(central, pairs, truth),
             }
 
-    def _positive(self, said: Predictions, truth: GroundTruth, plan: Assignment) -> Term:
+    def _positive(self, predictions: Predictions, truth: GroundTruth, plan: Assignment) -> Term:
         pairs, position = _entries(plan, plan.affinity > 0, truth)
-        weight = plan.affinity.flatten().index_select(0, position)
-        answered = weight * confidence(said, truth, pairs, self.box_weight)
-        found = object_sums(pairs, torch.where(pairs.real, answered, 0.0), truth)
-        # The weights of a bag sum to 1, up to rounding; those of a hard plan to the number of its priors.
-        found = found / object_sums(pairs, weight.detach(), truth).clamp(min=1)
-        missed = found == 0
-        cost = torch.where(missed, -_LOG_FLOOR, -torch.where(missed, 1.0, found).log()).clamp(max=-_LOG_FLOOR)
+        weight = plan.affinity.flatten().index_select(0, position)  # (N,)
+        weighted = weight * confidence(predictions, truth, pairs, self.box_weight)
+        prob = object_sums(pairs, torch.where(pairs.real, weighted, 0.0), truth)  # (B, G)
+        # The weights of a bag sum to 1 up to rounding; those of a hard plan sum to the number of its priors.
+        prob = prob / object_sums(pairs, weight.detach(), truth).clamp(min=1)
+        zero = prob == 0  # replaced before the logarithm, whose gradient would be infinite
+        cost = torch.where(zero, -_LOG_FLOOR, -torch.where(zero, 1.0, prob).log()).clamp(max=-_LOG_FLOOR)
         total = self.positive_weight * torch.where(truth.learnable, cost, 0.0).sum()
         count = truth.learnable.sum().float()
         return Term(total, count, torch.ones_like(count))
 
-    def _negative(self, said: Predictions, truth: GroundTruth, plan: Assignment, count: Tensor) -> Term:
+    def _negative(self, predictions: Predictions, truth: GroundTruth, plan: Assignment, count: Tensor) -> Term:
         learnt = plan.affinity.detach()
         negative_weight = plan.negative_weight if plan.negative_weight is not None else (learnt <= 0).float()
         pairs, position = _entries(plan, negative_weight < 1, truth)
         total = joint_background(
-            said.logits.flatten(0, 1),
-            said.quality.flatten() if said.quality is not None else None,
+            predictions.logits.flatten(0, 1),
+            predictions.quality.flatten() if predictions.quality is not None else None,
             (plan.background + learnt.sum(-1)).clamp(max=1).flatten(),
             pairs.image * plan.objects.shape[1] + pairs.prior,
             pairs.of_object(truth.labels),
@@ -118,10 +118,17 @@ def joint_background(
     label: Int[Tensor, " K"],
     negative_weight: Float[Tensor, " K"],
 ) -> Float[Tensor, ""]:
-    """The sum of ``-x^2 log(1 - x)`` where ``x = weight * sigmoid(logits) * sigmoid(objectness)``; logarithms to -100.
+    """The sum of ``-x^2 log(1 - x)`` over priors and classes, ``x = weight * sigmoid(logits) * sigmoid(objectness)``.
 
-    The weight of a row is ``counted``, at the K listed places, in ascending rows, times ``negative_weight``; of a place
-    that is listed more than once the least negative weight holds. No gradient flows to the weights.
+    Logarithms are clamped to at least -100. No gradient flows to the weights.
+
+    Args:
+        logits: class logits of N priors.
+        objectness: objectness logits, or None for an objectness of 1.
+        counted: weight of each prior.
+        row: the prior of each of K pairs, ascending.
+        label: the class of each pair.
+        negative_weight: additional factor of the weight at each pair; at equal pairs the lowest one counts.
     """
     if objectness is None:
         objectness = torch.full_like(counted, torch.inf)
@@ -130,12 +137,13 @@ def joint_background(
 
 
 class _JointBackground(torch.autograd.Function):
-    """Loss and gradient together, in blocks that stay in a processor's cache."""
+    """Loss and gradient in one pass, on the CPU in blocks that fit its cache."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, objectness: Tensor, counted: Tensor, *listed: Tensor) -> Tensor:
         row, label, negative_weight = listed
-        slopes, tilts = torch.empty_like(logits), torch.empty_like(objectness)
+        # The derivatives of the loss by logits (N, C) and by objectness (N,).
+        logit_slopes, objectness_slopes = torch.empty_like(logits), torch.empty_like(objectness)
         total = logits.new_zeros(())
         for part, here in _blocks(logits, row):
             of_class, of_object = logits[part].sigmoid(), objectness[part].sigmoid()
@@ -146,22 +154,22 @@ class _JointBackground(torch.autograd.Function):
             cost, slope = _background_cost(joint)
             total += cost
             # d x / d logit = x (1 - sigmoid), for the class and for the objectness.
-            torch.mul(slope, of_class.neg_().add_(1), out=slopes[part])
-            torch.mul(slope.sum(-1), 1 - of_object, out=tilts[part])
-        ctx.save_for_backward(slopes, tilts)
+            torch.mul(slope, of_class.neg_().add_(1), out=logit_slopes[part])
+            torch.mul(slope.sum(-1), 1 - of_object, out=objectness_slopes[part])
+        ctx.save_for_backward(logit_slopes, objectness_slopes)
         return total
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        slopes, tilts = ctx.saved_tensors
-        return grad * slopes, grad * tilts, None, None, None, None
+        logit_slopes, objectness_slopes = ctx.saved_tensors
+        return grad * logit_slopes, grad * objectness_slopes, None, None, None, None
 
 
 def _background_cost(joint: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of ``-x^2 log(1 - x)``, and x times its derivative by x, written over x."""
+    """The sum of ``-x^2 log(1 - x)``, and x times its derivative by x; ``joint`` is x and is overwritten."""
     rest = 1 - joint
     share = rest.clamp(min=_NARROW).reciprocal_()
-    # What 1 - x rounded off is put back to first order.
+    # The first-order effect on the logarithm of the digits that 1 - x rounds off.
     lost = (1 - rest).sub_(joint).mul_(share)
     log = rest.log_().clamp_(min=_LOG_FLOOR).add_(lost)
     square = joint.square()
@@ -170,7 +178,7 @@ def _background_cost(joint: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _blocks(logits: Float[Tensor, "N C"], row: Int[Tensor, " K"]) -> list[tuple[slice, slice]]:
-    """Ranges of rows, each with the range of the list that lies in it; one where looking is not free."""
+    """Slices of rows, each with the slice of the list that belongs to it; a single slice when not on the CPU."""
     count, classes = logits.shape
     if not may_look(logits):
         return [(slice(0, count), slice(0, len(row)))]
@@ -183,7 +191,10 @@ def _blocks(logits: Float[Tensor, "N C"], row: Int[Tensor, " K"]) -> list[tuple[
 
 
 def _entries(plan: Assignment, mask: Bool[Tensor, "B P M"], truth: GroundTruth) -> tuple[Pairs, Int[Tensor, " N"]]:
-    """The marked entries of a plan as pairs, and where in it they stand; all entries where looking is not free."""
+    """The marked entries of a plan as pairs, and their positions in the flattened plan.
+
+    On a GPU and in a compiled graph all entries are returned, and those that are not marked are padding.
+    """
     _, count, width = mask.shape
     marked = mask.flatten()
     if may_look(mask):

@@ -1,4 +1,4 @@
-"""What the classes of a dense head cost under a plan."""
+"""The class loss of a dense head under a plan."""
 
 from __future__ import annotations
 
@@ -31,26 +31,35 @@ def class_total(
     plan: Assignment,
     overlap: Float[Tensor, "B P"],
 ) -> Float[Tensor, ""]:
-    """The class loss summed over everything that counts; ``labels`` are those of ``plan.objects``.
+    """The class loss, summed over priors and classes.
 
-    Every class is background everywhere, then corrected at the classes that are objects: no one-hot matrix is built.
+    The loss with target 0 is summed over all classes first, then corrected at the classes that are learnt, so that no
+    one-hot matrix is built.
+
+    Args:
+        kind: the loss and its targets, as in :class:`ladle.criteria.DenseCriterion`.
+        logits: class logits.
+        labels: the classes of ``plan.objects``.
+        plan: which prior learns which object.
+        overlap: IoU of each prior's predicted box with its object.
     """
-    chosen, learnt = logits.gather(-1, labels), plan.affinity
-    counted = plan.background + plan.weight
-    off: Callable[[Tensor], Tensor] = background_quality_focal
-    everywhere: Callable[[Tensor], Tensor] = background_quality_focal_sum
+    chosen, learnt = logits.gather(-1, labels), plan.affinity  # (B, P, M)
+    counted = plan.background + plan.weight  # (B, P), 0 where a prior is ignored
+    negative: Callable[[Tensor], Tensor] = background_quality_focal
+    negative_sum: Callable[[Tensor], Tensor] = background_quality_focal_sum
     if kind == "focal":
-        off, everywhere, on = background_focal, background_focal_sum, object_focal(chosen)
+        negative, negative_sum, positive = background_focal, background_focal_sum, object_focal(chosen)
     elif kind == "quality":
-        on = quality_focal(chosen, overlap.unsqueeze(-1))
+        positive = quality_focal(chosen, overlap.unsqueeze(-1))
     elif kind == "aligned":
-        # The affinity is the target, so a prior that learns little counts as fully as one that learns much.
-        on, learnt = quality_focal(chosen, learnt), (learnt > 0).float()
+        # The affinity is the target and therefore not the weight: every positive has weight 1.
+        positive, learnt = quality_focal(chosen, learnt), (learnt > 0).float()
         counted = plan.background + learnt.sum(-1)
     else:
-        off, everywhere, counted = F.softplus, _softplus_sum, plan.weight
-        on = F.binary_cross_entropy_with_logits(chosen, overlap.unsqueeze(-1).expand_as(chosen), reduction="none")
-    return (counted * everywhere(logits)).sum() + (learnt * (on - off(chosen))).sum()
+        negative, negative_sum, counted = F.softplus, _softplus_sum, plan.weight
+        target = overlap.unsqueeze(-1).expand_as(chosen)
+        positive = F.binary_cross_entropy_with_logits(chosen, target, reduction="none")
+    return (counted * negative_sum(logits)).sum() + (learnt * (positive - negative(chosen))).sum()
 
 
 def _softplus_sum(logits: Tensor) -> Tensor:

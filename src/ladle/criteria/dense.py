@@ -1,4 +1,4 @@
-"""The losses of a dense head under a plan."""
+"""The losses of a dense (one-stage) head under a plan."""
 
 from __future__ import annotations
 
@@ -20,32 +20,35 @@ __all__ = ["DenseCriterion"]
 
 @dataclass(frozen=True)
 class DenseCriterion:
-    """A loss on classes, a loss on the boxes of positives, and what a head's further branches learn.
+    """Class loss, box loss on positives, and the losses of an optional quality branch and edge distributions.
 
     Args:
-        classes: what a class is taught. ``focal``: 1 where it is learnt (RetinaNet, FCOS, ATSS, PAA, OTA). ``quality``:
-            the IoU of the prior's own box, by quality focal loss (GFL, RTMDet). ``aligned``: the plan's affinity, by
-            the same loss (TOOD). ``overlap``: the IoU of the own box at positives alone, by cross entropy (YOLOX).
-        class_count: what the class loss is divided by: the number of ``positives``, or the sum of the ``overlaps``
-            that they are taught (RTMDet).
-        box: ``giou`` (1 - GIoU of decoded boxes), ``iou2`` (1 - IoU^2, YOLOX) or ``l1`` on the anchor deltas
+        classes: the class loss and its target at positives. ``focal``: focal loss, target 1 (RetinaNet, FCOS, ATSS,
+            PAA, OTA). ``quality``: quality focal loss, target is the IoU of the predicted box (GFL, RTMDet).
+            ``aligned``: quality focal loss, target is the plan's affinity (TOOD). ``overlap``: cross entropy at
+            positives only, target is the IoU of the predicted box (YOLOX).
+        class_count: the denominator of the class loss: the number of ``positives``, or the sum of their IoUs
+            (``overlaps``, RTMDet).
+        box: the box loss: ``giou`` (1 - GIoU of decoded boxes), ``iou2`` (1 - IoU^2, YOLOX) or ``l1`` on anchor deltas
             (RetinaNet).
         box_weight: weight of the box loss.
-        share: how the box loss is shared among positives, and by whose sum it is divided: ``count`` gives each its
-            affinity, the same under a hard plan (RetinaNet, LAD, OTA, YOLOX), its soft target under a soft one (TOOD);
-            ``quality`` weighs each by its quality target as well (PAA's and RTMDet's IoU, centerness of ATSS and FCOS),
-            ``score`` by its highest class probability (GFL).
-        edges_weight: weight of the distribution focal loss on box edges (GFL 0.25), shared as the box loss; 0 is none.
-        quality: what the quality branch learns: at positives the predicted box's ``iou`` or the prior's
-            ``centerness``; ``objectness``, whether a prior is positive, at all that count (YOLOX); or nothing.
-        quality_weight: weight of that loss.
-        floor: what keeps the class and objectness losses of empty images in bounds: a count of at least one per image
-            on average over the ``batch`` (PAA, LAD) or in each ``image`` (ATSS, GFL, RetinaNet in mmdetection).
+        share: the weight of each positive in the box loss, which is divided by the sum of these weights. ``count``: the
+            affinity, which is 1 under a hard plan (RetinaNet, LAD, OTA, YOLOX) and the soft target under a soft one
+            (TOOD). ``quality``: the affinity times the quality target (IoU in PAA and RTMDet, centerness in ATSS and
+            FCOS). ``score``: the affinity times the highest class probability (GFL).
+        edges_weight: weight of the distribution focal loss on box edges (0.25 in GFL), with the same weights of
+            positives; 0 leaves it out.
+        quality: the target of the quality branch: at positives the ``iou`` of the predicted box or the ``centerness``
+            of the prior; ``objectness``, whether a prior is positive, at all priors that are not ignored (YOLOX); or
+            None without such a loss.
+        quality_weight: weight of the quality loss.
+        floor: lower bound of the denominator of the class and objectness losses: one per image on average over the
+            ``batch`` (PAA, LAD), or one in each ``image`` (ATSS, GFL, RetinaNet in mmdetection).
 
-    The affinity of a soft plan weighs a positive in every term, but where it is the target itself (``aligned``).
-    mmdetection's LAD divides the box loss by the number of positives where its PAA weighs by IoU and divides by the sum
-    of IoUs: take ``share="count"`` to follow it. Where reference codes floor the sum that divides a box loss at one,
-    here it is the plain weighted mean, as in the release of GFL.
+    The affinity of a soft plan is the weight of a positive in every term, except where it is the target (``aligned``).
+    mmdetection's PAA weights the box loss by IoU and divides it by the sum of IoUs, but its LAD divides it by the
+    number of positives: use ``share="count"`` for LAD. Some reference codes clamp the denominator of the box loss to at
+    least one; here it is the plain weighted mean, as in the release of GFL.
 
     Examples:
         >>> from ladle.criteria import DenseCriterion
@@ -69,40 +72,43 @@ class DenseCriterion:
     floor: Literal["batch", "image"] = "batch"
 
     def __call__(self, output: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
-        """Terms ``class``, ``box``, with an edge loss ``edges``, and with a quality branch ``quality``.
+        """Compute the terms ``class`` and ``box``, and ``edges`` and ``quality`` if the criterion has these losses.
 
-        Ignored priors cost nothing. Raises ValueError where the detector lacks the branch that is to be taught.
+        Ignored priors have no loss.
+
+        Raises:
+            ValueError: if the detector has no branch for one of the losses.
         """
-        said, priors = output.predictions, output.priors
-        self._check(said)
+        predictions, priors = output.predictions, output.priors
+        self._check(predictions)
         target, _ = truth.at(assignment.index)
-        boxes = said.boxes.float()
+        boxes = predictions.boxes.float()
         overlap = iou(boxes.detach(), target)
-        merit = centerness(priors.centers, target) if self.quality == "centerness" else overlap
-        shares = self._shares(said, merit, assignment.weight)
-        nothing = torch.zeros_like(shares.sum())
+        quality_target = centerness(priors.centers, target) if self.quality == "centerness" else overlap
+        shares = self._shares(predictions, quality_target, assignment.weight)
+        zero = torch.zeros_like(shares.sum())
 
-        terms = {"class": self._classes(said.logits.float(), overlap, truth, assignment)}
+        terms = {"class": self._classes(predictions.logits.float(), overlap, truth, assignment)}
         costs = box_cost(self.box, boxes, target, priors)
-        terms["box"] = Term(self.box_weight * (shares * costs).sum(), shares.sum(), nothing)
-        if self.edges_weight and said.edges is not None:
-            costs = edge_cost(said.edges, target, priors)
-            terms["edges"] = Term(self.edges_weight * (shares * costs).sum(), shares.sum(), nothing)
-        if self.quality is not None and said.quality is not None:
-            terms["quality"] = self._quality(said.quality.float(), merit, assignment)
+        terms["box"] = Term(self.box_weight * (shares * costs).sum(), shares.sum(), zero)
+        if self.edges_weight and predictions.edges is not None:
+            costs = edge_cost(predictions.edges, target, priors)
+            terms["edges"] = Term(self.edges_weight * (shares * costs).sum(), shares.sum(), zero)
+        if self.quality is not None and predictions.quality is not None:
+            terms["quality"] = self._quality(predictions.quality.float(), quality_target, assignment)
         return terms
 
-    def _check(self, said: Predictions) -> None:
-        if self.quality is not None and said.quality is None:
-            raise ValueError(f"the criterion teaches {self.quality}, but this detector has no quality branch")
-        if self.edges_weight and said.edges is None:
-            raise ValueError("the criterion teaches distributions of box edges, but this detector says none")
+    def _check(self, predictions: Predictions) -> None:
+        if self.quality is not None and predictions.quality is None:
+            raise ValueError(f"the criterion trains {self.quality}, but this detector has no quality branch")
+        if self.edges_weight and predictions.edges is None:
+            raise ValueError("the criterion trains distributions of box edges, but this detector predicts none")
 
-    def _shares(self, said: Predictions, merit: Tensor, weight: Tensor) -> Float[Tensor, "B P"]:
+    def _shares(self, predictions: Predictions, quality_target: Tensor, weight: Tensor) -> Float[Tensor, "B P"]:
         if self.share == "quality":
-            return weight * merit.clamp(min=1e-12)
+            return weight * quality_target.clamp(min=1e-12)
         if self.share == "score":
-            return weight * said.logits.detach().float().amax(-1).sigmoid()
+            return weight * predictions.logits.detach().float().amax(-1).sigmoid()
         return weight
 
     def _classes(self, logits: Tensor, overlap: Tensor, truth: GroundTruth, plan: Assignment) -> Term:
@@ -111,17 +117,17 @@ class DenseCriterion:
         total = class_total(self.classes, logits, labels.view(batch, priors, many), plan, overlap)
         return self._per_object(total, plan.weight * (overlap if self.class_count == "overlaps" else 1.0))
 
-    def _quality(self, logits: Tensor, merit: Tensor, plan: Assignment) -> Term:
+    def _quality(self, logits: Tensor, quality_target: Tensor, plan: Assignment) -> Term:
         if self.quality == "objectness":
             costs = F.binary_cross_entropy_with_logits(logits, plan.positive.float(), reduction="none")
             counted = plan.background + plan.weight
             return self._per_object(self.quality_weight * (counted * costs).sum(), plan.weight)
-        costs = F.binary_cross_entropy_with_logits(logits, merit, reduction="none")
+        costs = F.binary_cross_entropy_with_logits(logits, quality_target, reduction="none")
         weight = plan.weight
         return Term(self.quality_weight * (weight * costs).sum(), weight.sum(), torch.zeros_like(weight.sum()))
 
     def _per_object(self, total: Tensor, objects: Float[Tensor, "B P"]) -> Term:
-        """A loss that images without objects pay as well, counted by positives with this criterion's floor."""
+        """A loss that also images without objects have, divided by ``objects`` with this criterion's ``floor``."""
         count = objects.sum(-1)
         if self.floor == "image":
             return Term(total, count.clamp(min=1).sum(), torch.zeros_like(count.sum()))

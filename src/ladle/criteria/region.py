@@ -1,4 +1,4 @@
-"""The losses of detectors in two stages, under a plan of sampled priors."""
+"""The losses of two-stage detectors under a plan of sampled priors."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ __all__ = ["RegionCriterion"]
 
 @dataclass(frozen=True)
 class RegionCriterion:
-    """Cross entropy on classes and a loss on the boxes of objects, both by the number of sampled priors (torchvision).
+    """Cross entropy on classes and a box loss on positives, both divided by the number of sampled priors (torchvision).
 
-    Classes that are exclusive share one softmax with background; a proposal network's objectness is on its own.
+    Exclusive classes share one softmax with background. Otherwise, as in a proposal network, each class has a sigmoid.
 
     Args:
         box: ``smooth_l1`` on deltas, or ``giou`` on boxes.
-        box_weight: weight of the box loss: 1; 10 with ``giou`` (mmdetection).
-        beta: where smooth L1 turns from a parabola into a line.
-        stds: scales of the deltas of shift and stretch, those of the stage.
-        weight: of both losses: later looks of Cascade R-CNN count less.
+        box_weight: weight of the box loss; 10 with ``giou`` in mmdetection.
+        beta: the error at which smooth L1 changes from quadratic to linear.
+        stds: standard deviations of the deltas of shift and size in this stage.
+        weight: weight of both losses; lower in later stages of Cascade R-CNN.
 
     Examples:
         >>> from ladle.criteria import RegionCriterion
@@ -45,38 +45,38 @@ class RegionCriterion:
     weight: float = 1.0
 
     def __call__(self, output: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
-        """Terms ``class`` and ``box``; ignored priors cost nothing."""
-        said, weight = output.predictions, assignment.weight
+        """Compute the terms ``class`` and ``box``; ignored priors have no loss."""
+        predictions, weight = output.predictions, assignment.weight
         target, label = truth.at(assignment.index)
         sampled = (weight + assignment.background).sum()
-        nothing = torch.zeros_like(sampled)
-        boxes = self._boxes(_learnt_boxes(said, label), target, output.priors.boxes)
+        zero = torch.zeros_like(sampled)
+        boxes = self._boxes(_learnt_boxes(predictions, label), target, output.priors.boxes)
         return {
-            "class": Term(self.weight * _classes(said, label, assignment), sampled, nothing),
-            "box": Term(self.weight * self.box_weight * (weight * boxes).sum(), sampled, nothing),
+            "class": Term(self.weight * _classes(predictions, label, assignment), sampled, zero),
+            "box": Term(self.weight * self.box_weight * (weight * boxes).sum(), sampled, zero),
         }
 
     def _boxes(self, boxes: Tensor, target: Tensor, priors: Tensor) -> Float[Tensor, "B P"]:
         if self.box == "giou":
             return 1 - giou(boxes, target)
-        found, wanted = (encode_deltas(priors, some, self.stds) for some in (boxes, target))
-        return F.smooth_l1_loss(found, wanted, reduction="none", beta=self.beta).sum(-1)
+        deltas, target_deltas = (encode_deltas(priors, each, self.stds) for each in (boxes, target))
+        return F.smooth_l1_loss(deltas, target_deltas, reduction="none", beta=self.beta).sum(-1)
 
 
-def _learnt_boxes(said: Predictions, label: Tensor) -> Float[Tensor, "B P 4"]:
-    """The box of the class that a prior learns, where each has one."""
-    if said.class_boxes is None:
-        return at_least_float32(said.boxes)
+def _learnt_boxes(predictions: Predictions, label: Tensor) -> Float[Tensor, "B P 4"]:
+    """The predicted box of the class that each prior learns, if the head predicts one box per class."""
+    if predictions.class_boxes is None:
+        return at_least_float32(predictions.boxes)
     place = label[..., None, None].expand(-1, -1, 1, 4)
-    return at_least_float32(said.class_boxes).gather(2, place)[:, :, 0]
+    return at_least_float32(predictions.class_boxes).gather(2, place)[:, :, 0]
 
 
-def _classes(said: Predictions, label: Tensor, plan: Assignment) -> Float[Tensor, ""]:
-    logits, weight = at_least_float32(said.logits), plan.weight
-    if said.exclusive:
-        chances = F.pad(logits, (0, 1)).log_softmax(-1)
-        learnt = chances.gather(-1, label.unsqueeze(-1))[..., 0]
-        return -(weight * learnt + plan.background * chances[..., -1]).sum()
-    off = F.softplus(logits).sum(-1)
-    on = off - logits.gather(-1, label.unsqueeze(-1))[..., 0]
-    return (weight * on + plan.background * off).sum()
+def _classes(predictions: Predictions, label: Tensor, plan: Assignment) -> Float[Tensor, ""]:
+    logits, weight = at_least_float32(predictions.logits), plan.weight
+    if predictions.exclusive:
+        log_probs = F.pad(logits, (0, 1)).log_softmax(-1)
+        learnt = log_probs.gather(-1, label.unsqueeze(-1))[..., 0]
+        return -(weight * learnt + plan.background * log_probs[..., -1]).sum()
+    negative = F.softplus(logits).sum(-1)
+    positive = negative - logits.gather(-1, label.unsqueeze(-1))[..., 0]  # softplus(-z) = softplus(z) - z
+    return (weight * positive + plan.background * negative).sum()

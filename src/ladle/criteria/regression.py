@@ -1,4 +1,4 @@
-"""What the boxes of a dense head cost, prior by prior, and how good they and their priors are."""
+"""The losses of a dense head's boxes and box edges, prior by prior."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ __all__ = ["Boxes", "box_cost", "centerness", "edge_cost"]
 Boxes = Literal["giou", "iou2", "l1"]
 
 _SHORT = 0.1
-"""How many bins below the last one a learnt distance ends, as in the released code of GFL."""
+"""Distances are clamped to this many bins below the last bin, as in the released code of GFL."""
 
 
 def box_cost(
     kind: Boxes, boxes: Float[Tensor, "B P 4"], target: Float[Tensor, "B P 4"], priors: Priors
 ) -> Float[Tensor, "B P"]:
-    """The loss of every box against the one it learns; ``l1`` is summed over the four deltas."""
+    """The loss of each predicted box for its target box; ``l1`` is summed over the four deltas."""
     if kind == "giou":
         return 1 - giou(boxes, target)
     if kind == "iou2":
@@ -31,6 +31,6 @@ def box_cost(
 
 
 def edge_cost(edges: Float[Tensor, "B P 4 K"], target: Float[Tensor, "B P 4"], priors: Priors) -> Float[Tensor, "B P"]:
-    """Distribution focal loss, the mean over the four edges; distances beyond the bins are cut to the last."""
+    """Distribution focal loss, averaged over the four edges; target distances are clamped to the range of the bins."""
     distances = encode_distances(priors.centers, target) / priors.stride[:, None]
     return distribution_focal(edges, distances.clamp(0, edges.shape[-1] - 1 - _SHORT)).mean(-1)

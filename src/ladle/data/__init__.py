@@ -1,4 +1,4 @@
-"""Data sets: read COCO, YOLO and Pascal VOC, check them, and turn them into batches."""
+"""Data sets: read COCO, YOLO and Pascal VOC, check and repair them, and make batches of them."""
 
 import warnings
 from typing import Any
@@ -28,7 +28,7 @@ __all__ = [
 ]
 
 _FORMER: dict[str, Any] = {"Catalogue": DetectionDataset, "Picture": ImageInfo, "load_picture": load_image}
-"""Former names, which go with the next minor release."""
+"""Former names; they will be removed in the next minor release."""
 
 
 def __getattr__(name: str) -> Any:

@@ -1,8 +1,8 @@
 """COCO annotations: one JSON file for each split.
 
-Categories are ordered by their id, whatever their order in the file; one that no object uses stays a class. Ids written
-as text or as whole floats are read as numbers. ``iscrowd`` defaults to 0, ``area`` is ignored, and the box is
-``x y width height`` in pixels; where there is none, it is that of the polygon or of the mask.
+Classes are the categories ordered by id; a category without objects is a class as well. Ids written as text or as whole
+floats are read as integers. ``iscrowd`` defaults to 0 and ``area`` is ignored. Boxes are ``x y width height`` in
+pixels; an object without a box gets the bounding box of its polygon or mask.
 """
 
 from __future__ import annotations
@@ -23,22 +23,25 @@ from ladle.data.raw_images import RawImage, RawSplit
 from ladle.data.values import flag, number, shown, whole
 from ladle.errors import UserError
 
-__all__ = ["offers", "read_coco"]
+__all__ = ["find_splits", "read_coco"]
 
 _Entry: TypeAlias = dict[str, Any]
 _MOST_SIDE = 10**6
 _SHOWN = 5
 
 
-def offers(data: Path) -> dict[str, Callable[[], RawSplit]]:
-    """The splits of a COCO folder or file, each with the function that reads it."""
+def find_splits(data: Path) -> dict[str, Callable[[], RawSplit]]:
+    """The splits of a COCO folder or file, each with a function that reads it."""
     return {split: partial(read_coco, *files) for split, files in annotation_files(data).items()}
 
 
 def read_coco(file: Path, *unread: Path) -> RawSplit:
-    """Read one COCO annotation file; raises UserError for a file whose structure cannot be trusted.
+    """Read one COCO annotation file.
 
-    ``unread`` are files of the same split, which is noted.
+    ``unread`` are further files of the same split; they are named in a note.
+
+    Raises:
+        UserError: for a file whose structure is not that of COCO annotations.
     """
     document = _document(file)
     defects: list[Defect] = []
@@ -47,7 +50,7 @@ def read_coco(file: Path, *unread: Path) -> RawSplit:
     classes = read_categories(_entries(document, "categories", file), used, file, defects)
     images = _entries(document, "images", file)
     finder = _finder(images, file)
-    raw_images = _drafts(images, finder, file, defects)
+    raw_images = _raw_images(images, finder, file, defects)
     _check_ids(annotations, raw_images, file, defects)
     labels: dict[int | None, int] = {key: label for label, key in enumerate(classes)}
     for place, annotation in enumerate(annotations):
@@ -91,7 +94,7 @@ def _finder(images: list[_Entry], file: Path) -> Finder:
 
 
 def _key(value: object) -> Hashable:
-    """An id, so that 7, 7.0 and "7" are the same one and large ones lose no digit; None for what is no id."""
+    """An id in one form: 7, 7.0 and "7" are equal, and large numbers keep all digits. None for other values."""
     number = whole(value)
     return number if number is not None else value if isinstance(value, str) else None
 
@@ -100,7 +103,7 @@ def _record(annotation: _Entry, place: int) -> str:
     return f"annotation {shown(annotation['id'])}" if "id" in annotation else f"annotation number {place}"
 
 
-def _drafts(images: list[_Entry], finder: Finder, file: Path, defects: list[Defect]) -> dict[Hashable, RawImage]:
+def _raw_images(images: list[_Entry], finder: Finder, file: Path, defects: list[Defect]) -> dict[Hashable, RawImage]:
     keys = [_key(image.get("id")) for image in images]
     nameless = [shown(image.get("file_name")) for image, key in zip(images, keys, strict=True) if key is None]
     if nameless:
@@ -108,7 +111,7 @@ def _drafts(images: list[_Entry], finder: Finder, file: Path, defects: list[Defe
     again = [str(key) for key, times in Counter(keys).items() if times > 1]
     if again:
         raise UserError(f"{file}: expected every image to have its own id, found {_some(again)} twice in 'images'")
-    return {key: _draft(key, image, finder, file, defects) for key, image in zip(keys, images, strict=True)}
+    return {key: _raw_image(key, image, finder, file, defects) for key, image in zip(keys, images, strict=True)}
 
 
 def _some(found: list[str]) -> str:
@@ -116,7 +119,7 @@ def _some(found: list[str]) -> str:
     return ", ".join(found[:_SHOWN]) + more
 
 
-def _draft(key: Hashable, image: _Entry, finder: Finder, file: Path, defects: list[Defect]) -> RawImage:
+def _raw_image(key: Hashable, image: _Entry, finder: Finder, file: Path, defects: list[Defect]) -> RawImage:
     name = image.get("file_name")
     identity = image["id"] if isinstance(image["id"], str) else key
     assert isinstance(identity, int | str)
@@ -185,9 +188,9 @@ def _add(
             Defect(f"{raw_image.name}: {record}", _trouble(annotation, label, crowd, file), fatal=True)
         )
         return
-    corners, complaint = corners_of(annotation, raw_image.stated)
-    if complaint:
-        defects.append(Defect(f"{raw_image.name}: {record}", complaint))
+    corners, remark = corners_of(annotation, raw_image.stated)
+    if remark:
+        defects.append(Defect(f"{raw_image.name}: {record}", remark))
     if ignored and not crowd:
         defects.append(Defect(f"{raw_image.name}: {record}", "the key 'ignore' is set; read as a region to ignore"))
     if corners:

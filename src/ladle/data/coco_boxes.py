@@ -15,7 +15,7 @@ _PLAIN = frozenset({int, float})
 
 
 def corners_of(annotation: dict[str, Any], size: tuple[int, int] | None) -> tuple[Corners | None, str | None]:
-    """The box as corners in pixels, None where there is none, and what is odd about it.
+    """The box as corners in pixels, or None, and a remark about an unusual or unreadable box, or None.
 
     ``size`` is the (height, width) that the file states for the image.
     """
@@ -34,7 +34,7 @@ def corners_of(annotation: dict[str, Any], size: tuple[int, int] | None) -> tupl
 
 
 def _rotation(attributes: object) -> float:
-    """The angle in degrees by which CVAT turns a box about its center."""
+    """The angle in degrees by which CVAT rotates a box around its center."""
     angle = number(attributes.get("rotation")) if isinstance(attributes, dict) else None
     return angle if angle is not None and math.isfinite(angle) else 0.0
 

@@ -1,4 +1,4 @@
-"""The categories of a COCO file as classes: ordered by id, with names that tell them apart."""
+"""The categories of a COCO file as classes: ordered by id, with distinct names."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ __all__ = ["read_categories"]
 def read_categories(
     entries: Sequence[dict[str, Any]], used: Collection[int | None], file: Path, defects: list[Defect]
 ) -> dict[int, str]:
-    """Names by category id, in the order of the ids; ``used`` are the ids that annotations name.
+    """Class names by category id, in the order of the ids; ``used`` are the category ids of the annotations.
 
-    Of categories that share a name, those that no annotation uses are left out aloud, as long as one remains: export
-    tools list a group beside the one class in it. Raises UserError for ids and names that cannot be told apart.
+    If several categories have the same name, those without annotations are left out and reported, as long as one
+    remains: export tools list a supercategory next to the only class in it.
+
+    Raises:
+        UserError: for ids or names that are not distinct.
     """
     if not entries:
         raise UserError(f"{file}: expected at least one entry under 'categories', found none")
@@ -50,22 +53,20 @@ def _number(entry: dict[str, Any], file: Path, defects: list[Defect]) -> int:
 
 
 def _name(number: int, entry: dict[str, Any], file: Path, defects: list[Defect]) -> str:
-    name, complaint = clean_name(entry.get("name"), f"category {number}")
-    if complaint:
-        defects.append(Defect(f"{file.name}: category {number}", complaint))
+    name, remark = clean_name(entry.get("name"), f"category {number}")
+    if remark:
+        defects.append(Defect(f"{file.name}: category {number}", remark))
     return name
 
 
 def _spare(names: Mapping[int, str], entries: Mapping[int, dict[str, Any]], used: Collection[int | None]) -> list[int]:
-    """The categories that share their name with another one and are not needed."""
+    """The categories with the name of another one that can be left out."""
     groups = {entry.get("supercategory") for entry in entries.values() if _is_text(entry.get("supercategory"))}
     spare: list[int] = []
     for name in {name for name, times in Counter(names.values()).items() if times > 1}:
         alike = [number for number, other in names.items() if other == name]
         idle = [number for number in alike if number not in used]
-        if len(idle) == len(
-            alike
-        ):  # nothing here uses any of them: the group is the one that is in no group of its own
+        if len(idle) == len(alike):  # none is used: the supercategory is the one that is not in itself
             idle = [number for number in alike if name in groups and entries[number].get("supercategory") != name]
         spare += idle if len(idle) < len(alike) else []
     return sorted(spare)

@@ -1,4 +1,4 @@
-"""Where COCO data sets keep their annotation files and their images."""
+"""The locations of annotation files and images in COCO data sets."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ _INSTANCES = "instances_"
 
 
 def annotation_files(data: Path) -> dict[str, list[Path]]:
-    """The annotation files of each split of a COCO folder, or the one file that ``data`` is, by the name of the split.
+    """The annotation files of a COCO folder by split; the first file of each split is the one to read.
 
-    The first of them is to be read: one called ``instances_`` wins over namesakes without the prefix. Looks for
-    ``annotations/*.json``, then for one file in each folder that is named after a split, then for ``SPLIT.json``, then
-    for a single file such as ``result.json``. Raises UserError where nothing says which file counts.
+    ``data`` may also be a single annotation file. The search goes through ``annotations/*.json``, then one file in each
+    folder named after a split, then ``SPLIT.json``, then a single file such as ``result.json``. A file with the prefix
+    ``instances_`` is preferred to one without.
+
+    Raises:
+        UserError: if a split has several files and none of them is preferred.
     """
     if data.is_file():
         return {split_of(data): [data]}
@@ -45,7 +48,7 @@ def annotation_files(data: Path) -> dict[str, list[Path]]:
 
 
 def split_of(file: Path) -> str:
-    """The split that an annotation file is about, by its name or that of its folder."""
+    """The split of an annotation file, from its name or that of its folder."""
     words = [word for word in re.split(r"[._\- ]+", file.stem) if word.lower() not in _FILLING and word]
     if len(words) == 1 and _SPLIT.fullmatch(words[0].lower()):
         return words[0]
@@ -77,7 +80,7 @@ def _beside(data: Path) -> list[Path]:
 
 
 def image_folders(file: Path, split: str) -> tuple[list[Path], Path]:
-    """The folders in which the images of a split may lie, likely ones first, and the one that must hold them all."""
+    """The folders that may contain the images of a split, most likely first, and the folder above all of them."""
     bases = (file.parent, file.parent.parent)
     inner = (split, f"images/{split}", f"{split}/images", "images", "data", "JPEGImages", ".")
     home = file.parent.parent if file.parent.name.lower() in _FOLDERS_OF_LISTS else file.parent

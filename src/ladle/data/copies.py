@@ -1,4 +1,4 @@
-"""Which images several splits hold, by content and with as little reading as that takes."""
+"""Images with the same content in several splits, found while reading as little as possible."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ class _Place(NamedTuple):
 
 
 def shared(datasets: Mapping[str, DetectionDataset]) -> list[dict[str, Path]]:
-    """The images that several splits hold: for each of them its first file in every split that has it.
+    """The images that are in several splits: for each of them its first file in every split.
 
-    Files are compared by size, then by their first and last bytes, and as a whole only where these agree.
+    Files are compared by size, then by their first and last bytes, and completely only if these are equal.
     """
     pairs = [(name, image.file) for name, dataset in datasets.items() for image in dataset.images]
     alike = [[_Place(number, *pair) for number, pair in enumerate(pairs)]]
@@ -43,7 +43,7 @@ def _firsts(group: list[_Place]) -> dict[str, Path]:
 
 
 def _parted(group: list[_Place], trait: Callable[[Path], Hashable]) -> list[list[_Place]]:
-    """The parts of a group that agree in a trait and lie in several splits."""
+    """The parts of a group that have equal ``trait`` and are in several splits."""
     if len({place.file for place in group}) == 1:
         return [group] if len({place.split for place in group}) > 1 else []
     parts: dict[Hashable, list[_Place]] = defaultdict(list)

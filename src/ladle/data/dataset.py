@@ -1,4 +1,4 @@
-"""The records a data set is read into: images, their objects, and every defect met on the way."""
+"""The records of a data set: images, their objects, and all defects that were found."""
 
 from __future__ import annotations
 
@@ -19,13 +19,21 @@ _EXAMPLES = 3
 
 @dataclass(frozen=True, eq=False)
 class ImageInfo:
-    """One image of a data set and its objects, boxes ``x1 y1 x2 y2`` in pixels of the image as displayed.
+    """One image of a data set and its objects; boxes are ``x1 y1 x2 y2`` in pixels of the image as displayed.
 
-    ``height`` and ``width`` are those of the file after its EXIF rotation, whatever the annotations claim. Where
-    ``upright`` is False the annotations are in the stored, unrotated frame, and so are ``height`` and ``width``: the
-    rotation must not be applied. Labels count from 0 without gaps; ``crowd`` marks regions to be ignored (COCO
-    ``iscrowd``, VOC ``difficult``). ``deep`` images have 16 bits a channel. Every box is finite, inside the image
-    and has sides of half a pixel or more.
+    Boxes are finite, inside the image, and have sides of at least half a pixel.
+
+    Attributes:
+        id: the id of the image in its data set.
+        file: the image file.
+        height: height of the file after its EXIF rotation, whatever the annotations state.
+        width: width of the file after its EXIF rotation.
+        boxes: the boxes of the objects.
+        labels: their classes, from 0 without gaps.
+        crowd: True for regions to be ignored (COCO ``iscrowd``, VOC ``difficult``).
+        upright: False if the annotations refer to the stored image without EXIF rotation. The rotation must not be
+            applied then, and ``height`` and ``width`` are those of the stored image.
+        deep: True for an image with 16 bits per channel.
     """
 
     id: int | str
@@ -40,7 +48,7 @@ class ImageInfo:
 
     @property
     def areas(self) -> Float32[np.ndarray, " n"]:
-        """Width times height of every box in square pixels; the areas an annotation file states are never used."""
+        """Width times height of every box in square pixels; areas in annotation files are not used."""
         sides = self.boxes[:, 2:] - self.boxes[:, :2]
         areas: Float32[np.ndarray, " n"] = sides[:, 0] * sides[:, 1]
         return areas
@@ -48,10 +56,10 @@ class ImageInfo:
 
 @dataclass(frozen=True)
 class Defect:
-    """Something wrong with a data set: ``file`` says where (``a.jpg: annotation 7``), ``what`` says it.
+    """A defect of a data set: its place in ``file`` (``a.jpg: annotation 7``) and its description in ``what``.
 
-    A fatal defect makes its image unusable; the others were repaired as ``what`` tells. What is no printable text in
-    either, such as a line end in a file's name, is escaped, and very long names are cut.
+    An image with a fatal defect cannot be used; other defects were repaired as ``what`` describes. Characters that are
+    not printable, such as a line break in a file name, are escaped, and very long texts are cut.
     """
 
     file: str
@@ -71,8 +79,8 @@ class Defect:
 class DetectionDataset:
     """One split of a data set, read and checked.
 
-    ``category_ids[label]`` is the id that results files use for ``classes[label]``. ``notes`` are remarks that are no
-    defects, such as which split stood in for a missing one.
+    ``category_ids[label]`` is the id of ``classes[label]`` in COCO results files. ``notes`` are remarks that are not
+    defects, such as which split is used instead of a missing one.
     """
 
     images: tuple[ImageInfo, ...]
@@ -93,17 +101,17 @@ class DetectionDataset:
 
     @property
     def holds_objects(self) -> bool:
-        """Whether there is an object that is no region to be ignored."""
+        """Whether there is at least one object that is not a region to be ignored."""
         return any((~image.crowd).any() for image in self.images)
 
     def summary(self) -> str:
-        """Say in a few lines what was read, what was remarked, and what was repaired or left out."""
+        """A few lines about what was read, with notes, repairs, and images that were left out."""
         boxes = sum(len(image.boxes) for image in self.images)
         head = f"{self.source}: {len(self)} images, {boxes} boxes, {len(self.classes)} classes"
         return "\n".join([head, *(f"  note: {note}" for note in self.notes), *(f"  {act}" for act in self.acts())])
 
     def acts(self) -> list[str]:
-        """A line for every kind of repair and of images left out: how often and where."""
+        """One line for each kind of repair and of images left out, with count and places."""
         return _lines(self.defects)
 
 

@@ -1,4 +1,4 @@
-"""Decode many images at once without more memory than a budget, however many cores there are."""
+"""Decode many images in parallel within a memory budget, on any number of cores."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ __all__ = ["bounded", "values_of"]
 T = TypeVar("T")
 
 _BUDGET = 2**30
-"""So many bytes all images that are decoded at the same time may take; one that takes more is decoded alone."""
+"""Bytes of all images decoded at the same time; an image that takes more is decoded alone."""
 _PIXEL_BYTES = 12
-"""A pixel as its file has it (up to 4), as RGB in Pillow (4), and in two arrays (3 each), not all at the same time."""
+"""Bytes per pixel: as in the file (up to 4), as RGB in Pillow (4), in two arrays (3 each), not all at the same time."""
 _BLOCK = 64
 
 
 def bounded(work: Callable[[int], T], sizes: Sequence[tuple[int, int]], budget: int = _BUDGET) -> list[T]:
-    """``[work(0), work(1), ...]``, in threads; ``sizes`` are the heights and widths of the images they decode.
+    """Compute ``[work(0), work(1), ...]`` in threads, where ``work(i)`` decodes an image of size ``sizes[i]`` (h, w).
 
-    Images of about one size are decoded together, by as many threads as the budget holds such images: a thread keeps
-    for itself what its largest image took, so that waiting for the others to finish would not be enough.
+    Images of similar size are decoded together, by as many threads as images of this size fit into the budget. One pool
+    for all sizes would not do: a thread keeps the memory of its largest image, so the threads together would exceed the
+    budget even if large images waited for each other.
     """
     groups: dict[int, list[int]] = defaultdict(list)
     for place, (height, width) in enumerate(sizes):
@@ -44,15 +45,16 @@ def bounded(work: Callable[[int], T], sizes: Sequence[tuple[int, int]], budget: 
 
 
 def _threads(held: int) -> int:
-    """How many threads decode images of which the budget holds so many: a power of two, or all that are of use."""
+    """The number of threads if ``held`` images fit into the budget: a power of two, limited by the number of cores."""
     most = min(32, (os.cpu_count() or 1) + 4)
     return min(most, 1 << max(0, held.bit_length() - 1))
 
 
 def values_of(datasets: Sequence[DetectionDataset]) -> tuple[int, int] | None:
-    """The smallest and the largest value in the images with 16 bits a channel, None without any.
+    """The smallest and the largest value in all images with 16 bits per channel; None if there are none.
 
-    Stops where the largest cannot matter any more. Damaged images are passed over: whoever loads them names them.
+    Stops as soon as more images cannot change the value range. Damaged images are skipped; loading them raises an
+    error.
     """
     deep = [image for dataset in datasets for image in dataset.images if image.deep]
     found: list[tuple[int, int]] = []

@@ -1,8 +1,8 @@
-"""Images with 16 bits a channel: their values, and how these become 8 bits.
+"""Images with 16 bits per channel: their values, and their conversion to 8 bits.
 
-Cameras of 10, 12 or 14 bits write their values into 16 as they are, so that a fixed division would leave a dark image
-of a few levels. A *value range* says which value becomes black and which becomes white. It is one for a whole data set,
-never one for each image, which would take away what brightness tells.
+Cameras of 10, 12 or 14 bits store their values in 16 bits without scaling, so that dividing by 256 would give a dark
+image with few levels. A *value range* states which value becomes black and which becomes white. There is one range for
+a whole data set and not one per image, because that would remove differences of brightness between images.
 """
 
 from __future__ import annotations
@@ -21,31 +21,31 @@ from ladle.errors import UserError
 __all__ = ["ALL_VALUES", "ValueRange", "extremes", "fitting", "is_deep", "parse_range", "refusal", "shallow", "spelled"]
 
 ValueRange = tuple[int, int]
-"""The values of 16 bits that become black and white; smaller ones are black too, larger ones white."""
+"""The 16-bit values that become black and white; lower values are black as well, higher ones white."""
 
 ALL_VALUES: ValueRange = (0, 65535)
 """The range of images that use all 16 bits."""
 
 _BITS = (8, 10, 12, 14, 16)
-"""What the sensors of cameras have."""
+"""Bit depths of camera sensors."""
 _SWAPPED = {
     f"{bands};16{order}": f"{bands};16{'L' if order == 'B' else 'B'}"
     for bands in ("RGB", "RGBA", "RGBX")
     for order in "BLN"
 }
-"""Pillow keeps the upper byte of each value of these layouts; read in the other byte order it gives the lower one."""
+"""Layouts of which Pillow keeps the upper byte of each value; in the other byte order it reads the lower byte."""
 _GREY_ALPHA = "LA;16B"
 _PLANES, _SEPARATE, _BITS_PER_SAMPLE = 284, 2, 258
-"""A tag of TIFF, its value for channels that lie apart, and another tag."""
+"""TIFF tag PlanarConfiguration, its value for separate planes, and TIFF tag BitsPerSample."""
 
 
 def is_deep(image: ImageFile.ImageFile) -> bool:
-    """Whether an image that is not decoded yet has 16 bits a channel."""
+    """Whether an image that is not decoded yet has 16 bits per channel."""
     return image.mode.startswith("I;16") or _layout(image) in (*_SWAPPED, _GREY_ALPHA)
 
 
 def refusal(image: ImageFile.ImageFile) -> str | None:
-    """Why an image that is not decoded yet cannot be read, None where it can."""
+    """The reason why an image that is not decoded yet cannot be read; None if it can."""
     if image.mode in ("I", "F"):
         return "expected 8 or 16 bits a channel without a sign, found 32 bits or a sign: save the image with 8 or 16"
     tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
@@ -55,7 +55,7 @@ def refusal(image: ImageFile.ImageFile) -> str | None:
 
 
 def shallow(image: ImageFile.ImageFile, again: Opener, value_range: ValueRange) -> Image.Image:
-    """An image of 16 bits a channel in 8 bits: L, LA, RGB or RGBA. ``again`` opens it a second time."""
+    """Convert an image of 16 bits per channel to 8 bits: L, LA, RGB or RGBA. ``again`` opens it a second time."""
     if value_range == ALL_VALUES and not image.mode.startswith("I;16"):
         return image  # the upper byte, which Pillow gives
     values = _values(image, again)
@@ -73,7 +73,7 @@ def extremes(file: Path) -> tuple[int, int]:
 
 
 def fitting(largest: int) -> ValueRange:
-    """The range of the fewest bits, of those that sensors have, that hold ``largest``."""
+    """The range of the smallest bit depth of a sensor that contains ``largest``."""
     return 0, next(2**bits - 1 for bits in _BITS if largest < 2**bits)
 
 
@@ -95,7 +95,7 @@ def spelled(value_range: ValueRange) -> str:
 
 
 def _layout(image: ImageFile.ImageFile) -> str:
-    """How Pillow calls the layout of an image's values in its file."""
+    """Pillow's name for the layout of the values in an image's file."""
     args = image.tile[0].args if image.tile else ""
     first = args[0] if isinstance(args, tuple) and args else args
     return first if isinstance(first, str) else ""
@@ -115,7 +115,7 @@ def _values(image: ImageFile.ImageFile, again: Opener) -> UInt16[np.ndarray, "H 
 
 
 def _read_as(image: ImageFile.ImageFile, layout: str) -> ImageFile.ImageFile:
-    """The same image, to be decoded as if its file had another layout."""
+    """The same image, set to be decoded as another layout."""
     image.tile = [
         tile._replace(args=(layout, *tile.args[1:]) if isinstance(tile.args, tuple) else layout) for tile in image.tile
     ]
@@ -124,7 +124,7 @@ def _read_as(image: ImageFile.ImageFile, layout: str) -> ImageFile.ImageFile:
 
 @lru_cache
 def _table(low: int, high: int) -> UInt8[np.ndarray, " v"]:
-    """The byte of each value of 16 bits."""
+    """The 8-bit value of each 16-bit value."""
     values = (np.arange(2**16, dtype=np.float64) - low) * (255 / (high - low))
     table: UInt8[np.ndarray, " v"] = np.rint(values.clip(0, 255)).astype(np.uint8)
     return table

@@ -1,4 +1,4 @@
-"""Text and JSON files of unknown origin: bounded, in UTF-8, and with nothing said twice."""
+"""Text and JSON files from untrusted sources: limited in size, in UTF-8, without contradictory keys."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ _START = 64
 def read_text(file: Path, most: int = _MOST_TEXT) -> str:
     """The text of a UTF-8 file of at most ``most`` bytes, with or without a byte order mark.
 
-    Raises UserError naming the file and the encoding that it seems to be in.
+    Raises:
+        UserError: for any other encoding; the message names the file and the probable encoding.
     """
     return decoded(read_regular(file, most), file)
 
 
 def decoded(content: bytes, file: Path) -> str:
-    """Bytes as UTF-8 text; raises UserError that names the file and the first byte that is none."""
+    """Decode bytes as UTF-8; raises UserError with the file and the first invalid byte."""
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -44,7 +45,7 @@ def decoded(content: bytes, file: Path) -> str:
 
 
 def read_json(file: Path) -> Any:
-    """The value in a JSON file; raises UserError where it is none, and where an object gives two values for one key."""
+    """The value in a JSON file; raises UserError for invalid JSON and for an object with two values for one key."""
     text = _content(file)
     try:
         return json.loads(text, object_pairs_hook=_object)
@@ -68,8 +69,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _refuse_contradiction(pairs: list[tuple[str, Any]]) -> None:
-    """Raise where one key has two values; one that is repeated with the same value says nothing new."""
+    """Raise ValueError if a key has two different values; repetitions of the same value are accepted."""
     known: dict[str, Any] = {}
     for key, value in pairs:
         if known.setdefault(key, value) != value:
-            raise ValueError(f"an object says {key!r} twice, as {shown(known[key])} and {shown(value)}")
+            raise ValueError(f"an object has the key {key!r} twice, as {shown(known[key])} and {shown(value)}")

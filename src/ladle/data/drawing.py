@@ -1,6 +1,6 @@
-"""The brush of the built-in scenes: outlines, cluttered backgrounds, textured shapes with smooth edges, a camera.
+"""Drawing functions of the built-in scenes: outlines, cluttered backgrounds, textured shapes, and camera effects.
 
-Shapes are polygons in pixels. Images are float32 (size, size, 3) in [0, 1] until the camera turns them into bytes.
+Shapes are polygons in pixels. Images are float32 (size, size, 3) in [0, 1]; :func:`photograph` converts them to bytes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Pixels = NDArray[np.floating[Any]]
 
 _SUPERSAMPLE = 3
 _STRAY_COLOUR = 0.1
-"""How far the colors of one background, and the two of one texture, lie apart (standard deviation)."""
+"""Standard deviation of the colors of one background and of the two colors of one texture."""
 
 
 def _arc(start: float, stop: float, points: int) -> Points:
@@ -60,7 +60,7 @@ LOOKALIKES: tuple[Points, ...] = (
 
 
 def place(outline: Points, side: float, center: Points, random: Generator) -> Points:
-    """Turn and squeeze an outline, then fit its extent around ``center`` with ``side`` as the longer side."""
+    """Rotate and squeeze an outline, then scale it to the longer side ``side`` and center it at ``center``."""
     turn, squeeze = random.uniform(0, 2 * np.pi), random.uniform(0.75, 1.0)
     cos, sin = np.cos(turn), np.sin(turn)
     points = outline @ np.array([[cos, sin], [-sin * squeeze, cos * squeeze]])
@@ -84,7 +84,7 @@ def background(random: Generator, size: int, clutter: int) -> Pixels:
 
 
 def _scribble(pen: ImageDraw.ImageDraw, random: Generator, size: int, base: Points) -> None:
-    """One see-through stroke, flat blob or slab of a color not far from ``base``."""
+    """Draw one transparent stroke, flat ellipse or rectangle in a color near ``base``."""
     color = ((base + random.normal(0, 0.2, 3)).clip(0, 1) * 255).astype(int)
     ink = (*color.tolist(), int(random.integers(60, 200)))
     start = random.uniform(-0.1, 1.1, 2) * size
@@ -110,9 +110,9 @@ def paint(
     texture_rate: float,
     hidden: float,
 ) -> tuple[Pixels, list[int]]:
-    """Lay shapes over a background, foremost first; return the image and which of them were drawn.
+    """Draw shapes over a background, the foremost first; return the image and the indices of the shapes drawn.
 
-    A shape of which more than ``hidden`` would lie behind others or outside the image is left out.
+    A shape is left out if more than the share ``hidden`` of it is behind others or outside the image.
     """
     canvas = np.zeros_like(behind)
     free = np.ones((*behind.shape[:2], 1), np.float32)  # how much of each pixel nothing covers yet
@@ -130,13 +130,13 @@ def paint(
 
 
 def _mask(points: Points, size: int) -> tuple[Pixels, tuple[slice, slice], float]:
-    """The smooth coverage (h, w, 1) of a polygon inside the image, the window it fills, and its whole area."""
+    """The antialiased coverage (h, w, 1) of a polygon inside the image, its window, and its whole area."""
     low, high = np.floor(points.min(0)).astype(int), np.ceil(points.max(0)).astype(int)
     width, height = ((high - low) * _SUPERSAMPLE).tolist()
-    raw_split = Image.new("L", (width, height))
+    canvas = Image.new("L", (width, height))
     # PIL puts a pixel's center at whole numbers.
-    ImageDraw.Draw(raw_split).polygon(((points - low) * _SUPERSAMPLE - 0.5).ravel().tolist(), fill=255)
-    cover = np.asarray(raw_split.reduce(_SUPERSAMPLE), np.float32)[..., None] / 255
+    ImageDraw.Draw(canvas).polygon(((points - low) * _SUPERSAMPLE - 0.5).ravel().tolist(), fill=255)
+    cover = np.asarray(canvas.reduce(_SUPERSAMPLE), np.float32)[..., None] / 255
     start, stop = np.maximum(low, 0), np.minimum(high, size)
     (left, top), (right, bottom) = start.tolist(), stop.tolist()
     inside = cover[top - low[1] : bottom - low[1], left - low[0] : right - low[0]]
@@ -144,7 +144,7 @@ def _mask(points: Points, size: int) -> tuple[Pixels, tuple[slice, slice], float
 
 
 def _apart(behind: Pixels, contrast: float, random: Generator) -> Pixels:
-    """A color at the distance ``contrast`` (root mean square over RGB) from ``behind``, as far as white allows."""
+    """A color at the distance ``contrast`` (root mean square over RGB) from ``behind``, clipped to [0, 1]."""
     direction = random.normal(0, 1, 3) + random.normal(0, 0.7)
     step = direction / np.sqrt((direction**2).mean()) * contrast
     towards, away = behind + step, behind - step
@@ -171,7 +171,7 @@ def _texture(height: int, width: int, first: Pixels, random: Generator, rate: fl
 
 
 def photograph(canvas: Pixels, random: Generator, noise: float, blur_rate: float) -> NDArray[np.uint8]:
-    """Uneven light, sensor noise up to ``noise`` and, at times, blur; bytes (3, size, size)."""
+    """Add uneven light, sensor noise up to ``noise`` and sometimes blur; returns uint8 (3, size, size)."""
     size = len(canvas)
     ramp = np.linspace(-1, 1, size, dtype=np.float32)
     tilt = random.uniform(-0.22, 0.22, 2).astype(np.float32)

@@ -1,4 +1,4 @@
-"""Where the image files lie that an annotation file or a list names."""
+"""Locate the image files that an annotation file or a list names."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ _LONGEST_NAME = 1000
 
 @dataclass(frozen=True)
 class Finder:
-    """Finds files by the names that annotations give them: below ``root``, less the first ``dropped`` folders.
+    """Finds files by the names in annotations: below ``root``, without the first ``dropped`` folders of the name.
 
-    With ``index`` - files by their last name - folders do not count at all.
+    With ``index``, a mapping from file names to paths, all folders of the name are ignored.
     """
 
     root: Path
@@ -31,7 +31,7 @@ class Finder:
     index: dict[str, list[Path]] | None = None
 
     def find(self, name: str) -> Path:
-        """The file called ``name``; raises UserError where there is none, several, or one outside ``root``."""
+        """The file with this name; raises UserError if there is none or several, or if it is outside ``root``."""
         if len(name) > _LONGEST_NAME:
             raise UserError(f"{name[:40]}…: expected a file name, found one of {len(name)} characters")
         if self.index is None:
@@ -44,7 +44,7 @@ class Finder:
 
     @property
     def note(self) -> str:
-        """What a reader of messages should know of how files are found; empty where nothing is unusual."""
+        """A note for the user on how files are found; empty if they are found as named."""
         if self.index is not None:
             return f"images were found by their names alone, in the folders below {self.root}"
         what = "the first folder" if self.dropped == 1 else f"the first {self.dropped} folders"
@@ -52,10 +52,10 @@ class Finder:
 
 
 def find_root(roots: Sequence[Path], names: Sequence[str], below: Path | None = None) -> Finder:
-    """How to find files of these names: the way that finds most of the first twenty; of several, the first.
+    """The finder that finds most of the first twenty names; on a tie the first.
 
-    Tried are the names below each of ``roots``; where that does not find most, the names without their first folder,
-    and so on; then anywhere ``below``.
+    The names are tried below each of ``roots``. If most are not found, they are tried without their first folder,
+    without the first two, and so on; then by file name alone anywhere ``below``.
     """
     probes = list(names[:_PROBES])
     places = [root for root in roots if root.is_dir()]
@@ -102,7 +102,7 @@ def _parts(name: str) -> tuple[str, ...]:
 
 
 def _without(name: str, folders: int) -> str:
-    """The name less its first folders; a name that is absolute or steps up keeps them, and is refused later."""
+    """The name without its first folders; absolute names and names with ``..`` are unchanged and refused later."""
     parts = _parts(name)
     if not folders or not parts or ".." in parts or name.startswith(("/", "\\")) or ":" in parts[0]:
         return name
@@ -110,11 +110,11 @@ def _without(name: str, folders: int) -> str:
 
 
 def _alike(name: str, candidates: list[Path]) -> list[Path]:
-    """Those of the candidates whose last folders agree best with those of the name."""
-    wanted = _parts(name)[::-1]
-    if ".." in wanted or name.startswith(("/", "\\")) or ":" in wanted[-1]:
+    """The candidates whose last folders agree with most of the last folders of the name."""
+    reversed_name = _parts(name)[::-1]
+    if ".." in reversed_name or name.startswith(("/", "\\")) or ":" in reversed_name[-1]:
         return []
-    agreement = [_common(wanted, candidate.parts[::-1]) for candidate in candidates]
+    agreement = [_common(reversed_name, candidate.parts[::-1]) for candidate in candidates]
     return [path for path, common in zip(candidates, agreement, strict=True) if common == max(agreement)]
 
 

@@ -1,4 +1,4 @@
-"""What would make training fail or teach nothing, and what a user should know of the data before it begins."""
+"""Findings about data before training: what prevents training, and what the user should know."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NAMED = 10
 
 
 def obstacles(splits: Mapping[str, DetectionDataset], imgsz: int) -> list[str]:
-    """Why nobody can train on the first split and validate on the others, a sentence each; empty where one can."""
+    """The reasons why training on the first split and validating on the others is impossible, one sentence each."""
     found = [
         f"{name}: no objects to {'score' if place else 'learn'}"
         for place, (name, dataset) in enumerate(splits.items())
@@ -30,7 +30,7 @@ def obstacles(splits: Mapping[str, DetectionDataset], imgsz: int) -> list[str]:
 
 
 def differences(splits: Mapping[str, DetectionDataset]) -> list[str]:
-    """How the classes of the other splits differ from those of the first, where that is no obstacle."""
+    """Differences between the classes of the first split and the others that do not prevent training."""
     found = []
     for first, train, name, other in _pairs(splits):
         missing = _only(train, other)
@@ -42,7 +42,7 @@ def differences(splits: Mapping[str, DetectionDataset]) -> list[str]:
 
 
 def unseen(name: str, dataset: DetectionDataset) -> list[str]:
-    """The sentence about the classes of which a split has no object, if there are any."""
+    """A sentence that names the classes without an object in a split, if there are any."""
     labels = [image.labels[~image.crowd] for image in dataset.images]
     seen = set(np.unique(np.concatenate([np.zeros(0, np.int64), *labels])).tolist())
     missing = [one for label, one in enumerate(dataset.classes) if label not in seen]
@@ -50,9 +50,9 @@ def unseen(name: str, dataset: DetectionDataset) -> list[str]:
 
 
 def notes(dataset: DetectionDataset, imgsz: int, value_range: ValueRange | None) -> list[str]:
-    """What is to be said of a split at one size of images: its own notes, small objects, and images of 16 bits.
+    """The notes about a split at image size ``imgsz``: its reader's notes, small objects, and 16-bit images.
 
-    Without a ``value_range`` nothing is said about how these are read.
+    Without ``value_range`` the conversion of 16-bit images is not mentioned.
     """
     found = list(dataset.notes)
     sizes = shrunk(dataset, imgsz)
@@ -66,7 +66,7 @@ def notes(dataset: DetectionDataset, imgsz: int, value_range: ValueRange | None)
 
 
 def deep_note(deep: int, images: int, value_range: ValueRange | None) -> str:
-    """The sentence about ``deep`` of so many images that have 16 bits a channel, "" for none."""
+    """A sentence about the ``deep`` images with 16 bits per channel; empty if there are none."""
     if not deep:
         return ""
     found = f"{deep} of {images} images have 16 bits a channel"
@@ -77,13 +77,13 @@ def deep_note(deep: int, images: int, value_range: ValueRange | None) -> str:
 
 
 def range_of(values: tuple[int, int] | None) -> tuple[ValueRange, str]:
-    """The range that fits the smallest and the largest value of 16 bits in a data set, and the sentence about it."""
+    """The value range for the smallest and the largest 16-bit value of a data set, and a sentence about it."""
     if values is None:
         return ALL_VALUES, ""
     low, high = fitting(values[1])
     found = f"lie between {values[0]} and {values[1]}" if high < ALL_VALUES[1] else "use all 16 bits"
-    said = f"the values of 16 bits {found}, so that they are read with --value-range {spelled((low, high))}"
-    return (low, high), said
+    sentence = f"the values of 16 bits {found}, so that they are read with --value-range {spelled((low, high))}"
+    return (low, high), sentence
 
 
 def _pairs(splits: Mapping[str, DetectionDataset]) -> list[tuple[str, DetectionDataset, str, DetectionDataset]]:
@@ -102,7 +102,7 @@ def _vanished(name: str, train: DetectionDataset, imgsz: int) -> list[str]:
 
 
 def _only(one: DetectionDataset, other: DetectionDataset) -> list[str]:
-    """The classes that the first lists and the second does not."""
+    """The classes of the first data set that the second does not have."""
     return [name for name in one.classes if name not in set(other.classes)]
 
 

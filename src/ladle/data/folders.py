@@ -1,4 +1,4 @@
-"""What lies below a folder: links to folders are followed once, what operating systems put there is passed over."""
+"""List the files below a folder; links to folders are followed once, files of the operating system are skipped."""
 
 from __future__ import annotations
 
@@ -24,29 +24,31 @@ UNREAD = frozenset(
     {".avif", ".dng", ".exr", ".heic", ".heif", ".jfif", ".jp2", ".jpe", ".jxl", ".npy", ".pbm", ".pfm", ".pgm"}
     | {".pnm", ".ppm", ".psd", ".raw", ".svg", ".tga", ".avi", ".mkv", ".mov", ".mp4"}
 )
-"""Images and films that are not read; they are named rather than passed over."""
+"""Image and video formats that are not read; such files are reported."""
 _MOST_FILES = 5_000_000
 
 
 @dataclass(frozen=True)
 class Listing:
-    """The files below a folder in the order of their paths, and what was odd about them."""
+    """The files below a folder, sorted by path, and the defects found on the way."""
 
     files: tuple[Path, ...]
     defects: tuple[Defect, ...]
 
 
 def is_companion(name: str) -> bool:
-    """Whether an operating system or an editor put a file or folder of this name there; it is never data."""
+    """Whether a file or folder with this name is made by an operating system or an editor, and is not data."""
     low = name.lower()
     return low.startswith(("._", ".trash-")) or low in _COMPANIONS or low in _KNOWN_HIDDEN
 
 
 def list_folder(folder: Path, most: int = _MOST_FILES) -> Listing:
-    """List all files below a folder, those behind links to folders too, each folder once.
+    """List all files below a folder, including linked folders; each folder is read once.
 
-    A link to a folder that holds ``folder`` itself is not followed. Raises UserError for a folder that may not be read,
-    and for more than ``most`` files.
+    A link to a folder that contains ``folder`` is not followed.
+
+    Raises:
+        UserError: for a folder that cannot be read, and for more than ``most`` files.
     """
     walk = _Walk(folder, most)
     walk.start()
@@ -54,7 +56,7 @@ def list_folder(folder: Path, most: int = _MOST_FILES) -> Listing:
 
 
 class _Walk:
-    """The state of one listing; links wait until all that needs no link was seen."""
+    """The state of one listing. Links are followed last, so that a folder is listed by its real path if it has one."""
 
     def __init__(self, folder: Path, most: int) -> None:
         self.top, self.most = folder, most
@@ -69,9 +71,9 @@ class _Walk:
         while self.links:
             link = self.links.pop(0)
             if os.path.realpath(link) in self.above:
-                self._say(link, "link to a folder that holds this one; not followed")
+                self._report(link, "link to a folder that holds this one; not followed")
             elif os.path.realpath(link) in self.known:
-                self._say(link, "link to a folder that is read already; read once")
+                self._report(link, "link to a folder that is read already; read once")
             else:
                 self._descend(link)
 
@@ -92,7 +94,7 @@ class _Walk:
         is_folder = _is_folder(entry)
         if entry.name.startswith("."):
             if is_folder or path.suffix.lower() in SUFFIXES:
-                self._say(path, "hidden; left out")
+                self._report(path, "hidden; left out")
         elif not is_folder:
             self._file(path, entry)
         elif entry.is_symlink():
@@ -103,13 +105,13 @@ class _Walk:
     def _file(self, path: Path, entry: os.DirEntry[str]) -> None:
         suffix = path.suffix.lower()
         if suffix in UNREAD:
-            self._say(path, f"files {suffix} are not read; left out")
+            self._report(path, f"files {suffix} are not read; left out")
         elif entry.is_symlink() and suffix not in SUFFIXES and not path.exists():
-            self._say(path, "link that leads nowhere; left out")
+            self._report(path, "link that leads nowhere; left out")
         else:
             self.files.append(path)
 
-    def _say(self, path: Path, what: str) -> None:
+    def _report(self, path: Path, what: str) -> None:
         self.defects.append(Defect(path.relative_to(self.top).as_posix(), what))
 
 
@@ -129,5 +131,5 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 
 def images_of(files: Iterable[Path]) -> list[Path]:
-    """Those of the files that count as images, by their suffix."""
+    """The files that are images by their suffix."""
     return [file for file in files if file.suffix.lower() in SUFFIXES]

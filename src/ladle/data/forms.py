@@ -1,7 +1,7 @@
-"""Whether the four numbers of boxes are what their format says: pixels, and corners or sides in the right places.
+"""Check that the four numbers of boxes have the meaning that the format defines.
 
-Annotation files say ``x y width height`` where corners belong, the other way round, or fractions where pixels belong.
-One such box cannot be told from a bad one; many can, and are refused rather than trained on.
+Some annotation files contain ``x y width height`` instead of corners, or the reverse, or fractions instead of pixels.
+A single such box cannot be distinguished from a wrong box, but if many boxes fit another form, the file is refused.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ _Limits = Float64[np.ndarray, "n 2"]
 
 
 def within_first_pixel(corners: _Boxes, limit: _Limits) -> Bool[np.ndarray, " n"]:
-    """Which boxes lie between 0 and 1 with a fraction among their numbers, in images of more than a few pixels."""
+    """The boxes with all numbers in [0, 1], at least one of them not whole, in images of more than a few pixels."""
     inside = (corners >= 0).all(axis=1) & (corners <= 1 + _ROUNDING).all(axis=1)
     found: Bool[np.ndarray, " n"] = inside & (corners != np.rint(corners)).any(axis=1)
     return found & (limit > _LEAST_SIDE).all(axis=1)
 
 
 def check_form(raw_split: RawSplit, corners: _Boxes, limit: _Limits, tiny: Bool[np.ndarray, " n"]) -> None:
-    """Raise UserError where most boxes are ``tiny``, and where another form than their own fits them far better.
+    """Raise UserError if most boxes are ``tiny``, or if another form fits the boxes far better than their own.
 
-    ``corners`` are in pixels, ``limit`` is the (width, height) of each box's image. A form fits a box that has its
-    corners in order and leaves its image by less than a twentieth.
+    ``corners`` are in pixels, ``limit`` is the (width, height) of each box's image. A form fits a box if its corners
+    are in order and exceed the image by less than a twentieth of its size.
     """
     if 2 * tiny.sum() > len(corners):
         raise UserError(

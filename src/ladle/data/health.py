@@ -1,4 +1,4 @@
-"""A check-up of a data set before anything is trained on it."""
+"""A report on a data set before training."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from ladle.errors import UserError
 __all__ = ["Health", "Quantiles", "SplitHealth", "inspect"]
 
 Quantiles = tuple[float, float, float, float, float]
-"""Minimum, quarter, median, three quarters, maximum; all 0 where there is nothing to measure."""
+"""Minimum, first quartile, median, third quartile, maximum; all 0 without values."""
 
 _SMALL, _MEDIUM = 32.0**2, 96.0**2
-"""COCO's borders between small, medium and large objects, square pixels."""
+"""COCO's limits between small, medium and large objects, in square pixels."""
 _SHOWN = 10
 
 
 @dataclass(frozen=True)
 class SplitHealth:
-    """What one split holds. Crowd regions count in ``crowd`` alone; sides are square roots of areas, in pixels."""
+    """Statistics of one split. Crowd regions count in ``crowd`` only; sides are square roots of areas, in pixels."""
 
     name: str
     images: int
@@ -57,10 +57,16 @@ class SplitHealth:
 
 @dataclass(frozen=True)
 class Health:
-    """The findings about a data set: its splits, the files they ``shared`` by content, and what is ``fatal``.
+    """The findings about a data set.
 
-    ``fatal`` holds one sentence for everything that makes training refuse the data; empty means they are usable.
-    ``aside`` are the same findings about splits that training does not read, ``notes`` are about all splits together.
+    Attributes:
+        source: the folder or file of the data set.
+        format: its format.
+        splits: the statistics of each split.
+        shared: images with the same content in several splits.
+        fatal: one sentence for each finding that prevents training; empty if the data can be used.
+        aside: the same for splits that training does not read.
+        notes: remarks about all splits together.
     """
 
     source: Path
@@ -84,11 +90,17 @@ class Health:
 
 
 def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool = True, imgsz: int = 640) -> Health:
-    """Examine the given splits, or all, and report rather than raise whatever is wrong inside them.
+    """Examine all splits of a data set, or the given ones; defects are reported and not raised.
 
-    Judged is what training reads at ``imgsz``: ``train`` and ``val``, or what stands in for it; or else the given
-    splits, of which the first is trained on. ``decode`` decodes every image to find damage and the range of 16-bit
-    values. Raises UserError only where there is no data set to examine.
+    Args:
+        data: the folder or file of the data set.
+        splits: the splits to examine, the first of which is trained on. By default all splits are examined, and
+            ``train`` and ``val``, or the splits used instead of them, are those that training reads.
+        decode: whether every image is decoded, to find damaged ones and the range of 16-bit values.
+        imgsz: image size of the training, in pixels.
+
+    Raises:
+        UserError: only if there is no data set.
     """
     kind, source = detect_format(data), Path(data)
     fatal: list[str] = []
@@ -97,12 +109,12 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
     datasets, unread = _read_all(source, splits if splits is not None else offered_splits(source), decode)
     for name, sentence in unread.items():
         (fatal if name in roles else aside).append(f"{name}: {sentence}")
-    judged = {name: datasets[name] for name in roles if name in datasets}
-    others = {name: dataset for name, dataset in datasets.items() if name not in judged}
-    fatal += [*_refused(judged), *obstacles(judged, imgsz)]
-    beside = obstacles({**dict([*judged.items()][:1]), **others}, imgsz)
+    trained = {name: datasets[name] for name in roles if name in datasets}
+    others = {name: dataset for name, dataset in datasets.items() if name not in trained}
+    fatal += [*_refused(trained), *obstacles(trained, imgsz)]
+    beside = obstacles({**dict([*trained.items()][:1]), **others}, imgsz)
     aside += [*_refused(others), *(sentence for sentence in beside if sentence not in fatal)]
-    value_range, said = range_of(values_of([*judged.values()])) if decode else (None, "")
+    value_range, sentence_on_range = range_of(values_of([*trained.values()])) if decode else (None, "")
     return Health(
         source=source,
         format=kind,
@@ -113,7 +125,7 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
         shared=tuple(" = ".join(f"{name}/{file.name}" for name, file in one.items()) for one in shared(datasets)),
         fatal=tuple(fatal),
         aside=tuple(aside),
-        notes=(*differences(judged), *filter(None, [said])),
+        notes=(*differences(trained), *filter(None, [sentence_on_range])),
     )
 
 
@@ -130,7 +142,7 @@ def _read_all(source: Path, splits: Sequence[str], decode: bool) -> tuple[dict[s
 
 
 def _roles(source: Path, fatal: list[str]) -> dict[str, list[str]]:
-    """The splits that training reads, what is trained on first, each with what is remarkable about that."""
+    """The splits that training reads, the training split first, each with notes on its choice."""
     roles: dict[str, list[str]] = {}
     for role in ("train", "val"):
         try:

@@ -1,9 +1,9 @@
 """Image files: find them, read their size from the header, decode them to RGB.
 
-Whatever the file holds - CMYK, 16 bits, a palette, one channel, transparency, several frames - three channels of 8 bits
-come out. Transparent pixels are composited on white, 16 bits are brought to 8 by one range of values for all images,
-the first frame of many is used, and the content decides the format, not the file's suffix. Nothing half decoded is ever
-returned.
+All images are converted to three channels of 8 bits, also those with CMYK, 16 bits, a palette, one channel,
+transparency or several frames. Transparent pixels are composited on white, 16 bits are converted with one value range
+for all images, and of several frames the first is used. The format is determined by the content, not by the suffix. An
+image that cannot be decoded completely is an error.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ladle.errors import UserError
 __all__ = ["SUFFIXES", "Header", "image_size", "load_image", "locate", "read_header"]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-"""What counts as an image where a folder is listed; files named by an annotation may have any name."""
+"""The suffixes of images when a folder is listed; files named by an annotation may have any suffix."""
 
 _TURNS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -36,16 +36,16 @@ _TURNS = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation to the transposition that undoes it; any other value of the tag means nothing."""
+"""The transposition that undoes each EXIF orientation; other values of the tag are ignored."""
 _LYING = frozenset({5, 6, 7, 8})
 _WHITE = (255, 255, 255, 255)
 
 
 @dataclass(frozen=True)
 class Header:
-    """What an image file says before its pixels: the stored size, whether display turns it on its side, its depth.
+    """The header of an image file: the stored size, whether EXIF rotates it by 90 degrees (``lying``), its depth.
 
-    ``deep`` are images with 16 bits a channel.
+    ``deep`` is True for 16 bits per channel.
     """
 
     height: int
@@ -60,11 +60,16 @@ class Header:
 
 
 def load_image(file: Path, upright: bool = True, value_range: ValueRange = ALL_VALUES) -> UInt8[Tensor, "3 H W"]:
-    """Decode an image to RGB bytes, turned as its EXIF tag says unless ``upright`` is False.
+    """Decode an image to RGB bytes.
 
-    ``value_range`` are the values of 16-bit channels that become 0 and 255. Raises UserError naming the file when it is
-    missing, damaged, truncated, no image at all, or so large that it must be taken for a decompression bomb; the last
-    before any pixel is allocated.
+    Args:
+        file: the image file.
+        upright: whether to apply the rotation of its EXIF tag.
+        value_range: the values of 16-bit channels that become 0 and 255.
+
+    Raises:
+        UserError: with the name of the file, if it is missing, damaged, truncated or not an image, or so large that it
+            may be a decompression bomb; the latter before memory for pixels is allocated.
     """
     pixels = with_image(file, lambda open_image: _decoded(open_image, file, upright, value_range))
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
@@ -76,18 +81,22 @@ def image_size(file: Path) -> tuple[int, int]:
 
 
 def read_header(file: Path) -> Header:
-    """Read the header of an image file, without decoding pixels.
+    """Read the header of an image file without decoding pixels.
 
-    Raises UserError naming the file, also for kinds of pixels that are not read.
+    Raises:
+        UserError: as :func:`load_image`, and for pixel formats that are not supported.
     """
     return with_image(file, lambda open_image: _header(open_image(), file))
 
 
 def locate(root: Path, name: str) -> Path:
-    r"""Find the file that an annotation calls ``name`` inside ``root``.
+    r"""Find the file with the name that an annotation states, inside ``root``.
 
-    Tried as written, then with ``/`` for Windows' ``\``, then in the other Unicode normal forms. Upper and lower case
-    must agree. Raises UserError for a file that is missing, and for a name that leaves ``root`` or is absolute.
+    The name is tried as written, then with ``/`` instead of Windows' ``\``, then in the other Unicode normal forms.
+    Upper and lower case must agree.
+
+    Raises:
+        UserError: for a missing file, for an absolute name, and for a name that leads outside ``root``.
     """
     path = PureWindowsPath(name)
     if path.drive or path.root or ".." in path.parts or not path.parts:
@@ -138,13 +147,13 @@ def _check_kind(image: ImageFile.ImageFile, file: Path) -> None:
 
 
 def _orientation(image: Image.Image) -> int:
-    # For a PNG without EXIF in its header Pillow would decode all pixels to look for one behind them.
-    # TIFF it turns by itself.
+    # For a PNG without EXIF in its header, Pillow would decode all pixels to search for one behind them.
+    # Pillow applies the orientation of TIFF files itself.
     if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
         return 1
     try:
         tag = image.getexif().get(ExifTags.Base.Orientation, 1)
-    except Exception:  # an unreadable tag block says nothing about the image
+    except Exception:  # an unreadable tag block does not mean that the image is damaged
         return 1
     return tag if isinstance(tag, int) else 1
 

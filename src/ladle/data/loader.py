@@ -1,8 +1,8 @@
-"""Batches for training and evaluation that depend on the seed, the epoch and the image, and on nothing else.
+"""Batches for training and evaluation that depend only on the seed, the epoch and the image.
 
-The view of an image is a pure function of (seed, epoch, index), and of the scale of its step where scales vary.
-Workers, ranks, the place in a batch and a resumed run change nothing: W ranks with batches of B see step by step what
-one process with batches of W·B sees.
+The view of an image is a pure function of (seed, epoch, index), and of the scale of its step if scales vary. It does
+not depend on workers, ranks, the position in a batch, or on resuming a run: W ranks with batches of B get in each step
+the images that one process with batches of W·B gets.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = ["DatasetSource", "Loader", "Source", "collate", "lost_workers_told", 
 
 _GREY = 114
 _MULTIPLE = 32
-"""Padded sides are multiples of this, the coarsest stride of the usual detectors."""
+"""Padded sides are multiples of this number of pixels, the coarsest stride of most detectors."""
 
 
 def view(
@@ -41,9 +41,9 @@ def view(
     augmentation: Augmentation | None,
     generator: Generator,
 ) -> Sample:
-    """Image ``index`` as a network sees it, all randomness from ``generator``.
+    """Image ``index`` of a source as network input; all randomness comes from ``generator``.
 
-    Without ``augmentation`` it is only resized and keeps every object, as evaluation needs it.
+    Without ``augmentation`` it is only resized and keeps all objects, as evaluation needs it.
     """
     sample = source.sample(index)
     if augmentation is None:
@@ -58,9 +58,9 @@ def view(
 
 
 def collate(samples: Sequence[Sample], least: int = 0) -> Batch:
-    """Pad samples at the right and the bottom with grey to a common size and stack them.
+    """Pad samples with grey at the right and the bottom to a common size, and stack them.
 
-    The common size is that of the largest, or ``least`` if that is more, rounded up to a multiple of 32.
+    The common size is that of the largest sample, at least ``least``, rounded up to a multiple of 32.
     """
     sizes = torch.tensor([sample.size for sample in samples])
     height, width = (-(-sizes.amax(0).clamp(min=least) // _MULTIPLE) * _MULTIPLE).tolist()
@@ -77,7 +77,7 @@ def collate(samples: Sequence[Sample], least: int = 0) -> Batch:
 
 
 class _Request(NamedTuple):
-    """Which view is wanted. The epoch travels along because workers outlive it."""
+    """A request for a view. It contains the epoch because workers live longer than one epoch."""
 
     image: int
     epoch: int
@@ -85,7 +85,7 @@ class _Request(NamedTuple):
 
 
 def _generator(*key: int | str) -> Generator:
-    """A generator that depends on every part of ``key`` and is unrelated to that of any other key."""
+    """A generator seeded from all parts of ``key``; generators of different keys are independent."""
     digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
     return Generator().manual_seed(int.from_bytes(digest, "big"))
 
@@ -101,12 +101,12 @@ class _Views(Dataset[Sample | UserError]):
         try:
             return view(self.source, request.image, request.imgsz, self.augmentation, generator)
         except UserError as mistake:
-            # Raised in a worker it would arrive wrapped in a traceback; it is raised where the batch is taken.
+            # An error raised in a worker arrives wrapped in a traceback. So it is returned, and raised by the loader.
             return mistake
 
 
 class _Plan(Sampler[list[_Request]]):
-    """Which images this rank sees at which step of an epoch, and how large."""
+    """The images of this rank in each step of an epoch, and their scale."""
 
     def __init__(
         self,
@@ -142,8 +142,8 @@ class _Plan(Sampler[list[_Request]]):
         together = self.batch * self.world
         if self.drop_last and self.count < together:
             order = order[torch.arange(together) % self.count]
-        wanted: list[int] = order.tolist()
-        return wanted
+        indices: list[int] = order.tolist()
+        return indices
 
     def _scale(self, step: int) -> int | tuple[int, int]:
         generator = _generator("scale", self.seed, self.epoch, step)
@@ -168,14 +168,15 @@ class Loader:
             batches = iter(self._batches)
         for batch in batches:
             if isinstance(batch, UserError):
-                # A new one: what a frame both raises and holds is a cycle, and workers freed late take seconds to end.
+                # A new error: raising one that the frame also holds makes a reference cycle, which delays the end of
+                # the workers by seconds.
                 raise UserError(*batch.args)
             yield batch
 
 
 @contextmanager
 def lost_workers_told() -> Iterator[None]:
-    """Say in one sentence that a worker was ended from outside; torch raises that wherever the program just is."""
+    """Turn torch's error about a killed worker, which can be raised anywhere, into a UserError of one sentence."""
     try:
         yield
     except RuntimeError as error:
@@ -193,7 +194,7 @@ def _begin_worker(number: int) -> None:
 
 
 def _tell_unless_left(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Show an error of a loader process, but not that the program hung up: a thread hands images over by a socket."""
+    """Print an error of a worker, but not the broken connection when the program ends before its workers."""
     if not issubclass(kind, ConnectionError | EOFError):
         sys.__excepthook__(kind, error, trace)
 
@@ -222,12 +223,22 @@ def make_loader(
     world: int = 1,
     drop_last: bool = False,
 ) -> Loader:
-    """Batches of ``batch`` images a rank, the images fitted to ``imgsz`` (longer side, or (short, long)).
+    """A loader of batches for one rank.
 
-    ``multiscale`` draws the side (the short one of two) anew for each step, alike on all ranks. ``square`` pads every
-    batch to the one square that holds the largest scale, instead of to its largest image. With ``drop_last`` an
-    incomplete last step is left out, except that a set of fewer images than one step repeats them; without it ranks
-    may differ by a step and the last batch may be smaller. No more workers are started than the machine has cores.
+    Args:
+        source: the images with their objects.
+        batch: number of images per rank and step.
+        imgsz: longer side of the resized images in pixels, or (short, long).
+        augmentation: random changes of training views; None for evaluation.
+        seed: determines order, views and scales.
+        workers: number of loader processes, at most the number of cores; 0 loads in this process.
+        shuffle: whether the order changes from epoch to epoch.
+        multiscale: sides (the shorter of two) from which one is drawn for each step, the same on all ranks.
+        square: whether every batch is padded to the square of the largest scale instead of to its largest image.
+        rank: number of this process.
+        world: number of processes.
+        drop_last: whether an incomplete last step is left out; fewer images than one step are repeated to fill it.
+            Otherwise the last batch may be smaller, and ranks may differ by one step.
     """
     import torchvision.transforms.v2  # noqa: F401  (seconds of work that forked workers inherit)
 
@@ -245,7 +256,7 @@ def make_loader(
         num_workers=workers,
         persistent_workers=workers > 0,
         worker_init_fn=_begin_worker,
-        generator=Generator(),  # an own one, or each epoch would draw from the global generator
+        generator=Generator(),  # otherwise each epoch would draw from the global generator
     )
     return Loader(plan, batches)
 
@@ -268,5 +279,5 @@ def _scales(imgsz: int | tuple[int, int], multiscale: tuple[int, ...] | None) ->
 
 
 def _cores() -> int:
-    # What DataLoader itself takes as the most before it warns.
+    # The limit above which DataLoader warns.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

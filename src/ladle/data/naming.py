@@ -1,4 +1,4 @@
-"""Class names that can be printed, drawn, saved and told apart."""
+"""Class names that can be printed, drawn and saved, and that are distinct."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ __all__ = ["check_distinct", "clean_name"]
 
 _LONGEST = 200
 _INVISIBLE = frozenset("\u200b\u2060\ufeff\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
-"""Characters of no width, and those that turn the direction of the text around them."""
+"""Characters without width, and those that change the direction of text."""
 _UNPRINTABLE = frozenset({"Cc", "Zl", "Zp"})
 
 
 def clean_name(raw: object, stand_in: str) -> tuple[str, str | None]:
-    """A class name as text on one line, and what had to be done to the raw one, None where nothing was.
+    """A class name as text on one line, and a description of the change to the raw name, or None.
 
-    Letters with accents become single characters (NFC), as far as there are such, so that no two classes look the same;
-    control characters become blanks, and blanks at the ends and repeated ones go; half a surrogate pair becomes U+FFFD;
-    what is longer than 200 characters is cut. ``stand_in`` is the name of a class that has none.
+    The name is normalized to NFC, so that classes that look the same are equal. Control characters become blanks;
+    repeated blanks and blanks at the ends are removed; half a surrogate pair becomes U+FFFD; names are cut after 200
+    characters. ``stand_in`` is used for a class without a name.
     """
     if not isinstance(raw, str):
         is_value = isinstance(raw, bool | int | float)
@@ -50,7 +50,7 @@ def _printable(character: str) -> str:
 
 
 def check_distinct(names: Mapping[int, str], file: Path) -> None:
-    """Raise UserError for classes that share a name: predictions and scores are told apart by name alone."""
+    """Raise UserError for classes with the same name, because predictions and scores are matched by name."""
     owners: dict[str, list[int]] = {}
     for number, name in names.items():
         owners.setdefault(name, []).append(number)

@@ -1,6 +1,7 @@
-"""Open image files of the formats on offer and nothing else, and say in plain words what is wrong with one.
+"""Open image files of the supported formats only, with clear errors.
 
-Only regular files are opened, only by the readers of :data:`FORMATS`: others of Pillow's start programs (PostScript).
+Only regular files are opened, and only by Pillow's readers of :data:`FORMATS`: some other readers start programs
+(PostScript).
 """
 
 from __future__ import annotations
@@ -20,23 +21,24 @@ from ladle.files import open_regular
 __all__ = ["FORMATS", "Opener", "with_image"]
 
 FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""What Pillow may open. MPO is among them: to Pillow it is a JPEG of several frames."""
+"""The formats that Pillow may open. MPO is among them, as a JPEG of several frames."""
 
 Opener = Callable[[], ImageFile.ImageFile]
-"""Opens the image of a file from its beginning; each call gives one that is not decoded yet."""
+"""Opens the image of a file from its beginning; each call returns an image that is not decoded yet."""
 
 T = TypeVar("T")
 
 _PNG = b"\x89PNG\r\n\x1a\n"
 _PNG_PIXELS = frozenset({b"IHDR", b"PLTE", b"tRNS", b"eXIf", b"IDAT", b"IEND"})
-"""The chunks that pixels and the way up need."""
+"""The chunks that are needed for pixels and orientation."""
 
 
 def with_image(file: Path, use: Callable[[Opener], T]) -> T:
-    """Hand ``use`` a function that opens the image in ``file``, and return what it makes of it.
+    """Call ``use`` with a function that opens the image in ``file``, and return its result.
 
-    Raises UserError naming the file when it is missing, no regular file, no image of :data:`FORMATS`, damaged, or so
-    large that it must be taken for a decompression bomb; the last before any pixel is allocated.
+    Raises:
+        UserError: with the name of the file, if it is missing, not a regular file, not an image of :data:`FORMATS`,
+            damaged, or so large that it may be a decompression bomb; the latter before memory for pixels is allocated.
     """
     with open_regular(file) as stream:
         if os.fstat(stream.fileno()).st_size == 0:  # as the kernel's own files are, which may be without end
@@ -53,7 +55,7 @@ def _used(stream: BinaryIO, use: Callable[[Opener], T]) -> T:
     try:
         return use(lambda: _open(stream))
     except ValueError as error:
-        # Pillow refuses a PNG with long texts or a large color profile, of which nothing is needed.
+        # Pillow refuses a PNG with long texts or a large color profile; these chunks are not needed.
         stream.seek(0)
         if isinstance(error, UserError) or stream.read(len(_PNG)) != _PNG:
             raise
@@ -70,12 +72,12 @@ def _open(stream: BinaryIO | BytesIO) -> ImageFile.ImageFile:
             stream.seek(0)
             if accept is not None and accept(stream.read(16)):
                 stream.seek(0)
-                factory(stream, "")  # begins as such a file does: raises what Image.open keeps to itself
+                factory(stream, "")  # the file begins like this format: raise the error that Image.open hides
         raise
 
 
 def _pixels_alone(stream: BinaryIO) -> BytesIO:
-    """A PNG without the chunks that say nothing of its pixels."""
+    """A copy of a PNG without the chunks that are not needed for its pixels."""
     end = os.fstat(stream.fileno()).st_size
     stream.seek(len(_PNG))
     kept = [_PNG]

@@ -1,4 +1,4 @@
-"""What the readers of COCO, YOLO and VOC hand over: a split as its annotation files describe it, unchecked."""
+"""The result of the readers of COCO, YOLO and VOC: a split as its annotation files describe it, unchecked."""
 
 from __future__ import annotations
 
@@ -11,15 +11,24 @@ from ladle.data.dataset import Defect
 __all__ = ["Form", "RawImage", "RawSplit"]
 
 Form = Literal["corners", "corner and size", "center and size"]
-"""What the four numbers of a box are: two corners, the upper left corner and the sides, or the center and the sides."""
+"""The meaning of the four numbers of a box: two corners, upper left corner and sides, or center and sides."""
 
 
 @dataclass
 class RawImage:
-    """An image as its annotations describe it, before anyone has opened the file.
+    """An image as its annotations describe it, before its file is opened.
 
-    ``corners`` are ``x1 y1 x2 y2`` as written, in pixels of the ``stated`` (height, width), or fractions of the image
-    where ``fractions`` is True; ``records`` name each of them. ``faults`` are fatal.
+    Attributes:
+        id: the id of the image.
+        name: the name of the image in messages.
+        file: the image file.
+        stated: the (height, width) that the annotations state, or None.
+        fractions: whether ``corners`` are fractions of the image instead of pixels.
+        corners: ``x1 y1 x2 y2`` of each object.
+        labels: the class of each object.
+        crowd: whether each object is a region to be ignored.
+        records: the name of each object in messages.
+        faults: fatal defects.
     """
 
     id: int | str
@@ -43,7 +52,7 @@ class RawImage:
 
 @dataclass(frozen=True)
 class RawSplit:
-    """One split as its annotation files describe it; ``form`` says what the four numbers of its boxes are."""
+    """One split as its annotation files describe it; ``form`` is the meaning of the four numbers of a box."""
 
     raw_images: list[RawImage]
     classes: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Read a data set: detect its format, find its splits, and return one of them checked and repaired."""
+"""Read a data set: detect its format, find its splits, and return one split, checked and repaired."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ladle.data import coco, voc, yolo
 from ladle.data.dataset import DetectionDataset
 from ladle.data.folders import is_companion
 from ladle.data.raw_images import RawSplit
-from ladle.data.repairs import OnDefect, settle
+from ladle.data.repairs import OnDefect, check_and_repair
 from ladle.data.yolo_layouts import find_description
 from ladle.errors import UserError
 
@@ -30,11 +30,15 @@ _MOST_FOLDERS = 1000
 _SHOWN = 10
 
 _Readers = dict[str, Callable[[], RawSplit]]
-_OFFERS: dict[Format, Callable[[Path], _Readers]] = {"coco": coco.offers, "yolo": yolo.offers, "voc": voc.offers}
+_SPLIT_FINDERS: dict[Format, Callable[[Path], _Readers]] = {
+    "coco": coco.find_splits,
+    "yolo": yolo.find_splits,
+    "voc": voc.find_splits,
+}
 
 
 class _Found(NamedTuple):
-    """A data set: where it is, in what form, and the reader of each of its splits."""
+    """A data set: its place, its format, and a reader for each split."""
 
     place: Path
     format: Format
@@ -44,14 +48,20 @@ class _Found(NamedTuple):
 def read(
     data: Path | str, split: str = "train", on_defect: OnDefect = "repair", decode: bool | None = None
 ) -> DetectionDataset:
-    """Read one split of a COCO, YOLO or Pascal VOC data set, given as its folder, its COCO JSON or its YOLO YAML.
+    """Read one split of a COCO, YOLO or Pascal VOC data set.
 
-    ``repair`` mends what can be mended, records it in ``DetectionDataset.defects``, and raises UserError naming every
-    image that cannot be used; ``skip`` leaves such images out and records them; ``raise`` refuses any defect.
-    ``decode`` decodes every image to find damaged ones, which is slow; by default only ``skip`` does. Otherwise a
-    damaged image raises UserError when it is loaded. A ``val`` that is missing is looked for as ``valid``,
-    ``validation`` and ``test``; a year after the name (``train2017``) may be left out; a JSON file is one split,
-    whatever is asked.
+    Args:
+        data: a folder, a COCO JSON file or a YOLO YAML file.
+        split: the name of the split. If there is no ``val``, ``valid``, ``validation`` or ``test`` is read instead. A
+            year in the name (``train2017``) may be omitted. A JSON file is a single split and is read for any name.
+        on_defect: ``repair`` repairs defects, records them in ``DetectionDataset.defects``, and raises an error for
+            images that cannot be used; ``skip`` leaves such images out and records them; ``raise`` raises an error for
+            any defect.
+        decode: whether every image is decoded to find damaged ones, which is slow; by default only with ``skip``.
+            Without it a damaged image raises an error when it is loaded.
+
+    Raises:
+        UserError: if there is no such split, and for defects as stated above.
     """
     source, found = Path(data), _find(data)
     name, note = _choose(found, split)
@@ -59,7 +69,7 @@ def read(
     notes = [note] if note else []
     if found.place != source:
         notes.append(f"the data set was found in {found.place}")
-    return settle(
+    return check_and_repair(
         replace(raw_split, notes=(*notes, *raw_split.notes)),
         on_defect,
         on_defect == "skip" if decode is None else decode,
@@ -67,25 +77,26 @@ def read(
 
 
 def splits(data: Path | str) -> tuple[str, ...]:
-    """The splits a data set offers, by their own names, training first."""
+    """The names of the splits of a data set, the training split first."""
     return tuple(_find(data).readers)
 
 
 def meant(data: Path | str, split: str) -> tuple[str, str]:
-    """The own name of the split that is read as ``split``, and a remark where that is another one, else "".
+    """The name of the split that is read as ``split``, and a note if it is another name, else "".
 
-    Raises UserError where there is none.
+    Raises:
+        UserError: if there is no such split.
     """
     return _choose(_find(data), split)
 
 
 def detect_format(data: Path | str) -> Format:
-    """Which of the three formats a folder or file holds; raises UserError for none, and for a folder with several."""
+    """The format of a folder or file; raises UserError if it has none of the three formats or several."""
     return _find(data).format
 
 
 def _find(data: Path | str) -> _Found:
-    """The data set in a folder or file, or the only one in the folders below."""
+    """The data set in a folder or file, or the only one in the folders below it."""
     if data == "":
         raise UserError("--data is empty: expected a folder or a file, or . for the folder that you are in")
     source = Path(data)
@@ -112,14 +123,18 @@ def _of_file(source: Path) -> _Found:
     if source.suffix.lower() not in _SUFFIXES:
         raise UserError(f"{source}: expected a folder, a COCO .json or a YOLO .yaml, found another kind of file")
     kind = _SUFFIXES[source.suffix.lower()]
-    readers = _OFFERS[kind](source)
+    readers = _SPLIT_FINDERS[kind](source)
     if not readers:
         raise UserError(f"{source}: expected at least one split, found none: name one with the key 'train'")
     return _Found(source, kind, _ordered(readers))
 
 
 def _in_folder(folder: Path) -> _Found | None:
-    found = [_Found(folder, kind, _ordered(readers)) for kind, offers in _OFFERS.items() if (readers := offers(folder))]
+    found = [
+        _Found(folder, kind, _ordered(readers))
+        for kind, find_splits in _SPLIT_FINDERS.items()
+        if (readers := find_splits(folder))
+    ]
     if len(found) > 1:
         kinds = " and ".join(one.format for one in found)
         raise UserError(f"{folder}: expected one format, found {kinds}: give the .json or .yaml file itself")
@@ -132,7 +147,7 @@ def _ordered(readers: _Readers) -> _Readers:
 
 
 def _below(source: Path, depth: int) -> list[_Found]:
-    """The data sets in the folders below; of a folder that holds one the inner folders do not count."""
+    """The data sets in the folders below; the folders inside a data set are not searched."""
     folders = [path for path in sorted(source.glob("*")) if path.is_dir() and not path.name.startswith(".")]
     folders = [path for path in folders if not is_companion(path.name)]
     found: list[_Found] = []
@@ -152,29 +167,29 @@ def _hint(source: Path) -> str:
 
 
 def _choose(found: _Found, split: str) -> tuple[str, str]:
-    source, offered = found.place, found.readers
+    source, readers = found.place, found.readers
     if source.suffix.lower() == ".json":
-        (name,) = offered
+        (name,) = readers
         note = f"{source.name} is one split by itself and is read as {split!r}, as it is for any other split"
         return name, "" if name == split else note
-    for wanted in (split, *_STAND_INS.get(split, ())):
-        matches = [wanted] if wanted in offered else [name for name in offered if name.rstrip("0123456789") == wanted]
+    for alias in (split, *_STAND_INS.get(split, ())):
+        matches = [alias] if alias in readers else [name for name in readers if name.rstrip("0123456789") == alias]
         if len(matches) > 1:
-            raise UserError(f"{source}: expected one split {wanted!r}, found {', '.join(matches)}: name one of them")
+            raise UserError(f"{source}: expected one split {alias!r}, found {', '.join(matches)}: name one of them")
         if matches:
-            note = "" if wanted == split else f"there is no split {split!r}; {matches[0]!r} stands in for it"
+            note = "" if alias == split else f"there is no split {split!r}; {matches[0]!r} stands in for it"
             return matches[0], note
-    only = next(iter(offered))
-    if split == "train" and len(offered) == 1 and only.rstrip("0123456789") not in _ORDER:
+    only = next(iter(readers))
+    if split == "train" and len(readers) == 1 and only.rstrip("0123456789") not in _ORDER:
         return only, f"{only!r} is the only split and is read as 'train'"
-    listed = ", ".join(list(offered)[:_SHOWN]) + (", …" if len(offered) > _SHOWN else "")
+    listed = ", ".join(list(readers)[:_SHOWN]) + (", …" if len(readers) > _SHOWN else "")
     raise UserError(f"{source}: expected a split {split!r}, found {listed}: {_advice(found, split)}")
 
 
 def _advice(found: _Found, split: str) -> str:
-    mends: dict[Format, str] = {
+    advice: dict[Format, str] = {
         "coco": f"put some images into a file of their own, such as annotations/instances_{split}.json",
         "yolo": f"put some images into a folder or list of their own, and name it under {split!r} in data.yaml",
         "voc": f"name some images in a list of their own, ImageSets/Main/{split}.txt",
     }
-    return mends[found.format] if len(found.readers) == 1 else "name one of these"
+    return advice[found.format] if len(found.readers) == 1 else "name one of these"

@@ -1,16 +1,16 @@
-"""From what an annotation file claims to what can be trained on: measure the images, mend the boxes, record it all.
+"""Check a raw split against its image files, repair its boxes, and record every repair.
 
-The readers of COCO, YOLO and VOC hand over raw images; here every raw image is held against its image file. The
-repairs:
+The repairs:
 
-* Image sizes come from the files. Where the annotations claim another size, the boxes of all such images are taken
-  to be in the smaller of the two frames that holds them, and scaled to the file.
-* Annotations in the stored frame of an image that EXIF turns on its side stay there (``ImageInfo.upright`` is False).
+* Image sizes are read from the files. If the annotations state other sizes, the boxes of all such images are assumed to
+  be in pixels of the stated or of the actual sizes, whichever are smaller and contain the boxes, and are scaled to the
+  file.
+* Annotations of the stored, unrotated image stay so if EXIF rotates it by 90 degrees (``ImageInfo.upright`` is False).
 * Corners in the wrong order are swapped; boxes are cut at the border of their image.
-* Boxes that are not finite, lie outside, have a side under half a pixel, or lie within the first pixel are dropped.
-* An entry without objects whose file is listed elsewhere is left out; exact copies of an object are kept and reported.
+* Boxes that are not finite, are outside, have a side under half a pixel, or are within the first pixel are dropped.
+* An entry without objects whose file is listed again is left out; exact copies of an object are kept and reported.
 
-An overhang under half a pixel is rounding and is cut without a word.
+Boxes that exceed the image by less than half a pixel, which is rounding, are cut without a report.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from ladle.data.images import Header, load_image, read_header
 from ladle.data.raw_images import RawImage, RawSplit
 from ladle.errors import UserError
 
-__all__ = ["OnDefect", "settle"]
+__all__ = ["OnDefect", "check_and_repair"]
 
 OnDefect = Literal["repair", "skip", "raise"]
-"""Mend what can be mended and refuse the rest; also leave unusable images out; or refuse any defect at all."""
+"""``repair`` repairs defects and refuses unusable images, ``skip`` leaves these out, ``raise`` refuses any defect."""
 
 _HALF_PIXEL = 0.5
 _SUSPICIOUS_SHARE = 0.1
@@ -42,7 +42,7 @@ _NAMED = 50
 
 @dataclass(frozen=True)
 class _Frame:
-    """The size boxes are clipped to, the factors (x, y) that bring them there, and the way up of the image."""
+    """The size to which boxes are clipped, the factors (x, y) to scale them to it, and whether EXIF is applied."""
 
     height: int
     width: int
@@ -50,26 +50,27 @@ class _Frame:
     upright: bool = True
 
 
-_Sighted = tuple[RawImage, Header]
+_WithHeader = tuple[RawImage, Header]
 
 
-def settle(raw_split: RawSplit, on_defect: OnDefect, decode: bool) -> DetectionDataset:
-    """Compare every raw image with its image file and return what can be trained on.
+def check_and_repair(raw_split: RawSplit, on_defect: OnDefect, decode: bool) -> DetectionDataset:
+    """Check every raw image against its image file, repair its boxes, and return the data set.
 
-    ``decode`` also looks for damaged pixels.
+    With ``decode`` every image is decoded to find damaged ones.
 
-    Raises UserError naming every unusable image unless ``on_defect`` is ``skip``, naming every defect if it is
-    ``raise``, and when no image is left.
+    Raises:
+        UserError: for unusable images unless ``on_defect`` is ``skip``, for any defect if it is ``raise``, and if no
+            image is left.
     """
-    sighted, fatal = _open(raw_split.raw_images, decode)
+    opened, fatal = _open(raw_split.raw_images, decode)
     if fatal and on_defect != "skip":
         _refuse(raw_split.source, fatal, "mend them, or leave these images out with --on-defect skip")
-    if not sighted:
+    if not opened:
         _refuse(raw_split.source, [*raw_split.defects, *fatal], "give it at least one usable image")
-    sighted, repeated = _once(sighted)
-    frames, contradictions = _frames(sighted)
-    images, repairs, notes = _images([raw_image for raw_image, _ in sighted], frames, raw_split)
-    images = tuple(replace(one, deep=header.deep) for one, (_, header) in zip(images, sighted, strict=True))
+    opened, repeated = _once(opened)
+    frames, contradictions = _frames(opened)
+    images, repairs, notes = _images([raw_image for raw_image, _ in opened], frames, raw_split)
+    images = tuple(replace(one, deep=header.deep) for one, (_, header) in zip(images, opened, strict=True))
     defects = [*raw_split.defects, *fatal, *repeated, *contradictions, *repairs]
     if defects and on_defect == "raise":
         _refuse(raw_split.source, defects, "mend them, or have them repaired with --on-defect repair")
@@ -78,30 +79,30 @@ def settle(raw_split: RawSplit, on_defect: OnDefect, decode: bool) -> DetectionD
     )
 
 
-def _refuse(source: Path, defects: Sequence[Defect], mend: str) -> NoReturn:
-    """Raise the UserError that names the defects (the first fifty of many) and says what mends them."""
+def _refuse(source: Path, defects: Sequence[Defect], advice: str) -> NoReturn:
+    """Raise a UserError with the defects (the first fifty of many) and the advice how to repair them."""
     named = "; ".join(str(defect) for defect in defects[:_NAMED])
     more = f"; and {len(defects) - _NAMED} more" if len(defects) > _NAMED else ""
-    raise UserError(f"{source}: expected sound data, found {f'{named}{more}' or 'no images at all'} - {mend}")
+    raise UserError(f"{source}: expected sound data, found {f'{named}{more}' or 'no images at all'} - {advice}")
 
 
-def _open(raw_images: Sequence[RawImage], decode: bool) -> tuple[list[_Sighted], list[Defect]]:
-    sighted = []
+def _open(raw_images: Sequence[RawImage], decode: bool) -> tuple[list[_WithHeader], list[Defect]]:
+    opened = []
     for raw_image in raw_images:
         if raw_image.faults:
             continue
         try:
-            sighted.append((raw_image, read_header(raw_image.file)))
+            opened.append((raw_image, read_header(raw_image.file)))
         except UserError as error:
             raw_image.faults.append(_fault(raw_image, error))
     if decode:
-        whole = bounded(lambda place: _is_whole(sighted[place][0]), [header.displayed for _, header in sighted])
-        sighted = [pair for pair, sound in zip(sighted, whole, strict=True) if sound]
-    return sighted, [fault for raw_image in raw_images for fault in raw_image.faults]
+        whole = bounded(lambda place: _is_whole(opened[place][0]), [header.displayed for _, header in opened])
+        opened = [pair for pair, sound in zip(opened, whole, strict=True) if sound]
+    return opened, [fault for raw_image in raw_images for fault in raw_image.faults]
 
 
 def _is_whole(raw_image: RawImage) -> bool:
-    """Whether the image can be decoded; if not, the raw image has a fault more."""
+    """Whether the image can be decoded; if not, a fault is added to the raw image."""
     try:
         load_image(raw_image.file)
     except UserError as error:
@@ -111,20 +112,20 @@ def _is_whole(raw_image: RawImage) -> bool:
 
 
 def _fault(raw_image: RawImage, error: UserError) -> Defect:
-    """A fault of the image file, which many a raw image is not called by: its annotations have a file of their own."""
+    """A fault of the image file; its name is used if the raw image is named after an annotation file."""
     name = raw_image.name if raw_image.name.endswith(raw_image.file.name) else str(raw_image.file)
     return Defect(name, str(error).removeprefix(f"{raw_image.file}: "), fatal=True)
 
 
-def _once(sighted: Sequence[_Sighted]) -> tuple[list[_Sighted], list[Defect]]:
-    """Leave out repeated entries that teach "no object here" about an image which has some."""
+def _once(opened: Sequence[_WithHeader]) -> tuple[list[_WithHeader], list[Defect]]:
+    """Leave out repeated entries without objects of an image that has objects in another entry."""
     first: dict[Path, RawImage] = {}
-    for raw_image, _ in sighted:
+    for raw_image, _ in opened:
         known = first.setdefault(raw_image.file, raw_image)
         if raw_image.corners and not known.corners:
             first[raw_image.file] = raw_image
-    again = [raw_image for raw_image, _ in sighted if first[raw_image.file] is not raw_image]
-    kept = [pair for pair in sighted if first[pair[0].file] is pair[0] or pair[0].corners]
+    again = [raw_image for raw_image, _ in opened if first[raw_image.file] is not raw_image]
+    kept = [pair for pair in opened if first[pair[0].file] is pair[0] or pair[0].corners]
     act = {
         True: "file listed more than once; all entries were kept",
         False: "file listed again without objects; left out",
@@ -134,10 +135,10 @@ def _once(sighted: Sequence[_Sighted]) -> tuple[list[_Sighted], list[Defect]]:
     ]
 
 
-def _frames(sighted: Sequence[_Sighted]) -> tuple[list[_Frame], list[Defect]]:
-    trusted = _trusts_stated(sighted)
+def _frames(opened: Sequence[_WithHeader]) -> tuple[list[_Frame], list[Defect]]:
+    trusted = _trusts_stated(opened)
     frames, defects = [], []
-    for raw_image, header in sighted:
+    for raw_image, header in opened:
         height, width = header.displayed
         frame = _Frame(height, width, (float(width), float(height)) if raw_image.fractions else (1.0, 1.0))
         if _in_stored_frame(raw_image, header):
@@ -159,10 +160,13 @@ def _in_stored_frame(raw_image: RawImage, header: Header) -> bool:
     return header.displayed != raw_image.stated == (header.height, header.width)
 
 
-def _trusts_stated(sighted: Sequence[_Sighted]) -> bool:
-    """Whether boxes of images with a wrong size are in the stated frames: the smaller that holds them all wins."""
+def _trusts_stated(opened: Sequence[_WithHeader]) -> bool:
+    """Whether the boxes of images with a wrong stated size are in pixels of the stated sizes.
+
+    If all boxes fit into the stated as well as the actual sizes, the smaller ones are chosen.
+    """
     stated, actual, fits = 0.0, 0.0, np.array([True, True])
-    for raw_image, header in sighted:
+    for raw_image, header in opened:
         if raw_image.stated in (None, header.displayed, (header.height, header.width)) or not raw_image.corners:
             continue
         sizes = np.array([raw_image.stated, header.displayed], dtype=np.float64)
@@ -175,7 +179,7 @@ def _trusts_stated(sighted: Sequence[_Sighted]) -> bool:
 def _images(
     raw_images: Sequence[RawImage], frames: Sequence[_Frame], raw_split: RawSplit
 ) -> tuple[tuple[ImageInfo, ...], list[Defect], tuple[str, ...]]:
-    """Mend the boxes of all images at once."""
+    """Repair the boxes of all images at once."""
     counts = [len(raw_image.corners) for raw_image in raw_images]
     owner = np.repeat(np.arange(len(raw_images)), counts)
     corners = np.array([box for raw_image in raw_images for box in raw_image.corners], dtype=np.float64).reshape(-1, 4)
@@ -189,34 +193,34 @@ def _images(
     corners *= np.tile(scale, 2)
     tiny = ~fractions & within_first_pixel(corners, limit)
     check_form(raw_split, corners, limit, tiny)
-    boxes, kept, verdicts = _mend(corners, limit, tiny)
-    verdicts["exact copy of another object; kept"] = kept & _copies(owner, labels, crowd, boxes)
-    defects = [Defect(places[row], what) for what, rows in verdicts.items() for row in np.flatnonzero(rows)]
+    boxes, kept, defect_rows = _repair(corners, limit, tiny)
+    defect_rows["exact copy of another object; kept"] = kept & _copies(owner, labels, crowd, boxes)
+    defects = [Defect(places[row], what) for what, rows in defect_rows.items() for row in np.flatnonzero(rows)]
     ends = np.cumsum(np.bincount(owner[kept], minlength=len(raw_images)))[:-1]
     parts = [np.split(values[kept], ends) for values in (boxes, labels, crowd)]
     images = tuple(
         ImageInfo(raw_image.id, raw_image.file, frame.height, frame.width, shapes, names, ignored, frame.upright)
         for raw_image, frame, shapes, names, ignored in zip(raw_images, frames, *parts, strict=True)
     )
-    return images, defects, _suspicion(verdicts, len(corners))
+    return images, defects, _suspicion(defect_rows, len(corners))
 
 
 _OUTSIDE = "box outside the image; dropped"
 _CUT = "box reached outside the image; cut at the border"
 
 
-def _mend(
+def _repair(
     corners: Float64[np.ndarray, "n 4"], limit: Float64[np.ndarray, "n 2"], tiny: Bool[np.ndarray, " n"]
 ) -> tuple[Float32[np.ndarray, "n 4"], Bool[np.ndarray, " n"], dict[str, Bool[np.ndarray, " n"]]]:
-    """Clip boxes to ``limit`` (width, height); return them, which of them to keep, and which rows had what defect.
+    """Clip boxes to ``limit`` (width, height); return them, which of them to keep, and the rows of each defect.
 
-    ``tiny`` are those that look like fractions where pixels belong.
+    ``tiny`` are boxes that seem to be fractions instead of pixels.
     """
     finite = np.isfinite(corners).all(axis=1)
     corners = np.where(finite[:, None], corners, 0.0)
     low, high = np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])
     boxes = np.concatenate([low.clip(0, limit), high.clip(0, limit)], axis=1)
-    with np.errstate(over="ignore"):  # the width of a box from one end of the numbers to the other is infinite
+    with np.errstate(over="ignore"):  # the width of a box with extreme coordinates overflows to infinity
         thin = finite & ~tiny & ((high - low) < _HALF_PIXEL).any(axis=1)
     kept = finite & ~tiny & (boxes[:, 2:] - boxes[:, :2] >= _HALF_PIXEL).all(axis=1)
     overhangs = (low < -_HALF_PIXEL).any(axis=1) | (high > limit + _HALF_PIXEL).any(axis=1)
@@ -242,8 +246,8 @@ def _copies(*columns: np.ndarray) -> Bool[np.ndarray, " n"]:
     return copies
 
 
-def _suspicion(verdicts: dict[str, Bool[np.ndarray, " n"]], total: int) -> tuple[str, ...]:
-    leaving = int((verdicts[_OUTSIDE] | verdicts[_CUT]).sum())
+def _suspicion(defect_rows: dict[str, Bool[np.ndarray, " n"]], total: int) -> tuple[str, ...]:
+    leaving = int((defect_rows[_OUTSIDE] | defect_rows[_CUT]).sum())
     if leaving <= _SUSPICIOUS_SHARE * total:
         return ()
     return (f"{leaving} of {total} boxes leave their image: are they in the right format, for this image size?",)

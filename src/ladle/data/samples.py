@@ -1,6 +1,6 @@
-"""One image with its objects, and what can be done to it: pure functions from sample to sample.
+"""One image with its objects, and its transformations: pure functions from sample to sample.
 
-Pixels and boxes are moved together by torchvision's v2 transforms, as tv_tensors.
+Pixels and boxes are transformed together by torchvision's v2 transforms, as tv_tensors.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ __all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize"]
 class Sample:
     """One image with its objects.
 
-    ``image`` is RGB and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of what the image
-    shows in pixels of the file: a box goes back there by ``original / size``, and through a crop by an offset more.
+    ``image`` is RGB and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of the shown part in
+    pixels of the file: multiplying a box by ``original / size`` and adding the offset of a crop gives pixels of the
+    file.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -39,9 +40,9 @@ class Sample:
 
 
 def fit(size: tuple[int, int], imgsz: int | tuple[int, int]) -> tuple[int, int]:
-    """The height and width that ``size`` takes at the same ratio: longer side ``imgsz``, or at most (short, long).
+    """Height and width scaled to the longer side ``imgsz``, or to at most (short, long), with the same aspect ratio.
 
-    A side never becomes 0, however thin the image.
+    A side is at least 1 pixel.
     """
     short, long = (imgsz, imgsz) if isinstance(imgsz, int) else imgsz
     scale = min(long / max(size), short / min(size))
@@ -49,7 +50,7 @@ def fit(size: tuple[int, int], imgsz: int | tuple[int, int]) -> tuple[int, int]:
 
 
 def resize(sample: Sample, height: int, width: int) -> Sample:
-    """Stretch the image to ``height`` x ``width``, smoothly also when it shrinks."""
+    """Resize the image to ``height`` x ``width`` with antialiasing."""
     from torchvision.transforms.v2 import functional
 
     if (height, width) == sample.size:
@@ -61,7 +62,7 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
 
 def flip(sample: Sample) -> Sample:
-    """Mirror left and right."""
+    """Flip horizontally."""
     from torchvision.transforms.v2 import functional
 
     image, boxes = _as_tv_tensors(sample)
@@ -70,10 +71,10 @@ def flip(sample: Sample) -> Sample:
 
 
 def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float = 0.3) -> Sample:
-    """Cut out ``window`` (left, top, right, bottom) and clip the boxes to it.
+    """Crop to ``window`` (left, top, right, bottom) and clip the boxes to it.
 
-    An object of which less than ``least_visible`` of its box remains is dropped. A crowd region stays while anything
-    of it does, since what it hides must not become background.
+    An object is dropped if less than ``least_visible`` of its box remains. A crowd region is kept if any part of it
+    remains, because its objects must not become background.
     """
     from torchvision.transforms.v2 import functional
 
@@ -82,7 +83,7 @@ def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float
     shares = pairwise_coverage(sample.boxes, sample.boxes.new_tensor([window])).squeeze(1)
     kept = torch.where(sample.crowd, shares > 0, shares >= least_visible)
     image, boxes = _as_tv_tensors(sample)
-    # Cut after choosing, by the same call for both, so that pixels and boxes cannot part.
+    # The same call crops pixels and boxes, so that they cannot become inconsistent.
     cut, moved = (functional.crop(part, top, left, height, width) for part in (image, boxes))
     down, across = (disk / whole for disk, whole in zip(sample.original, sample.size, strict=True))
     return Sample(
@@ -96,7 +97,7 @@ def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float
 
 
 def recolor(sample: Sample, brightness: float, contrast: float, saturation: float, hue: float) -> Sample:
-    """Scale brightness, contrast and saturation (1 changes nothing) and turn the hue (in turns, 0 changes nothing)."""
+    """Scale brightness, contrast and saturation (1: no change) and shift the hue (in full turns, 0: no change)."""
     from torchvision.transforms.v2 import functional
 
     image = functional.adjust_brightness(sample.image, brightness)

@@ -1,8 +1,9 @@
-"""Built-in scenes: a seeded, offline data set of drawn shapes that is hard enough to compare detection methods on.
+"""Built-in scenes: a generated data set of drawn shapes that is hard enough to compare detection methods.
 
-Six classes told apart by outline alone: colors, textures, rotation and size say nothing about the class. Sides range
-over more than 10x with many small objects; objects hide one another, gather in herds, fade into cluttered backgrounds
-and stand among look-alikes of no class. Nothing is downloaded and nothing needs to touch the disk.
+There are six classes that differ in outline only: color, texture, rotation and size are independent of the class. The
+largest side is more than ten times the smallest, with many small objects. Objects occlude each other, form clusters,
+have low contrast to cluttered backgrounds, and are mixed with similar shapes of no class. The scenes are a function of
+the seed; nothing is downloaded, and no file is needed.
 """
 
 from __future__ import annotations
@@ -33,13 +34,22 @@ _LEAST_SIZE = 32
 
 @dataclass(frozen=True)
 class Difficulty:
-    """How hard the scenes are.
+    """The parameters of the scenes. Lengths are fractions of the image's side, ``*_rate`` are probabilities.
 
-    Lengths are shares of the image's side, ``*_rate`` are probabilities. An object's side lies between ``smallest``
-    and ``largest``: ``skew`` 1 is log-uniform, more makes for more small ones. ``contrast`` is the range of the
-    distance between an object's color and what lies behind it, 1 being black on white. A shape of which more than
-    ``hidden`` would lie behind others or outside the image is left out. ``huddle_rate`` counts shapes that are put
-    against another one, ``herd_rate`` images with a cluster of 8 to 20 small objects of one class.
+    Attributes:
+        smallest: smallest side of an object.
+        largest: largest side of an object.
+        skew: distribution of the sides: 1 is log-uniform, larger values give more small objects.
+        most_objects: largest number of objects, without a cluster.
+        most_lookalikes: largest number of similar shapes of no class.
+        clutter: largest number of background shapes.
+        contrast: range of the distance between the color of an object and its background; 1 is black on white.
+        hidden: a shape is left out if more than this share of it is behind others or outside the image.
+        huddle_rate: probability that a shape touches another one.
+        herd_rate: probability that an image has a cluster of 8 to 20 small objects of one class.
+        texture_rate: probability of a texture.
+        blur_rate: probability of blur.
+        noise: largest amplitude of the sensor noise.
     """
 
     smallest: float = 0.07
@@ -61,9 +71,9 @@ class Difficulty:
 class Scenes:
     """``count`` scenes of ``size`` x ``size`` pixels; scene i is a pure function of ``(seed, i)``.
 
-    A source for :func:`ladle.data.loader.make_loader` as it stands. Every scene has an object. Boxes show the full
-    extent of an object, also where another hides it, cut at the border. Every other herd is so tight that it is one
-    box marked as crowd.
+    A source for :func:`ladle.data.loader.make_loader`. Every scene has at least one object. A box is the full extent of
+    an object, including occluded parts, cut at the border of the image. Half of the clusters are so dense that they are
+    annotated as one crowd box.
     """
 
     count: int
@@ -117,7 +127,7 @@ class _Thing(NamedTuple):
 
 
 def _compose(random: Generator, difficulty: Difficulty) -> list[_Thing]:
-    """Choose the things of a scene, the foremost first."""
+    """Choose the shapes of a scene, the foremost first."""
     things: list[_Thing] = []
     taken: list[tuple[Points, float]] = []
     objects = 1 + int(difficulty.most_objects * random.random() ** 1.5)
@@ -138,7 +148,7 @@ def _side(random: Generator, difficulty: Difficulty) -> float:
 
 
 def _center(random: Generator, side: float, taken: Sequence[tuple[Points, float]], huddle_rate: float) -> Points:
-    """Anywhere, or against an earlier thing; the foremost thing lies wholly inside so that it is always drawn."""
+    """A random center, or one next to an earlier shape; the first shape is completely inside, so that it is drawn."""
     margin = side / 5 if taken else side / 2
     if not taken or random.random() >= huddle_rate:
         return random.uniform(margin, 1 - margin, 2)
@@ -157,13 +167,13 @@ def _herd(random: Generator, smallest: float) -> list[_Thing]:
     outline = OUTLINES[CLASSES[label]]
     sides = side * random.uniform(0.8, 1.2, members)
     return [
-        _Thing(place(outline, own, center, random), label, crowd)
-        for own, center in zip(sides, centers.clip(0.02, 0.98), strict=True)
+        _Thing(place(outline, member_side, center, random), label, crowd)
+        for member_side, center in zip(sides, centers.clip(0.02, 0.98), strict=True)
     ]
 
 
 def _annotate(things: Sequence[_Thing], size: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Boxes, labels and crowd flags of things that were drawn; the members of a crowd share one box."""
+    """Boxes, labels and crowd flags of the drawn shapes; the members of a crowd have one common box."""
     rows: list[tuple[Points, int | None, bool]]
     rows = [(_extent(t.outline), t.label, False) for t in things if t.label is not None and not t.crowd]
     crowd = [t for t in things if t.crowd]

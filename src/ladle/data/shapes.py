@@ -1,7 +1,4 @@
-"""Upright boxes around polygons, turned boxes and run-length masks.
-
-Corners are ``x1 y1 x2 y2``; a box that a shape gives is the smallest that holds it.
-"""
+"""Upright bounding boxes ``x1 y1 x2 y2`` of polygons, rotated boxes and run-length masks."""
 
 from __future__ import annotations
 
@@ -25,11 +22,11 @@ _MOST_SIDE = 10**6
 _FIVE_BITS, _MORE, _NEGATIVE = 0x1F, 0x20, 0x10
 _FIRST_CHARACTER = 48
 _MOST_CHARACTERS = 7
-"""Of one packed count: 35 bits."""
+"""Most characters of one packed count, 35 bits."""
 
 
 def hull(values: Sequence[float]) -> Corners | None:
-    """The box around points written ``x y x y ...``; None for fewer than two, half a point, NaN and infinity."""
+    """The bounding box of points ``x y x y ...``; None for fewer than two, an odd number of values, NaN or infinity."""
     if len(values) < 2 * _FEWEST_POINTS or len(values) % 2 or not all(map(math.isfinite, values)):
         return None
     across, down = values[0::2], values[1::2]
@@ -37,7 +34,7 @@ def hull(values: Sequence[float]) -> Corners | None:
 
 
 def turned(corners: Corners, radians: float) -> Corners:
-    """The upright box around a box that is turned about its center."""
+    """The upright bounding box of a box that is rotated around its center."""
     x1, y1, x2, y2 = corners
     cosine, sine = abs(math.cos(radians)), abs(math.sin(radians))
     width, height = abs(x2 - x1), abs(y2 - y1)
@@ -47,16 +44,16 @@ def turned(corners: Corners, radians: float) -> Corners:
 
 
 def around_polygons(shape: object) -> Corners | None:
-    """The box around polygons: lists of ``x y x y ...`` or of points, or one such list, each number perhaps as text.
+    """The bounding box of polygons: lists of ``x y x y ...`` or of points, or one such list; numbers may be text.
 
-    None where that is not what it is.
+    None for other values.
     """
     values = _flat(unpacked(shape) if isinstance(shape, str) else shape, _MOST_DEPTH)
     return None if values is None else hull(values)
 
 
 def _flat(shape: object, depth: int) -> list[float] | None:
-    """All coordinates of nested lists; None where an innermost list is no list of pairs."""
+    """All coordinates of nested lists; None if an innermost list does not consist of pairs."""
     if not isinstance(shape, list) or not shape or not depth:
         return None
     if not isinstance(shape[0], list):
@@ -67,9 +64,9 @@ def _flat(shape: object, depth: int) -> list[float] | None:
 
 
 def around_mask(mask: dict[str, Any], size: tuple[int, int] | None) -> Corners | None:
-    """The box around the pixels of a run-length mask of COCO, counts as numbers or packed into text.
+    """The bounding box of a COCO run-length mask, whose counts are numbers or packed into text.
 
-    None for a mask that is empty, broken, or not of the (height, width) that ``size`` says.
+    None for a mask that is empty, invalid, or of another (height, width) than ``size``.
     """
     frame, counts = _frame(mask.get("size")), mask.get("counts")
     packed = _unpack(counts) if isinstance(counts, str) else None
@@ -85,7 +82,7 @@ def around_mask(mask: dict[str, Any], size: tuple[int, int] | None) -> Corners |
     if not len(starts):
         return None
     first, last = starts // height, (ends - 1) // height
-    spans = (first != last).any()  # a run that goes on in the next column touches top and bottom
+    spans = (first != last).any()  # a run that continues in the next column touches top and bottom
     top = 0 if spans else (starts % height).min()
     bottom = height - 1 if spans else ((ends - 1) % height).max()
     return float(first.min()), float(top), float(last.max() + 1), float(bottom + 1)
@@ -106,13 +103,16 @@ def _runs(counts: object) -> Int64[np.ndarray, " n"] | None:
 
 
 def _wholes(value: object) -> list[int | None]:
-    """The whole numbers of a list, each perhaps as text, or of one text that holds them all."""
+    """The integers of a list, each possibly as text, or of one text that contains all of them."""
     found = unpacked(value) if isinstance(value, str) else value
     return [whole(one) for one in found] if isinstance(found, list) else []
 
 
 def _unpack(counts: str) -> Int64[np.ndarray, " n"] | None:
-    """COCO's packed counts: groups of characters of five bits, lowest first; from the fourth on, differences."""
+    """Decode COCO's packed counts: groups of 5-bit characters, lowest bits first.
+
+    From the fourth on they are differences to the count two places before.
+    """
     if not counts or not counts.isascii():
         return None
     bits = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - _FIRST_CHARACTER

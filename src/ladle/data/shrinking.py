@@ -1,4 +1,4 @@
-"""How large objects are where a detector sees them: after images were made as large as ``--imgsz``."""
+"""The sizes of objects as a detector sees them, after images are resized to ``--imgsz``."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ladle.data.transforms import DropSmall
 __all__ = ["CELL", "Shrunk", "shrunk", "sufficient"]
 
 CELL = 8
-"""Pixels between two places at which the finest map of a detector looks; a smaller object may lie between them."""
+"""Stride of the finest feature map in pixels; a smaller object may lie between two of its locations."""
 _STEP = 32
 
 
 @dataclass(frozen=True)
 class Shrunk:
-    """Of so many ``objects`` so many have a side under :data:`CELL` pixels, and so many under one, at a size."""
+    """The number of objects, of those with a side under :data:`CELL` pixels (``tiny``), and under one (``lost``)."""
 
     objects: int
     tiny: int
@@ -29,13 +29,13 @@ class Shrunk:
 
 
 def shrunk(dataset: DetectionDataset, imgsz: int) -> Shrunk:
-    """Count the objects that are tiny once the longer side of their image is ``imgsz``."""
+    """Count the small objects after the longer side of their image is resized to ``imgsz``."""
     sides = _sides(dataset, imgsz)
     return Shrunk(len(sides), int((sides < CELL).sum()), int((sides < DropSmall().least).sum()))
 
 
 def sufficient(dataset: DetectionDataset, imgsz: int) -> int:
-    """The least multiple of 32 for ``imgsz`` that makes half of the objects as large as :data:`CELL`."""
+    """The smallest multiple of 32 for ``imgsz`` at which half of the objects are as large as :data:`CELL`."""
     median = float(np.median(_sides(dataset, imgsz)))
     return math.ceil(imgsz * CELL / median / _STEP) * _STEP
 

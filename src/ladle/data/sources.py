@@ -1,4 +1,4 @@
-"""Where samples come from."""
+"""Sources of samples for the loader."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LEAST_CACHE = 32
 
 @runtime_checkable
 class Source(Protocol):
-    """Images with objects: the protocol for data of one's own.
+    """A sequence of images with objects, before resizing and augmentation: the protocol for data of one's own.
 
     Two methods, ``__len__`` and ``sample``, and two properties that name the classes.
     """
@@ -31,13 +31,13 @@ class Source(Protocol):
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The ids that the labels have in the data set's own file."""
+        """The category ids of the labels in the file of the data set."""
         ...
 
     def __len__(self) -> int: ...
 
     def sample(self, index: int) -> Sample:
-        """Image ``index``, unchanged from call to call."""
+        """Return image ``index``, the same in every call."""
         ...
 
 
@@ -62,9 +62,9 @@ class Splits(NamedTuple):
 class DatasetSource:
     """The images of a data set on disk.
 
-    With ``cache`` > 0 each image is decoded once and stays in memory, shrunk until its longer side is at most
-    ``cache`` pixels. Each worker keeps its own copies. ``value_range`` are the values of 16-bit channels that become
-    black and white.
+    With ``cache`` > 0 each image is decoded once and kept in memory, resized to a longer side of at most ``cache``
+    pixels; each worker has its own copies. ``value_range`` are the values of 16-bit channels that become black and
+    white.
     """
 
     dataset: DetectionDataset
@@ -85,7 +85,7 @@ class DatasetSource:
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The ids that the labels have in the data set's own file."""
+        """The category ids of the labels in the file of the data set."""
         return self.dataset.category_ids
 
     def __len__(self) -> int:
@@ -126,7 +126,7 @@ class DatasetSource:
 
 @dataclass(frozen=True)
 class Remembered:
-    """A source whose samples are made once and kept in memory; each worker keeps its own."""
+    """A source that computes each sample once and keeps it in memory; each worker has its own copies."""
 
     source: Source
     _kept: dict[int, Sample] = field(default_factory=dict, repr=False, compare=False)
@@ -138,7 +138,7 @@ class Remembered:
 
     @property
     def category_ids(self) -> tuple[int, ...]:
-        """The data set's own ids of the labels."""
+        """The category ids of the labels in the file of the data set."""
         return self.source.category_ids
 
     def __len__(self) -> int:

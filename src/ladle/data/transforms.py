@@ -1,6 +1,7 @@
-"""Training views: changes of a sample that take all their randomness from the generator handed in.
+"""Augmentations of training images, which take all their randomness from the generator that is passed in.
 
-Each draws the same amount from it whatever happens, so that changing one rate leaves the other draws of a view alone.
+Each transform draws the same number of random values in every case, so that changing one rate does not change the
+other random values of a view.
 """
 
 from __future__ import annotations
@@ -31,12 +32,12 @@ __all__ = [
 _TRIES = 10
 
 Transform = Callable[[Sample, Generator], Sample]
-"""A change that takes all its randomness from the generator."""
+"""A transform that takes all its randomness from the generator."""
 
 
 @dataclass(frozen=True)
 class Resize:
-    """:func:`fit` the image to ``imgsz``; draws nothing."""
+    """Resize the image to ``imgsz`` (see :func:`fit`); uses no random values."""
 
     imgsz: int | tuple[int, int]
 
@@ -47,18 +48,18 @@ class Resize:
 
 @dataclass(frozen=True)
 class RandomFlip:
-    """Mirror left and right with probability ``rate``."""
+    """Flip horizontally with probability ``rate``."""
 
     rate: float
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Mirror the sample, or not."""
-        return flip(sample) if _chance(self.rate, generator) else sample
+        """Flip the sample, or return it unchanged."""
+        return flip(sample) if _draw(self.rate, generator) else sample
 
 
 @dataclass(frozen=True)
 class ColorJitter:
-    """Scale brightness, contrast and saturation by 1 ± ``strength`` and turn the hue by up to a quarter of it."""
+    """Scale brightness, contrast and saturation by 1 ± ``strength``; shift the hue by up to ``strength / 4`` turns."""
 
     strength: float
 
@@ -72,10 +73,11 @@ class ColorJitter:
 
 @dataclass(frozen=True)
 class RandomCrop:
-    """With probability ``rate`` cut out a window of ``share`` of the sides and an aspect within ``aspect``.
+    """With probability ``rate``, crop to a random window.
 
-    The aspect counts relative to the image's own. Boxes fare as in :func:`crop`. An image with objects never loses
-    all of them, it stays whole instead, unless ``may_empty``.
+    The window has ``share`` of the largest sides, and an aspect ratio within ``aspect`` relative to that of the image.
+    Boxes are treated as in :func:`crop`. An image with objects is not cropped if it would lose all of them, unless
+    ``may_empty``.
     """
 
     rate: float
@@ -85,22 +87,22 @@ class RandomCrop:
     may_empty: bool = False
 
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
-        """Crop the sample, or not."""
-        wanted = _chance(self.rate, generator)
+        """Crop the sample, or return it unchanged."""
+        cropped = _draw(self.rate, generator)
         first, second = torch.rand(2, _TRIES, generator=generator)
         share = self.share[0] + (self.share[1] - self.share[0]) * first
         low, high = math.log(self.aspect[0]), math.log(self.aspect[1])
         aspect = (low + (high - low) * second).exp() * (sample.size[1] / sample.size[0])
         windows = _windows(sample.size, aspect, share, generator)
         chosen = 0 if self.may_empty else _first_with_object(sample, windows, self.least_visible)
-        if not wanted or chosen is None:
+        if not cropped or chosen is None:
             return sample
         return crop(sample, _whole(windows[chosen]), self.least_visible)
 
 
 @dataclass(frozen=True)
 class DropSmall:
-    """Leave out boxes with a side of less than ``least`` pixels, since no prior can learn them; draws nothing."""
+    """Remove boxes with a side of less than ``least`` pixels, which no prior can learn; uses no random values."""
 
     least: float = 1.0
 
@@ -112,10 +114,10 @@ class DropSmall:
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How training views differ from the images on disk.
+    """The augmentations of training images.
 
-    ``flip``, ``crop`` and ``mosaic`` are probabilities in [0, 1], ``jitter`` is the strength of
-    :class:`ColorJitter`. With all of them 0 a view only loses boxes of less than a pixel.
+    ``flip``, ``crop`` and ``mosaic`` are probabilities in [0, 1], ``jitter`` is the strength of :class:`ColorJitter`.
+    If all are 0, images are only resized, and boxes of less than a pixel are removed.
     """
 
     flip: float = 0.5
@@ -130,7 +132,7 @@ class Augmentation:
                 raise UserError(f"augmentation {name} lies between 0 and 1, found {value}: give for example 0.5")
 
     def transforms(self, imgsz: int | tuple[int, int]) -> tuple[Transform, ...]:
-        """The changes to one sample, in order; the mosaic, which needs four, comes before them."""
+        """The transforms of one sample, in order; the mosaic, which needs four samples, comes before them."""
         return (
             RandomCrop(self.crop),
             Resize(imgsz),
@@ -141,9 +143,9 @@ class Augmentation:
 
 
 def mosaic(samples: Sequence[Sample], side: int, generator: Generator, least_visible: float = 0.3) -> Sample:
-    """Join four samples into one of ``side`` x ``side`` pixels that meet at a random point near the middle.
+    """Join four samples to one of ``side`` x ``side`` pixels; they meet at a random point near the center.
 
-    Each fills its corner with the largest part of that shape, cut at a random place that shows one of its objects.
+    Each corner is filled with the largest part of a sample with this aspect ratio, at a random place with an object.
     """
     if len(samples) != 4:
         raise ValueError(f"a mosaic is made of 4 samples, not {len(samples)}")
@@ -168,7 +170,7 @@ def mosaic(samples: Sequence[Sample], side: int, generator: Generator, least_vis
 
 
 def _windows(size: tuple[int, int], aspect: Tensor | float, share: Tensor, generator: Generator) -> Tensor:
-    """Windows (k,4) at random places: of all with that aspect (w / h) the largest, its sides times ``share`` (k,)."""
+    """Windows (k, 4) of aspect ratio ``aspect`` (w / h) at random places; ``share`` (k,) of the largest sides."""
     height, width = size
     tall = torch.as_tensor(width / aspect).clamp(max=height) * share
     high = tall.round().clamp(1, height)
@@ -179,7 +181,7 @@ def _windows(size: tuple[int, int], aspect: Tensor | float, share: Tensor, gener
 
 
 def _first_with_object(sample: Sample, windows: Tensor, least_visible: float) -> int | None:
-    """The first window that keeps an object, the first of all where there is none to keep, None if all lose it."""
+    """The first window that keeps an object; 0 for a sample without objects, None if no window keeps one."""
     objects = sample.boxes[~sample.crowd]
     if len(objects) == 0:
         return 0
@@ -192,5 +194,5 @@ def _whole(window: Tensor) -> tuple[int, int, int, int]:
     return left, top, right, bottom
 
 
-def _chance(rate: float, generator: Generator) -> bool:
+def _draw(rate: float, generator: Generator) -> bool:
     return bool(torch.rand((), generator=generator) < rate)

@@ -18,9 +18,9 @@ _LONGEST_SHOWN, _LONGEST_TEXT = 80, 400
 
 
 def whole(value: object) -> int | None:
-    """A whole number written as 7, 7.0, "7" or "7.0"; None for anything else.
+    """The integer of 7, 7.0, "7" or "7.0"; None for other values.
 
-    "007" is no number: as an id it is another one than 7.
+    "007" is not a number, because as an id it differs from 7.
     """
     if type(value) is int:
         return value
@@ -33,7 +33,7 @@ def whole(value: object) -> int | None:
 
 
 def number(value: object) -> float | None:
-    """A number, also one written as text, perhaps infinite or NaN; None for anything else."""
+    """The value of a number or of a text that is one, possibly infinite or NaN; None for other values."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return None
     if isinstance(value, str) and "_" in value:  # Python would read 1_0 as 10
@@ -45,7 +45,7 @@ def number(value: object) -> float | None:
 
 
 def numbers(value: object) -> list[float] | None:
-    """A list of numbers, each perhaps written as text, or one text that holds them all; None for anything else."""
+    """The values of a list of numbers or texts, or of one text that contains all of them; None for other values."""
     if isinstance(value, str):
         value = unpacked(value)
     if not isinstance(value, list):
@@ -55,7 +55,7 @@ def numbers(value: object) -> list[float] | None:
 
 
 def unpacked(text: str) -> object:
-    """What a text says that holds a list: in JSON, or numbers separated by blanks or commas."""
+    """The list in a text: JSON, or words separated by blanks or commas."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError):
@@ -63,7 +63,7 @@ def unpacked(text: str) -> object:
 
 
 def flag(value: object) -> bool | None:
-    """A yes or no written as true, 1, "1", "true" or "yes"; nothing at all is no, anything else None."""
+    """The truth value of true, 1, "1", "true", "yes" and so on; None counts as False, other values give None."""
     if value is None or isinstance(value, bool):
         return bool(value)
     if isinstance(value, int | float):
@@ -72,7 +72,7 @@ def flag(value: object) -> bool | None:
 
 
 def printable(text: str) -> str:
-    """The text on one line and of bounded length, with characters that do not print as escapes."""
+    """The text on one line and of limited length, with characters that are not printable as escapes."""
     if len(text) > _LONGEST_TEXT:
         text = f"{text[:_LONGEST_TEXT]}…"
     if text.isprintable():
@@ -81,6 +81,6 @@ def printable(text: str) -> str:
 
 
 def shown(value: object) -> str:
-    """The value as a message may show it: short, and on one line."""
+    """The value for a message: short, and on one line."""
     text = repr(value)
     return text if len(text) <= _LONGEST_SHOWN else f"{text[:_LONGEST_SHOWN]}…"

@@ -1,9 +1,9 @@
 """Pascal VOC annotations: one XML file for each image, with lists, folders or nothing to say what the splits are.
 
-An image belongs to the XML file of the same name, whatever ``<filename>`` says. Coordinates are taken as written.
-The classes are all names in all XML files in alphabetical order, so that every split agrees on them; a
-``classes.txt`` (one name a line) fixes them instead, and then any other name is an error. Category ids count from 0.
-``difficult`` objects are regions to be ignored, parts are not objects. Without lists and folders of splits all XML
+An image belongs to the XML file of the same name; ``<filename>`` is not used for that. Coordinates are used as written.
+The classes are all names in all XML files in alphabetical order, so that they are the same for every split. A
+``classes.txt`` (one name per line) defines them instead; any other name is an error then. Category ids count from 0.
+``difficult`` objects are regions to be ignored, parts are not objects. Without lists and folders of splits, all XML
 files are the split ``train``, and images without XML are left out.
 """
 
@@ -21,19 +21,22 @@ from ladle.data.voc_layouts import Shelf, arrange, listed, offered
 from ladle.data.voc_pages import Page, read_page
 from ladle.errors import UserError
 
-__all__ = ["offers", "read_voc"]
+__all__ = ["find_splits", "read_voc"]
 
 _Pages = dict[str, Page | UserError]
 
 
-def offers(data: Path) -> dict[str, Callable[[], RawSplit]]:
-    """The splits of a VOC folder, each with the function that reads it; lists of a single class are no splits."""
+def find_splits(data: Path) -> dict[str, Callable[[], RawSplit]]:
+    """The splits of a VOC folder, each with a function that reads it; lists of a single class are not splits."""
     splits = offered(data) or {}
     return {split: partial(read_voc, data, part) for split, part in splits.items()}
 
 
 def read_voc(folder: Path, part: Path | str | None = None) -> RawSplit:
-    """Read the images that a list names, those in the folder of a split, or all; broken XML makes one unusable."""
+    """Read the images that a list names, those in the folder of a split, or all images.
+
+    An image with invalid XML is recorded as unusable.
+    """
     whole = arrange(folder)
     defects = list(whole.defects)
     pages: _Pages = {key: _attempt(key, files) for key, files in whole.pages.items()}
@@ -46,7 +49,7 @@ def read_voc(folder: Path, part: Path | str | None = None) -> RawSplit:
         bare = [files[0] for key, files in shelf.images.items() if key not in shelf.pages]
         defects += [Defect(file.relative_to(folder).as_posix(), "image without XML; left out") for file in bare]
     labels = {name: label for label, name in enumerate(classes)}
-    raw_images = [_draft(key, folder, pages.get(key), whole, labels, defects) for key in keys]
+    raw_images = [_raw_image(key, folder, pages.get(key), whole, labels, defects) for key in keys]
     source = part if isinstance(part, Path) else folder / part if part else folder
     return RawSplit(raw_images, classes, tuple(range(len(classes))), defects, source)
 
@@ -71,7 +74,7 @@ def _classes(folder: Path, pages: _Pages, defects: list[Defect]) -> tuple[str, .
     return tuple(names)
 
 
-def _draft(
+def _raw_image(
     key: str, folder: Path, page: Page | UserError | None, shelf: Shelf, labels: dict[str, int], defects: list[Defect]
 ) -> RawImage:
     files = shelf.images.get(key, [])
@@ -91,7 +94,7 @@ def _draft(
 
 
 def _chosen(raw_image: RawImage, files: list[Path], page: Page | UserError | None) -> RawImage:
-    """Of several images of one name that which ``<filename>`` says."""
+    """Choose the image that ``<filename>`` states among several images of one name."""
     named = [file for file in files if isinstance(page, Page) and file.name == _basename(page.filename)]
     if len(named) == 1:
         raw_image.file = named[0]
@@ -107,9 +110,9 @@ def _basename(name: str) -> str:
 
 def _fill(raw_image: RawImage, page: Page, shelf: Shelf, labels: dict[str, int], defects: list[Defect]) -> None:
     raw_image.stated = page.stated
-    folders, _, own = str(raw_image.id).rpartition("/")
+    folders, _, stem = str(raw_image.id).rpartition("/")
     named = Path(_basename(page.filename)).stem
-    if named != own and (f"{folders}/{named}" if folders else named) in shelf.images:
+    if named != stem and (f"{folders}/{named}" if folders else named) in shelf.images:
         defects.append(
             Defect(raw_image.name, "<filename> names another image; paired with the one of the XML's own name")
         )
@@ -119,7 +122,7 @@ def _fill(raw_image: RawImage, page: Page, shelf: Shelf, labels: dict[str, int],
     for number, thing in enumerate(page.things, start=1):
         record = f"object {number}"
         where = f"{raw_image.name}: {record}"
-        defects += [Defect(where, complaint) for complaint in thing.complaints]
+        defects += [Defect(where, remark) for remark in thing.remarks]
         fault = thing.fault
         if thing.name and thing.name not in labels:
             fault = f"class {thing.name!r} is not in classes.txt"

@@ -1,8 +1,8 @@
-"""Where Pascal VOC data sets keep their XML files, their images and their lists.
+"""The locations of XML files, images and lists in Pascal VOC data sets.
 
-An XML file and an image belong together when their paths are the same but for the suffix and for folders that only
-say what is in them, such as ``Annotations`` and ``JPEGImages``. So images may lie in folders of their own, or beside
-the XML files, in one folder or in one for each split.
+An XML file and an image belong together if their paths are equal except for the suffix and for folder names such as
+``Annotations`` and ``JPEGImages``. So images may be in separate folders or next to the XML files, in one folder or in
+one per split. The common part of the path is the *key*.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ _FLAGS = frozenset({"-1", "0", "1"})
 
 @dataclass(frozen=True)
 class Shelf:
-    """The XML files and the images of a data set by their keys, and what was odd on the way to them."""
+    """The XML files and the images of a data set by their keys, and the defects found while listing them."""
 
     pages: dict[str, list[Path]]
     images: dict[str, list[Path]]
     defects: tuple[Defect, ...]
 
     def split(self, name: str | None) -> Shelf:
-        """What lies in the folder of one split; all of it for None."""
+        """The part in the folder of one split; everything for None."""
         if name is None:
             return self
         parts = [
@@ -47,9 +47,9 @@ class Shelf:
 
 
 def offered(data: Path) -> dict[str, Path | str | None] | None:
-    """The splits of a VOC folder and what makes each of them up; None where there is no VOC data set.
+    """The splits of a VOC folder, each with its list or the name of its folder; None if it is not a VOC data set.
 
-    That is a list, the name of a folder, or nothing where all files are one split.
+    A split of all files has neither.
     """
     xml = _first(data, _XML_FOLDERS)
     if xml is None or not _has_xml(xml):
@@ -70,7 +70,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _has_xml(folder: Path) -> bool:
-    """Whether XML files lie in a folder or in those just below it."""
+    """Whether there are XML files in a folder or in the folders directly below it."""
     return any(_holds_xml(place) for place in (folder, *_folders(folder)))
 
 
@@ -79,7 +79,7 @@ def _holds_xml(folder: Path) -> bool:
 
 
 def lists(data: Path) -> list[Path]:
-    """The lists of a VOC folder that are splits: lists of a single class are none."""
+    """The lists of a VOC folder that are splits; lists of a single class are not."""
     files = [file for file in sorted(data.glob("ImageSets/Main/*.txt")) if not is_companion(file.name)]
     return [file for file in files if _SPLIT.fullmatch(file.stem) or not _of_one_class(file, data)]
 
@@ -93,7 +93,7 @@ def _of_one_class(file: Path, data: Path) -> bool:
 
 
 def arrange(data: Path) -> Shelf:
-    """Find all XML files and images of a VOC folder, and give each its key."""
+    """Find all XML files and images of a VOC folder, with the key of each."""
     xml = _first(data, _XML_FOLDERS)
     xml = xml if xml is not None and _has_xml(xml) else data
     images = data if xml == data else _first(data, _PICTURE_FOLDERS) or data

@@ -1,7 +1,7 @@
-"""One Pascal VOC file: what it says about its image, and its objects.
+"""One Pascal VOC file: the size of its image, and its objects.
 
-Coordinates are taken as written. Of a polygon or a turned box (``robndbox`` of roLabelImg, the attribute ``rotation``
-of CVAT) the upright box around it is used.
+Coordinates are used as written. A polygon or a rotated box (``robndbox`` of roLabelImg, the attribute ``rotation`` of
+CVAT) is replaced by its upright bounding box.
 """
 
 from __future__ import annotations
@@ -27,20 +27,20 @@ _TURNED = ("cx", "cy", "w", "h", "angle")
 
 @dataclass(frozen=True)
 class Thing:
-    """One object: its class, its box, whether it is to be ignored, what is odd about it, and why it is unusable."""
+    """One object: its class, its box, whether it is to be ignored, remarks, and the reason if it cannot be used."""
 
     name: str
     corners: Corners | None
     difficult: bool
-    complaints: tuple[str, ...]
+    remarks: tuple[str, ...]
     fault: str | None = None
 
 
 @dataclass(frozen=True)
 class Page:
-    """One XML file; ``stated`` is the (height, width) that it says its image has.
+    """One XML file; ``stated`` is the (height, width) of the image that it states.
 
-    ``unread`` are the elements that hold objects and are not read.
+    ``unread`` are the names of elements that contain objects and are not read.
     """
 
     filename: str
@@ -50,7 +50,7 @@ class Page:
 
 
 def read_page(file: Path) -> Page:
-    """Read one XML file; raises UserError, naming it, for what is no VOC annotation."""
+    """Read one XML file; raises UserError with its name if it is not a VOC annotation."""
     root = read_xml(file)
     if root.tag != "annotation":
         raise UserError(f"{file}: expected an <annotation>, found another kind of XML")
@@ -63,7 +63,7 @@ def read_page(file: Path) -> Page:
 
 
 def _holds_objects(element: Element) -> bool:
-    """Whether an element has a box, or another one that is called as objects are."""
+    """Whether an element contains ``object`` or ``bndbox`` elements."""
     return any(inner.tag.lower() in ("object", "bndbox") for inner in element.iter())
 
 
@@ -78,15 +78,15 @@ def _thing(element: Element) -> Thing:
     names = element.findall("name")
     raw = names[0].text or "" if names else ""
     name, renamed = clean_name(raw, "") if raw.strip() else ("", "object without a name; dropped")
-    corners, odd = _corners(element)
+    corners, remark = _corners(element)
     difficult = flag(element.findtext("difficult"))
     fault = None
     if len(names) > 1:
         fault = "expected one <name>, found several"
     elif difficult is None:
         fault = f"expected 0 or 1 in <difficult>, found {shown(element.findtext('difficult'))}"
-    complaints = tuple(text for text in (renamed, odd if name else None) if text)
-    return Thing(name, corners if name else None, bool(difficult), complaints, fault)
+    remarks = tuple(text for text in (renamed, remark if name else None) if text)
+    return Thing(name, corners if name else None, bool(difficult), remarks, fault)
 
 
 def _corners(element: Element) -> tuple[Corners | None, str | None]:
@@ -104,7 +104,7 @@ def _corners(element: Element) -> tuple[Corners | None, str | None]:
 
 
 def _around(element: Element) -> tuple[Corners | None, str | None]:
-    """The box around a turned box or a polygon, where there is no upright one."""
+    """The bounding box of a rotated box or a polygon, for objects without an upright box."""
     tilted = element.find("robndbox")
     if tilted is not None and (values := _numbers(tilted, _TURNED)) is not None:
         x, y, width, height, angle = values
@@ -139,7 +139,7 @@ def _numbers(element: Element, tags: tuple[str, ...]) -> list[float] | None:
 
 
 def _rotation(element: Element) -> float:
-    """The angle in degrees by which CVAT turns a box about its center."""
+    """The angle in degrees by which CVAT rotates a box around its center."""
     for attribute in element.findall("attributes/attribute"):
         if attribute.findtext("name") == "rotation":
             angle = number(attribute.findtext("value"))

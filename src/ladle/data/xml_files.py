@@ -1,4 +1,4 @@
-"""XML of unknown origin: bounded in size and depth, with no entity, and nothing fetched."""
+"""XML files from untrusted sources: limited in size and depth, without entities or external references."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _MOST_ELEMENTS = 500_000
 
 
 class _Bounded(TreeBuilder):
-    """Builds a tree that is not too large to walk through."""
+    """Builds a tree of limited size and depth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class _Bounded(TreeBuilder):
 
 
 def read_xml(file: Path) -> Element:
-    """The root element of an XML file; raises UserError, naming the file, for all that is no plain XML."""
+    """The root element of an XML file; raises UserError with the name of the file if it is not plain XML."""
     from defusedxml.ElementTree import DefusedXMLParser
 
     content = read_regular(file, _MOST_BYTES)

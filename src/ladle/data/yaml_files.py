@@ -1,7 +1,7 @@
-"""YAML as it is written: every scalar is its own text, so that a class called no, 007 or 12:30 stays what it is.
+"""YAML files in which every scalar is text, so that a class called no, 007 or 12:30 keeps its name.
 
-Only what data files need is read: mappings with text as keys, lists, and aliases as long as they stay small. Tags that
-ask for objects, keys that are repeated, and documents that grow by their aliases are refused.
+Supported is what data files need: mappings with text as keys, lists, and aliases of limited size. Tags for objects,
+repeated keys, and documents that become too large by their aliases are refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from ladle.errors import UserError
 __all__ = ["YamlValue", "read_yaml"]
 
 YamlValue: TypeAlias = str | list[Any] | dict[str, Any]
-"""Text, or a list of such values, or a mapping from text to them."""
+"""Text, a list of such values, or a mapping from text to such values."""
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 2**21
@@ -39,7 +39,7 @@ _PLAIN_TAGS = frozenset({None, "!", *(f"tag:yaml.org,2002:{kind}" for kind in ("
 
 
 def read_yaml(file: Path) -> YamlValue:
-    """The value in a YAML file; raises UserError for what cannot be read, and for what is said twice."""
+    """The value in a YAML file; raises UserError for invalid YAML and for repeated keys."""
     text = read_text(file, _MOST_BYTES)
     try:
         return _Builder().document(yaml.parse(text, Loader=_Loader))
@@ -49,11 +49,11 @@ def read_yaml(file: Path) -> YamlValue:
 
 
 class _NoDataFileError(Exception):
-    """Why the text is YAML, and yet no data file."""
+    """The text is valid YAML, but not a data file; the message is the reason."""
 
 
 class _Builder:
-    """Builds the value from a stream of events, counting nodes: an alias costs what it stands for."""
+    """Builds the value from a stream of events; an alias counts as many nodes as the value it refers to."""
 
     def __init__(self) -> None:
         self.anchors: dict[str, tuple[YamlValue, int]] = {}
@@ -95,7 +95,7 @@ class _Builder:
             if not isinstance(key, str) or key == "<<":
                 raise _NoDataFileError(f"it has the key {shown(key)} at {_line(event)}, where a word is expected")
             if key in mapping:
-                raise _NoDataFileError(f"it says {shown(key)} twice, the second time at {_line(event)}")
+                raise _NoDataFileError(f"it has the key {shown(key)} twice, the second time at {_line(event)}")
             mapping[key] = self._value(next(events), events, depth + 1)
         return mapping
 

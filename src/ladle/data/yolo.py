@@ -1,4 +1,4 @@
-"""YOLO annotations: a file that names the classes and splits, and one text file of rows for each image.
+"""YOLO annotations: a file with the classes and splits, and one text file of rows for each image.
 
 A row is ``class cx cy width height`` in fractions of the image. A sixth number between 0 and 1 is a confidence and is
 ignored; a row of three or more points is a polygon and is replaced by its bounding box; where ``kpt_shape`` is given
@@ -24,40 +24,46 @@ from ladle.data.yolo_layouts import Description, describe, find_description
 from ladle.data.yolo_rows import read_row
 from ladle.errors import UserError
 
-__all__ = ["offers", "read_yolo"]
+__all__ = ["find_splits", "read_yolo"]
 
 
 @dataclass
 class _Reading:
-    """What the label files of a split said: whose each is, images without one, and sixth numbers of rows."""
+    """The state of reading the label files of a split.
+
+    ``owners`` counts the images of each label file, ``unlabeled`` images without one, ``capital`` those with the suffix
+    ``.TXT``; ``sixths`` are the rows with a sixth number.
+    """
 
     about: Description
     defects: list[Defect]
     owners: dict[Path, int] = field(default_factory=lambda: defaultdict(int))
-    bare: int = 0
+    unlabeled: int = 0
     capital: int = 0
     sixths: list[tuple[RawImage, str, float]] = field(default_factory=list)
 
 
-def offers(data: Path) -> dict[str, Callable[[], RawSplit]]:
-    """The splits of a YOLO folder or of the file that describes it, each with the function that reads it."""
+def find_splits(data: Path) -> dict[str, Callable[[], RawSplit]]:
+    """The splits of a YOLO folder or of the file that describes it, each with a function that reads it."""
     file = find_description(data)
     return {split: partial(read_yolo, file, split) for split in describe(file).splits} if file is not None else {}
 
 
 def read_yolo(file: Path, split: str) -> RawSplit:
-    """Read one split of a YOLO data set; a label file that breaks the format makes its image unusable."""
+    """Read one split of a YOLO data set; the image of an invalid label file is recorded as unusable."""
     about = describe(file)
     found = gather(about, split)
     reading = _Reading(about, [*about.defects, *found.defects])
     for raw_image in found.raw_images:
         _fill(raw_image, reading)
-    _judge_sixths(reading)
+    _check_sixths(reading)
     _check_labeled(found, reading)
-    _say_unpaired(found, reading)
+    _report_unpaired(found, reading)
     notes = [*about.notes, *found.notes]
-    if reading.bare:
-        notes.append(f"{reading.bare} of {len(found.raw_images)} images have no label file and count as background")
+    if reading.unlabeled:
+        notes.append(
+            f"{reading.unlabeled} of {len(found.raw_images)} images have no label file and count as background"
+        )
     if reading.capital:
         which = f"{reading.capital} of {len(found.raw_images)} images have no label file that ends in .txt"
         notes.append(f"{which}: those that end in .TXT are read, which other programs may not do")
@@ -72,7 +78,7 @@ def _fill(raw_image: RawImage, reading: _Reading) -> None:
         return
     file = label_of(raw_image.file, reading.about.base)
     if file is None:
-        reading.bare += 1
+        reading.unlabeled += 1
         return
     reading.owners[file] += 1
     reading.capital += file.suffix == ".TXT"
@@ -102,11 +108,11 @@ def _add(words: list[str], record: str, raw_image: RawImage, reading: _Reading) 
     raw_image.add(record, row.corners, row.label)
     if row.sixth is not None:
         reading.sixths.append((raw_image, record, row.sixth))
-    if row.complaint:
-        reading.defects.append(Defect(f"{raw_image.name}: {record}", row.complaint))
+    if row.remark:
+        reading.defects.append(Defect(f"{raw_image.name}: {record}", row.remark))
 
 
-def _judge_sixths(reading: _Reading) -> None:
+def _check_sixths(reading: _Reading) -> None:
     """Sixth numbers are confidences if all lie between 0 and 1; otherwise no row with one can be trusted."""
     odd = next((value for _, _, value in reading.sixths if not 0 <= value <= 1), None)
     for raw_image, record, value in reading.sixths:
@@ -121,9 +127,9 @@ def _judge_sixths(reading: _Reading) -> None:
 
 
 def _check_labeled(found: Gathered, reading: _Reading) -> None:
-    """Refuse a split without a single label file, unless the folder for them is there: then all is background."""
+    """Raise UserError for a split without any label file; if their folder exists, all images are background."""
     sound = [raw_image for raw_image in found.raw_images if not raw_image.faults]
-    if not sound or reading.bare < len(sound):
+    if not sound or reading.unlabeled < len(sound):
         return
     folder = absolute(sound[0].file).parent
     expected = label_folder(folder, reading.about.base)
@@ -132,8 +138,8 @@ def _check_labeled(found: Gathered, reading: _Reading) -> None:
         raise UserError(f"{found.places[0]}: expected its label files in {expected}, found {absence}")
 
 
-def _say_unpaired(found: Gathered, reading: _Reading) -> None:
-    """Record label files that belong to no image, and those that belong to several."""
+def _report_unpaired(found: Gathered, reading: _Reading) -> None:
+    """Record label files without an image, and those of several images."""
     for file in found.labels:
         if file not in reading.owners:
             reading.defects.append(Defect(_name(file, reading), "label file without an image; ignored"))

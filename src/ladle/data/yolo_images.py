@@ -1,4 +1,4 @@
-"""Which images a split of a YOLO data set has: those below its folders, and those that its lists name."""
+"""The images of a split of a YOLO data set: those below its folders, and those that its lists name."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Gathered", "gather", "place_of"]
 
 @dataclass
 class Gathered:
-    """The images of a split, the folders or lists they come from, label files that may be theirs, and remarks."""
+    """The images of a split, their folders or lists, the label files found there, defects and notes."""
 
     raw_images: list[RawImage] = field(default_factory=list)
     places: list[Path] = field(default_factory=list)
@@ -32,7 +32,7 @@ class Gathered:
 
 
 def gather(about: Description, split: str) -> Gathered:
-    """Find the images of a split, each once and with an id of its own; raises UserError for a missing place."""
+    """Find the images of a split, each once and with a distinct id; raises UserError for a missing folder or list."""
     entries = about.splits[split]
     found = Gathered([], [place_of(entry, split, about) for entry in entries])
     found.notes += _elsewhere(entries, found.places, split, about)
@@ -44,7 +44,7 @@ def gather(about: Description, split: str) -> Gathered:
 
 
 def place_of(entry: str, split: str, about: Description) -> Path:
-    """The folder or list a split names: under ``path``, beside the file, or there after a stray ``../``."""
+    """The folder or list that a split names: below ``path``, next to the file, or there without a leading ``../``."""
     beside = about.file.parent
     names = dict.fromkeys((entry, entry.replace("\\", "/")))
     options = [base / name for name in names for base in (about.base, beside)]
@@ -61,7 +61,7 @@ def place_of(entry: str, split: str, about: Description) -> Path:
 
 
 def _elsewhere(entries: Sequence[str], places: Sequence[Path], split: str, about: Description) -> Iterator[str]:
-    """Say which entries are taken for another place than the one that they name below ``path``."""
+    """Notes on entries that are found elsewhere than below ``path``."""
     for entry, place in zip(entries, places, strict=True):
         if place not in (about.base / entry, about.base / entry.replace("\\", "/")):
             yield f"there is nothing at {about.base / entry}, which {split!r} names; {place} is taken"
@@ -75,16 +75,16 @@ def _exists(path: Path) -> bool:
 
 
 def _overlaps(places: Sequence[Path], split: str, about: Description) -> Iterator[str]:
-    """Say which other splits lie in the same folders or lists."""
-    mine = [os.path.realpath(place) for place in places]
+    """Notes on other splits in the same folders or lists."""
+    own = [os.path.realpath(place) for place in places]
     for other in about.splits:
         try:
             theirs = [os.path.realpath(place_of(entry, other, about)) for entry in about.splits[other]]
         except UserError:
             continue
-        if other != split and mine == theirs:
+        if other != split and own == theirs:
             yield f"{split!r} and {other!r} are the same images"
-        elif other != split and any(_holds(a, b) or _holds(b, a) for a in mine for b in theirs):
+        elif other != split and any(_holds(a, b) or _holds(b, a) for a in own for b in theirs):
             yield f"{split!r} and {other!r} share images: one lies in a folder of the other"
 
 
@@ -130,7 +130,7 @@ def _of_list(listing: Path, about: Description, found: Gathered) -> list[RawImag
 
 
 def _once(found: Gathered, about: Description) -> list[RawImage]:
-    """Every file once; where two would share an id, all have their paths inside the data set."""
+    """Every file once; if two images would have the same id, all ids become paths inside the data set."""
     first: dict[Path, RawImage] = {}
     for raw_image in found.raw_images:
         if first.setdefault(absolute(raw_image.file), raw_image) is not raw_image:

@@ -1,8 +1,8 @@
-"""Which label file belongs to which image of a YOLO data set.
+"""The label file of each image of a YOLO data set.
 
-The label file lies where the image lies, with the last folder called ``images`` inside the data set replaced by
-``labels``; or beside the image; or where an ``images`` above the data set leads. Behind a link to a folder the same
-is tried where the link leads.
+It has the path of the image with the last folder ``images`` inside the data set replaced by ``labels``; or it is next
+to the image; or a folder ``images`` above the data set is replaced. For an image in a linked folder the same is tried
+with the real path.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ _SUFFIXES = (".txt", ".TXT")
 
 
 def absolute(path: Path) -> Path:
-    """The path from the root, with links as they are written: ``.`` and ``..`` are resolved by name alone."""
+    """The absolute path without following links; ``.`` and ``..`` are resolved by name."""
     return Path(os.path.abspath(path))  # noqa: PTH100 - Path.resolve would follow links
 
 
 def label_of(image: Path, base: Path) -> Path | None:
-    """The label file of an image of the data set in ``base``, None where there is none."""
+    """The label file of an image of the data set in ``base``; None if there is none."""
     path = absolute(image)
     found = _first(path, base)
     if found is None and (real := Path(os.path.realpath(image))) != path:
@@ -31,7 +31,7 @@ def label_of(image: Path, base: Path) -> Path | None:
 
 
 def label_folder(folder: Path, base: Path) -> Path:
-    """The folder in which the labels of images in ``folder`` are expected first."""
+    """The folder in which the label files of images in ``folder`` are tried first."""
     return next(_counterparts(absolute(folder) / "any", base)).parent
 
 

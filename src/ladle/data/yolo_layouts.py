@@ -1,6 +1,6 @@
-"""What describes a YOLO data set: a ``data.yaml``, Darknet's ``obj.data``, or nothing but a list of classes.
+"""The description of a YOLO data set: a ``data.yaml``, Darknet's ``obj.data``, or only a list of classes.
 
-Each is read into the same description: where the images of every split are listed, and what the classes are called.
+Each is read into the same record: the folders or lists of every split, and the names of the classes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ladle.files import read_regular
 __all__ = ["CLASS_LISTS", "DARKNET", "Description", "describe", "find_description"]
 
 CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
-"""Files that name one class a line; below ``labels`` they are no labels."""
+"""Files with one class name per line; below ``labels`` they are not label files."""
 
 _SPLITS = ("train", "val", "valid", "validation", "test")
 _YAML = (".yaml", ".yml")
 DARKNET = ".data"
-"""The suffix of the file by which Darknet describes a data set."""
+"""The suffix of Darknet's description of a data set."""
 _NOTHING = frozenset({"", "~", "null", "Null", "NULL"})
 _SHOWN = 20
 _MOST_GLANCE = 2**26
@@ -36,9 +36,9 @@ _MOST_GLANCE = 2**26
 
 @dataclass(frozen=True)
 class Description:
-    """A YOLO data set as it describes itself.
+    """The description of a YOLO data set.
 
-    ``splits`` are the entries of each split as written; they are relative to ``base``, or to the folder of ``file``.
+    ``splits`` are the entries of each split as written, relative to ``base`` or to the folder of ``file``.
     """
 
     file: Path
@@ -51,7 +51,7 @@ class Description:
 
 
 def find_description(data: Path) -> Path | None:
-    """The file that describes a YOLO data set, None where there is none; raises UserError for several."""
+    """The file that describes a YOLO data set; None if there is none. Raises UserError for several."""
     if data.is_file():
         return data
     names = [data / f"data{suffix}" for suffix in _YAML]
@@ -69,7 +69,7 @@ def _glance(file: Path) -> str:
 
 
 def _class_list(data: Path) -> Path | None:
-    """A list of classes with labels beside it: what Label Studio and LabelImg leave."""
+    """A list of classes with label files next to it, as Label Studio and LabelImg write it."""
     places = [folder / name for folder in (data, data / "labels") for name in CLASS_LISTS]
     found = next((file for file in places if file.exists()), None)
     if found is None:
@@ -81,7 +81,7 @@ def _class_list(data: Path) -> Path | None:
 
 
 def describe(file: Path) -> Description:
-    """Read the file that describes a YOLO data set; raises UserError for one that says no classes or splits."""
+    """Read the file that describes a YOLO data set; raises UserError if it defines no classes."""
     if file.suffix in _YAML:
         return _of_yaml(file)
     return _of_darknet(file) if file.suffix == DARKNET else _of_class_list(file)
@@ -128,7 +128,7 @@ def _entries(value: YamlValue, key: str, file: Path) -> tuple[str, ...]:
 
 
 def _base(document: dict[str, YamlValue], file: Path) -> tuple[Path, tuple[str, ...]]:
-    """The folder that entries are relative to; the YAML's own where ``path`` leads nowhere."""
+    """The folder that entries are relative to: ``path``, or the folder of the YAML file if it does not exist."""
     path = document.get("path", "")
     if not isinstance(path, str):
         raise UserError(f"{file}: expected a folder under 'path', found {shown(path)}")
@@ -176,14 +176,14 @@ def _of_darknet(file: Path) -> Description:
 
 
 def _below(folder: Path, entry: str) -> Path | None:
-    """A file of Darknet, whose paths are often relative to a folder above: found by the last part of its path."""
+    """A file named by Darknet, found by the last parts of its path, which is often relative to a folder above."""
     parts = PurePosixPath(entry.replace("\\", "/")).parts
     options = [folder.joinpath(*parts[start:]) for start in range(len(parts)) if ".." not in parts[start:]]
     return next((option for option in options if option.is_file()), None)
 
 
 def _lines(file: Path) -> list[YamlValue]:
-    """The names in a list of classes; blank lines at the end are none."""
+    """The names in a list of classes, without blank lines at the end."""
     return list(read_text(file).rstrip().splitlines())
 
 

@@ -16,27 +16,27 @@ _POLYGON_FIELDS = 7
 _LONGEST_CLASS = 9
 _NOWHERE = (math.nan, math.nan, math.nan, math.nan)
 _MOST_FRACTION = 2.0
-"""No box that is worth clipping has a center or a side beyond this; larger numbers are pixels."""
+"""Largest center or side of a box in fractions of the image; larger numbers are taken for pixels."""
 
 
 class KeyPoints(NamedTuple):
-    """What ``kpt_shape`` in a YOLO file says: how many key points follow each box, of how many numbers each."""
+    """``kpt_shape`` of a YOLO file: how many key points follow each box, and how many numbers each of them has."""
 
     points: int
     numbers: int
 
 
 class Row(NamedTuple):
-    """A class, corners in fractions of the image, what is odd about the row, and its sixth number if it has one."""
+    """A class, corners in fractions of the image, a remark on an unusual row, and the sixth number of a row, if any."""
 
     label: int
     corners: Corners
-    complaint: str | None = None
+    remark: str | None = None
     sixth: float | None = None
 
 
 def read_row(words: list[str], classes: int, points: KeyPoints | None) -> Row:
-    """Read the words of one row; raises UserError, without the file's name, for what is no row."""
+    """Read the words of one row; raises UserError, without the name of the file, for an invalid row."""
     numbers = [number(word) for word in words]
     found = [value for value in numbers[1:] if value is not None]
     if None in numbers:
@@ -46,9 +46,9 @@ def read_row(words: list[str], classes: int, points: KeyPoints | None) -> Row:
         return _pose(label, found, points)
     if any(abs(value) > _MOST_FRACTION for value in found[:4] if math.isfinite(value)):
         raise UserError(f"expected fractions of the image between 0 and 1, found {_shown(words)}: are these pixels?")
-    complaint = None if words[0].isdecimal() else "class is no whole number; read as one"
+    remark = None if words[0].isdecimal() else "class is no whole number; read as one"
     if len(words) == _BOX_FIELDS:
-        return Row(label, _box(found), complaint)
+        return Row(label, _box(found), remark)
     if len(words) == _BOX_FIELDS + 1:
         return Row(label, _box(found), None, sixth=found[-1])
     return Row(label, _polygon(found, words), "polygon; its bounding box is used")
@@ -91,9 +91,10 @@ def _polygon(values: list[float], words: list[str]) -> Corners:
 
 
 def _ends_in_key_points(values: list[float]) -> bool:
-    """Whether a box is followed by points that each say whether they are visible: 0, 1 or 2.
+    """Whether the numbers are a box followed by key points, each with a visibility of 0, 1 or 2.
 
-    A polygon has no coordinate of 2. It may have 0 and 1 in their places, but leaves the "box" of its first points.
+    A polygon has no coordinate 2. It may have 0 and 1 in these places, but then its points are not inside the "box" of
+    its first numbers.
     """
     points = values[_BOX_FIELDS - 1 :]
     seen = points[2::3]

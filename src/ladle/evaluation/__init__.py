@@ -1,4 +1,4 @@
-"""How good detections are: COCO's numbers, precision-recall curves, confusion."""
+"""Metrics of detections: COCO's average precision and recall, precision-recall curves, confusion matrices."""
 
 from __future__ import annotations
 

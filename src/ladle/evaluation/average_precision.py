@@ -1,4 +1,4 @@
-"""Average precision and recall, counted as COCO counts them."""
+"""Average precision and recall as defined by COCO."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ COCO_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 """The ten IoU thresholds that COCO averages over."""
 _AREAS = {"all": 0, "small": 1, "medium": 2, "large": 3}
 _COCO_MOST = 100
-"""So many detections of an image count in COCO's numbers."""
+"""Most detections per image in COCO's numbers."""
 
 
 @runtime_checkable
 class Reference(Protocol):
-    """The true objects of one image, in its own pixels; tensors and arrays are both welcome.
+    """The ground truth of one image as tensors or arrays, in pixels of the image.
 
-    ``boxes`` is (n, 4) xyxy, ``labels`` (n,) counts from 0, ``crowd`` (n,) is true where the box stands for many.
-    ``id`` may be anything hashable.
+    ``boxes`` is (n, 4) xyxy, ``labels`` (n,) starts at 0, ``crowd`` (n,) is true for boxes of several objects. ``id``
+    may be any hashable value.
     """
 
     @property
@@ -60,11 +60,12 @@ class Reference(Protocol):
 
 @dataclass(frozen=True)
 class Evaluation:
-    """COCO's twelve numbers in [0, 1], nan where there is no such object, and the AP of every class.
+    """COCO's twelve numbers in [0, 1], NaN if there is no such object, and the AP of every class.
 
-    ``ap`` averages over IoU .50 to .95; ``ar10`` is the recall with 10 detections an image. Small, medium and large
-    split at box areas of 32² and 96² pixels; COCO's own leader board splits by mask area instead. ``most`` detections
-    of an image and class count, the surest: 100 in COCO; with any other number ``ar100`` is the recall with that many.
+    ``ap`` is the average over IoU 0.50 to 0.95; ``ar10`` is the recall with 10 detections per image. The limits between
+    small, medium and large are box areas of 32² and 96² pixels; COCO's leader board uses mask areas instead. Per image
+    and class the ``most`` detections of highest score count: 100 in COCO. With another number, ``ar100`` is the recall
+    with that many detections.
     """
 
     ap: float
@@ -83,7 +84,7 @@ class Evaluation:
     most: int = _COCO_MOST
 
     def row(self, digits: int = 1) -> dict[str, float]:
-        """The six AP numbers in percent, under the names that papers print."""
+        """The six AP numbers in percent, with the names that papers use."""
         named = {
             "AP": self.ap,
             "AP50": self.ap50,
@@ -95,16 +96,16 @@ class Evaluation:
         return {name: round(100 * value, digits) for name, value in named.items()}
 
     def recalls(self, digits: int = 1) -> dict[str, float]:
-        """The AR numbers in percent, in the same way; the first three are called by how many detections count."""
+        """The six AR numbers in percent; the first three are named after the number of detections."""
         named = {"AR1": self.ar1, f"AR{min(10, self.most)}": self.ar10, f"AR{self.most}": self.ar100}
         named |= {"ARS": self.ar_small, "ARM": self.ar_medium, "ARL": self.ar_large}
         return {name: round(100 * value, digits) for name, value in named.items()}
 
 
 class Tables(NamedTuple):
-    """COCO's raw counts over T thresholds, R recall points, C classes, 4 areas and L limits; nan where undefined.
+    """COCO's tables over T thresholds, R recall points, C classes, 4 areas and L limits; NaN where undefined.
 
-    Areas are all, small, medium, large; limits are those of :func:`limits`. ``scores`` is the confidence at which each
+    Areas are all, small, medium, large; limits are those of :func:`limits`. ``scores`` is the score at which each
     recall is reached.
     """
 
@@ -114,7 +115,7 @@ class Tables(NamedTuple):
 
 
 def limits(most: int) -> tuple[int, ...]:
-    """How many detections of an image and class may count: 1, 10, and ``most``, without those above it."""
+    """The numbers of detections per image and class that are evaluated: 1, 10 and ``most``, up to ``most``."""
     if most < 1:
         raise UserError(f"at least one detection of an image must count, not {most}: give a larger number")
     return tuple(sorted({1, min(10, most), most}))
@@ -126,10 +127,16 @@ def evaluate(
     classes: Sequence[str],
     most: int = _COCO_MOST,
 ) -> Evaluation:
-    """Score the detections of each image, given by image id, against its true objects.
+    """Evaluate detections against the ground truth.
 
-    An image without an entry in ``detections`` counts as one in which nothing was found. Of each class the ``most``
-    surest detections of an image count.
+    Args:
+        truth: the ground truth of all images.
+        detections: the detections by image id; an image without an entry has no detections.
+        classes: the names of the classes.
+        most: number of detections per image and class that count, those of highest score.
+
+    Raises:
+        UserError: if ids, labels or classes of truth and detections do not agree.
     """
     tables = tabulate(truth, detections, classes, most=most)
     precision, recall = tables.precision[..., -1], tables.recall
@@ -160,13 +167,13 @@ def tabulate(
     thresholds: Sequence[float] = COCO_THRESHOLDS,
     most: int = _COCO_MOST,
 ) -> Tables:
-    """Match detections to objects at every IoU threshold and count, by faster-coco-eval.
+    """Match detections and objects at every IoU threshold, with faster-coco-eval.
 
-    At each threshold detections take objects of their own class, surest first; what falls on a crowd is left out.
+    Detections are matched to objects of the same class in order of their scores; those on a crowd region do not count.
     """
     from faster_coco_eval import COCO, COCOeval_faster
 
-    # Ids of our own, from 1: COCO's code wants small integers where a data set may use any name.
+    # New ids from 1, because COCO's code needs small integers and the ids of a data set may be anything.
     images = dict(enumerate(checked(truth, detections, classes), start=1))
     if not images or not classes:
         return _empty(len(thresholds), len(classes), len(limits(most)))
@@ -176,23 +183,23 @@ def tabulate(
     }
     objects = list(_objects(images))
     found = list(_found(images, detections))
-    judge = COCOeval_faster(
+    evaluator = COCOeval_faster(
         COCO(frame | {"annotations": objects}, print_function=_quiet),
         COCO(frame | {"annotations": found}, print_function=_quiet),
         iouType="bbox",
         print_function=_quiet,
     )
-    judge.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
-    judge.params.maxDets = list(limits(most))
-    judge.evaluate()
-    judge.accumulate()
-    return Tables(*(_undefined_to_nan(judge.eval[name]) for name in Tables._fields))
+    evaluator.params.iouThrs = np.asarray(thresholds, dtype=np.float64)
+    evaluator.params.maxDets = list(limits(most))
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return Tables(*(_undefined_to_nan(evaluator.eval[name]) for name in Tables._fields))
 
 
 def coco_results(detections: Mapping[Hashable, Detections], category_ids: Sequence[int]) -> list[dict[str, Any]]:
-    """List detections the way COCO's results files do: boxes as ``x y w h``, the data set's own category ids.
+    """Detections in the format of COCO's results files: boxes ``x y w h`` and category ids.
 
-    ``category_ids[label]`` is the category of each contiguous label.
+    ``category_ids[label]`` is the category id of each label.
     """
     return [
         {"image_id": image, "category_id": category_ids[label], "bbox": box, "score": score}
@@ -206,15 +213,15 @@ def coco_results(detections: Mapping[Hashable, Detections], category_ids: Sequen
 def checked(
     truth: Iterable[Reference], detections: Mapping[Hashable, Detections], classes: Sequence[str]
 ) -> list[Reference]:
-    """The images, once it is sure that their ids, their labels and their detections belong together."""
+    """The ground truth as a list, after a check that its ids and labels agree with detections and classes."""
     images = list(truth)
     known = {reference.id for reference in images}
     if len(known) != len(images):
         raise UserError(f"{len(images)} images share {len(known)} ids: give every image an id of its own")
     check_names(classes)
-    if strangers := [image for image in detections if image not in known]:
+    if unknown := [image for image in detections if image not in known]:
         raise UserError(
-            f"detections of image {strangers[0]!r} have no ground truth ({len(strangers)} such images): "
+            f"detections of image {unknown[0]!r} have no ground truth ({len(unknown)} such images): "
             "evaluate them against the data set they were made on"
         )
     for reference in images:
@@ -227,7 +234,7 @@ def checked(
 
 
 def check_names(classes: Sequence[str], owner: str = "the data") -> None:
-    """Refuse classes of one name: what is matched by name could not be told apart."""
+    """Raise UserError for classes with the same name, because classes are matched by name."""
     doubles = [name for name, count in Counter(classes).items() if count > 1]
     if doubles:
         raise UserError(
@@ -246,7 +253,7 @@ def _check_labels(labels: Any, classes: int, owner: str) -> None:
 
 
 def _objects(images: Mapping[int, Reference]) -> Iterator[dict[str, Any]]:
-    # Ids start at 1 because COCO's matching reads id 0 as "matched to nothing".
+    # Ids start at 1 because COCO's matching uses id 0 for "not matched".
     number = 0
     for image, reference in images.items():
         boxes, labels, crowd = _xywh(reference.boxes).tolist(), as_array(reference.labels), as_array(reference.crowd)
@@ -272,7 +279,7 @@ def _annotation(number: int, image: int, label: int, box: list[float]) -> dict[s
 
 
 def as_array(values: Any) -> NDArray[Any]:
-    """A tensor on any device, or anything like an array, as numpy."""
+    """A tensor on any device, or an array-like value, as a numpy array."""
     return values.detach().cpu().numpy() if isinstance(values, torch.Tensor) else np.asarray(values)
 
 
@@ -292,7 +299,7 @@ def _empty(thresholds: int, classes: int, counts: int) -> Tables:
 
 
 def _mean(values: NDArray[np.float64]) -> float:
-    """The mean of what is defined; nan where nothing is."""
+    """The mean of the defined values; NaN if there are none."""
     defined = values[~np.isnan(values)]
     return float(defined.mean()) if defined.size else float("nan")
 
@@ -302,4 +309,4 @@ def _threshold(iou: float) -> Int[np.ndarray, " n"]:
 
 
 def _quiet(*_: object) -> None:
-    """faster-coco-eval reports its progress to a function: this one keeps it to itself."""
+    """A print function for faster-coco-eval that prints nothing."""

@@ -1,4 +1,4 @@
-"""How precision falls as recall grows, and which classes are taken for which."""
+"""Precision-recall curves and confusion matrices."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ __all__ = ["Confusion", "PrecisionRecall", "confusion", "precision_recall"]
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """The precision of every class at 101 recalls, and the score at which each recall is reached.
+    """The precision of every class at 101 recall values, and the score at which each recall is reached.
 
-    Precision is interpolated as COCO does (never rising with recall) and 0 beyond the last recall reached; a class
-    without objects is nan throughout.
+    Precision is interpolated as in COCO, so that it never rises with recall; it is 0 beyond the largest recall. Classes
+    without objects are NaN.
     """
 
     classes: tuple[str, ...]
@@ -39,9 +39,10 @@ class PrecisionRecall:
 
 @dataclass(frozen=True)
 class Confusion:
-    """How often each class was detected as which: rows are the truth, columns the detections, background last.
+    """A confusion matrix: rows are true classes, columns are detected classes, background is last in both.
 
-    ``counts[i, C]`` are missed objects of class i, ``counts[C, j]`` detections of class j on no object.
+    ``counts[i, C]`` is the number of missed objects of class i, ``counts[C, j]`` that of detections of class j without
+    an object.
     """
 
     classes: tuple[str, ...]
@@ -55,7 +56,7 @@ def precision_recall(
     iou: float = 0.5,
     most: int = 100,
 ) -> PrecisionRecall:
-    """Trace the curve of every class at one IoU threshold, over objects of all sizes, ``most`` detections an image."""
+    """The curve of every class at one IoU threshold, with objects of all sizes and ``most`` detections per image."""
     tables = tabulate(truth, detections, classes, thresholds=(iou,), most=most)
     return PrecisionRecall(
         classes=tuple(classes),
@@ -73,44 +74,44 @@ def confusion(
     iou: float = 0.5,
     score: float = 0.25,
 ) -> Confusion:
-    """Count which class each object was detected as.
+    """Count as which class each object was detected.
 
-    Detections below ``score`` are dropped. Of the rest the surest goes first and takes, whatever its class, the free
-    object it overlaps most, if by at least ``iou``. A detection left over counts as found on background unless at
-    least ``iou`` of its area lies in a crowd; crowds themselves are not counted.
+    Detections below ``score`` are left out. The others are matched in order of their scores, each with the unmatched
+    object of any class that it overlaps most, if the IoU is at least ``iou``. A detection without a match counts as a
+    detection of background, unless at least ``iou`` of its area lies in a crowd region. Crowd regions are not counted.
     """
     background = len(classes)
     counts = np.zeros((background + 1, background + 1), dtype=np.int64)
     for image in checked(truth, detections, classes):
-        real, said = _pairs(image, detections.get(image.id), background, iou, score)
-        np.add.at(counts, (real, said), 1)
+        true, detected = _pairs(image, detections.get(image.id), background, iou, score)
+        np.add.at(counts, (true, detected), 1)
     return Confusion(tuple(classes), counts)
 
 
 def _pairs(
     image: Reference, found: Detections | None, background: int, iou: float, score: float
 ) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
-    """The true and the detected class of every event in one image: a match, a miss, a false alarm."""
+    """The true and the detected class of every match, missed object and false detection in one image."""
     boxes = torch.from_numpy(as_array(image.boxes).astype(np.float32)).reshape(-1, 4)
     labels = torch.from_numpy(as_array(image.labels).astype(np.int64))
     crowd = torch.from_numpy(as_array(image.crowd).astype(bool))
-    objects, names = boxes[~crowd], labels[~crowd]
-    guesses, guessed = _confident(found, score)
+    objects, object_labels = boxes[~crowd], labels[~crowd]
+    detected_boxes, detected_labels = _confident(found, score)
 
-    owner = _match(pairwise_iou(guesses, objects), iou)
-    excused = (pairwise_coverage(guesses, boxes[crowd]) >= iou).any(1) & (owner < 0)
+    match = _match(pairwise_iou(detected_boxes, objects), iou)  # (n,), the object of each detection or -1
+    on_crowd = (pairwise_coverage(detected_boxes, boxes[crowd]) >= iou).any(1) & (match < 0)
     missed = torch.ones(len(objects), dtype=torch.bool)
-    missed[owner[owner >= 0]] = False
+    missed[match[match >= 0]] = False
 
-    alarms = torch.full((len(guesses),), background)
-    alarms[owner >= 0] = names[owner[owner >= 0]]
-    real = torch.cat([alarms[~excused], names[missed]])
-    said = torch.cat([guessed[~excused], torch.full((int(missed.sum()),), background)])
-    return real.numpy(), said.numpy()
+    true_labels = torch.full((len(detected_boxes),), background)
+    true_labels[match >= 0] = object_labels[match[match >= 0]]
+    true = torch.cat([true_labels[~on_crowd], object_labels[missed]])
+    detected = torch.cat([detected_labels[~on_crowd], torch.full((int(missed.sum()),), background)])
+    return true.numpy(), detected.numpy()
 
 
 def _confident(found: Detections | None, score: float) -> tuple[Tensor, Tensor]:
-    """The boxes and labels that reach ``score``, surest first."""
+    """The boxes and labels of detections with at least ``score``, highest score first."""
     if found is None:
         return torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
     order = found.scores.cpu().argsort(descending=True, stable=True)
@@ -119,14 +120,14 @@ def _confident(found: Detections | None, score: float) -> tuple[Tensor, Tensor]:
 
 
 def _match(overlaps: Float[Tensor, "n g"], iou: float) -> Int[Tensor, " n"]:
-    """The object that each detection takes, in the order given; -1 for none."""
-    owner = torch.full((overlaps.shape[0],), -1)
+    """Greedy matching in the order of the detections: the object of each, or -1."""
+    match = torch.full((overlaps.shape[0],), -1)
     if overlaps.shape[1] == 0:
-        return owner
+        return match
     free = overlaps.clone()
-    for row in range(len(owner)):
+    for row in range(len(match)):
         best, taken = free[row].max(0)
         if best >= iou:
-            owner[row] = taken
+            match[row] = taken
             free[:, taken] = -1.0
-    return owner
+    return match

@@ -1,4 +1,4 @@
-"""Pure losses, unreduced: what a prediction costs, element by element."""
+"""Loss functions on tensors, without reduction over elements."""
 
 from ladle.losses.distribution import distribution_focal, expected_bin, rebinned
 from ladle.losses.focal import background_focal, background_focal_sum, class_focal_sum, object_focal, sigmoid_focal

@@ -1,4 +1,4 @@
-"""Box edges as distributions over distances (Li et al., "Generalized Focal Loss", NeurIPS 2020)."""
+"""Box edges as discrete distributions over distances (Li et al., "Generalized Focal Loss", NeurIPS 2020)."""
 
 from __future__ import annotations
 
@@ -11,28 +11,31 @@ __all__ = ["distribution_focal", "expected_bin", "rebinned"]
 
 
 def expected_bin(logits: Float[Tensor, "*b K"]) -> Float[Tensor, "*b"]:
-    """The mean of the distribution over bins 0 ... K-1 (eq. 4 with unit steps), in float32."""
+    """The expected value of the distribution over bins 0 ... K-1 (eq. 4 with unit steps), in float32."""
     bins = torch.arange(logits.shape[-1], device=logits.device, dtype=torch.float32)
-    # No matrix product: autocast would round it to half precision.
+    # A sum instead of a matrix product, which autocast would run in half precision.
     return (logits.float().softmax(-1) * bins).sum(-1)
 
 
 def distribution_focal(logits: Float[Tensor, "*b K"], target: Float[Tensor, "*b"]) -> Float[Tensor, "*b"]:
-    """Cross entropy with the two bins next to ``target``, each weighed by its nearness (eq. 6).
+    """Distribution focal loss: cross entropy with the two bins around ``target``, linearly weighted (eq. 6).
 
-    ``target`` is in bins, within [0, K-1]; outside it the nearest two bins are extrapolated, so clamp it first.
+    ``target`` is in units of bins. Clamp it to [0, K-1] first: outside this range the weights are extrapolated.
     """
-    log_chances = logits.float().log_softmax(-1)
+    log_probs = logits.float().log_softmax(-1)
     below = target.floor().clamp(0, logits.shape[-1] - 2)
     pair = torch.stack([below, below + 1], dim=-1).long()
-    near = log_chances.gather(-1, pair)
+    near = log_probs.gather(-1, pair)
     upper = target - below
     return -((1 - upper) * near[..., 0] + upper * near[..., 1])
 
 
-def rebinned(chances: Float[Tensor, "*b K"], bins: int) -> Float[Tensor, "*b bins"]:
-    """A distribution over bins 0 ... K-1 said in ``bins`` of them: the last one takes what lies beyond it."""
-    known = chances.shape[-1]
+def rebinned(probs: Float[Tensor, "*b K"], bins: int) -> Float[Tensor, "*b bins"]:
+    """Convert a distribution over K bins to one over ``bins`` bins.
+
+    Additional bins get probability 0; the probability of removed bins is added to the last one.
+    """
+    known = probs.shape[-1]
     if known <= bins:
-        return F.pad(chances, (0, bins - known))
-    return torch.cat([chances[..., : bins - 1], chances[..., bins - 1 :].sum(-1, keepdim=True)], dim=-1)
+        return F.pad(probs, (0, bins - known))
+    return torch.cat([probs[..., : bins - 1], probs[..., bins - 1 :].sum(-1, keepdim=True)], dim=-1)

@@ -13,16 +13,17 @@ __all__ = ["background_quality_focal", "background_quality_focal_sum", "quality_
 
 
 def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
-    """``|t - p|^beta * BCE(p, t)`` (eq. 5); any shape, gradient through the factor as in the released code.
+    """Quality focal loss ``|t - p|^beta * BCE(p, t)`` with p = sigmoid(logits) (eq. 5); any shape.
 
-    With a task-aligned target this is the class loss of TOOD (Feng et al., ICCV 2021, eq. 5) as well.
+    The gradient flows through the factor as well, as in the released code. With a task-aligned target this is also the
+    class loss of TOOD (Feng et al., ICCV 2021, eq. 5).
     """
-    apart = (targets - logits.sigmoid()).abs().pow(beta)
-    return apart * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    factor = (targets - logits.sigmoid()).abs().pow(beta)
+    return factor * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 
 background_quality_focal = partial(background_focal, alpha=0.0)
-"""The loss of a logit whose target is 0: focal loss with gamma 2 and without alpha."""
+"""Quality focal loss of logits whose target is 0: focal loss with gamma 2 and without alpha."""
 
 background_quality_focal_sum = partial(background_focal_sum, alpha=0.0)
-"""That loss summed over the last axis, the classes."""
+""":func:`background_quality_focal` summed over the last axis, the classes."""

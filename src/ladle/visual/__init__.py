@@ -1,4 +1,4 @@
-"""Images and charts; every function writes one file and returns its path."""
+"""Images and charts; every drawing function writes one file and returns its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which priors learn which object, drawn: the image in which two label assignments can be compared."""
+"""An image that shows which priors learn which object, to compare label assignments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ladle.errors import UserError
 from ladle.types import Assignment, GroundTruth, Priors
 from ladle.visual.charts import new_figure, save_figure
 from ladle.visual.images import Rectangle, free_place
-from ladle.visual.lettering import Label, labels_of, own_style, write
+from ladle.visual.lettering import Label, default_style, labels_of, write
 from ladle.visual.palette import INK, MUTED, color, ink_on
 from ladle.visual.sheets import LINE, draw_boxes, draw_image, sheet
 
@@ -26,25 +26,25 @@ if TYPE_CHECKING:
 __all__ = ["draw_assignment", "positives_per_object"]
 
 _DOT = (2.2, 5.0)
-"""Least and greatest diameter of the dots of the finest level, in points; between, they nearly touch."""
+"""Smallest and largest diameter of the dots of the finest level, in points; in between, neighbors nearly touch."""
 _GROWTH = 0.42
-"""Power of the stride with which dots grow: a stride 16 times as large makes a dot 3.2 times as wide."""
+"""Exponent of the stride in the diameter of a dot: a stride 16 times as large gives a diameter 3.2 times as large."""
 _FEW = 16
-"""More objects than this get smaller numbers."""
+"""With more objects the numbers are smaller."""
 _RIM = 0.12
-"""Width of a dot's white rim, in its diameters."""
+"""Width of the white border of a dot, relative to its diameter."""
 _FAINTEST = 0.15
-"""Opacity of the weakest prior of a soft plan."""
+"""Lowest opacity of a prior of a soft plan."""
 
 
 def positives_per_object(assignment: Assignment, truth: GroundTruth) -> Float[Tensor, "B G"]:
-    """How many priors learn each object, however weakly; 0 for padding and crowds."""
+    """The number of priors that learn each object with any affinity; 0 for padding and crowds."""
     count = truth.labels.shape[1]
     learns = Assignment(assignment.objects, (assignment.affinity > 0).float(), assignment.background)
     return learns.dense(count).sum(1) * truth.learnable
 
 
-@own_style()
+@default_style()
 def draw_assignment(
     image: UInt8[Tensor, "3 H W"],
     truth: GroundTruth,
@@ -52,13 +52,22 @@ def draw_assignment(
     plans: Mapping[str, Assignment],
     path: Path | str,
 ) -> Path:
-    """Draw, one panel a plan, every positive prior as a dot in the color of its object.
+    """Draw the positive priors of each plan as dots in the color of their object, one panel per plan.
 
-    ``truth``, ``priors`` and ``plans`` are a batch of one. The dot lies at the prior's center and grows with the
-    stride of its level. Proposals, which have no stride, are drawn as the boxes that they are. Where a prior learns
-    several objects it takes the color of the strongest, and soft plans fade the weak ones. Grey crosses are ignored
-    priors, the number at a box says how many priors learn it, a dashed box is a crowd. Titles are the keys of
-    ``plans``.
+    A dot is at the center of its prior and is larger on levels of larger stride; proposals, which have no stride, are
+    drawn as boxes. A prior that learns several objects has the color of the one of highest affinity, and lower
+    affinities are drawn fainter. Grey crosses are ignored priors, the number at a box is its number of positives, and a
+    dashed box is a crowd region.
+
+    Args:
+        image: the image.
+        truth: the objects, a batch of one.
+        priors: the priors, a batch of one.
+        plans: the plans by title, each a batch of one.
+        path: the file to write.
+
+    Raises:
+        UserError: without a plan, or for a batch of several images.
     """
     if not plans:
         raise UserError("there is no plan to draw, expected at least one assignment: give it with its title")
@@ -72,12 +81,12 @@ def draw_assignment(
     for number, (title, plan) in enumerate(titled):
         axes = figure.add_axes(paper.panel(number))
         draw_image(axes, image)
-        tally = positives_per_object(plan, truth)[0]
+        counts = positives_per_object(plan, truth)[0]
         draw_boxes(axes, truth)
         _draw_priors(axes, priors, plan, paper.points_per_pixel)
         dots = _dots(priors, plan, paper.points_per_pixel)
-        _draw_tallies(axes, truth, tally, dots, paper.points_per_pixel)
-        _draw_title(axes, title, tally[truth.learnable[0]])
+        _draw_counts(axes, truth, counts, dots, paper.points_per_pixel)
+        _draw_title(axes, title, counts[truth.learnable[0]])
     ignored = any(_ignored(priors, plan).any().item() for plan in plans.values())
     _draw_legend(figure, priors, paper.points_per_pixel, ignored, bool(truth.crowd.any()))
     return save_figure(figure, path)
@@ -90,19 +99,19 @@ def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel:
     if not plan.positive.any():
         return
     strength, choice = plan.affinity[0].max(-1)
-    learner = plan.objects[0].gather(-1, choice[:, None])[:, 0]
-    # Coarse levels first: their large dots must not hide the small ones.
+    objects = plan.objects[0].gather(-1, choice[:, None])[:, 0]
+    # Coarse levels first, so that their large dots do not hide the small ones.
     order = torch.nonzero(plan.positive[0])[:, 0].flip(0)
     opacity = (strength / strength.max()).clamp(min=_FAINTEST)[order].tolist()
     if _are_proposals(priors):
-        _draw_proposals(axes, priors.boxes[0, order], learner[order].tolist(), opacity)
+        _draw_proposals(axes, priors.boxes[0, order], objects[order].tolist(), opacity)
         return
     diameter = _diameter(priors.stride[order], priors, points_per_pixel)
     axes.scatter(
         x[order],
         y[order],
         s=diameter.square().numpy(),
-        c=[(color(index), alpha) for index, alpha in zip(learner[order].tolist(), opacity, strict=True)],
+        c=[(color(index), alpha) for index, alpha in zip(objects[order].tolist(), opacity, strict=True)],
         edgecolors=[(1.0, 1.0, 1.0, alpha) for alpha in opacity],
         linewidths=(_RIM * diameter).clamp(max=0.6).tolist(),
         zorder=3,
@@ -110,32 +119,32 @@ def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel:
     )
 
 
-def _draw_proposals(axes: Axes, boxes: Float[Tensor, "n 4"], learners: list[int], opacity: list[float]) -> None:
+def _draw_proposals(axes: Axes, boxes: Float[Tensor, "n 4"], objects: list[int], opacity: list[float]) -> None:
     from matplotlib.patches import Rectangle as Patch
 
-    for (x1, y1, x2, y2), learner, alpha in zip(boxes.tolist(), learners, opacity, strict=True):
-        shade = color(learner)
+    for (x1, y1, x2, y2), number, alpha in zip(boxes.tolist(), objects, opacity, strict=True):
+        shade = color(number)
         axes.add_patch(Patch((x1, y1), x2 - x1, y2 - y1, fill=False, edgecolor=shade, alpha=0.6 * alpha, linewidth=0.8))
 
 
 def _are_proposals(priors: Priors) -> bool:
-    """Whether priors are boxes of all kinds, and not places on a grid."""
+    """Whether the priors are proposals and not on a grid: their stride is 1."""
     return bool((priors.stride == 1).all())
 
 
 def _ignored(priors: Priors, plan: Assignment) -> Bool[Tensor, " P"]:
-    """Which priors get a cross: those on a grid that are neither an object nor background."""
+    """The priors that get a cross: those on a grid that are neither positive nor background."""
     return priors.valid[0] & ~plan.positive[0] & (plan.background[0] == 0) & (not _are_proposals(priors))
 
 
 def _diameter(stride: Float[Tensor, " n"], priors: Priors, points_per_pixel: float) -> Float[Tensor, " n"]:
-    """How wide the dot of a prior of this stride is, in points."""
+    """The diameter of the dot of a prior by its stride, in points."""
     finest = priors.stride.min()
     return (0.85 * finest * points_per_pixel).clamp(*_DOT) * (stride / finest) ** _GROWTH
 
 
 def _dots(priors: Priors, plan: Assignment, points_per_pixel: float) -> list[Rectangle]:
-    """The squares that the dots of a plan cover; proposals may be covered."""
+    """The squares around the dots of a plan, which numbers should not cover; none for proposals."""
     if _are_proposals(priors):
         return []
     chosen = plan.positive[0]
@@ -144,20 +153,20 @@ def _dots(priors: Priors, plan: Assignment, points_per_pixel: float) -> list[Rec
     return [(x1, y1, x2, y2) for x1, y1, x2, y2 in torch.cat([centers - half, centers + half], 1).tolist()]
 
 
-def _draw_tallies(
-    axes: Axes, truth: GroundTruth, tally: Float[Tensor, " G"], dots: Sequence[Rectangle], points_per_pixel: float
+def _draw_counts(
+    axes: Axes, truth: GroundTruth, counts: Float[Tensor, " G"], dots: Sequence[Rectangle], points_per_pixel: float
 ) -> None:
-    """Write the number of positives at every box, where it hides the fewest dots and no other number."""
+    """Write the number of positives at every box, where it covers the fewest dots and no other number."""
     bounds = (axes.get_xlim()[1], axes.get_ylim()[0])
     size = (8.0 if int(truth.learnable.sum()) <= _FEW else 6.5) / points_per_pixel
     edge = LINE / 2 / points_per_pixel
     taken = list(dots)
     for index in torch.nonzero(truth.learnable[0])[:, 0].tolist():
-        text = f"{int(tally[index])}"
+        text = f"{int(counts[index])}"
         x1, y1, x2, y2 = truth.boxes[0, index].tolist()
         outline = (x1 - edge, y1 - edge, x2 + edge, y2 + edge)
         place = free_place(outline, ((0.64 * len(text) + 0.7) * size, 1.45 * size), taken, bounds)
-        # Counted several times: hiding a number is worse than hiding a dot.
+        # Several times, because covering a number is worse than covering a dot.
         taken += [place] * 4
         _draw_tag(axes, place, text, color(index), size * points_per_pixel)
 
@@ -180,18 +189,18 @@ def _draw_tag(axes: Axes, place: Rectangle, text: str, shade: str, size: float) 
     )
 
 
-def _draw_title(axes: Axes, title: Label, tally: Float[Tensor, " n"]) -> None:
+def _draw_title(axes: Axes, title: Label, counts: Float[Tensor, " n"]) -> None:
     write(axes.annotate("", (0, 1), (0, 22), "axes fraction", "offset points", fontsize=12.5, color=INK), title)
-    axes.annotate(_summary(tally), (0, 1), (0, 8), "axes fraction", "offset points", fontsize=9, color=MUTED)
+    axes.annotate(_summary(counts), (0, 1), (0, 8), "axes fraction", "offset points", fontsize=9, color=MUTED)
 
 
-def _summary(tally: Float[Tensor, " n"]) -> str:
-    """What a panel shows, in words."""
-    if not len(tally):
+def _summary(counts: Float[Tensor, " n"]) -> str:
+    """The subtitle of a panel."""
+    if not len(counts):
         return "no objects"
-    words = f"{int(tally.sum())} positives on {len(tally)} object{'s' if len(tally) > 1 else ''}"
-    if len(tally) > 1:
-        words += f", {int(tally.min())} to {int(tally.max())} each"
+    words = f"{int(counts.sum())} positives on {len(counts)} object{'s' if len(counts) > 1 else ''}"
+    if len(counts) > 1:
+        words += f", {int(counts.min())} to {int(counts.max())} each"
     return words
 
 
@@ -221,7 +230,7 @@ def _draw_legend(figure: Figure, priors: Priors, scale: float, ignored: bool, cr
 
 
 def _samples_of_strides(priors: Priors, scale: float) -> list[Line2D]:
-    """A dot of each size, for the legend."""
+    """A dot for each stride, for the legend."""
     from matplotlib.lines import Line2D
 
     strides = torch.tensor(sorted(set(priors.stride.tolist())))

@@ -12,7 +12,7 @@ from jaxtyping import Float, Shaped
 
 from ladle.errors import UserError
 from ladle.files import write_atomically
-from ladle.visual.lettering import Label, escaped, labels_of, own_style, width_of, write
+from ladle.visual.lettering import Label, default_style, escaped, labels_of, width_of, write
 from ladle.visual.palette import FAINT, INK, MUTED, color, ink_on
 
 if TYPE_CHECKING:
@@ -22,24 +22,24 @@ __all__ = ["draw_comparison", "draw_confusion", "draw_history", "draw_precision_
 
 _DPI = 160
 _DISTINCT = 12
-"""More curves than this cannot be told apart by color."""
+"""Most curves that can be distinguished by color."""
 _READABLE_CELLS = 20
-"""Up to this many classes the cells of a confusion matrix have room for a number."""
+"""Most classes for which the cells of a confusion matrix have room for a number."""
 _READABLE_SIZE = 4.0
-"""Names in smaller letters, in points, are left out of a confusion matrix."""
+"""Smallest font size of names in a confusion matrix, in points; with more classes some names are left out."""
 _WIDE_RANGE = 50.0
 """Losses whose largest value exceeds the smallest by this factor are drawn on a logarithmic axis."""
 
 
-@own_style()
+@default_style()
 def draw_history(
     rows: Sequence[Mapping[str, float | int]], path: Path | str, losses: Sequence[str] | None = None
 ) -> Path:
     """Draw the losses and the AP of a run over its epochs, from the rows of its results.csv.
 
-    ``losses`` names the columns on the left; by default those that begin with "loss". On the right are all columns
-    that begin with "AP". The x axis is the column "epoch", or the rows counted from 1. A value that is missing or nan
-    in a row (an epoch without evaluation) is stepped over.
+    On the left are the columns ``losses``, by default those whose names begin with "loss"; on the right all columns
+    whose names begin with "AP". The x axis is the column "epoch", or the number of the row from 1. Values that are
+    missing or NaN (an epoch without evaluation) are skipped.
     """
     if not rows:
         raise UserError("there is no row to draw in the history, expected one an epoch: train for an epoch first")
@@ -62,13 +62,13 @@ def draw_history(
     return save_figure(figure, path)
 
 
-@own_style()
+@default_style()
 def draw_precision_recall(
     recall: Float[np.ndarray, " R"], precision: Float[np.ndarray, "C R"], classes: Sequence[str], path: Path | str
 ) -> Path:
-    """Draw one precision-recall curve a class and their mean; classes of nan (without objects) are left out.
+    """Draw the precision-recall curve of each class and their mean; classes without objects (NaN) are left out.
 
-    More than twelve classes become a grey bundle behind the mean.
+    More than twelve curves are drawn in grey behind the mean.
     """
     present = [label for label in range(len(classes)) if not np.isnan(precision[label]).any()]
     ranked = sorted(present, key=lambda label: -float(precision[label].mean()))
@@ -92,12 +92,12 @@ def draw_precision_recall(
     return save_figure(figure, path)
 
 
-@own_style()
+@default_style()
 def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], path: Path | str) -> Path:
-    """Draw how often each class (row) was detected as which (column); background is last in both.
+    """Draw a confusion matrix: true classes in rows, detected classes in columns, background last in both.
 
-    Shades are shares of the row; up to twenty classes the cells hold the counts as well. Of more classes than have room
-    every second, third ... is named.
+    Shades are shares of the row. With up to twenty classes the cells contain the counts. If there is no room for all
+    names, only every second, third, ... one is written.
     """
     names = labels_of([*classes, "background"])
     if counts.shape != (len(names), len(names)):
@@ -130,11 +130,11 @@ def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], 
     return save_figure(figure, path)
 
 
-@own_style()
+@default_style()
 def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, quantity: str = "AP") -> Path:
-    """Draw one row a method: every run as a dot, the mean, and one standard deviation to either side.
+    """Draw one row per method: every run as a dot, the mean, and one standard deviation to either side.
 
-    The first method is the one to beat: its mean is carried through as a line.
+    The mean of the first method, the baseline, is drawn as a line through all rows.
     """
     if empty := [name for name, runs in results.items() if not len(runs)]:
         raise UserError(f"method {empty[0]!r} has no runs, expected at least one {quantity}: leave it out")
@@ -164,14 +164,14 @@ def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, qu
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure of so many inches, outside pyplot's books: it is gone when nobody holds it."""
+    """An empty white figure of this size in inches; pyplot keeps no reference, so it is freed when it is not used."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=_DPI, facecolor="white")
 
 
 def save_figure(figure: Figure, path: Path | str) -> Path:
-    """Write a figure in the format of the file's suffix (png, pdf, svg), whole or not at all, making its folder."""
+    """Write a figure atomically in the format of the file's suffix (png, pdf, svg); its folder is created."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda part: figure.savefig(part, dpi=_DPI))
@@ -194,7 +194,7 @@ def _with_number(name: Label, number: float) -> Label:
 
 def _draw_legend(axis: Any, curves: Sequence[Any], entries: Sequence[Label]) -> None:
     """A legend of average precisions to the right of the curves."""
-    # matplotlib leaves out what begins with an underscore, so names are written afterwards.
+    # matplotlib leaves out labels that begin with an underscore, so the names are set afterwards.
     stand_ins = [str(number) for number in range(len(entries))]
     legend = axis.legend(
         curves, stand_ins, loc="upper left", bbox_to_anchor=(1.03, 1.03), frameon=False, fontsize=9, labelcolor=INK
@@ -218,7 +218,7 @@ def _style(axis: Any, title: str, x_label: str) -> None:
 
 
 def _series(rows: Sequence[Mapping[str, float | int]], name: str) -> Float[np.ndarray, "n 2"]:
-    """The (epoch, value) pairs of one column that are numbers."""
+    """The (epoch, value) pairs of one column that are finite."""
     pairs = [(row.get("epoch", n), row.get(name, math.nan)) for n, row in enumerate(rows, start=1)]
     table = np.asarray(pairs, dtype=np.float64).reshape(-1, 2)
     return np.asarray(table[np.isfinite(table).all(axis=1)])
@@ -238,7 +238,7 @@ def _best(rows: Sequence[Mapping[str, float | int]]) -> tuple[float, float] | No
 
 
 def _draw_lines(axis: Any, lines: Mapping[str, Float[np.ndarray, "_n 2"]]) -> None:
-    """Draw every line and write its name at its end, names pushed apart where lines meet."""
+    """Draw every line with its name at its end; names are moved apart where lines end close together."""
     from matplotlib.ticker import MaxNLocator
 
     if not lines:
@@ -262,11 +262,11 @@ def _draw_lines(axis: Any, lines: Mapping[str, Float[np.ndarray, "_n 2"]]) -> No
 
 
 def _pushed_apart(heights: Float[np.ndarray, " n"], gap: float) -> Float[np.ndarray, " n"]:
-    """Heights at least ``gap`` apart in the same order; what has room stays where it is."""
+    """Heights in the same order with distances of at least ``gap``; heights with enough room do not change."""
     order = np.argsort(heights, kind="stable")
     steps = gap * np.arange(len(order))
     loose = heights[order] - steps
-    # Pushing all upwards and pushing all downwards both keep the gaps, and so does the middle of the two.
+    # Moving names only up and moving names only down both give the gaps, and so does the mean of the two.
     upwards = np.maximum.accumulate(loose)
     downwards = np.minimum.accumulate(loose[::-1])[::-1]
     placed = np.empty_like(heights)

@@ -1,4 +1,4 @@
-"""Images with the boxes found in them, drawn pixel by pixel so that they stay crisp."""
+"""Images with detected boxes, drawn with PIL in the pixels of the image."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ Rectangle = tuple[float, float, float, float]
 """``x1 y1 x2 y2``."""
 
 _EM = 0.62
-"""Mean width of a letter, in heights of its font."""
+"""Mean width of a letter, relative to the height of its font."""
 _READABLE = 640
-"""Images with a longer side below this are enlarged, by a whole factor, so that their labels can be read."""
+"""Images with a longer side below this are enlarged by an integer factor, so that their labels are readable."""
 
 
 class Panel(NamedTuple):
-    """One image of :func:`side_by_side`: boxes in its own pixels, ``scores`` None for ground truth."""
+    """One image of :func:`side_by_side`: boxes in pixels of the image, ``scores`` None for ground truth."""
 
     title: str
     image: UInt8[Tensor, "3 H W"]
@@ -42,16 +42,16 @@ class Panel(NamedTuple):
 def draw_detections(
     image: UInt8[Tensor, "3 H W"], detections: Detections, classes: Sequence[str], path: Path | str
 ) -> Path:
-    """Draw every detection with its class and score; drop the unsure ones before if they are many.
+    """Draw all detections with class and score; remove those of low score first if there are many.
 
-    Images smaller than 640 pixels are enlarged by a whole factor.
+    Images smaller than 640 pixels are enlarged by an integer factor.
     """
     panel = Panel("", image, detections.boxes, detections.labels, detections.scores)
     return _save(_annotated(panel, classes), path)
 
 
 def side_by_side(panels: Sequence[Panel], classes: Sequence[str], path: Path | str) -> Path:
-    """Draw images next to each other, titled and equally large, say truth, student and teacher."""
+    """Draw images next to each other with titles, for example ground truth, student and teacher."""
     if not panels:
         raise UserError("side_by_side got no panels, expected at least one: give it a Panel an image")
     drawn = [_annotated(panel, classes) for panel in panels]
@@ -75,9 +75,10 @@ def free_place(
     taken: Sequence[Rectangle] | Float[np.ndarray, "n 4"],
     bounds: tuple[float, float],
 ) -> Rectangle:
-    """Where a label of ``size`` (width, height) at ``box`` covers least of ``taken`` inside ``bounds`` (width, height).
+    """The place of a label of ``size`` (width, height) at ``box`` that covers the least of ``taken``.
 
-    Tried in turn: on the upper edge from the left, from the right, under the lower edge, inside the box, beside it.
+    Tried in order: on the upper edge at the left and the right, below the lower edge, inside the box, beside it; all
+    inside ``bounds`` (width, height).
     """
     (x1, y1, x2, y2), (wide, high) = box, size
     corners = [(x1, y1 - high), (x2 - wide, y1 - high), (x1, y2), (x2 - wide, y2)]
@@ -95,13 +96,13 @@ def _shifted_in(x: float, y: float, size: tuple[float, float], bounds: tuple[flo
 
 
 def _shared(first: Float[np.ndarray, "m 4"], second: Float[np.ndarray, "n 4"]) -> Float[np.ndarray, "m n"]:
-    """The area that each of the first shares with each of the second."""
+    """The intersection area of each first with each second box."""
     sides = np.minimum(first[:, None, 2:], second[:, 2:]) - np.maximum(first[:, None, :2], second[:, :2])
     return np.asarray(sides.clip(min=0).prod(axis=-1))
 
 
 def _annotated(panel: Panel, classes: Sequence[str]) -> Image.Image:
-    """The image with boxes and labels; the surest labels choose their place first and lie on top."""
+    """The image with boxes and labels; labels of higher score are placed first and drawn on top."""
     image, factor = _canvas(panel.image)
     pen = ImageDraw.Draw(image)
     line, size = max(2, round(max(image.size) / 400)), max(13, round(max(image.size) / 54))
@@ -131,7 +132,7 @@ def _canvas(image: UInt8[Tensor, "3 H W"]) -> tuple[Image.Image, int]:
 
 
 def _ordered(box: Rectangle) -> Rectangle:
-    # PIL refuses a rectangle with swapped corners; a young detector may well predict one.
+    # PIL refuses a rectangle with swapped corners, which a detector early in training may predict.
     return min(box[0], box[2]), min(box[1], box[3]), max(box[0], box[2]), max(box[1], box[3])
 
 

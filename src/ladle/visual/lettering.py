@@ -1,7 +1,7 @@
-"""Names in images and charts: written as they are in a font that has their characters, or told apart by number.
+"""Names in images and charts: written in a font that has their characters, or replaced by a number.
 
-matplotlib brings the font DejaVu Sans, which has most alphabets. For other scripts the fonts of the machine are looked
-through; where none has all characters of a name, ``class 1`` stands for it. Nothing here reads a name as a formula.
+matplotlib includes the font DejaVu Sans, which has most alphabets. For other scripts the installed fonts are searched;
+if none has all characters of a name, it is written as ``class 1``. Names are never interpreted as formulas.
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ from ladle.names import on_one_line, readable
 if TYPE_CHECKING:
     from PIL import ImageFont
 
-__all__ = ["Label", "escaped", "image_font", "labels_of", "own_style", "unwritten", "width_of", "write"]
+__all__ = ["Label", "default_style", "escaped", "image_font", "labels_of", "unwritten", "width_of", "write"]
 
 _BESIDE = frozenset(map(ord, "abcdefghijklmnopqrstuvwxyz 0123456789.()±…"))
-"""What may stand beside a name, in the same font: a score, a number, a mark of shortening."""
+"""Characters that may be written next to a name in the same font: a score, a number, an ellipsis."""
 _PRETENDERS = ("lastresort", "adobeblank", "adobenotdef")
-"""Fonts that claim to have every character and draw all of them alike."""
+"""Fonts that list every character but draw the same placeholder for all of them."""
 
 
 class Label(NamedTuple):
-    """What is written for a name, and the font that has all of its characters."""
+    """The text that is written for a name, and a font that has all of its characters."""
 
     text: str
     font: Path
 
 
 def labels_of(names: Sequence[str], kind: str = "class", most: int = 40, bold: bool = False) -> tuple[Label, ...]:
-    """A label for each name, no two of them alike; see :func:`ladle.names.readable`.
+    """Distinct labels for the names; see :func:`ladle.names.readable`.
 
-    A name that no font here can write becomes its place in the list, such as ``class 1``.
+    A name that no installed font can write is replaced by its place in the list, such as ``class 1``.
     """
     return _labels(tuple(names), kind, most, bold)
 
 
 def unwritten(names: Sequence[str]) -> dict[str, str]:
-    """The labels that stand for a class whose name no font here can write, with that name."""
+    """The names that no installed font can write, by the label that replaces each of them."""
     lines = tuple(map(on_one_line, names))
     fonts = _fonts_of(lines, bold=False)
     shown = zip(labels_of(names), lines, strict=True)
@@ -51,22 +51,22 @@ def unwritten(names: Sequence[str]) -> dict[str, str]:
 
 
 def width_of(label: Label, size: float) -> float:
-    """How wide a label is, in the unit of ``size``, the height of its font."""
+    """The width of a label, in the unit of ``size``, the height of its font."""
     return _font(label.font, 100).getlength(label.text) * size / 100
 
 
 def image_font(label: Label, size: int) -> ImageFont.FreeTypeFont:
-    """The font of a label for PIL, so many pixels high."""
+    """The font of a label for PIL, ``size`` pixels high."""
     return _font(label.font, size)
 
 
 def escaped(label: Label) -> str:
-    """The text that matplotlib writes as this label; between two bare dollar signs it would read a formula."""
+    """The text of a label for matplotlib, with dollar signs escaped, which would mark a formula."""
     return label.text.replace("$", r"\$")
 
 
 def write(text: Any, label: Label) -> None:
-    """Have a text of a matplotlib figure say a label, in its own size."""
+    """Set the string and the font of a matplotlib text to those of a label; the size does not change."""
     from matplotlib.font_manager import FontProperties
 
     text.set_text(escaped(label))
@@ -74,8 +74,8 @@ def write(text: Any, label: Label) -> None:
 
 
 @contextmanager
-def own_style() -> Iterator[None]:
-    """Draw by matplotlib's own defaults, whatever the user's style sheet says of fonts, formulas and margins."""
+def default_style() -> Iterator[None]:
+    """Draw with matplotlib's defaults, independent of the user's style sheet."""
     import matplotlib as mpl
 
     with mpl.rc_context():
@@ -94,7 +94,7 @@ def _labels(names: tuple[str, ...], kind: str, most: int, bold: bool) -> tuple[L
 
 @lru_cache(maxsize=64)
 def _fonts_of(lines: tuple[str, ...], bold: bool) -> Mapping[str, Path]:
-    """The first font that has all characters of each line, where there is one; each font is opened once."""
+    """The first font that has all characters of each line, if there is one; each font is opened once."""
     sought = {line: frozenset(map(ord, line)) for line in lines if line and (_is_plain(line) or _can_shape())}
     found: dict[str, Path] = {}
     ours = _bundled(bold)
@@ -110,7 +110,7 @@ def _fonts_of(lines: tuple[str, ...], bold: bool) -> Mapping[str, Path]:
 
 
 def _is_plain(line: str) -> bool:
-    """Whether writing the characters one by one from the left is right: no Arabic, no vowel signs of Devanagari."""
+    """Whether characters can be written one by one from left to right: no Arabic, no vowel signs of Devanagari."""
     return not any(
         unicodedata.bidirectional(c) in ("R", "AL", "AN") or unicodedata.category(c) in ("Mn", "Mc") for c in line
     )
@@ -118,7 +118,7 @@ def _is_plain(line: str) -> bool:
 
 @lru_cache(maxsize=1)
 def _can_shape() -> bool:
-    """Whether both matplotlib and PIL join letters and write from the right where a script asks for it."""
+    """Whether both matplotlib and PIL support joined letters and right-to-left scripts."""
     import matplotlib as mpl
     from PIL import features
 
@@ -128,7 +128,7 @@ def _can_shape() -> bool:
 
 
 def _bundled(bold: bool) -> list[Path]:
-    """The fonts that matplotlib brings, the one that is meant first."""
+    """The fonts included in matplotlib, the preferred one first."""
     from matplotlib import get_data_path
 
     names = ["DejaVuSans-Bold.ttf", "DejaVuSans.ttf"] if bold else ["DejaVuSans.ttf"]
@@ -136,7 +136,7 @@ def _bundled(bold: bool) -> list[Path]:
 
 
 def _installed() -> Iterator[Path]:
-    """The fonts of this machine, upright and of usual weight first, always in the same order."""
+    """The installed fonts, upright and of normal weight first, always in the same order."""
     from matplotlib.font_manager import fontManager
 
     usual = ("400", "normal", "regular", "book")
@@ -149,7 +149,7 @@ def _installed() -> Iterator[Path]:
 
 
 def _characters(font: Path) -> Set[int]:
-    """The characters that a font has; none where it cannot be read or has no outlines."""
+    """The characters of a font; none if it cannot be read or has no outlines."""
     from matplotlib.ft2font import FT2Font
 
     try:

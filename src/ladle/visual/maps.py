@@ -1,4 +1,4 @@
-"""Numbers for every cell of a feature map, drawn over the image."""
+"""Maps of one number per feature cell, drawn over the image."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ladle.errors import UserError
 from ladle.types import GroundTruth
 from ladle.visual.charts import new_figure, save_figure
-from ladle.visual.lettering import labels_of, own_style, write
+from ladle.visual.lettering import default_style, labels_of, write
 from ladle.visual.palette import INK, MUTED
 from ladle.visual.sheets import draw_boxes, draw_image, sheet
 
@@ -20,17 +20,17 @@ __all__ = ["draw_maps"]
 
 _SHADE = "#0072b2"
 _OPAQUE = 0.9
-"""Opacity of the largest number of a panel."""
+"""Opacity of the largest value of a panel."""
 
 
-@own_style()
+@default_style()
 def draw_maps(
     image: UInt8[Tensor, "3 H W"], truth: GroundTruth, maps: Mapping[str, Float[Tensor, "_h _w"]], path: Path | str
 ) -> Path:
-    """Draw each map in a panel of its own: the larger the number of a cell, the darker it is; 0 is not drawn.
+    """Draw each map in one panel; cells of larger values are darker, and 0 is not drawn.
 
-    A cell (y, x) covers ``H/h`` by ``W/w`` pixels. Titles are the keys; below them stands the largest number. ``truth``
-    is a batch of one.
+    A cell (y, x) covers ``H/h`` by ``W/w`` pixels. Titles are the keys of ``maps``, with the largest value below them.
+    ``truth`` is a batch of one.
     """
     if not maps:
         raise UserError("there is no map to draw, expected at least one: give it with its title")
@@ -60,6 +60,6 @@ def draw_maps(
 
 
 def _rgba(shown: Float[Tensor, "h w"]) -> Float[Tensor, "h w 4"]:
-    """One color, more opaque where the number is larger."""
+    """One color, more opaque for larger values."""
     parts = [int(_SHADE[i : i + 2], 16) / 255 for i in (1, 3, 5)]
     return torch.stack([*(torch.full_like(shown, part) for part in parts), _OPAQUE * shown], dim=-1)

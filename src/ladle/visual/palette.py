@@ -1,4 +1,4 @@
-"""Colors that stay apart for color-blind readers, the same for a label in every image and chart."""
+"""Colors that color-blind readers can distinguish, the same for a label in every image and chart."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ import colorsys
 __all__ = ["FAINT", "INK", "MUTED", "color", "ink_on"]
 
 INK = "#1a1c20"
-"""Text and the one line that matters."""
+"""Text and the most important line."""
 MUTED = "#6b7280"
-"""Secondary text, ticks, what is ignored."""
+"""Secondary text, ticks, ignored priors."""
 FAINT = "#e3e5e9"
 """Grids and frames."""
 
@@ -35,8 +35,8 @@ _LIGHTNESS = (0.36, 0.52, 0.64)
 def color(label: int) -> str:
     """The color of a class or an object as ``#rrggbb``; it depends on ``label`` alone.
 
-    The first twelve are chosen for color-blind readers; those beyond turn the hue by the golden ratio and differ in
-    lightness from their neighbors.
+    The first twelve are chosen for color-blind readers; further ones step through the hues by the golden ratio and
+    alternate in lightness.
     """
     if label < len(_CHOSEN):
         return _CHOSEN[label]
@@ -46,7 +46,7 @@ def color(label: int) -> str:
 
 
 def ink_on(background: str) -> str:
-    """Black or white, whichever reads better on ``background`` (WCAG 2 contrast)."""
+    """Black or white, whichever has the higher contrast on ``background`` (WCAG 2)."""
     light = _luminance(background) + 0.05
     return "#ffffff" if 1.05 / light >= light / (_luminance(INK) + 0.05) else INK
 

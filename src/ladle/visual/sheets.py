@@ -1,4 +1,4 @@
-"""Panels side by side, each with the same pale image and the boxes of its objects."""
+"""Panels side by side, each with the same image in pale colors and the boxes of its objects."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _IN_A_ROW = 4
 _PANEL = 5.0
 """Longer side of a panel in inches."""
 _NARROWEST = 2.9
-"""A panel is at least this wide, in inches: its title needs the room."""
+"""Smallest width of a panel in inches, for its title."""
 _LEAST_WIDTH = 5.2
-"""Width of the whole, in inches, that the legend needs."""
+"""Smallest width of the figure in inches, for the legend."""
 _GAP, _TITLE, _LEGEND = 0.22, 0.62, 0.55
-"""White between panels, above each, and below all, in inches."""
+"""Space between panels, above each panel, and below all, in inches."""
 _POINT = 1 / 72
 """A typographic point in inches."""
 LINE = 1.6
@@ -34,7 +34,7 @@ LINE = 1.6
 
 
 class Sheet(NamedTuple):
-    """Where the panels lie: sizes in inches, ``panel`` as matplotlib's fractions of the figure."""
+    """The layout of the panels: sizes in inches, ``panel`` in fractions of the figure."""
 
     columns: int
     rows: int
@@ -44,16 +44,16 @@ class Sheet(NamedTuple):
 
     @property
     def width(self) -> float:
-        """Of the whole, in inches."""
+        """Width of the figure in inches."""
         return max(self.columns * (self.panel_width + _GAP) + _GAP, _LEAST_WIDTH)
 
     @property
     def height(self) -> float:
-        """Of the whole, in inches."""
+        """Height of the figure in inches."""
         return self.rows * (self.panel_height + _TITLE) + _LEGEND
 
     def panel(self, number: int) -> tuple[float, float, float, float]:
-        """Left, bottom, width and height of a panel."""
+        """Left, bottom, width and height of a panel in fractions of the figure."""
         row, column = divmod(number, self.columns)
         margin = (self.width - self.columns * (self.panel_width + _GAP) + _GAP) / 2
         left = margin + column * (self.panel_width + _GAP)
@@ -63,14 +63,14 @@ class Sheet(NamedTuple):
 
 
 def sheet(height: int, width: int, panels: int) -> Sheet:
-    """Lay out so many panels for an image of this size, four in a row at most."""
+    """The layout of ``panels`` panels for an image of this size, at most four in a row."""
     scale = max(_PANEL / max(height, width), _NARROWEST / width)
     columns = min(panels, _IN_A_ROW)
     return Sheet(columns, ceil(panels / columns), width * scale, height * scale, scale / _POINT)
 
 
 def draw_image(axes: Axes, image: UInt8[Tensor, "3 H W"]) -> None:
-    """The image, paled so that the dots carry the color."""
+    """Draw the image in pale colors, so that dots and boxes stand out."""
     pale = image.float().cpu().lerp(image.float().cpu().mean(0, keepdim=True), 0.35).lerp(torch.tensor(255.0), 0.5)
     height, width = image.shape[1:]
     axes.imshow(pale.byte().permute(1, 2, 0).numpy(), extent=(0, width, height, 0), interpolation="bilinear")
@@ -79,7 +79,7 @@ def draw_image(axes: Axes, image: UInt8[Tensor, "3 H W"]) -> None:
 
 
 def draw_boxes(axes: Axes, truth: GroundTruth) -> None:
-    """The boxes of a batch of one, in their objects' colors; dashed where they are crowds."""
+    """Draw the boxes of a batch of one in the colors of their objects; crowd regions are dashed."""
     for index, box in enumerate(truth.boxes[0].tolist()):
         if truth.learnable[0, index]:
             _draw_box(axes, box, color(index), LINE, "solid")
