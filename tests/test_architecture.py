@@ -218,3 +218,28 @@ def test_no_family_and_no_assigner_is_known_by_its_name_outside_its_own_file():
     ]
     assert len(names) == 23
     assert found == []
+
+
+def functions():
+    """Every function of the package: its module, its name and its node."""
+    for file in FILES:
+        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield file, node
+
+
+def test_functions_and_files_stay_short():
+    lengths = sorted(node.end_lineno - node.lineno + 1 for _, node in functions())
+    assert lengths[int(0.95 * len(lengths))] <= 25
+    assert max(len(file.read_text(encoding="utf-8").splitlines()) for file in FILES) <= 400
+
+
+def test_an_assigner_is_handed_on_by_few_functions():
+    """It is resolved once; after that it is a field of a lesson."""
+    passing = [
+        f"{module_of(file)}.{node.name}"
+        for file, node in functions()
+        if any(one.arg == "assigner" for one in [*node.args.args, *node.args.kwonlyargs])
+    ]
+    assert "ladle.recipes.train.train" in passing
+    assert len(passing) <= 15, passing

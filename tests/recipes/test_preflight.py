@@ -11,7 +11,7 @@ from ladle.detectors import save_detector
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec
 from ladle.recipes import preflight
-from ladle.recipes.preflight import check_looks, check_strength, load_teacher, strength_in_words
+from ladle.recipes.preflight import check_trainable, check_strength, load_teacher, strength_in_words
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 
@@ -115,12 +115,12 @@ def test_images_without_objects_say_nothing_against_a_teacher(beginner):
 def test_one_value_is_too_few_for_batch_normalization(batch, sides, norm, fits):
     network = detector_spec("paa-tiny", ("a",), start=Start(norm=norm)).build()
     if fits:
-        check_looks(network, batch, sides)
+        check_trainable(network, batch, sides)
         return
     with pytest.raises(
         UserError, match=r"of a single image of 32 pixels .* give --norm group, --batch 2, or .* --imgsz"
     ):
-        check_looks(network, batch, sides)
+        check_trainable(network, batch, sides)
 
 
 class OfOneSize(nn.Module):
@@ -139,6 +139,6 @@ class OfOneSize(nn.Module):
 def test_a_backbone_of_one_size_is_refused_at_others():
     network = detector_spec("paa-tiny", ("a",)).build()
     network.backbone = OfOneSize(network.backbone)
-    check_looks(network, 4, (64,))
+    check_trainable(network, 4, (64,))
     with pytest.raises(UserError, match=r"backbone of paa-tiny cannot take images of 96 pixels \(made for 64 x 64\)"):
-        check_looks(network, 4, (96,))
+        check_trainable(network, 4, (96,))
