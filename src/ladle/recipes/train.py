@@ -61,8 +61,9 @@ def train(
     job = _with_texts(job, assigner, criterion)
     if resume is not None:
         return resume_run("train", resume, _asked(job, train), parts)["student"]
+    parts = parts_of(job, parts)
     with new_run(job, "-".join(filter(None, [name, job.assigner]))) as job:
-        return run_training(job, parts_of(job, parts))["student"]
+        return run_training(job, parts)["student"]
 
 
 def distill(
@@ -144,9 +145,9 @@ def distill(
         return resume_run("distill", resume, _asked(job, distill), parts)["student"]
     if job.method == "plain":
         raise UserError("--method plain has no teacher: use `ladle train`")
+    parts = parts_of(job, parts)
     if job.teacher is None:
         raise UserError("distilling needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
-    parts = parts_of(job, parts)
     if parts.teacher is None:
         job = replace(job, teacher_sha256=file_hash(Path(job.teacher)))
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
@@ -213,8 +214,9 @@ def colearn(
     job = _with_texts(job, assigner, criterion)
     if resume is not None:
         return CoLearned(**resume_run("colearn", resume, _asked(job, colearn), parts))
+    parts = parts_of(job, parts)
     with new_run(job, f"{first}-{second}") as job:
-        return CoLearned(**run_training(job, parts_of(job, parts)))
+        return CoLearned(**run_training(job, parts))
 
 
 def _with_texts(job: Job, assigner: object, criterion: object) -> Job:
