@@ -11,6 +11,7 @@ from ladle.assigners import uses_predictions
 from ladle.errors import UserError
 from ladle.files import write_atomically
 from ladle.recipes.assign_tables import (
+    LEVELS,
     MOST_OBJECTS,
     bars_of,
     compared_rows,
@@ -94,7 +95,7 @@ def stats(options: Options, wanted: Wanted, out: str | None) -> Statistics:
     title = f"{side.title} on {options.data}, {options.split}"
     tables = {title: overview_rows(numbers)}
     tables |= {f"objects without a positive, {name}": rows for name, rows in group_tables(numbers).items()}
-    tables["what the priors of each level are for"] = level_rows(numbers)
+    tables[LEVELS] = level_rows(numbers)
     for name, rows in tables.items():
         say(table(name, rows))
     told = advice(numbers)
@@ -141,9 +142,10 @@ def _report(
     about = [f"first: {sides[0].title}", f"second: {sides[1].title}", *_alike(sides)]
     for line in about:
         say(line)
-    overall, listed = difference_rows(found), image_rows(found, look.names, _LISTED)
+    overall, listed = difference_rows(found), image_rows(found, look.named, _LISTED)
     say(table(f"{options.data}, {options.split}", overall))
-    say(table(f"the {len(listed)} of {found.images} images that differ most", listed))
+    title = f"the {len(listed)} of {found.images} images that differ most; 1st only: objects that only the first serves"
+    say(table(title, listed))
     _write_json(folder / "diff.json", options, look, sides, {"difference": found.as_json()})
     drawn = f"{len(gallery)} of the {gallery.seen} images with objects are drawn (--most), those that differ most"
     lines = [*about, *look.remarks, f"{drawn}.", _LEGEND]

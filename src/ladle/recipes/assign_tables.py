@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from math import nan
+from typing import Any
 
 import torch
 
@@ -13,6 +14,7 @@ from ladle.types import GroundTruth
 from ladle.visual import Bar, BarPanel
 
 __all__ = [
+    "LEVELS",
     "MOST_OBJECTS",
     "bars_of",
     "compared_rows",
@@ -26,25 +28,26 @@ __all__ = [
 
 Row = dict[str, object]
 
+LEVELS = (
+    "priors by level; shared: inside several objects; served: objects with a positive here; belong: objects so large"
+)
+"""The title of the table of :func:`level_rows`."""
 MOST_OBJECTS = 12
 """So many objects of an image are listed below it."""
+_TENTH = 10.0
+"""Axes of percent go this far at least, so that one object of thousands does not look like many."""
 _MOST_CLASSES = 25
 """So many classes are drawn in a chart."""
 
 
 def overview_rows(numbers: Statistics) -> list[Row]:
     """The numbers about all objects and all priors together."""
-    named = {"0": "least", "0.5": "median", "1": "most"}
-    points = [f"{point:g}" for point in QUANTILES]
-    spread = ", ".join(
-        f"{named.get(point, point)} {value:g}" for point, value in zip(points, numbers.quantiles, strict=False)
-    )
     priors, positive = numbers.total("priors"), numbers.total("positive")
     rows = {
         "objects": f"{numbers.objects} in {numbers.images} images",
         "objects without a positive": _of(numbers.without, numbers.objects),
         "of these with a prior's center inside": _of(numbers.holding, numbers.without),
-        "positives per object": f"mean {_number(numbers.mean_positives):.1f}; {spread}",
+        "positives per object": f"mean {_number(numbers.mean_positives):.1f}, {_spread(numbers)}",
         "affinity per object": f"mean {_number(numbers.mean_affinity):.2f}",
         "positive priors": _of(positive, priors),
         "ignored priors": _of(numbers.total("ignored"), priors),
@@ -67,18 +70,18 @@ def group_tables(numbers: Statistics) -> dict[str, list[Row]]:
 
 
 def level_rows(numbers: Statistics) -> list[Row]:
-    """What the priors of each level are for."""
+    """What the priors of each level are for; :data:`LEVELS` says what the columns are."""
     positive = numbers.total("positive")
     return [
         {
             "stride": f"{level.stride:g}",
             "priors": level.priors,
             "positive": level.positive,
-            "% of positives": share(level.positive, positive),
+            "%": share(level.positive, positive),
             "ignored": level.ignored,
-            "inside several": level.inside_several,
-            "objects served": level.served,
-            "objects belonging": level.belonging,
+            "shared": level.inside_several,
+            "served": level.served,
+            "belong": level.belonging,
         }
         for level in numbers.levels
     ]
@@ -89,9 +92,10 @@ def bars_of(numbers: Statistics) -> list[BarPanel]:
     worst = sorted(numbers.by_class, key=lambda one: (-share(one.without, one.objects), -one.objects))[:_MOST_CLASSES]
     more = f", worst {_MOST_CLASSES} of {len(numbers.by_class)}" if len(numbers.by_class) > len(worst) else ""
     last = len(numbers.histogram) - 1
+    shown = max((number for number, objects in enumerate(numbers.histogram) if objects), default=-1) + 1
     counts = [
         Bar(f"{number}{' or more' if number == last else ''}", objects, str(objects))
-        for number, objects in enumerate(numbers.histogram)
+        for number, objects in enumerate(numbers.histogram[:shown])
     ]
     positive = numbers.total("positive")
     levels = [
@@ -99,12 +103,12 @@ def bars_of(numbers: Statistics) -> list[BarPanel]:
         for level in numbers.levels
     ]
     return [
-        BarPanel("Without a positive, by size", "% of objects", _bars(numbers.by_size)),
+        BarPanel("Without a positive, by size", "% of objects", _bars(numbers.by_size), _TENTH),
         BarPanel("Positives on each level", "% of positive priors", levels),
-        BarPanel("Without a positive, by level", "% of objects", _bars(numbers.by_level, "stride ")),
-        BarPanel("Without a positive, by ratio of sides", "% of objects", _bars(numbers.by_aspect)),
+        BarPanel("Without a positive, by level", "% of objects", _bars(numbers.by_level, "stride "), _TENTH),
+        BarPanel("Without a positive, by ratio of sides", "% of objects", _bars(numbers.by_aspect), _TENTH),
         BarPanel("Positives of an object", "objects", counts),
-        BarPanel(f"Without a positive, by class{more}", "% of objects", _bars(worst)),
+        BarPanel(f"Without a positive, by class{more}", "% of objects", _bars(worst), _TENTH),
     ]
 
 
@@ -156,18 +160,18 @@ def difference_rows(found: Difference) -> list[Row]:
     return [{"number": name, "value": value} for name, value in rows.items()]
 
 
-def image_rows(found: Difference, names: Mapping[int | str, str], most: int) -> list[Row]:
+def image_rows(found: Difference, named: Callable[[Any], str], most: int) -> list[Row]:
     """The images that differ most."""
     return [
         {
-            "image": readable([names.get(one.name, str(one.name))])[0],  # type: ignore[call-overload]
-            "agreement %": 100 * one.agreement,
+            "image": readable([named(one.name)])[0],
+            "agree %": 100 * one.agreement,
             "objects": one.objects,
             "first": one.first,
             "second": one.second,
             "shared": one.shared,
-            "only first": one.only_first,
-            "only second": one.only_second,
+            "1st only": one.only_first,
+            "2nd only": one.only_second,
         }
         for one in found.by_image[:most]
     ]
@@ -189,6 +193,12 @@ def _bars(groups: Sequence[Group], before: str = "") -> list[Bar]:
         Bar(name, share(group.without, group.objects), f"{group.without} of {group.objects}")
         for name, group in zip(names, groups, strict=True)
     ]
+
+
+def _spread(numbers: Statistics) -> str:
+    """The positives of the median object and of others."""
+    at = dict(zip(QUANTILES, numbers.quantiles, strict=False))
+    return f"median {at[0.5]:g}, from {at[0.0]:g} to {at[1.0]:g}, 8 in 10 from {at[0.1]:g} to {at[0.9]:g}"
 
 
 def _number(value: float | None) -> float:

@@ -156,7 +156,7 @@ def open_look(options: Options) -> Look:
     spec, detector, title, note = _opened(options.model, source, side, options.seed)
     network = _frozen("model", options.model, detector, replace(spec, imgsz=side), source.classes)
     device = find_device(options.device)
-    whole = f"{len(chosen)} of the {len(source)} images of {options.split}, drawn with --seed {options.seed}"
+    whole = f"{len(chosen)} of the {len(source)} images of {options.split}, drawn with --seed {options.seed} (--images)"
     every = f"all {len(source)} images of {options.split}"
     lines = [whole if len(chosen) < len(source) else every, note]
     lines += [f"{title} works in two stages: this is its proposal network, before it samples"] if spec.regions else []

@@ -32,11 +32,12 @@ class Bar(NamedTuple):
 
 
 class BarPanel(NamedTuple):
-    """The bars of a panel, what it shows, and what their length means."""
+    """The bars of a panel, what it shows, what their length means, and how far its axis goes at least."""
 
     title: str
     unit: str
     bars: Sequence[Bar]
+    least: float = 0.0
 
 
 @own_style()
@@ -68,7 +69,7 @@ def _draw_panel(axis: Axes, panel: BarPanel, shade: str) -> None:
     lengths = [bar.length for bar in panel.bars]
     axis.barh(places, lengths, height=0.68, color=shade)
     axis.set_ylim(len(places) - 0.5, -0.5)
-    axis.set_xlim(0, max(lengths) or 1)
+    axis.set_xlim(0, max(*lengths, panel.least) or 1)
     axis.xaxis.set_major_locator(MaxNLocator(nbins=4))
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", labelcolor=INK)
