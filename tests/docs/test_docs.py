@@ -208,7 +208,7 @@ def described_flags(verb):
 
 
 def parameters(verb):
-    given = inspect.signature(getattr(recipes, verb)).parameters
+    given = inspect.signature(getattr(recipes, verb.replace(" ", "_"))).parameters
     return {name: one.default for name, one in given.items() if name != "run"}
 
 
@@ -237,8 +237,11 @@ def test_every_flag_of_a_run_is_described_with_its_default():
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_is_shown_exists(page):
     for verb, words in re.findall(
-        r"(?:^|`)ladle ([a-z]+)([^`\n]*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+        rf"(?:^|`)ladle ({'|'.join(VERBS)}|[a-z]+)\b([^`\n]*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE
     ):
+        if any(known.startswith(f"{verb} ") for known in VERBS):
+            assert not words.strip(), f"{name_of(page)} shows `ladle {verb}{words}`"
+            continue
         assert verb in VERBS, f"{name_of(page)} shows `ladle {verb}`"
         known = set(parameters(verb)) | {"help", "config"}
         known |= {field.name for field in fields(recipes.Run)} if verb in ("train", "distill", "colearn") else set()

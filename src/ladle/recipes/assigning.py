@@ -130,7 +130,7 @@ class Look:
         seen: dict[int, Predictions] = {}
         for judge in (side.judge for side in sides):
             if judge is not None and id(judge) not in seen:
-                seen[id(judge)] = _predictions(judge, batch, priors, self._stage_classes)
+                seen[id(judge)] = _predictions(judge, batch, priors, bool(self.spec.regions))
         nothing = _nothing(priors, len(batch.images), self._stage_classes)
         plans = tuple(side.assign(seen.get(id(side.judge), nothing), priors, truth) for side in sides)
         return Assigned(batch, priors, plans)
@@ -247,8 +247,9 @@ def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) ->
     return network.detector.chain[0].propose(maps, None, None, sizes)
 
 
-def _predictions(network: FrozenDetector, batch: Batch, priors: Priors, classes: int) -> Predictions:
-    """What the first stage of a network predicts at priors."""
+def _predictions(network: FrozenDetector, batch: Batch, priors: Priors, proposes: bool) -> Predictions:
+    """What the first stage of a network predicts at priors: of any object where it ``proposes``, else of each class."""
+    classes = 1 if proposes else len(network.detector.spec.classes)
     output: Output = network.say(0, network.look(batch.images), batch.sizes, priors, classes)
     return output.predictions
 
