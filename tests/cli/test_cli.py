@@ -56,7 +56,8 @@ def refused(capsys):
         assert main(line.split()) == 2
         printed = capsys.readouterr()
         sentence = printed.err.strip()
-        assert sentence.startswith(f"ladle {line.split()[0]}: ")
+        verb = next((verb for verb in VERBS if f"{line} ".startswith(f"{verb} ")), line.split()[0])
+        assert sentence.startswith(f"ladle {verb}: ")
         assert "\n" not in sentence
         assert "Traceback" not in printed.err + printed.out
         return sentence

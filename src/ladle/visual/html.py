@@ -108,10 +108,12 @@ def write_page(path: Path, title: str, parts: Sequence[Html]) -> Path:
     """Write a page, whole or not at all.
 
     Example:
-        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
         >>> from ladle.visual.html import paragraph, write_page
-        >>> page = write_page(Path(tempfile.mkdtemp()) / "page.html", "Title", [paragraph("1 < 2")])
-        >>> "<p>1 &lt; 2</p>" in page.read_text(encoding="utf-8")
+        >>> with TemporaryDirectory() as folder:
+        ...     page = write_page(Path(folder) / "page.html", "Title", [paragraph("1 < 2")])
+        ...     "<p>1 &lt; 2</p>" in page.read_text(encoding="utf-8")
         True
     """
     name = _text(title)
