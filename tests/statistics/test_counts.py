@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from ladle.assigners import PAA, AutoAssign
-from ladle.statistics import ObjectCounts, count_objects, count_priors, pairs_of, summarize
+from ladle.statistics import ObjectCounts, PriorCounts, count_objects, count_priors, pairs_of, summarize
 from ladle.types import Assignment, GroundTruth
 from tests.statistics.scenes import RULES, scene
 
@@ -131,15 +131,14 @@ def test_images_without_objects_have_no_counts_but_priors():
 
 
 def test_sums_over_batches_are_those_of_the_objects():
-    parts, priors_of_all, naive = [], None, []
+    parts, tallies, naive = [], [], []
     for seed in SEEDS:
         predictions, priors, truth = scene(seed)
         plan = PAA(topk=2)(predictions, priors, truth)
         parts.append(count_objects(plan, priors, truth))
-        counts = count_priors(plan, priors, truth)
-        priors_of_all = counts if priors_of_all is None else priors_of_all.plus(counts)
+        tallies.append(count_priors(plan, priors, truth))
         naive += naive_objects(plan, priors, truth, torch.ones(2, 2))
-    numbers = summarize(ObjectCounts.joined(parts), priors_of_all, CLASSES, STRIDES, images=4, imgsz=256)
+    numbers = summarize(ObjectCounts.joined(parts), PriorCounts.summed(tallies), CLASSES, STRIDES, images=4, imgsz=256)
     positives = [sum(one["positives"]) for one in naive]
     assert (numbers.images, numbers.objects) == (4, len(naive))
     assert numbers.without == positives.count(0)
@@ -153,6 +152,7 @@ def test_sums_over_batches_are_those_of_the_objects():
         mine = [n for n, one in zip(positives, naive) if low <= one["area"] < high]
         assert (group.objects, group.without) == (len(mine), mine.count(0))
     assert sum(group.objects for group in numbers.by_class) == len(naive)
+    assert numbers.total("positive") == sum(int(tally.positive.sum()) for tally in tallies)
     for level, (row, group) in enumerate(zip(numbers.levels, numbers.by_level)):
         assert row.served == sum(one["positives"][level] > 0 for one in naive)
         assert row.belonging == group.objects == sum(one["level"] == level for one in naive)

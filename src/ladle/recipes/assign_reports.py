@@ -40,7 +40,7 @@ from ladle.statistics import (
 )
 from ladle.visual import draw_bars, html
 
-__all__ = ["Shown", "diff", "show", "stats"]
+__all__ = ["Shown", "counted", "diff", "show", "stats"]
 
 _LISTED = 10
 """So many images are listed on the terminal; the file has all."""
@@ -89,7 +89,7 @@ def stats(options: Options, wanted: Wanted, out: str | None) -> Statistics:
     check_out(out)
     look = open_look(options)
     side = look.side(wanted)
-    numbers = _counted(look, side)
+    (numbers,) = counted(look, [side])
     _check_objects(numbers.objects, options)
     folder = _folder(out, "stats")
     title = f"{side.title} on {options.data}, {options.split}"
@@ -161,19 +161,19 @@ def _alike(sides: Sequence[Side]) -> list[str]:
     return []
 
 
-def _counted(look: Look, side: Side) -> Statistics:
-    """One pass over the images."""
-    objects: list[ObjectCounts] = []
-    priors: PriorCounts | None = None
-    for found in look.batches([side]):
-        batch, (plan,) = found.batch, found.plans
+def counted(look: Look, sides: Sequence[Side]) -> list[Statistics]:
+    """Who learns what by each side, in one pass over the images."""
+    objects: list[list[ObjectCounts]] = [[] for _ in sides]
+    priors: list[list[PriorCounts]] = [[] for _ in sides]
+    for found in look.batches(sides):
+        batch = found.batch
         enlarged = batch.originals / batch.sizes
-        objects.append(count_objects(plan, found.priors, batch.truth, enlarged).to("cpu"))
-        tally = count_priors(plan, found.priors, batch.truth).to("cpu")
-        priors = tally if priors is None else priors.plus(tally)
-    assert priors is not None
-    every = ObjectCounts.joined(objects)
-    return summarize(every, priors, look.classes, look.strides, len(look.source), look.spec.imgsz)
+        for plan, some, tallies in zip(found.plans, objects, priors, strict=True):
+            some.append(count_objects(plan, found.priors, batch.truth, enlarged).to("cpu"))
+            tallies.append(count_priors(plan, found.priors, batch.truth).to("cpu"))
+    about = look.classes, look.strides, len(look.source), look.spec.imgsz
+    parts = zip(objects, priors, strict=True)
+    return [summarize(ObjectCounts.joined(some), PriorCounts.summed(tallies), *about) for some, tallies in parts]
 
 
 def _offer_objects(found: Assigned, look: Look, side: Side, gallery: Gallery) -> int:

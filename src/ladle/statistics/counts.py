@@ -76,11 +76,11 @@ class PriorCounts(Record):
     contested: Int[Tensor, " L"]
     several: Int[Tensor, " L"]
 
-    def plus(self, other: PriorCounts) -> PriorCounts:
-        """The counts of both together."""
-        return PriorCounts(
-            **{field.name: getattr(self, field.name) + getattr(other, field.name) for field in fields(self)}
-        )
+    @classmethod
+    def summed(cls, parts: Sequence[PriorCounts]) -> PriorCounts:
+        """The counts of several batches together."""
+        names = [field.name for field in fields(cls)]
+        return cls(**{name: torch.stack([getattr(part, name) for part in parts]).sum(0) for name in names})
 
 
 def pairs_of(assignment: Assignment, truth: GroundTruth) -> PlanPairs:
