@@ -14,6 +14,9 @@ from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec, lessons_of
 from ladle.recipes import Run, assign_diff, assign_show, assign_stats
+from ladle.recipes.assign_reports import counted
+from ladle.recipes.assigning import Options, Wanted, open_look
+from ladle.recipes.gallery import cut_out
 from ladle.recipes.sources import open_source
 from ladle.statistics import compare
 from tests.visual.test_html import read
@@ -43,6 +46,13 @@ def detectors(tmp_path_factory):
     return {name: str(folder / f"{name}.safetensors") for name in made}
 
 
+def counted_on(data, model, assigner=None, teacher=None, images=None, batch=8, seed=0):
+    """The numbers of ``assign stats`` without its tables, charts and files."""
+    look = open_look(Options(data, model, "train", images, 64, batch, 0, "cpu", seed))
+    (numbers,) = counted(look, [look.side(Wanted(assigner, teacher))])
+    return numbers
+
+
 def batches(data, split="train"):
     return make_loader(open_source(data, split, Run(), 64), 8, 64)
 
@@ -69,7 +79,7 @@ def expected(data, file, rule, order=None):
 
 
 def test_stats_count_what_the_detector_assigns_itself(data, detectors):
-    numbers = assign_stats(data, detectors["first"], **QUIET)
+    numbers = counted_on(data, detectors["first"])
     objects, without, pairs = expected(data, detectors["first"], PAA())
     assert (numbers.images, numbers.objects, numbers.without) == (8, objects, without)
     assert numbers.total("positive") == pairs
@@ -78,26 +88,26 @@ def test_stats_count_what_the_detector_assigns_itself(data, detectors):
 
 def test_classes_are_matched_by_name(data, detectors):
     order = [CLASSES[::-1].index(name) for name in CLASSES]
-    numbers = assign_stats(data, detectors["second"], **QUIET)
+    numbers = counted_on(data, detectors["second"])
     assert numbers.total("positive") == expected(data, detectors["second"], PAA(), order)[2]
 
 
 def test_a_name_alone_is_an_untrained_detector_of_the_seed(data, capsys):
     torch.manual_seed(3)
     save_detector(detector_spec("paa-tiny", CLASSES, imgsz=64).build(), "fresh.safetensors")
-    numbers = assign_stats(data, "paa-tiny", seed=3, **QUIET)
+    numbers = counted_on(data, "paa-tiny", seed=3)
     assert "paa-tiny is untrained, its weights are those of --seed 3" in capsys.readouterr().out
     assert numbers.total("positive") == expected(data, "fresh.safetensors", PAA())[2]
 
 
 def test_a_teacher_judges_overlaps_as_in_training(data, detectors):
     rule = ATSS().judged_by_teacher(True, 0.0, False)
-    numbers = assign_stats(data, "paa-tiny", "ATSS", teacher=detectors["first"], **QUIET)
+    numbers = counted_on(data, "paa-tiny", "ATSS", teacher=detectors["first"])
     assert numbers.total("positive") == expected(data, detectors["first"], rule)[2]
 
 
 def test_sampled_images_are_the_same_for_a_seed_and_told(data, capsys):
-    one, other = (assign_stats(data, "atss-tiny", images=3, batch=size, **QUIET) for size in (1, 3))
+    one, other = (counted_on(data, "atss-tiny", images=3, batch=size) for size in (1, 3))
     assert one == other
     assert one.images == 3
     assert "3 of the 8 images of train, drawn with --seed 0" in capsys.readouterr().out
@@ -117,7 +127,7 @@ def test_stats_are_written_as_json_chart_and_page(data):
 
 
 def test_the_proposal_network_of_two_stages_is_counted_and_told(data, detectors, capsys):
-    numbers = assign_stats(data, detectors["staged"], **QUIET)
+    numbers = counted_on(data, detectors["staged"])
     assert "works in two stages: this is its proposal network, before it samples" in capsys.readouterr().out
     rule = lessons_of(detector_spec("fasterrcnn-tiny", CLASSES))[0].assign
     assert numbers.total("positive") == expected(data, detectors["staged"], rule)[2]
@@ -148,11 +158,11 @@ def outputs_of(name, data):
 
 
 def test_pages_link_to_each_other_and_old_ones_go(data, monkeypatch):
-    monkeypatch.setattr("ladle.recipes.gallery._ON_A_PAGE", 3)
-    shown = assign_show(data, "atss-tiny", out="out", **QUIET)
+    monkeypatch.setattr("ladle.recipes.gallery._ON_A_PAGE", 1)
+    shown = assign_show(data, "atss-tiny", most=3, out="out", **QUIET)
     assert [page.name for page in shown.pages] == ["show.html", "show-2.html", "show-3.html"]
     assert [attrs["href"] for tag, attrs in read(shown.pages[1]).tags if tag == "a"] == ["show.html", "show-3.html"] * 2
-    shown = assign_show(data, "atss-tiny", most=2, out="out", **QUIET)
+    assign_show(data, "atss-tiny", most=1, out="out", **QUIET)
     assert [page.name for page in sorted(Path("out").iterdir())] == ["show.html"]
 
 
@@ -165,7 +175,7 @@ def test_the_difference_is_that_of_both_judges(data, detectors):
         rows = compare(PAA()(own, priors, batch.truth), PAA()(other, priors, batch.truth), batch.truth)
         shared, either = shared + int(rows.shared.sum()), either + int(rows.either.sum())
     assert found.agreement == shared / either < 1
-    again = assign_diff(data, detectors["first"], against_model=detectors["second"], most=2, **QUIET)
+    again = assign_diff(data, detectors["first"], against_model=detectors["second"], most=1, **QUIET)
     assert again == found
     written = json.loads(Path("out/diff.json").read_text(encoding="utf-8"))["difference"]
     assert written["agreement"] == found.agreement
@@ -175,7 +185,7 @@ def test_the_difference_is_that_of_both_judges(data, detectors):
 
 
 def test_a_rule_without_predictions_differs_from_no_other_judge(data, detectors, capsys):
-    found = assign_diff(data, "atss-tiny", against_model=detectors["first"], against_assigner="ATSS", **QUIET)
+    found = assign_diff(data, "atss-tiny", against_model=detectors["first"], against_assigner="ATSS", most=1, **QUIET)
     assert found.agreement == 1
     assert "note: ATSS looks at no predictions, so both assignments are the same" in capsys.readouterr().out
 
@@ -232,9 +242,6 @@ def test_data_without_objects_are_refused(tmp_path):
 
 def test_padding_of_a_batch_changes_no_image(data):
     """An image that is cut out of a batch is drawn as it is, without the grey of the padding."""
-    from ladle.recipes.assigning import Options, Wanted, open_look
-    from ladle.recipes.gallery import cut_out
-
     look = open_look(Options(data, "atss-tiny", "train", None, 64, 8, 0, "cpu", 0))
     (found,) = look.batches([look.side(Wanted(None, None))])
     kept = cut_out(found, 2, ["title"], "name", "caption", [])

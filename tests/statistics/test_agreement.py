@@ -41,12 +41,11 @@ def naive(first, second, truth):
 
 
 @pytest.mark.parametrize(("one", "other"), COUPLES, ids=repr)
-@pytest.mark.parametrize("seed", [0, 1])
-def test_the_comparison_is_what_loops_count(one, other, seed):
-    predictions, priors, truth = scene(seed)
+def test_the_comparison_is_what_loops_count(one, other):
+    predictions, priors, truth = scene(0)
     plans = [rule(predictions, priors, truth).detach() for rule in (one, other)]
     if one == other:  # another judge
-        plans[1] = other(scene(seed + 7)[0], priors, truth).detach()
+        plans[1] = other(scene(7)[0], priors, truth).detach()
     found, (rows, counts) = compare(*plans, truth), naive(*plans, truth)
     assert found.shared.tolist() == [row["shared"] for row in rows]
     assert found.either.tolist() == [row["either"] for row in rows]
