@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -195,6 +197,13 @@ def test_the_homes_of_assigners_are_those_of_the_code():
         name = re.findall(r"\[(\w+)\]", row[0])[0]
         homes = {family for family, home in HOME.items() if home == name}
         assert set(re.findall(r"`(\w+)-\*`", row[3])) == homes
+
+
+def test_the_table_of_objects_without_a_positive_is_that_of_its_file():
+    rows_of_file = json.loads((DOCS / "results" / "assign.json").read_text(encoding="utf-8"))
+    make = runpy.run_path(str(ROOT / "benchmarks" / "assignments.py"))["table"]
+    assert make(rows_of_file) in text_of("assign.md")
+    assert {row["assigner"] for row in rows_of_file} == set(ASSIGNERS)
 
 
 # ---------------------------------------------------------------------------------------------------- the command line
