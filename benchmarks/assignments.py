@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ladle.recipes.assign_reports import counted
 from ladle.recipes.assigners import ASSIGNERS
-from ladle.recipes.assigning import Options, Wanted, open_look
+from ladle.recipes.assigning import Options, Wanted, open_context
 
 
 def row(data, detector, assigner, numbers):
@@ -43,9 +43,9 @@ def main():
     rows = []
     for run in arguments.runs.split(","):
         data, model, imgsz = run.split("=")
-        look = open_look(Options(data, model, "train", None, int(imgsz), 16, 0, "cpu", 0))
-        every = counted(look, [look.side(Wanted(name, None)) for name in ASSIGNERS])
-        rows += [row(Path(data).name, look.title, *pair) for pair in zip(ASSIGNERS, every, strict=True)]
+        context = open_context(Options(data, model, "train", None, int(imgsz), 16, 0, "cpu", 0))
+        every = counted(context, [context.side(Wanted(name, None)) for name in ASSIGNERS])
+        rows += [row(Path(data).name, context.title, *pair) for pair in zip(ASSIGNERS, every, strict=True)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(one)}" for one in rows)
     arguments.out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

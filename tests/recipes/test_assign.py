@@ -15,7 +15,7 @@ from ladle.errors import UserError
 from ladle.families import detector_spec, lessons_of
 from ladle.recipes import Run, assign_diff, assign_show, assign_stats
 from ladle.recipes.assign_reports import counted
-from ladle.recipes.assigning import Options, Wanted, open_look
+from ladle.recipes.assigning import Options, Wanted, open_context
 from ladle.recipes.gallery import cut_out
 from ladle.recipes.sources import open_source
 from ladle.statistics import compare
@@ -48,8 +48,8 @@ def detectors(tmp_path_factory):
 
 def counted_on(data, model, assigner=None, teacher=None, images=None, batch=8, seed=0):
     """The numbers of ``assign stats`` without its tables, charts and files."""
-    look = open_look(Options(data, model, "train", images, 64, batch, 0, "cpu", seed))
-    (numbers,) = counted(look, [look.side(Wanted(assigner, teacher))])
+    context = open_context(Options(data, model, "train", images, 64, batch, 0, "cpu", seed))
+    (numbers,) = counted(context, [context.side(Wanted(assigner, teacher))])
     return numbers
 
 
@@ -63,17 +63,18 @@ def outputs(file, data, order=None):
     detector = load_detector(file).eval()
     for batch in batches(data):
         output = detector(batch.images, batch.sizes)[0]
-        said = output.predictions
+        predictions = output.predictions
         if order is not None:
-            said = replace(said, logits=said.logits[..., order])
-        yield batch, output.priors, said
+            predictions = replace(predictions, logits=predictions.logits[..., order])
+        yield batch, output.priors, predictions
 
 
 def expected(data, file, rule, order=None):
     """Objects, those without a positive, and pairs, straight from the assigner."""
     objects = without = pairs = 0
-    for batch, priors, said in outputs(file, data, order):
-        counts = rule(said, priors, batch.truth).dense(batch.truth.labels.shape[1]).gt(0).sum(1)[batch.truth.learnable]
+    for batch, priors, predictions in outputs(file, data, order):
+        learns = rule(predictions, priors, batch.truth).dense(batch.truth.labels.shape[1]) > 0
+        counts = learns.sum(1)[batch.truth.learnable]
         objects, without, pairs = objects + len(counts), without + int((counts == 0).sum()), pairs + int(counts.sum())
     return objects, without, pairs
 
@@ -142,8 +143,8 @@ def test_the_worst_objects_are_shown_first(data, capsys):
     found = read(shown.pages[0])
     assert [tag for tag, _ in found.tags].count("img") == 3
     least = []
-    for batch, priors, said in outputs_of("atss-tiny", data):
-        counts = ATSS()(said, priors, batch.truth).dense(batch.truth.labels.shape[1]).gt(0).sum(1)
+    for batch, priors, predictions in outputs_of("atss-tiny", data):
+        counts = ATSS()(predictions, priors, batch.truth).dense(batch.truth.labels.shape[1]).gt(0).sum(1)
         least += [int(row[real].min()) for row, real in zip(counts, batch.truth.learnable)]
     captions = [text for text in found.texts if "without a positive; " in text]
     assert [int(text.split(" objects, ")[1].split()[0]) > 0 for text in captions] == [n == 0 for n in sorted(least)[:3]]
@@ -242,9 +243,9 @@ def test_data_without_objects_are_refused(tmp_path):
 
 def test_padding_of_a_batch_changes_no_image(data):
     """An image that is cut out of a batch is drawn as it is, without the grey of the padding."""
-    look = open_look(Options(data, "atss-tiny", "train", None, 64, 8, 0, "cpu", 0))
-    (found,) = look.batches([look.side(Wanted(None, None))])
+    context = open_context(Options(data, "atss-tiny", "train", None, 64, 8, 0, "cpu", 0))
+    (found,) = context.batches([context.side(Wanted(None, None))])
     kept = cut_out(found, 2, ["title"], "name", "caption", [])
-    alone = collate([look.source.sample(2)])
+    alone = collate([context.source.sample(2)])
     assert torch.equal(kept.image, alone.images[0, :, : kept.image.shape[1], : kept.image.shape[2]])
     assert kept.truth.labels.tolist() == alone.truth.labels.tolist()

@@ -37,7 +37,7 @@ class Reader(HTMLParser):
 def read(page):
     text = page.read_text(encoding="utf-8")
     asked = re.search(r"//\w|<script|url\(|@import", re.sub(r"base64,[\w+/=]*", "", text))
-    assert asked is None, "a page asks nobody for anything"
+    assert asked is None, "a page loads nothing"
     return Reader(text)
 
 

@@ -22,7 +22,7 @@ from ladle.recipes.assign_tables import (
     object_rows,
     overview_rows,
 )
-from ladle.recipes.assigning import Assigned, Look, Options, Side, Wanted, open_look
+from ladle.recipes.assigning import Assigned, Context, Options, Side, Wanted, open_context
 from ladle.recipes.console import say, table
 from ladle.recipes.gallery import Gallery, cut_out
 from ladle.recipes.outputs import check_out, output_folder
@@ -63,17 +63,17 @@ class Shown(NamedTuple):
 def show(options: Options, wanted: Wanted, most: int, out: str | None) -> Shown:
     """Draw the images whose objects have the fewest positives."""
     check_out(out)
-    look = open_look(options)
-    side = look.side(wanted)
+    context = open_context(options)
+    side = context.side(wanted)
     gallery, without = Gallery(most), 0
-    for found in look.batches([side]):
-        without += _offer_objects(found, look, side, gallery)
+    for found in context.batches([side]):
+        without += _offer_objects(found, context, side, gallery)
     _check_objects(gallery.seen, options)
     folder = output_folder(out, Path("runs") / "assign" / "show")
     drawn = f"{len(gallery)} of the {gallery.seen} images with objects are drawn (--most), those of the worst objects"
     lines = [
         f"{side.title}, {options.data}",
-        *look.remarks,
+        *context.remarks,
         f"{without} objects have no positive.",
         f"{drawn}.",
         _LEGEND,
@@ -87,9 +87,9 @@ def show(options: Options, wanted: Wanted, most: int, out: str | None) -> Shown:
 def stats(options: Options, wanted: Wanted, out: str | None) -> Statistics:
     """Count, print and write who learns what."""
     check_out(out)
-    look = open_look(options)
-    side = look.side(wanted)
-    (numbers,) = counted(look, [side])
+    context = open_context(options)
+    side = context.side(wanted)
+    (numbers,) = counted(context, [side])
     _check_objects(numbers.objects, options)
     folder = _folder(out, "stats")
     title = f"{side.title} on {options.data}, {options.split}"
@@ -101,10 +101,10 @@ def stats(options: Options, wanted: Wanted, out: str | None) -> Statistics:
     told = advice(numbers)
     for line in told:
         say(line)
-    _write_json(folder / "stats.json", options, look, [side], {"statistics": numbers.as_json(), "advice": told})
+    _write_json(folder / "stats.json", options, context, [side], {"statistics": numbers.as_json(), "advice": told})
     chart = draw_bars(bars_of(numbers), folder / "stats.png")
     drawn = html.figure(chart.read_bytes(), "the numbers of the tables below, as bars", kind="png")
-    parts = [*map(html.paragraph, look.remarks), html.bullets(told), drawn]
+    parts = [*map(html.paragraph, context.remarks), html.bullets(told), drawn]
     parts += [html.table(rows, name) for name, rows in tables.items()]
     html.write_page(folder / "stats.html", title, parts)
     say(f"stats.json, stats.png and stats.html are in {folder}")
@@ -118,37 +118,39 @@ def diff(options: Options, wanted: Wanted, against: Wanted, most: int, out: str 
         raise UserError(
             "there is nothing to compare with: give --against-teacher, --against-model or --against-assigner"
         )
-    look = open_look(options)
+    context = open_context(options)
     second = Wanted(
         against.assigner if against.assigner is not None else wanted.assigner,
         against.teacher if against.teacher is not None else wanted.teacher,
         against.model,
     )
-    sides = [look.side(wanted), look.side(second, against=True)]
+    sides = [context.side(wanted), context.side(second, against=True)]
     gallery, rows = Gallery(most), list[ImageDifference]()
-    for found in look.batches(sides):
-        rows += _offer_differences(found, look, sides, gallery)
+    for found in context.batches(sides):
+        rows += _offer_differences(found, context, sides, gallery)
     found_in_all = Difference.of(rows)
     _check_objects(found_in_all.objects, options)
-    _report(found_in_all, gallery, look, sides, options, out)
+    _report(found_in_all, gallery, context, sides, options, out)
     return found_in_all
 
 
 def _report(
-    found: Difference, gallery: Gallery, look: Look, sides: Sequence[Side], options: Options, out: str | None
+    found: Difference, gallery: Gallery, context: Context, sides: Sequence[Side], options: Options, out: str | None
 ) -> None:
     """Print a difference and write it."""
     folder = _folder(out, "diff")
     about = [f"first: {sides[0].title}", f"second: {sides[1].title}", *_alike(sides)]
     for line in about:
         say(line)
-    overall, listed = difference_rows(found), image_rows(found, look.named, _LISTED)
+    overall, listed = difference_rows(found), image_rows(found, context.named, _LISTED)
     say(table(f"{options.data}, {options.split}", overall))
     title = f"the {len(listed)} of {found.images} images that differ most; 1st only: objects that only the first serves"
     say(table(title, listed))
-    _write_json(folder / "diff.json", options, look, sides, {"difference": found.as_json()})
+    every = found.as_json()
+    every["by_image"] = [row | {"name": context.named(row["name"])} for row in every["by_image"]]
+    _write_json(folder / "diff.json", options, context, sides, {"difference": every})
     drawn = f"{len(gallery)} of the {gallery.seen} images with objects are drawn (--most), those that differ most"
-    lines = [*about, *look.remarks, f"{drawn}.", _LEGEND]
+    lines = [*about, *context.remarks, f"{drawn}.", _LEGEND]
     pages = gallery.write(folder, "diff", "Two assignments", lines, [html.table(overall)])
     say(f"{drawn}; {pages[0]} is the first of {len(pages)} pages, diff.json has all images")
 
@@ -161,22 +163,22 @@ def _alike(sides: Sequence[Side]) -> list[str]:
     return []
 
 
-def counted(look: Look, sides: Sequence[Side]) -> list[Statistics]:
+def counted(context: Context, sides: Sequence[Side]) -> list[Statistics]:
     """Who learns what by each side, in one pass over the images."""
     objects: list[list[ObjectCounts]] = [[] for _ in sides]
     priors: list[list[PriorCounts]] = [[] for _ in sides]
-    for found in look.batches(sides):
+    for found in context.batches(sides):
         batch = found.batch
         enlarged = batch.originals / batch.sizes
         for plan, some, tallies in zip(found.plans, objects, priors, strict=True):
             some.append(count_objects(plan, found.priors, batch.truth, enlarged).to("cpu"))
             tallies.append(count_priors(plan, found.priors, batch.truth).to("cpu"))
-    about = look.classes, look.strides, len(look.source), look.spec.imgsz
+    about = context.classes, context.strides, len(context.source), context.spec.imgsz
     parts = zip(objects, priors, strict=True)
     return [summarize(ObjectCounts.joined(some), PriorCounts.summed(tallies), *about) for some, tallies in parts]
 
 
-def _offer_objects(found: Assigned, look: Look, side: Side, gallery: Gallery) -> int:
+def _offer_objects(found: Assigned, context: Context, side: Side, gallery: Gallery) -> int:
     """Offer the images of a batch to the gallery; return how many objects have no positive."""
     truth = found.batch.truth
     counts = count_objects(found.plans[0], found.priors, truth).to("cpu")
@@ -192,12 +194,14 @@ def _offer_objects(found: Assigned, look: Look, side: Side, gallery: Gallery) ->
             caption = (
                 f"{len(mine)} objects, {without} without a positive; {_listed(len(mine), 'with the most positives')}"
             )
-            rows = list(object_rows(counts, row, look.classes, look.strides))
-            gallery.keep(rank, cut_out(found, row, [side.title], look.named(name), caption, rows))
+            rows = list(object_rows(counts, row, context.classes, context.strides))
+            gallery.keep(rank, cut_out(found, row, [side.title], context.named(name), caption, rows))
     return int((positives == 0).sum())
 
 
-def _offer_differences(found: Assigned, look: Look, sides: Sequence[Side], gallery: Gallery) -> list[ImageDifference]:
+def _offer_differences(
+    found: Assigned, context: Context, sides: Sequence[Side], gallery: Gallery
+) -> list[ImageDifference]:
     """Offer the images of a batch to the gallery; return how far both assignments agree in each."""
     first, second = found.plans
     compared = compare(first, second, found.batch.truth).to("cpu")
@@ -215,8 +219,8 @@ def _offer_differences(found: Assigned, look: Look, sides: Sequence[Side], galle
                 f"{one.only_first} objects are served by the first alone, {one.only_second} by the second alone; "
                 f"{_listed(one.objects, 'that differ least')}"
             )
-            lines = list(compared_rows(compared, row, found.batch.truth, look.classes))
-            gallery.keep(rank, cut_out(found, row, titles, look.named(name), caption, lines))
+            lines = list(compared_rows(compared, row, found.batch.truth, context.classes))
+            gallery.keep(rank, cut_out(found, row, titles, context.named(name), caption, lines))
     return rows
 
 
@@ -240,12 +244,14 @@ def _folder(out: str | None, verb: str) -> Path:
     return folder
 
 
-def _write_json(file: Path, options: Options, look: Look, sides: Sequence[Side], numbers: Mapping[str, Any]) -> None:
+def _write_json(
+    file: Path, options: Options, context: Context, sides: Sequence[Side], numbers: Mapping[str, Any]
+) -> None:
     about = {
         "data": options.data,
         "split": options.split,
-        "images": len(look.source),
-        "imgsz": look.spec.imgsz,
+        "images": len(context.source),
+        "imgsz": context.spec.imgsz,
         "seed": options.seed,
         "model": options.model,
         "assignments": [side.title for side in sides],

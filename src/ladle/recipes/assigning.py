@@ -25,7 +25,7 @@ from ladle.recipes.sources import open_source, remarks
 from ladle.teachers import FrozenDetector, differences
 from ladle.types import Assignment, Batch, Output, Predictions, Priors
 
-__all__ = ["Assigned", "Look", "Options", "Side", "Wanted", "open_look"]
+__all__ = ["Assigned", "Context", "Options", "Side", "Wanted", "open_context"]
 
 
 class Wanted(NamedTuple):
@@ -68,10 +68,10 @@ class Assigned(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Look:
+class Context:
     """The images that are looked at, and the detector whose priors learn.
 
-    ``title`` is what the detector is called, ``remarks`` is what is to be said of it and of the data.
+    ``title`` is what the detector is called, ``remarks`` are lines about it and about the data.
     """
 
     source: Source
@@ -143,14 +143,14 @@ class Look:
         """Feature maps of an empty image of this size, from which priors are laid out; made once for each size."""
         shape = tuple(images.shape[-2:])
         if shape not in self._grids:
-            self._grids[shape] = self.network.look(torch.zeros(1, 3, *shape, device=images.device))
+            self._grids[shape] = _features(self.network, torch.zeros(1, 3, *shape, device=images.device))
         return self._grids[shape]
 
     def _frozen(self, flag: str, file: str, detector: Detector) -> FrozenDetector:
         return _frozen(flag, file, detector, self.spec, self.classes).to(self.device)
 
 
-def open_look(options: Options) -> Look:
+def open_context(options: Options) -> Context:
     """Open the data and the detector, and say what is looked at; raises :class:`UserError` for what cannot be."""
     source, chosen, side = _images(options)
     spec, detector, title, note = _opened(options.model, source, side, options.seed)
@@ -163,10 +163,10 @@ def open_look(options: Options) -> Look:
     loader = make_loader(chosen, options.batch, side, workers=options.workers)
     about = (*remarks(source, options.split, side), *filter(None, lines))
     spec, names = replace(spec, imgsz=side), _names(source)
-    look = Look(chosen, loader, spec, network.to(device), device, title, options.seed, about, names)
+    context = Context(chosen, loader, spec, network.to(device), device, title, options.seed, about, names)
     for line in about:
         say(line)
-    return look
+    return context
 
 
 def _images(options: Options) -> tuple[Source, Source, int]:
@@ -242,6 +242,11 @@ def _frozen(flag: str, file: str, detector: Detector, base: DetectorSpec, classe
     return FrozenDetector(detector, detector.spec.classes if lacking else classes)
 
 
+def _features(network: FrozenDetector, images: Tensor) -> tuple[Tensor, ...]:
+    """The feature maps of images."""
+    return network.look(images)
+
+
 def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) -> Priors:
     """The priors of a detector's first stage."""
     return network.detector.chain[0].propose(maps, None, None, sizes)
@@ -250,7 +255,7 @@ def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) ->
 def _predictions(network: FrozenDetector, batch: Batch, priors: Priors, proposes: bool) -> Predictions:
     """What the first stage of a network predicts at priors: of any object where it ``proposes``, else of each class."""
     classes = 1 if proposes else len(network.detector.spec.classes)
-    output: Output = network.say(0, network.look(batch.images), batch.sizes, priors, classes)
+    output: Output = network.say(0, _features(network, batch.images), batch.sizes, priors, classes)
     return output.predictions
 
 
@@ -260,6 +265,6 @@ def _judged(rule: Assigner) -> Assigner:
 
 
 def _nothing(priors: Priors, batch: int, classes: int) -> Predictions:
-    """Predictions for assigners that look at none; they take no memory."""
+    """Predictions for assigners that use none; they take no memory."""
     boxes = priors.boxes.expand(batch, -1, -1)
     return Predictions(boxes.new_zeros(1).expand(batch, boxes.shape[1], classes), boxes)

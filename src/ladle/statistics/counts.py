@@ -179,5 +179,5 @@ def _nearest_level(sides: Float[Tensor, "N 2"], priors: Priors) -> Int[Tensor, "
     total = torch.zeros(levels, device=own.device).scatter_add_(0, priors.level, own)
     mean = total / torch.bincount(priors.level, minlength=levels)
     wanted = sides.prod(-1).clamp(min=_LEAST_SIDE**2).log() / 2
-    # A level without priors, of which the mean is not a number, is nobody's.
+    # No object belongs to a level without priors, of which the mean is not a number.
     return (wanted[:, None] - mean).abs().nan_to_num(torch.inf).argmin(-1)
