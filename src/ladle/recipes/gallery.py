@@ -19,6 +19,8 @@ from ladle.visual.html import Html, figure, heading, links, paragraph, section, 
 __all__ = ["Gallery", "Kept", "cut_out"]
 
 _ON_A_PAGE = 20
+_ALONE, _BESIDE = 150, 110
+"""Dots per inch of a drawing of one panel and of several: as wide as a page can show."""
 
 
 class Kept(NamedTuple):
@@ -63,7 +65,10 @@ class Gallery:
         images = [one for _, _, one in self._kept]
         parts = [images[start : start + _ON_A_PAGE] for start in range(0, max(len(images), 1), _ON_A_PAGE)]
         starts = [number * _ON_A_PAGE for number in range(len(parts))]
-        titles = [f"{start + 1} to {start + len(part)}" for start, part in zip(starts, parts, strict=True)]
+        ends = [start + len(part) for start, part in zip(starts, parts, strict=True)]
+        titles = [
+            f"{start + 1} to {end}" if end > start + 1 else f"{end}" for start, end in zip(starts, ends, strict=True)
+        ]
         files = {title: f"{stem}{f'-{number}' if number > 1 else ''}.html" for number, title in enumerate(titles, 1)}
         pages: list[Path] = []
         for (here, file), part in zip(files.items(), parts, strict=True):
@@ -99,6 +104,7 @@ def cut_out(
 
 
 def _shown(image: Kept) -> Html:
-    drawn = assignment_jpeg(image.image, image.truth, image.priors, image.plans)
+    dpi = _ALONE if len(image.plans) == 1 else _BESIDE
+    drawn = assignment_jpeg(image.image, image.truth, image.priors, image.plans, dpi)
     alt = f"{image.title}: every prior that learns an object, as a dot in the color of the object"
     return section(heading(image.title), figure(drawn, alt, image.caption), table(image.rows))
