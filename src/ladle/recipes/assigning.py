@@ -235,8 +235,9 @@ def _frozen(flag: str, file: str, detector: Detector, base: DetectorSpec, classe
         )
     found = differences(base, detector.spec)
     if found:
+        differing = "; ".join(found).replace("the teacher", detector.spec.name).replace("the student", base.name)
         raise UserError(
-            f"--{flag} {file} ({detector.spec.name}) has other priors than {base.name}: {'; '.join(found)}; take two "
+            f"--{flag} {file} ({detector.spec.name}) has other priors than {base.name}: {differing}; take two "
             "detectors of the same family and kind of backbone"
         )
     return FrozenDetector(detector, detector.spec.classes if lacking else classes)
