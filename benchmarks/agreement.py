@@ -26,8 +26,8 @@ def agreement(student, teacher, loader):
     rule, images = PAA(), []
     for batch in loader:
         output = student(batch.images, batch.sizes)[0]
-        guide = teacher(batch.images, batch.sizes, [output.priors])[0]
-        plans = [rule(judge.predictions, output.priors, batch.truth) for judge in (output, guide)]
+        taught = teacher.predict_at(teacher.observe(batch), output.priors)
+        plans = [rule(judge.predictions, output.priors, batch.truth) for judge in (output, taught)]
         found = compare(*plans, batch.truth)
         images += [found.of_image(row, name) for row, name in enumerate(batch.ids)]
     total = Difference.of(images)

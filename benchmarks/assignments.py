@@ -11,8 +11,8 @@ import json
 from pathlib import Path
 
 from ladle.recipes.assign_reports import counted
-from ladle.recipes.assigners import ASSIGNERS
 from ladle.recipes.assigning import Options, Wanted, open_context
+from ladle.recipes.parts import ASSIGNERS
 
 
 def row(data, detector, assigner, numbers):

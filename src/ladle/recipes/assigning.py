@@ -10,20 +10,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ladle.assigners import Assigner, OverlapAssigner, uses_predictions
+from ladle.assigners import Assigner, uses_predictions
 from ladle.data.depth import spelled
 from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import DatasetSource, Source, Subset
 from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec
 from ladle.errors import UserError
-from ladle.families import detector_spec, lessons_of
-from ladle.recipes.assigners import assigner_named, text_of
+from ladle.families import detector_spec, lessons_of, network_info
+from ladle.lessons import TeacherJudges
+from ladle.networks import prior_mismatches
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Run
+from ladle.recipes.parts import ASSIGNER, assigner_of, text_of_part
 from ladle.recipes.sources import open_source, remarks
-from ladle.teachers import FrozenDetector, differences
-from ladle.types import Assignment, Batch, Output, Predictions, Priors
+from ladle.teachers import FrozenDetector
+from ladle.types import Assignment, Batch, Predictions, Priors
 
 __all__ = ["Assigned", "Context", "Options", "Side", "Wanted", "open_context"]
 
@@ -106,8 +108,8 @@ class Context:
         if wanted.model is not None:
             spec, detector, title, _ = _opened(wanted.model, self.source, spec.imgsz, self.seed)
             network = self._frozen(f"{flag}model", wanted.model, detector)
-        given = assigner_named(wanted.assigner) if isinstance(wanted.assigner, str) else wanted.assigner
-        rule: Assigner = lessons_of(spec, given)[0].assign
+        given = assigner_of(wanted.assigner) if isinstance(wanted.assigner, str) else wanted.assigner
+        rule: Assigner = lessons_of(spec, given)[0].assigner
         if wanted.teacher is None:
             return Side(f"{_text(rule)}, {title}", rule, network if uses_predictions(rule) else None)
         judge = self._frozen(f"{flag}teacher", wanted.teacher, load_detector(wanted.teacher))
@@ -210,7 +212,7 @@ def _called(file: str) -> str:
 def _text(rule: Assigner) -> str:
     """What an assigner is called; one of the user's own by its class."""
     try:
-        return text_of(rule)
+        return text_of_part(ASSIGNER, rule) or ""
     except UserError:
         return type(rule).__name__
 
@@ -233,7 +235,7 @@ def _frozen(flag: str, file: str, detector: Detector, base: DetectorSpec, classe
             f"--{flag} {file}: it does not know {', '.join(map(repr, lacking))} of the data, expected a detector "
             f"trained on these classes; it knows {', '.join(detector.spec.classes)}"
         )
-    found = differences(base, detector.spec)
+    found = prior_mismatches(network_info(base), network_info(detector.spec))
     if found:
         differing = "; ".join(found).replace("the teacher", detector.spec.name).replace("the student", base.name)
         raise UserError(
@@ -245,7 +247,7 @@ def _frozen(flag: str, file: str, detector: Detector, base: DetectorSpec, classe
 
 def _features(network: FrozenDetector, images: Tensor) -> tuple[Tensor, ...]:
     """The feature maps of images."""
-    return network.look(images)
+    return network.detector.extract_features(images)
 
 
 def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) -> Priors:
@@ -255,14 +257,12 @@ def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) ->
 
 def _predictions(network: FrozenDetector, batch: Batch, priors: Priors, proposes: bool) -> Predictions:
     """What the first stage of a network predicts at priors: of any object where it ``proposes``, else of each class."""
-    classes = 1 if proposes else len(network.detector.spec.classes)
-    output: Output = network.say(0, _features(network, batch.images), batch.sizes, priors, classes)
-    return output.predictions
+    return network.predict_at(network.observe(batch), priors, class_agnostic=proposes).predictions
 
 
 def _judged(rule: Assigner) -> Assigner:
     """The assigner as a teacher judges by it with ``--method lad`` and the usual flags."""
-    return rule.judged_by_teacher(True, 0.0, False) if isinstance(rule, OverlapAssigner) else rule
+    return TeacherJudges().assigner(rule)
 
 
 def _nothing(priors: Priors, batch: int, classes: int) -> Predictions:

@@ -72,7 +72,7 @@ def draw_assignment(
     return save_figure(_figure(image, truth, priors, plans), path)
 
 
-@own_style()
+@default_style()
 def assignment_jpeg(
     image: UInt8[Tensor, "3 H W"], truth: GroundTruth, priors: Priors, plans: Mapping[str, Assignment], dpi: int = 110
 ) -> bytes:

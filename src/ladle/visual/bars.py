@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ladle.errors import UserError
 from ladle.visual.charts import name_ticks, new_figure, save_figure, style_axis
-from ladle.visual.lettering import labels_of, own_style
+from ladle.visual.lettering import labels_of, default_style
 from ladle.visual.palette import INK, color
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ class BarPanel(NamedTuple):
     least: float = 0.0
 
 
-@own_style()
+@default_style()
 def draw_bars(panels: Sequence[BarPanel], path: Path | str) -> Path:
     """Draw panels of horizontal bars, two in a row; a panel without bars is left out."""
     filled = [panel for panel in panels if panel.bars]
