@@ -130,7 +130,7 @@ def test_stats_are_written_as_json_chart_and_page(data):
 def test_the_proposal_network_of_two_stages_is_counted_and_told(data, detectors, capsys):
     numbers = counted_on(data, detectors["staged"])
     assert "works in two stages: this is its proposal network, before it samples" in capsys.readouterr().out
-    rule = lessons_of(detector_spec("fasterrcnn-tiny", CLASSES))[0].assign
+    rule = lessons_of(detector_spec("fasterrcnn-tiny", CLASSES))[0].assigner
     assert numbers.total("positive") == expected(data, detectors["staged"], rule)[2]
     assert {group.name for group in numbers.by_class} <= set(CLASSES)
     assert len(numbers.by_class) > 1

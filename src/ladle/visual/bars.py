@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from ladle.errors import UserError
 from ladle.visual.charts import name_ticks, new_figure, save_figure, style_axis
-from ladle.visual.lettering import labels_of, default_style
+from ladle.visual.lettering import default_style, labels_of
 from ladle.visual.palette import INK, color
 
 if TYPE_CHECKING:
