@@ -4,7 +4,7 @@
 
 For every validation image PAA assigns twice, once with the student's predictions and once with the teacher's. Printed
 are the intersection over union of the two sets of (prior, object) pairs and the positives per object of each judge, for
-an untrained student and for each file given.
+an untrained student and for each file given. `ladle assign diff` does the same for one student, with more numbers.
 """
 
 import argparse
@@ -16,24 +16,23 @@ from ladle.assigners import PAA
 from ladle.data.loader import make_loader
 from ladle.recipes.options import Run
 from ladle.recipes.sources import open_source
+from ladle.statistics import Difference, compare
 from ladle.teachers import FrozenDetector
 
 
 @torch.no_grad()
 def agreement(student, teacher, loader):
     """Intersection over union of the pairs, and positives per object under student and teacher."""
-    rule, shared, either, own, theirs, objects = PAA(), 0, 0, 0, 0, 0
+    rule, images = PAA(), []
     for batch in loader:
         output = student(batch.images, batch.sizes)[0]
-        guide = teacher(batch.images, batch.sizes, [output.priors])[0]
-        count = batch.truth.labels.shape[1]
-        mine = rule(output.predictions, output.priors, batch.truth).dense(count) > 0
-        wise = rule(guide.predictions, output.priors, batch.truth).dense(count) > 0
-        shared += int((mine & wise).sum())
-        either += int((mine | wise).sum())
-        own, theirs = own + int(mine.sum()), theirs + int(wise.sum())
-        objects += int(batch.truth.learnable.sum())
-    return shared / max(either, 1), own / max(objects, 1), theirs / max(objects, 1)
+        taught = teacher.predict_at(teacher.observe(batch), output.priors)
+        plans = [rule(judge.predictions, output.priors, batch.truth) for judge in (output, taught)]
+        found = compare(*plans, batch.truth)
+        images += [found.of_image(row, name) for row, name in enumerate(batch.ids)]
+    total = Difference.of(images)
+    objects = max(total.objects, 1)
+    return total.agreement, total.first / objects, total.second / objects
 
 
 def main():

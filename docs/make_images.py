@@ -8,15 +8,18 @@ validation scenes: no teacher has trained on them.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from distiller_images import maps_of_distillers, plans_of_distillers
 from PIL import Image
 
+from ladle import assign_stats
 from ladle.assigners import (
     ATSS,
     FCOS,
@@ -59,6 +62,7 @@ def main(weights: Path) -> None:
     _draw_judged(_scene(HIDDEN), student(_scene(HIDDEN)), teacher(_scene(HIDDEN)))
     _draw_distillers(_scene(HIDDEN), student(_scene(HIDDEN)), weights)
     _draw_sample(_scene(CROWDED))
+    _draw_statistics(weights)
 
 
 def _draw_judges(student: Judge, teacher: Judge) -> None:
@@ -137,6 +141,14 @@ def _draw_sample(batch: Batch) -> None:
         "RandomSampler(256, 0.5)": RandomSampler(256, 0.5)(plan, torch.Generator().manual_seed(0)),
     }
     _draw("sampling", batch, output.priors, plans)
+
+
+def _draw_statistics(weights: Path) -> None:
+    """The chart of ``ladle assign stats``."""
+    with TemporaryDirectory() as folder:
+        assign_stats("scenes", str(weights), images=200, out=folder)
+        shutil.copy(Path(folder) / "stats.png", FOLDER / "assign.png")
+    _shrink(FOLDER / "assign.png")
 
 
 def _by_object(plan: Assignment, batch: Batch) -> Assignment:

@@ -34,7 +34,7 @@ BASE = {
 MATHS = BASE | {"losses", "networks"}
 PARTS = MATHS | {"assigners", "criteria", "distillers", "detectors"}
 LEARNING = PARTS | {"lessons", "families", "teachers", "objectives", "methods"}
-BESIDE = {"data", "evaluation", "visual"}
+BESIDE = {"data", "evaluation", "statistics", "visual"}
 MAY_IMPORT = {
     "errors": set(),
     "files": {"errors"},
@@ -64,6 +64,7 @@ MAY_IMPORT = {
     "methods": PARTS | {"lessons", "families", "objectives", "values"},
     "data": BASE,
     "evaluation": BASE,
+    "statistics": BASE,
     "visual": BASE,
     "testing": {"types", "boxes"},
     "engine": {"types", "errors", "files", "limits", "untrusted", "children"},

@@ -1,10 +1,11 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
 The verbs of the command line are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`check`, :func:`models`, :func:`demo`. Their parts are in the packages
+:func:`val`, :func:`predict`, :func:`check`, :func:`models`, :func:`demo`, and :func:`assign_show`,
+:func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. Their parts are in the packages
 ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
-``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine`` and ``ladle.visual``; the records that
-they exchange are in ``ladle.types``.
+``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine`` and ``ladle.visual``;
+the records that they exchange are in ``ladle.types``.
 
 Modules are imported when they are first used.
 """
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ladle.errors import UserError
     from ladle.lessons import Lesson
     from ladle.objectives import TrainingStep
+    from ladle.recipes.assign import assign_diff, assign_show, assign_stats
     from ladle.recipes.check import check
     from ladle.recipes.demo import demo
     from ladle.recipes.models import models
@@ -35,6 +37,9 @@ __all__ = [
     "Run",
     "TrainingStep",
     "UserError",
+    "assign_diff",
+    "assign_show",
+    "assign_stats",
     "check",
     "colearn",
     "demo",
@@ -52,7 +57,20 @@ _HOME = {
     "ladle.errors": ("UserError",),
     "ladle.lessons": ("Lesson",),
     "ladle.objectives": ("TrainingStep",),
-    "ladle.recipes": ("Run", "check", "colearn", "demo", "distill", "models", "predict", "train", "val"),
+    "ladle.recipes": (
+        "Run",
+        "assign_diff",
+        "assign_show",
+        "assign_stats",
+        "check",
+        "colearn",
+        "demo",
+        "distill",
+        "models",
+        "predict",
+        "train",
+        "val",
+    ),
     "ladle.teachers": ("FrozenDetector",),
 }
 

@@ -56,7 +56,8 @@ def refused(capsys):
         assert main(line.split()) == 2
         printed = capsys.readouterr()
         sentence = printed.err.strip()
-        assert sentence.startswith(f"ladle {line.split()[0]}: ")
+        verb = next((verb for verb in VERBS if f"{line} ".startswith(f"{verb} ")), line.split()[0])
+        assert sentence.startswith(f"ladle {verb}: ")
         assert "\n" not in sentence
         assert "Traceback" not in printed.err + printed.out
         return sentence
@@ -76,7 +77,7 @@ def test_the_version_is_told(ladle):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_its_flags(verb, capsys):
-    assert main([verb, "--help"]) == 0
+    assert main([*verb.split(), "--help"]) == 0
     printed = capsys.readouterr().out
     assert VERBS[verb] in printed
     assert "--config" in printed
@@ -94,6 +95,10 @@ def test_every_flag_of_a_run_is_described(capsys):
     [
         ("trian", "did you mean `ladle train`?"),
         ("sing", "expected one of demo, train"),
+        ("assign", "expected one of `ladle assign show`, `ladle assign stats`, `ladle assign diff`"),
+        ("assign shwo", "expected one of `ladle assign show`, `ladle assign stats`, `ladle assign diff`"),
+        ("assign stats --data data", "give --model (`ladle assign stats --help`)"),
+        ("assign show --most 0", "--most takes a whole number from 1 to 10000, found 0"),
         ("train --epoch_s 3", "did you mean --epochs?"),
         ("train --epoch-s=3", "did you mean --epochs?"),
         ("train epoch_s=3", "did you mean --epochs?"),

@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import json
 import os
 import re
+import runpy
 import shlex
 import subprocess
 import sys
@@ -197,6 +199,13 @@ def test_the_homes_of_assigners_are_those_of_the_code():
         assert set(re.findall(r"`(\w+)-\*`", row[3])) == homes
 
 
+def test_the_table_of_objects_without_a_positive_is_that_of_its_file():
+    rows_of_file = json.loads((DOCS / "results" / "assign.json").read_text(encoding="utf-8"))
+    make = runpy.run_path(str(ROOT / "benchmarks" / "assignments.py"))["table"]
+    assert make(rows_of_file) in text_of("assign.md")
+    assert {row["assigner"] for row in rows_of_file} == set(ASSIGNERS)
+
+
 # ---------------------------------------------------------------------------------------------------- the command line
 
 
@@ -208,7 +217,7 @@ def described_flags(verb):
 
 
 def parameters(verb):
-    given = inspect.signature(getattr(recipes, verb)).parameters
+    given = inspect.signature(getattr(recipes, verb.replace(" ", "_"))).parameters
     return {name: one.default for name, one in given.items() if name != "run"}
 
 
@@ -237,8 +246,11 @@ def test_every_flag_of_a_run_is_described_with_its_default():
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_command_that_is_shown_exists(page):
     for verb, words in re.findall(
-        r"(?:^|`)ladle ([a-z]+)([^`\n]*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+        rf"(?:^|`)ladle ({'|'.join(VERBS)}|[a-z]+)\b([^`\n]*)", page.read_text(encoding="utf-8"), flags=re.MULTILINE
     ):
+        if any(known.startswith(f"{verb} ") for known in VERBS):
+            assert not words.strip(), f"{name_of(page)} shows `ladle {verb}{words}`"
+            continue
         assert verb in VERBS, f"{name_of(page)} shows `ladle {verb}`"
         known = set(parameters(verb)) | {"help", "config"}
         known |= {field.name for field in fields(recipes.Run)} if verb in ("train", "distill", "colearn") else set()

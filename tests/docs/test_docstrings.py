@@ -6,7 +6,8 @@ from itertools import groupby
 
 import pytest
 
-from ladle import assigners, boxes, criteria, detectors, distillers, engine, families, overlaps
+from ladle import assigners, boxes, criteria, detectors, distillers, engine, families, overlaps, statistics
+from ladle.visual import html
 
 CLASSES = [
     part
@@ -29,6 +30,11 @@ FUNCTIONS = [
     families.detector_spec,
     overlaps.best_overlaps,
     overlaps.outside_crowds,
+    html.write_page,
+    statistics.advice,
+    statistics.compare,
+    statistics.pairs_of,
+    statistics.summarize,
 ]
 
 

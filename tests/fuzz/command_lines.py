@@ -105,6 +105,11 @@ SMALL: dict[str, tuple[str, ...]] = {
     "teacher": ("teacher.safetensors",),
     "method": ("lad", "solad", "lad+pkd", "soft", "lad-rpn"),
     "source": ("data/val", "data/val/000001.png"),
+    "against_teacher": ("teacher.safetensors",),
+    "against_model": ("teacher.safetensors", "paa-tiny"),
+    "against_assigner": ("ATSS", "PAA(topk=3)"),
+    "images": ("1", "2"),
+    "most": ("1", "2"),
     "out": ("out",),
     "timm": ("resnet1*", "nosuch*"),
     "pretrained": ("false",),
@@ -145,7 +150,7 @@ def lines(rng: random.Random) -> Iterator[list[str]]:
         if name not in VERBS:
             yield [name, *rng.sample(WORDS, rng.randrange(3))]
             continue
-        verb = _verb(name, getattr(recipes, name))
+        verb = _verb(name, getattr(recipes, name.replace(" ", "_")))
         given = _plausible(name, rng)
         odd = rng.choices(list(verb.arguments), k=rng.choice((0, 0, 1, 1, 1, 2, 3)))
         words = [word for key, value in given.items() if key not in odd for word in (f"--{key}", value)]
@@ -159,7 +164,7 @@ def lines(rng: random.Random) -> Iterator[list[str]]:
             words.insert(
                 rng.randrange(len(words) + 1), rng.choice((*WORDS, "--", "--zzz", "--epoch_s=3", "--print_config"))
             )
-        yield [name, *words]
+        yield [*name.split(), *words]
 
 
 def _plausible(name: str, rng: random.Random) -> dict[str, str]:
@@ -171,6 +176,9 @@ def _plausible(name: str, rng: random.Random) -> dict[str, str]:
         "colearn": ("data", "first", "second", "imgsz", "batch", "device"),
         "val": ("data", "device", "out"),
         "predict": ("source", "device", "out"),
+        "assign show": ("data", "model", "device", "out"),
+        "assign stats": ("data", "model", "device", "out"),
+        "assign diff": ("data", "model", "against_teacher", "device", "out"),
         "check": ("data",),
         "models": ("timm",),
     }[name]

@@ -10,7 +10,7 @@ import ladle.engine
 from ladle.cli.main import main
 from tests.fuzz.command_lines import GARBAGE, lines, make_place, no_training
 
-SLOW = ("demo", "val", "predict")
+SLOW = ("demo", "val", "predict", "assign")
 """What these do is tried elsewhere; here it would take its time."""
 
 

@@ -31,10 +31,13 @@ VERBS = {
     "colearn": "train two detectors together, without a teacher",
     "val": "score a trained detector",
     "predict": "find objects in images",
+    "assign show": "draw which prior learns which object, the worst objects first",
+    "assign stats": "count who learns what and who learns nothing",
+    "assign diff": "compare two assignments",
     "check": "tell whether a data set is fit to train on",
     "models": "list the detectors, the methods and the assigners",
 }
-"""What ``ladle`` can do."""
+"""What ``ladle`` can do; a verb of two words is typed as two."""
 
 _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
@@ -68,15 +71,22 @@ def _answer(words: list[str]) -> int:
 
         print(f"ladle {version('ladle')}")  # noqa: T201
         return 0
+    name, rest = _verb_of(words)
     try:
-        return _run(words[0], words[1:])
+        return _run(name, rest)
     except KeyboardInterrupt:
         return 130
     except (UserError, OSError, MemoryError, RuntimeError) as error:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        return _complain(words[0], sentence)
+        return _complain(name, sentence)
+
+
+def _verb_of(words: list[str]) -> tuple[str, list[str]]:
+    """The verb, of one word or of two, and the words behind it."""
+    long = " ".join(words[:2])
+    return (long, words[2:]) if long in VERBS else (words[0], words[1:])
 
 
 def _sentence(error: Exception) -> str | None:
@@ -97,13 +107,19 @@ def _complain(verb: str, sentence: str) -> int:
     return 2
 
 
-def _help() -> str:
-    width = max(map(len, VERBS))
-    verbs = "\n".join(f"  {verb:<{width}}  {meaning}" for verb, meaning in VERBS.items())
+def _help(shown: Sequence[str] = tuple(VERBS)) -> str:
+    width = max(map(len, shown))
+    verbs = "\n".join(f"  {verb:<{width}}  {VERBS[verb]}" for verb in shown)
     return f"usage: ladle VERB [--help] [flags]\n\nDistil label assignment into small object detectors.\n\n{verbs}"
 
 
 def _run(name: str, words: list[str]) -> int:
+    kinds = [verb for verb in VERBS if verb.startswith(f"{name} ")]
+    if kinds and words[:1] in (["-h"], ["--help"]):
+        print(_help(kinds))  # noqa: T201
+        return 0
+    if kinds:
+        raise UserError(f"expected one of {', '.join(f'`ladle {kind}`' for kind in kinds)}")
     if name not in VERBS:
         close = get_close_matches(name, VERBS, n=1)
         hint = f"did you mean `ladle {close[0]}`?" if close else f"expected one of {', '.join(VERBS)}"
@@ -113,7 +129,7 @@ def _run(name: str, words: list[str]) -> int:
     from ladle import recipes
     from ladle.cli.flags import check_complete, read_flags
 
-    recipe: Callable[..., Any] = getattr(recipes, name)
+    recipe: Callable[..., Any] = getattr(recipes, name.replace(" ", "_"))
     flags = words[: words.index("--")] if "--" in words else words
     if "--help" in flags or "-h" in flags:
         _parser(name, recipe).print_help()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,7 +13,7 @@ from ladle.data.depth import ALL_VALUES, ValueRange
 from ladle.data.samples import Sample, fit, resize
 from ladle.errors import UserError
 
-__all__ = ["DatasetSource", "Remembered", "Source", "Splits"]
+__all__ = ["DatasetSource", "Remembered", "Source", "Splits", "Subset"]
 
 _LEAST_CACHE = 32
 
@@ -149,3 +150,28 @@ class Remembered:
         if index not in self._kept:
             self._kept[index] = self.source.sample(index)
         return self._kept[index]
+
+
+@dataclass(frozen=True)
+class Subset:
+    """Some of the samples of a source, in the order of ``indices``."""
+
+    source: Source
+    indices: Sequence[int]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return self.source.classes
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The data set's own ids of the labels."""
+        return self.source.category_ids
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def sample(self, index: int) -> Sample:
+        """Sample number ``index`` of those that were chosen."""
+        return self.source.sample(self.indices[index])

@@ -1,5 +1,6 @@
 """Whole jobs as plain functions: what the command line offers, under the same names."""
 
+from ladle.recipes.assign import assign_diff, assign_show, assign_stats
 from ladle.recipes.check import check
 from ladle.recipes.demo import demo
 from ladle.recipes.models import models
@@ -8,4 +9,17 @@ from ladle.recipes.predict import predict
 from ladle.recipes.train import colearn, distill, train
 from ladle.recipes.val import val
 
-__all__ = ["Run", "check", "colearn", "demo", "distill", "models", "predict", "train", "val"]
+__all__ = [
+    "Run",
+    "assign_diff",
+    "assign_show",
+    "assign_stats",
+    "check",
+    "colearn",
+    "demo",
+    "distill",
+    "models",
+    "predict",
+    "train",
+    "val",
+]

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from ladle.data.loader import lost_workers_told, make_loader
-from ladle.data.samples import Sample
-from ladle.data.sources import DatasetSource, Source
+from ladle.data.sources import DatasetSource, Source, Subset
 from ladle.detectors import Detector
 from ladle.evaluation import Evaluation, check_names, confusion, evaluate, precision_recall
 from ladle.evaluation.average_precision import Reference, as_array
@@ -52,7 +51,7 @@ class Evaluator:
         count = len(source)
         looks = count if limit is None else min(limit, count)
         every = [look * count // looks for look in range(looks)]
-        self.source = source if len(every) == count else _Part(source, every)
+        self.source = source if len(every) == count else Subset(source, every)
         self.truth = _references(source, every)
         self.loader = make_loader(self.source, batch, imgsz, workers=workers)
 
@@ -108,20 +107,6 @@ def _relabeled(found: Detections, spoken: Sequence[str], classes: Sequence[str])
     label = torch.tensor([classes.index(name) if name in classes else -1 for name in spoken])[found.labels]
     known = label >= 0
     return Detections(found.boxes[known], found.scores[known], label[known])
-
-
-class _Part:
-    """Some of the samples of a source."""
-
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self.source, self.indices = source, indices
-        self.classes, self.category_ids = source.classes, source.category_ids
-
-    def __len__(self) -> int:
-        return len(self.indices)
-
-    def sample(self, index: int) -> Sample:
-        return self.source.sample(self.indices[index])
 
 
 def _references(source: Source, indices: Sequence[int]) -> list[Reference]:

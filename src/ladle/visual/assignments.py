@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ladle.errors import UserError
 from ladle.types import Assignment, GroundTruth, Priors
-from ladle.visual.charts import new_figure, save_figure
+from ladle.visual.charts import jpeg_of, new_figure, save_figure
 from ladle.visual.images import Rectangle, free_place
 from ladle.visual.lettering import Label, default_style, labels_of, write
 from ladle.visual.palette import INK, MUTED, color, ink_on
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
 
-__all__ = ["draw_assignment", "positives_per_object"]
+__all__ = ["assignment_jpeg", "draw_assignment", "positives_per_object"]
 
 _DOT = (2.2, 5.0)
 """Smallest and largest diameter of the dots of the finest level, in points; in between, neighbors nearly touch."""
@@ -69,6 +69,20 @@ def draw_assignment(
     Raises:
         UserError: without a plan, or for a batch of several images.
     """
+    return save_figure(_figure(image, truth, priors, plans), path)
+
+
+@default_style()
+def assignment_jpeg(
+    image: UInt8[Tensor, "3 H W"], truth: GroundTruth, priors: Priors, plans: Mapping[str, Assignment], dpi: int = 110
+) -> bytes:
+    """What :func:`draw_assignment` draws, as the bytes of a JPEG file."""
+    return jpeg_of(_figure(image, truth, priors, plans), dpi)
+
+
+def _figure(
+    image: UInt8[Tensor, "3 H W"], truth: GroundTruth, priors: Priors, plans: Mapping[str, Assignment]
+) -> Figure:
     if not plans:
         raise UserError("there is no plan to draw, expected at least one assignment: give it with its title")
     if len(truth.labels) != 1:
@@ -89,7 +103,7 @@ def draw_assignment(
         _draw_title(axes, title, counts[truth.learnable[0]])
     ignored = any(_ignored(priors, plan).any().item() for plan in plans.values())
     _draw_legend(figure, priors, paper.points_per_pixel, ignored, bool(truth.crowd.any()))
-    return save_figure(figure, path)
+    return figure
 
 
 def _draw_priors(axes: Axes, priors: Priors, plan: Assignment, points_per_pixel: float) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,17 @@ from ladle.visual.palette import FAINT, INK, MUTED, color, ink_on
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["draw_comparison", "draw_confusion", "draw_history", "draw_precision_recall", "new_figure", "save_figure"]
+__all__ = [
+    "draw_comparison",
+    "draw_confusion",
+    "draw_history",
+    "draw_precision_recall",
+    "jpeg_of",
+    "name_ticks",
+    "new_figure",
+    "save_figure",
+    "style_axis",
+]
 
 _DPI = 160
 _DISTINCT = 12
@@ -51,7 +62,7 @@ def draw_history(
     figure.subplots_adjust(left=0.06, right=0.89, top=0.88, bottom=0.13, wspace=0.44)
     for axis, title, columns in zip(axes, ("Training loss", "Average precision"), (left, right), strict=True):
         lines = {name: _series(rows, name) for name in columns}
-        _style(axis, title, "epoch")
+        style_axis(axis, title, "epoch")
         if title == "Training loss" and _spans_widely(lines):
             axis.set_yscale("log")
         _draw_lines(axis, {name.removeprefix("loss/"): line for name, line in lines.items() if len(line)})
@@ -81,7 +92,7 @@ def draw_precision_recall(
     room = max([2.2, *(0.65 + width_of(entry, 9) / 72 for entry in entries)])
     figure = new_figure(4.6 + room, 4.6)
     axis = figure.add_axes((0.61 / (4.6 + room), 0.12, 3.95 / (4.6 + room), 0.78))
-    _style(axis, "Precision and recall", "recall")
+    style_axis(axis, "Precision and recall", "recall")
     axis.set(xlim=(0, 1), ylim=(0, 1.02), ylabel="precision")
     curves = [axis.plot(recall, mean, color=INK, linewidth=2.6, zorder=3)[0]] if present else []
     for label in ranked:
@@ -120,8 +131,8 @@ def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], 
     axis.set(aspect="equal", xlim=(0, len(names)), ylim=(len(names), 0))
     ticks = np.arange(0, len(names), step) + 0.5
     axis.tick_params(length=0, labelcolor=INK, top=True, bottom=False, labeltop=True, labelbottom=False, pad=3)
-    _name_ticks(axis.xaxis, ticks, labels_of([*classes, "missed"])[::step], size, rotation=45, ha="left")
-    _name_ticks(axis.yaxis, ticks, names[::step], size)
+    name_ticks(axis.xaxis, ticks, labels_of([*classes, "missed"])[::step], size, rotation=45, ha="left")
+    name_ticks(axis.yaxis, ticks, names[::step], size)
     axis.spines[:].set_visible(False)
     axis.set_xlabel("detected as", color=MUTED, fontsize=9, labelpad=6)
     axis.set_ylabel("object", color=MUTED, fontsize=9, labelpad=6)
@@ -145,7 +156,7 @@ def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, qu
     width, height = room + 5.2, 0.75 + 0.44 * len(results)
     figure = new_figure(width, height)
     axis = figure.add_axes((room / width, 0.55 / height, 4.0 / width, 0.44 * len(results) / height))
-    _style(axis, "", quantity)
+    style_axis(axis, "", quantity)
     axis.grid(axis="y", visible=False)
     means = {name: float(np.mean(runs)) for name, runs in results.items()}
     axis.axvline(next(iter(means.values())), color=MUTED, linewidth=1, linestyle=(0, (3, 3)), zorder=1)
@@ -157,7 +168,7 @@ def draw_comparison(results: Mapping[str, Sequence[float]], path: Path | str, qu
         text = f"{means[name]:.1f}" + (f" ± {spread:.1f}" if len(runs) > 1 else "")
         axis.text(1.03, row, text, transform=axis.get_yaxis_transform(), va="center_baseline", fontsize=10, color=INK)
     axis.tick_params(axis="y", labelcolor=INK)
-    _name_ticks(axis.yaxis, np.arange(len(results)), names, size=10)
+    name_ticks(axis.yaxis, np.arange(len(results)), names, size=10)
     axis.set_ylim(len(results) - 0.5, -0.5)
     axis.spines["left"].set_visible(False)
     return save_figure(figure, path)
@@ -178,9 +189,22 @@ def save_figure(figure: Figure, path: Path | str) -> Path:
     return path
 
 
-def _name_ticks(
-    axis: Any, places: Shaped[np.ndarray, " n"], names: Sequence[Label], size: float, rotation: float = 0, ha: str = ""
+def jpeg_of(figure: Figure, dpi: int) -> bytes:
+    """A figure as the bytes of a JPEG file."""
+    stream = BytesIO()
+    figure.savefig(stream, format="jpeg", dpi=dpi, pil_kwargs={"quality": 82, "optimize": True})
+    return stream.getvalue()
+
+
+def name_ticks(
+    axis: Any,
+    places: Shaped[np.ndarray, " n"] | Sequence[int],
+    names: Sequence[Label],
+    size: float,
+    rotation: float = 0,
+    ha: str = "",
 ) -> None:
+    """Write names at these places of an axis."""
     axis.set_ticks(places, [escaped(name) for name in names], fontsize=size, rotation=rotation)
     for text, name in zip(axis.get_ticklabels(), names, strict=True):
         write(text, name)
@@ -206,7 +230,8 @@ def _draw_legend(axis: Any, curves: Sequence[Any], entries: Sequence[Label]) -> 
     legend.set_alignment("left")
 
 
-def _style(axis: Any, title: str, x_label: str) -> None:
+def style_axis(axis: Any, title: str, x_label: str) -> None:
+    """Give the axes of a chart their title, the name of the horizontal axis, a faint grid and no frame."""
     axis.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=10)
     axis.set_xlabel(x_label, color=MUTED, fontsize=10)
     axis.yaxis.label.set(color=MUTED, fontsize=10)

@@ -1,0 +1,71 @@
+"""Objects without a positive under every assigner, by size: the table of docs/assign.md.
+
+    python benchmarks/assignments.py --runs scenes=paa-tiny=160,DIR=paa-tiny=320 --out docs/results/assign.json
+
+A run is a data set, a detector and the long side of the images. What `ladle assign stats` counts on the training images
+is counted for all assigners in one pass. The JSON holds a row for every run and assigner.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+from ladle.recipes.assign_reports import counted
+from ladle.recipes.assigning import Options, Wanted, open_context
+from ladle.recipes.parts import ASSIGNERS
+
+
+def row(data, detector, assigner, numbers):
+    """What is kept of the numbers."""
+    sizes = {group.name: [group.without, group.objects] for group in numbers.by_size}
+    return {
+        "data": data,
+        "detector": detector,
+        "imgsz": numbers.imgsz,
+        "assigner": assigner,
+        "objects": numbers.objects,
+        "without": numbers.without,
+        "by_size": sizes,
+        "mean_positives": round(numbers.mean_positives, 2),
+        "quantiles": list(numbers.quantiles),
+        "ignored": numbers.total("ignored"),
+        "positive": numbers.total("positive"),
+        "priors": numbers.total("priors"),
+    }
+
+
+def main():
+    """Count, print the table and write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", required=True)
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    rows = []
+    for run in arguments.runs.split(","):
+        data, model, imgsz = run.split("=")
+        context = open_context(Options(data, model, "train", None, int(imgsz), 16, 0, "cpu", 0))
+        every = counted(context, [context.side(Wanted(name, None)) for name in ASSIGNERS])
+        rows += [row(Path(data).name, context.title, *pair) for pair in zip(ASSIGNERS, every, strict=True)]
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    lines = ",\n".join(f"  {json.dumps(one)}" for one in rows)
+    arguments.out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+    print(table(rows))
+
+
+def table(rows):
+    """The rows of the page."""
+    lines = ["| data | predictions | assigner | small | medium | large | all | positives each |", "|---" * 8 + "|"]
+    for one in rows:
+        cells = [cell(*one["by_size"][size]) for size in ("small", "medium", "large")]
+        words = [one["data"], one["detector"], one["assigner"], *cells, cell(one["without"], one["objects"])]
+        lines.append(f"| {' | '.join(words)} | {one['mean_positives']:.1f} |")
+    return "\n".join(lines)
+
+
+def cell(without, objects):
+    """A share in percent, and of how many."""
+    return f"{100 * without / objects:.1f} % of {objects}" if objects else "none"
+
+
+if __name__ == "__main__":
+    main()

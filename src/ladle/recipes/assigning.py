@@ -1,0 +1,271 @@
+"""Assignments of a data set outside of training: whose priors, by which assigner, from whose predictions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ladle.assigners import Assigner, uses_predictions
+from ladle.data.depth import spelled
+from ladle.data.loader import Loader, lost_workers_told, make_loader
+from ladle.data.sources import DatasetSource, Source, Subset
+from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec
+from ladle.errors import UserError
+from ladle.families import detector_spec, lessons_of, network_info
+from ladle.lessons import TeacherJudges
+from ladle.networks import prior_mismatches
+from ladle.recipes.console import say
+from ladle.recipes.devices import Device, find_device
+from ladle.recipes.options import Run
+from ladle.recipes.parts import ASSIGNER, assigner_of, text_of_part
+from ladle.recipes.sources import open_source, remarks
+from ladle.teachers import FrozenDetector
+from ladle.types import Assignment, Batch, Predictions, Priors
+
+__all__ = ["Assigned", "Context", "Options", "Side", "Wanted", "open_context"]
+
+
+class Wanted(NamedTuple):
+    """What the arguments say of an assignment; None is the detector's own assigner, no teacher, no other detector."""
+
+    assigner: str | Assigner | None
+    teacher: str | None
+    model: str | None = None
+
+
+class Options(NamedTuple):
+    """Which images of which data are looked at, how, and by whose priors."""
+
+    data: str
+    model: str
+    split: str
+    images: int | None
+    imgsz: int | None
+    batch: int
+    workers: int
+    device: Device
+    seed: int
+
+
+@dataclass(frozen=True)
+class Side:
+    """An assigner and the network whose predictions it is given; None where it looks at none."""
+
+    title: str
+    assign: Assigner
+    judge: FrozenDetector | None = None
+
+
+class Assigned(NamedTuple):
+    """A batch, the priors of the detector, and the assignment of each side."""
+
+    batch: Batch
+    priors: Priors
+    plans: tuple[Assignment, ...]
+
+
+@dataclass(frozen=True)
+class Context:
+    """The images that are looked at, and the detector whose priors learn.
+
+    ``title`` is what the detector is called, ``remarks`` are lines about it and about the data.
+    """
+
+    source: Source
+    loader: Loader
+    spec: DetectorSpec
+    network: FrozenDetector
+    device: str
+    title: str
+    seed: int
+    remarks: tuple[str, ...]
+    names: dict[int | str, str]
+    _grids: dict[tuple[int, ...], tuple[Tensor, ...]] = field(default_factory=dict, repr=False)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return self.source.classes
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """The strides of the detector's levels."""
+        return self.spec.strides
+
+    def side(self, wanted: Wanted, against: bool = False) -> Side:
+        """The assignment that is wanted; ``against`` says that the flags for it begin with that word.
+
+        Raises :class:`UserError` for an assigner that does not fit the detector, and for a network that predicts at
+        other priors or does not know the classes.
+        """
+        flag = "against-" if against else ""
+        spec, network, title = self.spec, self.network, self.title
+        if wanted.model is not None:
+            spec, detector, title, _ = _opened(wanted.model, self.source, spec.imgsz, self.seed)
+            network = self._frozen(f"{flag}model", wanted.model, detector)
+        given = assigner_of(wanted.assigner) if isinstance(wanted.assigner, str) else wanted.assigner
+        rule: Assigner = lessons_of(spec, given)[0].assigner
+        if wanted.teacher is None:
+            return Side(f"{_text(rule)}, {title}", rule, network if uses_predictions(rule) else None)
+        judge = self._frozen(f"{flag}teacher", wanted.teacher, load_detector(wanted.teacher))
+        return Side(f"{_text(rule)}, judged by {_called(wanted.teacher)}", _judged(rule), judge)
+
+    def named(self, image: int | str) -> str:
+        """What an image is called: by its file, or where it has none by its id."""
+        return self.names.get(image, f"image {image}")
+
+    def batches(self, sides: Sequence[Side]) -> Iterator[Assigned]:
+        """Assign the objects of every batch by each side."""
+        with lost_workers_told():
+            for batch in self.loader:
+                yield self._assigned(batch.to(self.device), sides)
+
+    @torch.no_grad()
+    def _assigned(self, batch: Batch, sides: Sequence[Side]) -> Assigned:
+        truth = replace(batch.truth, labels=torch.zeros_like(batch.truth.labels)) if self.spec.regions else batch.truth
+        priors = _priors(self.network, self._maps(batch.images), batch.sizes)
+        seen: dict[int, Predictions] = {}
+        for judge in (side.judge for side in sides):
+            if judge is not None and id(judge) not in seen:
+                seen[id(judge)] = _predictions(judge, batch, priors, bool(self.spec.regions))
+        nothing = _nothing(priors, len(batch.images), self._stage_classes)
+        plans = tuple(side.assign(seen.get(id(side.judge), nothing), priors, truth) for side in sides)
+        return Assigned(batch, priors, plans)
+
+    @property
+    def _stage_classes(self) -> int:
+        return 1 if self.spec.regions else len(self.classes)
+
+    def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Feature maps of an empty image of this size, from which priors are laid out; made once for each size."""
+        shape = tuple(images.shape[-2:])
+        if shape not in self._grids:
+            self._grids[shape] = _features(self.network, torch.zeros(1, 3, *shape, device=images.device))
+        return self._grids[shape]
+
+    def _frozen(self, flag: str, file: str, detector: Detector) -> FrozenDetector:
+        return _frozen(flag, file, detector, self.spec, self.classes).to(self.device)
+
+
+def open_context(options: Options) -> Context:
+    """Open the data and the detector, and say what is looked at; raises :class:`UserError` for what cannot be."""
+    source, chosen, side = _images(options)
+    spec, detector, title, note = _opened(options.model, source, side, options.seed)
+    network = _frozen("model", options.model, detector, replace(spec, imgsz=side), source.classes)
+    device = find_device(options.device)
+    whole = f"{len(chosen)} of the {len(source)} images of {options.split}, drawn with --seed {options.seed} (--images)"
+    every = f"all {len(source)} images of {options.split}"
+    lines = [whole if len(chosen) < len(source) else every, note]
+    lines += [f"{title} works in two stages: this is its proposal network, before it samples"] if spec.regions else []
+    loader = make_loader(chosen, options.batch, side, workers=options.workers)
+    about = (*remarks(source, options.split, side), *filter(None, lines))
+    spec, names = replace(spec, imgsz=side), _names(source)
+    context = Context(chosen, loader, spec, network.to(device), device, title, options.seed, about, names)
+    for line in about:
+        say(line)
+    return context
+
+
+def _images(options: Options) -> tuple[Source, Source, int]:
+    """All images of the split, those of them that are looked at, and their long side."""
+    trained = read_spec(Path(options.model)) if _is_file(options.model) else None
+    usual = trained if trained is not None else detector_spec(options.model, ("object",))
+    side = options.imgsz if options.imgsz is not None else usual.imgsz
+    values = spelled(trained.value_range) if trained is not None else None
+    source = open_source(options.data, options.split, Run(value_range=values), side)
+    if options.images is None or options.images >= len(source):
+        return source, source, side
+    generator = torch.Generator().manual_seed(options.seed)
+    drawn = torch.randperm(len(source), generator=generator)[: options.images].sort().values
+    return source, Subset(source, drawn.tolist()), side
+
+
+def _opened(model: str, source: Source, side: int, seed: int) -> tuple[DetectorSpec, Detector, str, str]:
+    """A trained detector of a file, or a fresh one by its name: its spec, itself, its title and a line about it."""
+    if _is_file(model):
+        detector = load_detector(model)
+        return detector.spec, detector, _called(model), ""
+    spec = detector_spec(model, source.classes, source.category_ids, side)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        detector = spec.build()
+    title = f"untrained {model}"
+    return spec, detector, title, f"{model} is untrained, its weights are those of --seed {seed}"
+
+
+def _is_file(model: str) -> bool:
+    return model.endswith(".safetensors") or Path(model).exists()
+
+
+def _called(file: str) -> str:
+    """What the weights in a file are called: by the run and the file, or by the file alone."""
+    path = Path(file)
+    run = path.resolve().parent.parent.name if path.resolve().parent.name == "weights" else ""
+    return f"{run}/{path.stem}" if run else path.stem
+
+
+def _text(rule: Assigner) -> str:
+    """What an assigner is called; one of the user's own by its class."""
+    try:
+        return text_of_part(ASSIGNER, rule) or ""
+    except UserError:
+        return type(rule).__name__
+
+
+def _names(source: Source) -> dict[int | str, str]:
+    """The files of images by the ids that batches give them."""
+    if not isinstance(source, DatasetSource):
+        return {}
+    return {image.id: image.file.name for image in source.dataset.images}
+
+
+# ---------------------------------------------------------------------------------------------- all that asks a network
+
+
+def _frozen(flag: str, file: str, detector: Detector, base: DetectorSpec, classes: Sequence[str]) -> FrozenDetector:
+    """A detector whose predictions are those of the data set's classes, at the priors of ``base``."""
+    lacking = [name for name in classes if name not in detector.spec.classes]
+    if lacking and not base.regions:
+        raise UserError(
+            f"--{flag} {file}: it does not know {', '.join(map(repr, lacking))} of the data, expected a detector "
+            f"trained on these classes; it knows {', '.join(detector.spec.classes)}"
+        )
+    found = prior_mismatches(network_info(base), network_info(detector.spec))
+    if found:
+        differing = "; ".join(found).replace("the teacher", detector.spec.name).replace("the student", base.name)
+        raise UserError(
+            f"--{flag} {file} ({detector.spec.name}) has other priors than {base.name}: {differing}; take two "
+            "detectors of the same family and kind of backbone"
+        )
+    return FrozenDetector(detector, detector.spec.classes if lacking else classes)
+
+
+def _features(network: FrozenDetector, images: Tensor) -> tuple[Tensor, ...]:
+    """The feature maps of images."""
+    return network.detector.extract_features(images)
+
+
+def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) -> Priors:
+    """The priors of a detector's first stage."""
+    return network.detector.chain[0].propose(maps, None, None, sizes)
+
+
+def _predictions(network: FrozenDetector, batch: Batch, priors: Priors, proposes: bool) -> Predictions:
+    """What the first stage of a network predicts at priors: of any object where it ``proposes``, else of each class."""
+    return network.predict_at(network.observe(batch), priors, class_agnostic=proposes).predictions
+
+
+def _judged(rule: Assigner) -> Assigner:
+    """The assigner as a teacher judges by it with ``--method lad`` and the usual flags."""
+    return TeacherJudges().assigner(rule)
+
+
+def _nothing(priors: Priors, batch: int, classes: int) -> Predictions:
+    """Predictions for assigners that use none; they take no memory."""
+    boxes = priors.boxes.expand(batch, -1, -1)
+    return Predictions(boxes.new_zeros(1).expand(batch, boxes.shape[1], classes), boxes)
