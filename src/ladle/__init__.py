@@ -1,10 +1,11 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
 The verbs of the command line are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`check`, :func:`models`, :func:`demo`. Their parts are in the packages
+:func:`val`, :func:`predict`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`. Their parts are
+in the packages
 ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
-``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine`` and ``ladle.visual``; the records that
-they exchange are in ``ladle.types``.
+``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine``, ``ladle.exporting`` and ``ladle.visual``;
+the records that they exchange are in ``ladle.types``.
 
 Modules are imported when they are first used.
 """
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
     from ladle.errors import UserError
     from ladle.lessons import Lesson
     from ladle.objectives import TrainingStep
+    from ladle.recipes.bench import bench
     from ladle.recipes.check import check
     from ladle.recipes.demo import demo
+    from ladle.recipes.export import export
     from ladle.recipes.models import models
     from ladle.recipes.options import Run
     from ladle.recipes.predict import predict
@@ -35,10 +38,12 @@ __all__ = [
     "Run",
     "TrainingStep",
     "UserError",
+    "bench",
     "check",
     "colearn",
     "demo",
     "distill",
+    "export",
     "load_detector",
     "models",
     "predict",
@@ -52,7 +57,19 @@ _HOME = {
     "ladle.errors": ("UserError",),
     "ladle.lessons": ("Lesson",),
     "ladle.objectives": ("TrainingStep",),
-    "ladle.recipes": ("Run", "check", "colearn", "demo", "distill", "models", "predict", "train", "val"),
+    "ladle.recipes": (
+        "Run",
+        "bench",
+        "check",
+        "colearn",
+        "demo",
+        "distill",
+        "export",
+        "models",
+        "predict",
+        "train",
+        "val",
+    ),
     "ladle.teachers": ("FrozenDetector",),
 }
 

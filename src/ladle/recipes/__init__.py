@@ -1,11 +1,13 @@
 """Whole jobs as plain functions: what the command line offers, under the same names."""
 
+from ladle.recipes.bench import bench
 from ladle.recipes.check import check
 from ladle.recipes.demo import demo
+from ladle.recipes.export import export
 from ladle.recipes.models import models
 from ladle.recipes.options import Run
 from ladle.recipes.predict import predict
 from ladle.recipes.train import colearn, distill, train
 from ladle.recipes.val import val
 
-__all__ = ["Run", "check", "colearn", "demo", "distill", "models", "predict", "train", "val"]
+__all__ = ["Run", "bench", "check", "colearn", "demo", "distill", "export", "models", "predict", "train", "val"]
