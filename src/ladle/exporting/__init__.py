@@ -1,4 +1,4 @@
-"""Detectors as files that run without Ladle: ONNX and PyTorch's ``.pt2``, and whether they answer as the detector does."""
+"""Detectors as files that run without Ladle, ONNX and PyTorch's ``.pt2``, and whether these answer as they do."""
 
 from ladle.exporting.files import onnx_bytes, program_bytes, rounded, trace
 from ladle.exporting.measure import Cost, Latency, latency_of, network_cost, peak_memory

@@ -5,12 +5,11 @@ from __future__ import annotations
 import io
 import logging
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import torch
-
 
 from ladle.errors import UserError
 from ladle.exporting.module import Exportable, Plan
@@ -42,8 +41,8 @@ def trace(network: Exportable) -> Any:
             raise _refusal(network, error) from error
 
 
-def onnx_bytes(program: Any, plan: Plan, metadata: Mapping[str, str]) -> bytes:
-    """The program as the bytes of an ONNX file."""
+def onnx_bytes(program: Any, plan: Plan, metadata: Mapping[str, str], outputs: Sequence[str] | None = None) -> bytes:
+    """The program as the bytes of an ONNX file; ``outputs`` are named as the plan says, unless given."""
     import onnx
 
     with _quiet():
@@ -54,7 +53,7 @@ def onnx_bytes(program: Any, plan: Plan, metadata: Mapping[str, str]) -> bytes:
                 dynamo=True,
                 opset_version=_OPSET,
                 input_names=["images", "sizes"],
-                output_names=list(plan.outputs),
+                output_names=list(plan.outputs if outputs is None else outputs),
                 custom_translation_table={suppress_operator._opoverload: as_onnx()},
                 verbose=False,
                 # It would fold normalizations into weights, which then need 32 bits; runtimes do that when they load.
@@ -85,7 +84,7 @@ def program_bytes(program: Any, metadata: Mapping[str, str]) -> bytes:
 
 @torch.no_grad()
 def rounded(network: torch.nn.Module) -> None:
-    """Round weights of more than one dimension to what 16 bits hold; raises :class:`UserError` where one is too large."""
+    """Round weights of more than one dimension to what 16 bits hold; raises UserError for one too large."""
     for name, weight in network.named_parameters():
         if weight.ndim < 2 or weight.numel() < _LEAST_HALVED:
             continue

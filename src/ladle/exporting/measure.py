@@ -65,9 +65,9 @@ def peak_memory(call: Callable[[], object], cuda: bool = False) -> float:
     """
     if cuda:
         torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
+        allocated = torch.cuda.memory_allocated()
         call()
-        return float(torch.cuda.max_memory_allocated() - before) / 2**20
+        return float(torch.cuda.max_memory_allocated() - allocated) / 2**20
     with suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak starts anew from what is held now
         before = _memory("VmRSS")

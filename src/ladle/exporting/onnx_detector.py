@@ -46,7 +46,8 @@ class OnnxDetector:
         images = self._padded(batch.images)
         found = self._run(self._as_input(images), batch.sizes)
         if not self.about["nms"]:
-            found = select(*found, self._counts(images, found[1]), batch.sizes, self.inference)
+            boxes, scores = found
+            found = select(boxes, scores, self._counts(images, scores), batch.sizes, self.inference)
         stretches = (batch.originals / batch.sizes).flip(-1).repeat(1, 2)
         return [
             Detections(box[score > 0] * stretch, score[score > 0], label[score > 0])

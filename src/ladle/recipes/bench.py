@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -21,7 +21,7 @@ from ladle.data.transforms import Resize
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
 from ladle.evaluation import evaluate
-from ladle.exporting import Cost, Latency, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory
+from ladle.exporting import Cost, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory
 from ladle.files import write_atomically
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.console import say, table
@@ -197,7 +197,7 @@ def _ap(one: _Contender, data: str | None, split: str) -> float:
             f"{', '.join(one.classes)}: no class has the same name"
         )
     evaluator = Evaluator(source, one.imgsz, _TOGETHER)
-    found = {
+    found: dict[Hashable, Detections] = {
         name: relabeled(detections, one.classes, source.classes)
         for batch in evaluator.loader
         for name, detections in zip(batch.ids, one.detect(batch), strict=True)
