@@ -13,7 +13,7 @@ import torch
 
 from ladle.errors import UserError
 from ladle.exporting.module import Exportable, Plan
-from ladle.exporting.suppression import as_onnx, suppress_operator
+from ladle.exporting.suppression import as_onnx, stays_of, suppress_operator
 
 __all__ = ["onnx_bytes", "program_bytes", "rounded", "trace"]
 
@@ -78,6 +78,8 @@ def program_bytes(program: Any, metadata: Mapping[str, str]) -> bytes:
     """The program as the bytes of a ``.pt2`` file; each value of ``metadata`` is a file in it."""
     stream = io.BytesIO()
     with _quiet():
+        # Our own operator is not known where Ladle is not installed.
+        program = program.run_decompositions({suppress_operator._opoverload: stays_of})
         torch.export.save(program, stream, extra_files={f"{key}.json": value for key, value in metadata.items()})
     return stream.getvalue()
 

@@ -16,7 +16,7 @@ from ladle.boxes import clip
 from ladle.detectors import Inference
 from ladle.detectors.postprocess import vote
 
-__all__ = ["as_onnx", "best_of_levels", "rows", "select", "suppress", "suppress_operator"]
+__all__ = ["as_onnx", "best_of_levels", "rows", "select", "stays_of", "suppress", "suppress_operator"]
 
 
 def select(
@@ -79,15 +79,19 @@ def suppress(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
 )
 def suppress_operator(boxes: Any, scores: Any, iou: Any) -> Any:
     """The operator behind :func:`suppress`."""
-    from torchvision.ops import batched_nms
+    return stays_of(boxes, scores, iou)
+
+
+def stays_of(boxes: Any, scores: Any, iou: float) -> Any:
+    """What the operator does, by torchvision's; a file of PyTorch holds this in its place."""
+    from torchvision.ops import nms
 
     row, group, place = (scores > 0).nonzero(as_tuple=True)
-    # In double precision: suppression by groups moves each group's boxes far from the others'.
-    flat, score = boxes[row, place].double(), scores[row, group, place].double()
-    kept = batched_nms(flat, score, row * scores.shape[1] + group, iou)
+    # Groups are moved so far apart that none overlap; in double precision, which keeps their boxes exact enough.
+    apart = (boxes.amax() - boxes.amin() + 1).double() * (row * scores.shape[1] + group)
+    kept = nms(boxes[row, place].double() + apart.unsqueeze(1), scores[row, group, place].double(), iou)
     stays = torch.zeros_like(scores, dtype=torch.bool)
-    stays[row[kept], group[kept], place[kept]] = True
-    return stays
+    return stays.index_put((row[kept], group[kept], place[kept]), torch.ones_like(kept, dtype=torch.bool))
 
 
 @suppress_operator.register_fake
