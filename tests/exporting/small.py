@@ -21,7 +21,9 @@ def small_detector(name, seed=0, depth=0):
     detector = spec.build().eval()
     with torch.no_grad():
         for weight in detector.stages.parameters():
-            weight.add_(0.05 * torch.randn_like(weight))
+            weight.add_((0.05 if spec.regions else 0.4) * torch.randn_like(weight))
+        if detector.head is not None:
+            detector.head.class_conv.bias.add_(4)  # from the rarity of objects at which training starts
     return detector
 
 

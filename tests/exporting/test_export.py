@@ -101,8 +101,6 @@ def test_average_precision_is_that_of_pytorch(trained):
 
 
 def test_a_file_that_answers_otherwise_is_refused_and_not_left_behind(tmp_path, monkeypatch, capsys):
-    from ladle.recipes.export import export as _  # noqa: F401
-
     module = sys.modules["ladle.recipes.export"]
     model = tmp_path / "gfl.safetensors"
     save_detector(small_detector("gfl-tiny"), model)

@@ -48,7 +48,7 @@ def test_boxes_and_scores_are_those_of_pytorch(heads, name):
     for batch, found in answers:
         with torch.no_grad():
             expected = reference_output(detectors[name], batch.images, batch.sizes)
-        assert expected.scores.max() > 10 * expected.scores.median()
+        assert expected.scores.std() > 1e-3
         torch.testing.assert_close(found[place], expected.boxes, rtol=0, atol=1e-3)
         torch.testing.assert_close(found[place + 1], expected.scores, rtol=0, atol=1e-4)
 
