@@ -1,11 +1,10 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
 The verbs of the command line are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`. Their parts are
-in the packages
-``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
-``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine``, ``ladle.exporting`` and ``ladle.visual``;
-the records that they exchange are in ``ladle.types``.
+:func:`val`, :func:`predict`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`. Their parts
+are in the packages ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``,
+``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.engine``, ``ladle.exporting`` and
+``ladle.visual``; the records that they exchange are in ``ladle.types``.
 
 Modules are imported when they are first used.
 """
