@@ -1,11 +1,11 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
 The verbs of the command line are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`check`, :func:`models`, :func:`demo`, and :func:`assign_show`,
-:func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. Their parts are in the packages
-``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.objectives``, ``ladle.teachers``,
-``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine`` and ``ladle.visual``;
-the records that they exchange are in ``ladle.types``.
+:func:`val`, :func:`predict`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`, and
+:func:`assign_show`, :func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. Their parts are in the packages
+``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``, ``ladle.objectives``,
+``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine``,
+``ladle.exporting`` and ``ladle.visual``; the records that they exchange are in ``ladle.types``.
 
 Modules are imported when they are first used.
 """
@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from ladle.lessons import Lesson
     from ladle.objectives import TrainingStep
     from ladle.recipes.assign import assign_diff, assign_show, assign_stats
+    from ladle.recipes.bench import bench
     from ladle.recipes.check import check
     from ladle.recipes.demo import demo
+    from ladle.recipes.export import export
     from ladle.recipes.models import models
     from ladle.recipes.options import Run
     from ladle.recipes.predict import predict
@@ -40,10 +42,12 @@ __all__ = [
     "assign_diff",
     "assign_show",
     "assign_stats",
+    "bench",
     "check",
     "colearn",
     "demo",
     "distill",
+    "export",
     "load_detector",
     "models",
     "predict",
@@ -62,10 +66,12 @@ _HOME = {
         "assign_diff",
         "assign_show",
         "assign_stats",
+        "bench",
         "check",
         "colearn",
         "demo",
         "distill",
+        "export",
         "models",
         "predict",
         "train",

@@ -11,7 +11,7 @@ from ladle.detectors import save_detector
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec
 from ladle.recipes import preflight
-from ladle.recipes.preflight import check_trainable, check_strength, load_teacher, strength_in_words
+from ladle.recipes.preflight import check_strength, check_trainable, load_teacher, strength_in_words
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 

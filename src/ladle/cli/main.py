@@ -34,6 +34,8 @@ VERBS = {
     "assign show": "draw which prior learns which object, the worst objects first",
     "assign stats": "count who learns what and who learns nothing",
     "assign diff": "compare two assignments",
+    "export": "write a trained detector as ONNX or .pt2, checked against PyTorch",
+    "bench": "measure what detectors cost: parameters, time, memory",
     "check": "tell whether a data set is fit to train on",
     "models": "list the detectors, the methods and the assigners",
 }
@@ -41,11 +43,11 @@ VERBS = {
 
 _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
-_BARE = {"predict": "source", "check": "data"}
+_BARE = {"predict": "source", "check": "data", "export": "model", "bench": "model"}
 """The argument that a verb takes without its flag."""
-_SEVERAL = ("predict",)
+_SEVERAL = ("predict", "bench")
 """The verbs that take several such arguments: a shell makes them of one pattern."""
-_ALSO = {"train": {"student": "model"}}
+_ALSO = {"train": {"student": "model"}, "bench": {"compare": "model"}}
 """Other names of a verb's flags: what learns is the student elsewhere."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """How torch tells that there is none left."""

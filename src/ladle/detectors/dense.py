@@ -179,7 +179,7 @@ class DenseStage(nn.Module):
             boxes=boxes,
             quality=torch.cat(quality, dim=1)[..., 0] if quality else None,
             edges=edges,
-            center_prior=self.center_prior.expand(len(every), -1, -1) if self.center_prior is not None else None,
+            center_prior=self.center_prior.expand(every.shape[0], -1, -1) if self.center_prior is not None else None,
         )
 
     def _steps(self, depth: int) -> int:

@@ -226,8 +226,12 @@ class Detector(nn.Module):
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:
         """Find the objects of a batch, in the pixels of the images on disk."""
         outputs = self(batch.images, batch.sizes)
-        output = _averaged(outputs[-len(self.spec.regions) :]) if len(self.spec.regions) > 1 else outputs[-1]
-        return (inference or self.spec.inference).find(output, batch.sizes, batch.originals)
+        return (inference or self.spec.inference).find(self.joined(outputs), batch.sizes, batch.originals)
+
+    def joined(self, outputs: Sequence[Output]) -> Output:
+        """What detections are made of: the last stage's output; of several region heads with their mean scores."""
+        regions = len(self.spec.regions)
+        return _averaged(outputs[-regions:]) if regions > 1 else outputs[-1]
 
 
 def _averaged(outputs: Sequence[Output]) -> Output:

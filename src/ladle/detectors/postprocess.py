@@ -13,7 +13,7 @@ from ladle.boxes import clip, pairwise_iou
 from ladle.limits import Range
 from ladle.types import Detections, Output, Predictions
 
-__all__ = ["Inference"]
+__all__ = ["Inference", "vote"]
 
 _VOTE_SPREAD, _VOTE_LEAST = 0.025, 0.01
 
@@ -86,7 +86,8 @@ class Inference:
     ) -> Detections:
         found = boxes[kept]
         if self.voting:
-            found = _vote(found, label[kept], boxes[here], score[here], label[here])
+            same = label[kept].unsqueeze(1) == label[here]
+            found = vote(found, boxes[here], torch.where(same, score[here], 0.0))
         return Detections(found * stretch, score[kept], label[kept])
 
 
@@ -99,17 +100,21 @@ def _boxes(
     return said.boxes[image, prior].float()
 
 
-def _vote(
-    kept: Float[Tensor, "K 4"],
-    kept_label: Int[Tensor, " K"],
-    boxes: Float[Tensor, "N 4"],
-    score: Float[Tensor, " N"],
-    label: Int[Tensor, " N"],
-) -> Float[Tensor, "K 4"]:
-    """Score voting (Kim & Lee 2020, section 3.4): average the boxes of a class, weighted by overlap and score."""
+def vote(
+    kept: Float[Tensor, "*b K 4"], boxes: Float[Tensor, "*b N 4"], scores: Float[Tensor, "*b K N"]
+) -> Float[Tensor, "*b K 4"]:
+    """Score voting (Kim & Lee 2020, section 3.4): average the boxes of a class, weighted by overlap and score.
+
+    ``scores`` are those of ``boxes`` for the class of each kept one; a box of another class has score 0.
+    """
     overlap = pairwise_iou(kept, boxes)
-    votes = (overlap > _VOTE_LEAST) & (kept_label[:, None] == label[None])
-    weight = torch.where(votes, (-(1 - overlap).square() / _VOTE_SPREAD).exp() * score, 0.0)
+    votes = (overlap > _VOTE_LEAST) & (scores > 0)
+    weight = torch.where(votes, (-(1 - overlap).square() / _VOTE_SPREAD).exp() * scores, 0.0)
     mean = weight @ boxes / weight.sum(-1, keepdim=True).clamp(min=1e-12)
+    if not boxes.shape[-2]:
+        return mean
     # An average lies among what it is of, but for what rounding adds.
-    return mean.minimum(boxes.amax(0)).maximum(boxes.amin(0)) if len(boxes) else mean
+    voters = (scores > 0).any(-2).unsqueeze(-1)
+    most = boxes.masked_fill(~voters, -torch.inf).amax(-2, keepdim=True)
+    least = boxes.masked_fill(~voters, torch.inf).amin(-2, keepdim=True)
+    return mean.minimum(most).maximum(least)

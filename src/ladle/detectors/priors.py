@@ -63,13 +63,16 @@ class Anchors:
         everything is.
         """
         grid = _lay(self, tuple(shapes), tuple(strides), device)
-        if sizes is None:
-            return grid
+        return grid if sizes is None else self.masked(grid, sizes)
+
+    def masked(self, grid: Priors, sizes: Int[Tensor, "B 2"]) -> Priors:
+        """The priors of a grid; those beyond the heights and widths that the images fill are not valid."""
         cell = (grid.centers / grid.stride[:, None] - self.offset).round()
         filled = torch.ceil(sizes.flip(-1)[:, None] / grid.stride[None, :, None])
         return replace(grid, valid=(cell < filled).all(-1))
 
-    def _level(self, height: int, width: int, stride: int, device: torch.device) -> Float[Tensor, "N 4"]:
+    def level(self, height: int, width: int, stride: int, device: torch.device) -> Float[Tensor, "N 4"]:
+        """The anchors of one level, row by row; one location's stand side by side."""
         half = self.halves().to(device) * stride
         half = half.round() if self.rounded else half
         shape = torch.cat([-half, half], dim=-1)
@@ -86,7 +89,7 @@ def _lay(
 ) -> Priors:
     """The grid without padding, kept for the few shapes that training sees: making it anew waits for the device."""
     with torch.inference_mode(mode=False):
-        levels = [anchors._level(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
+        levels = [anchors.level(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
         counts = tuple(len(level) for level in levels)
         level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(device)
         strides_of = torch.tensor(strides, dtype=torch.float32, device=device)[level]

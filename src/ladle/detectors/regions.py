@@ -103,7 +103,7 @@ class RegionStage(nn.Module):
         self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None
     ) -> tuple[Predictions, None]:
         """Predict at proposals: classes that share a softmax with background, and a box for each class or for all."""
-        batch, count = len(features[0]), priors.boxes.shape[1]
+        batch, count = features[0].shape[0], priors.boxes.shape[1]
         boxes = priors.boxes.expand(batch, -1, -1).contiguous()
         pooled = self.layers(roi_align(features[: self.spec.levels], self.strides, boxes, self.spec.pool))
         score, deltas = at_least_float32(self.class_score(pooled)), at_least_float32(self.box_deltas(pooled))

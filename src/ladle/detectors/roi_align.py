@@ -34,7 +34,8 @@ def roi_align(
 ) -> Float[Tensor, "N C cells cells"]:
     """The features in every box, image by image, each out of the level of its size; gradient for the features alone."""
     level = _levels(boxes, strides)
-    if features[0].device.type != "cpu":
+    # A file for other programs holds the operator too, which they know.
+    if features[0].device.type != "cpu" or torch.compiler.is_exporting():
         return _by_operator(features, strides, boxes, level, cells)
     rows = torch.cat([at_least_float32(maps).permute(0, 2, 3, 1).flatten(0, 2) for maps in features])
     index, weight = _taps(features, strides, boxes, level, cells)
@@ -143,7 +144,7 @@ def _by_operator(
     batch, count = level.shape
     image = torch.arange(batch, device=boxes.device, dtype=boxes.dtype).repeat_interleave(count)
     regions = torch.cat([image.unsqueeze(1), boxes.flatten(0, 1)], dim=1)
-    cut = features[0].new_zeros(len(regions), features[0].shape[1], cells, cells)
+    cut = features[0].new_zeros(regions.shape[0], features[0].shape[1], cells, cells)
     for number, (maps, stride) in enumerate(zip(features, strides, strict=True)):
         mine = (level.flatten() == number).nonzero()[:, 0]
         some = roi_align(at_least_float32(maps), regions[mine], cells, 1 / stride, _SAMPLES)

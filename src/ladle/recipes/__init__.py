@@ -1,8 +1,10 @@
 """Whole jobs as plain functions: what the command line offers, under the same names."""
 
 from ladle.recipes.assign import assign_diff, assign_show, assign_stats
+from ladle.recipes.bench import bench
 from ladle.recipes.check import check
 from ladle.recipes.demo import demo
+from ladle.recipes.export import export
 from ladle.recipes.models import models
 from ladle.recipes.options import Run
 from ladle.recipes.predict import predict
@@ -14,10 +16,12 @@ __all__ = [
     "assign_diff",
     "assign_show",
     "assign_stats",
+    "bench",
     "check",
     "colearn",
     "demo",
     "distill",
+    "export",
     "models",
     "predict",
     "train",

@@ -18,7 +18,7 @@ from ladle.evaluation.average_precision import Reference, as_array
 from ladle.types import Batch, Detections
 from ladle.visual import draw_confusion, draw_precision_recall
 
-__all__ = ["Evaluator", "Score", "crowded", "detect"]
+__all__ = ["Evaluator", "Score", "crowded", "detect", "relabeled"]
 
 
 class Score(NamedTuple):
@@ -67,7 +67,7 @@ class Evaluator:
             seen, more = detect(detector, batch.to(device))
             cut += more
             for name, one in zip(batch.ids, seen, strict=True):
-                found[name] = _relabeled(one, detector.spec.classes, self.source.classes)
+                found[name] = relabeled(one, detector.spec.classes, self.source.classes)
         detector.train(was_training)
         most = detector.spec.inference.keep
         return Score(evaluate(self.truth, found, self.source.classes, most), found, cut)
@@ -101,7 +101,8 @@ def crowded(truth: Sequence[Reference], most: int) -> str | None:
     )
 
 
-def _relabeled(found: Detections, spoken: Sequence[str], classes: Sequence[str]) -> Detections:
+def relabeled(found: Detections, spoken: Sequence[str], classes: Sequence[str]) -> Detections:
+    """Detections with labels of ``spoken`` names, as labels of ``classes``; what is none of these goes."""
     if tuple(spoken) == tuple(classes):
         return found
     label = torch.tensor([classes.index(name) if name in classes else -1 for name in spoken])[found.labels]

@@ -1,0 +1,282 @@
+"""What detectors cost, side by side."""
+
+from __future__ import annotations
+
+import json
+import math
+import platform
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import torch
+
+from ladle.data.loader import collate
+from ladle.data.samples import Sample
+from ladle.data.scenes import Scenes
+from ladle.data.transforms import Resize
+from ladle.detectors import Detector, load_detector
+from ladle.errors import UserError
+from ladle.evaluation import evaluate
+from ladle.exporting import Cost, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory
+from ladle.files import write_atomically
+from ladle.limits import Range, verify_arguments
+from ladle.recipes.console import say, table
+from ladle.recipes.devices import Device, find_device
+from ladle.recipes.export import write_file
+from ladle.recipes.folders import check_path
+from ladle.recipes.options import Run, Side
+from ladle.recipes.scoring import Evaluator, relabeled
+from ladle.recipes.sources import open_source
+from ladle.types import Batch, Detections
+
+__all__ = ["Measured", "bench"]
+
+_TOGETHER = 16
+_MULTIPLE = 32
+
+Calls = Annotated[int, Range(2, 100_000)]
+Threads = Annotated[int, Range(1, 1024)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What one detector costs in one runtime; nan where something cannot be told.
+
+    Times are milliseconds of a call, from a batch of bytes to detections: the median, and what 90 % of the calls stay
+    below (``_p90``), for one image and for 16 at once. ``flops`` are those of one image.
+    """
+
+    model: str
+    runtime: str
+    imgsz: int
+    parameters: float
+    flops: float
+    file_mib: float
+    ms: float
+    ms_p90: float
+    ms_16: float
+    ms_16_p90: float
+    images_per_second: float
+    peak_mib: float
+    ap: float
+
+
+class _Contender(NamedTuple):
+    """A detector in one runtime, ready to be measured."""
+
+    model: str
+    runtime: str
+    imgsz: int
+    classes: tuple[str, ...]
+    cost: Cost | None
+    bytes: int
+    detect: Callable[[Batch], list[Detections]]
+    cuda: bool
+
+
+def bench(
+    model: str | list[str],
+    data: str | None = None,
+    split: str = "val",
+    onnx: bool = False,
+    imgsz: Side | None = None,
+    calls: Calls = 30,
+    threads: Threads | None = None,
+    device: Device = "auto",
+    out: str | None = None,
+) -> list[Measured]:
+    """Measure parameters, operations, time and memory of detectors, and their AP where data are given.
+
+    Args:
+        model: weights saved by ladle or ONNX files written by ``ladle export``; several are compared.
+        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes``, on which AP is measured.
+        split: which part of the data.
+        onnx: also export each detector, to memory, and measure it in onnxruntime.
+        imgsz: long side of the images; by default what each detector was trained at.
+        calls: timed calls, after three that are not.
+        threads: of the processor; by default as many as PyTorch takes.
+        device: ``auto``, ``cpu`` or ``cuda``, for PyTorch; onnxruntime takes the processor.
+        out: a JSON file of the same numbers.
+    """
+    verify_arguments(bench, imgsz=imgsz, calls=calls, threads=threads)
+    files = [Path(one) for one in ([model] if isinstance(model, str) else model)]
+    if out is not None:
+        check_path("--out", out, "bench.json")
+    if onnx or any(file.suffix == ".onnx" for file in files):
+        check_packages("--onnx" if onnx else "an .onnx file")
+    with _threads(threads) as used:
+        measured = [
+            _measure(one, data, split, calls)
+            for file in files
+            for one in _contenders(file, onnx, imgsz, used, find_device(device))
+        ]
+        setting = _setting(used, calls, measured)
+    say(table(f"{setting['processor']}, {used} threads, median of {calls} calls", [_row(one) for one in measured]))
+    if out is not None:
+        _write(Path(out), setting, measured)
+        say(f"wrote {out}")
+    return measured
+
+
+def _contenders(file: Path, onnx: bool, imgsz: int | None, threads: int, device: str) -> Iterator[_Contender]:
+    if file.suffix == ".onnx":
+        yield _from_onnx(file, imgsz, threads)
+        return
+    detector = load_detector(file).eval()
+    if imgsz is not None:
+        detector.spec = replace(detector.spec, imgsz=imgsz)
+    spec, size = detector.spec, file.stat().st_size
+    cost = network_cost(detector, _side(spec.imgsz))
+    written = _exported(detector) if onnx else None
+
+    def detect(batch: Batch) -> list[Detections]:
+        found = detector.detect(batch.to(device))
+        if device == "cuda":
+            torch.cuda.synchronize()
+        return [one.to("cpu") for one in found]
+
+    detector.to(device)
+    yield _Contender(spec.name, f"PyTorch, {device}", spec.imgsz, spec.classes, cost, size, detect, device == "cuda")
+    if written is not None:
+        file_detect = OnnxDetector(written, threads).detect
+        yield _Contender(
+            spec.name, "onnxruntime, cpu", spec.imgsz, spec.classes, cost, len(written), file_detect, False
+        )
+
+
+def _from_onnx(file: Path, imgsz: int | None, threads: int) -> _Contender:
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file; expected one written by `ladle export`")
+    detector = OnnxDetector(file, threads)
+    about = detector.about
+    if imgsz not in (None, about["imgsz"]):
+        raise UserError(f"--imgsz {imgsz}: {file} was exported for images of {about['imgsz']} pixels; leave it out")
+    size, classes = file.stat().st_size, tuple(about["classes"])
+    return _Contender(about["model"], "onnxruntime, cpu", about["imgsz"], classes, None, size, detector.detect, False)
+
+
+def _exported(detector: Detector) -> bytes:
+    """The detector as ONNX, checked on the images that it is timed on."""
+    plan = Plan(side=_side(detector.spec.imgsz))
+    written, _ = write_file(detector, plan, iter([_images(1, detector.spec.imgsz)]))
+    return written
+
+
+def _measure(one: _Contender, data: str | None, split: str, calls: int) -> Measured:
+    alone, together = (_images(count, one.imgsz) for count in (1, _TOGETHER))
+    peak = peak_memory(lambda: one.detect(together), one.cuda)
+    single = latency_of(lambda: one.detect(alone), calls)
+    many = latency_of(lambda: one.detect(together), calls)
+    return Measured(
+        one.model,
+        one.runtime,
+        one.imgsz,
+        one.cost.parameters if one.cost else math.nan,
+        one.cost.flops if one.cost else math.nan,
+        one.bytes / 2**20,
+        *single,
+        *many,
+        1e3 * _TOGETHER / many.median,
+        peak,
+        _ap(one, data, split),
+    )
+
+
+def _ap(one: _Contender, data: str | None, split: str) -> float:
+    """AP in percent; nan without data."""
+    if data is None:
+        return math.nan
+    source = open_source(data, split, Run(), one.imgsz)
+    if not set(source.classes) & set(one.classes):
+        raise UserError(
+            f"--data {data}: it is labeled {', '.join(source.classes)}, and {one.model} knows "
+            f"{', '.join(one.classes)}: no class has the same name"
+        )
+    evaluator = Evaluator(source, one.imgsz, _TOGETHER)
+    found: dict[Hashable, Detections] = {
+        name: relabeled(detections, one.classes, source.classes)
+        for batch in evaluator.loader
+        for name, detections in zip(batch.ids, one.detect(batch), strict=True)
+    }
+    return 100 * evaluate(evaluator.truth, found, source.classes).ap
+
+
+def _images(count: int, imgsz: int) -> Batch:
+    """Built-in scenes, as a network sees them."""
+    scenes = Scenes(count, size=max(_MULTIPLE, imgsz))
+    samples: list[Sample] = [Resize(imgsz)(one) for one in scenes]
+    return collate(samples)
+
+
+def _side(imgsz: int) -> int:
+    return -(-imgsz // _MULTIPLE) * _MULTIPLE
+
+
+@contextmanager
+def _threads(wanted: int | None) -> Iterator[int]:
+    """So many threads for PyTorch in this block; how many those are."""
+    before = torch.get_num_threads()
+    if wanted is not None:
+        torch.set_num_threads(wanted)
+    try:
+        yield torch.get_num_threads()
+    finally:
+        torch.set_num_threads(before)
+
+
+def _setting(threads: int, calls: int, measured: list[Measured]) -> dict[str, Any]:
+    """Where and how it was measured."""
+    setting = {
+        "processor": _processor(),
+        "threads": threads,
+        "calls": calls,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "ladle": version("ladle"),
+    }
+    if any("onnxruntime" in one.runtime for one in measured):
+        setting["onnxruntime"] = version("onnxruntime")
+    if any("cuda" in one.runtime for one in measured):
+        setting["gpu"] = torch.cuda.get_device_name()
+    return setting
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _row(one: Measured) -> dict[str, object]:
+    return {
+        "model": one.model,
+        "runtime": one.runtime,
+        "imgsz": one.imgsz,
+        "M params": one.parameters / 1e6,
+        "GFLOPs": one.flops / 1e9,
+        "MiB": one.file_mib,
+        "ms": one.ms,
+        "p90": one.ms_p90,
+        "ms, 16": one.ms_16,
+        "p90, 16": one.ms_16_p90,
+        "images/s": one.images_per_second,
+        "peak MiB": one.peak_mib,
+        "AP": one.ap,
+    }
+
+
+def _write(file: Path, setting: dict[str, Any], measured: list[Measured]) -> None:
+    rows = [
+        {key: None if isinstance(value, float) and math.isnan(value) else value for key, value in asdict(one).items()}
+        for one in measured
+    ]
+    text = json.dumps({**setting, "measured": rows}, indent=1) + "\n"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, lambda part: part.write_text(text, encoding="utf-8"))

@@ -1,0 +1,224 @@
+"""Write a trained detector as a file that runs without Ladle."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+import torch
+
+from ladle.data import load_image
+from ladle.data.loader import collate
+from ladle.data.samples import Sample
+from ladle.data.scenes import Scenes
+from ladle.data.transforms import Resize
+from ladle.detectors import Detector, load_detector
+from ladle.errors import UserError
+from ladle.exporting import (
+    FIRST_LINE,
+    SCRIPT,
+    TOLERANCE,
+    Dynamic,
+    Exportable,
+    Format,
+    Images,
+    Parity,
+    Plan,
+    check_packages,
+    check_parity,
+    describe,
+    onnx_bytes,
+    onnx_runner,
+    program_bytes,
+    program_runner,
+    rounded,
+    spelled,
+    trace,
+)
+from ladle.files import write_atomically
+from ladle.limits import Range, verify_arguments
+from ladle.recipes.console import say
+from ladle.recipes.folders import check_path
+from ladle.recipes.options import Batch, MaxDet, Side
+from ladle.recipes.searching import find_images
+from ladle.types import Batch as Batched
+
+__all__ = ["Exported", "export"]
+
+_SCRIPT = "infer.py"
+_MULTIPLE = 32
+_SCENES, _MOST_CHECKED, _TOGETHER = 4, 16, 4
+
+
+class Exported(NamedTuple):
+    """The file, how far it differs from PyTorch, and the program beside it, which only an ONNX file has."""
+
+    file: Path
+    parity: Parity
+    script: Path | None
+
+
+def export(
+    model: str,
+    format: Format = "onnx",  # noqa: A002 - the flag is called so
+    out: str | None = None,
+    dynamic: Dynamic = "batch",
+    images: Images = "uint8",
+    nms: bool = True,
+    half: bool = False,
+    imgsz: Side | None = None,
+    batch: Batch = 1,
+    max_det: MaxDet | None = None,
+    check: str | None = None,
+    tolerance: Annotated[float, Range(0, 10)] = TOLERANCE,
+) -> Exported:
+    """Write a trained detector as ONNX or .pt2, and check on images that the file answers as PyTorch does.
+
+    Args:
+        model: weights saved by ladle.
+        format: ``onnx``, for onnxruntime and others, or ``pt2``, for PyTorch without Ladle.
+        out: the file; by default beside the weights, with the suffix of the format.
+        dynamic: what may vary from call to call: the number of images (``batch``), also their height and width
+            (``sizes``), or nothing (``none``).
+        images: what the file takes: RGB of ``uint8``, ``float`` from 0 to 1, or ``normalized`` by mean and standard
+            deviation.
+        nms: give detections; ``false`` gives boxes and scores of every prior.
+        half: store weights in 16 bits; it is computed in 32.
+        imgsz: long side of the images; by default what the detector was trained at.
+        batch: images at once, with ``--dynamic none``.
+        max_det: most objects that are found in an image; by default what the detector was trained with.
+        check: a folder, an image or a pattern on which the file is compared with PyTorch; by default built-in scenes.
+        tolerance: pixels by which a box may differ from PyTorch's; a score may by a tenth of that number.
+    """
+    verify_arguments(
+        export,
+        format=format,
+        dynamic=dynamic,
+        images=images,
+        imgsz=imgsz,
+        batch=batch,
+        max_det=max_det,
+        tolerance=tolerance,
+    )
+    _check_flags(format, dynamic, half, batch)
+    detector = _load(model, imgsz, max_det)
+    side = -(-detector.spec.imgsz // _MULTIPLE) * _MULTIPLE
+    plan = Plan(format, images, dynamic, nms, half, side, batch)
+    file = _place(out, model, format)
+    samples = _samples(detector, check)
+    written, parity = write_file(detector, plan, _batches(samples, plan), tolerance)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(file, lambda part: part.write_bytes(written))
+    script = _write_script(file.parent) if format == "onnx" else None
+    for line in _report(file, script, parity, detector):
+        say(line)
+    return Exported(file, parity, script)
+
+
+def write_file(
+    detector: Detector, plan: Plan, batches: Iterable[Batched], tolerance: float = TOLERANCE
+) -> tuple[bytes, Parity]:
+    """The bytes of a file that answers as the detector does on these images; else raises :class:`UserError`.
+
+    With ``plan.half`` the detector's weights are rounded.
+    """
+    if plan.half:
+        rounded(detector)
+    program = trace(Exportable(detector, plan))
+    described = spelled(describe(detector.spec, plan, version("ladle")))
+    if plan.format == "onnx":
+        written = onnx_bytes(program, plan, described)
+        return written, check_parity(detector, plan, onnx_runner(written), batches, tolerance)
+    written = program_bytes(program, {"ladle": json.dumps({key: json.loads(one) for key, one in described.items()})})
+    return written, check_parity(detector, plan, program_runner(written), batches, tolerance)
+
+
+def _check_flags(format: Format, dynamic: Dynamic, half: bool, batch: int) -> None:  # noqa: A002
+    if format == "onnx":
+        check_packages("--format onnx")
+    if half and format != "onnx":
+        raise UserError("--half: a .pt2 file keeps weights of 32 bits; leave it out, or take --format onnx")
+    if batch != 1 and dynamic != "none":
+        raise UserError(f"--batch {batch}: with --dynamic {dynamic} a file takes any number of images; leave it out")
+
+
+def _load(model: str, imgsz: int | None, max_det: int | None) -> Detector:
+    detector = load_detector(model).eval()
+    if max_det is not None:
+        detector.keep(max_det)
+    if imgsz is not None:
+        detector.spec = replace(detector.spec, imgsz=imgsz)
+    return detector
+
+
+def _place(out: str | None, model: str, format: Format) -> Path:  # noqa: A002
+    """Where the file goes; raises :class:`UserError` where it cannot, or where another program is called infer.py."""
+    file = Path(model).with_suffix(f".{format}") if out is None else Path(out)
+    if out is not None:
+        check_path("--out", out, f"detector.{format}")
+        if file.suffix != f".{format}" or file.is_dir():
+            raise UserError(f"--out {out}: expected a file called .{format}, such as detector.{format}")
+    script = file.with_name(_SCRIPT)
+    if format == "onnx" and script.exists() and not _is_ours(script):
+        raise UserError(f"{script}: expected no file or that of an earlier export, found another program; name --out")
+    return file
+
+
+def _is_ours(script: Path) -> bool:
+    return script.is_file() and script.read_text(encoding="utf-8", errors="replace").startswith(FIRST_LINE)
+
+
+def _write_script(folder: Path) -> Path:
+    script = folder / _SCRIPT
+    write_atomically(script, lambda part: part.write_text(SCRIPT, encoding="utf-8"), only_changes=True)
+    return script
+
+
+def _samples(detector: Detector, check: str | None) -> list[Sample]:
+    """The images that the file is checked on, as the network sees them."""
+    resize = Resize(detector.spec.imgsz)
+    if check is None:
+        scenes = Scenes(_SCENES, size=max(_MULTIPLE, detector.spec.imgsz))
+        return [replace(resize(one), id=f"scene {number}") for number, one in enumerate(scenes)]
+    files = find_images([check]).files
+    if len(files) > _MOST_CHECKED:
+        say(f"checked on {_MOST_CHECKED} of the {len(files)} images of {check}, spread over them")
+        files = [files[index * len(files) // _MOST_CHECKED] for index in range(_MOST_CHECKED)]
+    return [resize(_sample(file, detector)) for file in files]
+
+
+def _sample(file: Path, detector: Detector) -> Sample:
+    image = load_image(file, value_range=detector.spec.value_range)
+    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
+    return Sample(image, *nothing, id=str(file), original=(image.shape[1], image.shape[2]))
+
+
+def _batches(samples: Sequence[Sample], plan: Plan) -> Iterator[Batched]:
+    """One image alone, then the others together, padded as the file expects it."""
+    least = 0 if plan.dynamic == "sizes" else plan.side
+    if plan.dynamic == "none":
+        for start in range(0, len(samples), plan.batch):
+            part = samples[start : start + plan.batch]
+            # The last batch is filled up with what it has.
+            yield collate([part[index % len(part)] for index in range(plan.batch)], least)
+        return
+    rest = iter(samples)
+    yield collate([next(rest)], least)
+    while together := list(islice(rest, _TOGETHER)):
+        yield collate(together, least)
+
+
+def _report(file: Path, script: Path | None, parity: Parity, detector: Detector) -> Iterator[str]:
+    yield f"wrote {file} ({file.stat().st_size / 2**20:.1f} MiB){f' and {script}' if script else ''}"
+    yield (
+        f"beside PyTorch, on {parity.images} images with {parity.detections} predictions above "
+        f"{detector.spec.inference.threshold:g}: boxes within {parity.boxes:.1g} pixels, scores within "
+        f"{parity.scores:.1g}"
+    )
+    if not parity.detections:
+        yield "note: PyTorch found nothing in these images, which proves little: name others with --check"

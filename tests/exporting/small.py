@@ -1,0 +1,40 @@
+"""Detectors of a few layers whose predictions differ from image to image, and images of several sizes."""
+
+from dataclasses import replace
+
+import torch
+
+from ladle.data.loader import collate
+from ladle.data.scenes import CLASSES, Scenes
+from ladle.data.transforms import Resize
+from ladle.families import detector_spec
+
+SIDE = 64
+
+
+def small_detector(name, seed=0, depth=0):
+    """A detector with random weights, none of them where training starts, and no more layers than it must have."""
+    spec = detector_spec(name, CLASSES, imgsz=SIDE)
+    if not spec.regions:
+        spec = replace(spec, head=replace(spec.head, depth=depth))
+    torch.manual_seed(seed)
+    detector = spec.build().eval()
+    with torch.no_grad():
+        for weight in detector.stages.parameters():
+            weight.add_((0.05 if spec.regions else 0.4) * torch.randn_like(weight))
+        if detector.head is not None:
+            detector.head.class_conv.bias.add_(4)  # from the rarity of objects at which training starts
+    return detector
+
+
+def samples(count, seed=0):
+    """Scenes as the network sees them; every other one is cut to three quarters of its height."""
+    scenes = [Resize(SIDE)(scene) for scene in Scenes(count, seed=seed, size=SIDE)]
+    return [
+        replace(scene, image=scene.image[:, : SIDE * 3 // 4], original=(SIDE * 3 // 4, SIDE)) if number % 2 else scene
+        for number, scene in enumerate(scenes)
+    ]
+
+
+def batch_of(count, seed=0, least=SIDE):
+    return collate(samples(count, seed), least)
