@@ -216,3 +216,12 @@ def test_what_a_caller_without_type_checks_gives_is_refused_too():
         given_parts(criterion=3)
     with pytest.raises(UserError, match=r"method takes text, or a sum such as LAD\(\) \+ PKD\(\), found 3"):
         given_parts(method=3)
+
+
+def test_a_run_folder_without_the_newer_flags_goes_on(data, tmp_path):
+    folder = train(data, "paa-tiny", run(tmp_path)).folder
+    flags = config(folder)
+    assert flags.pop("criterion", "missing") is None
+    (folder / "config.yaml").write_text(yaml.safe_dump(flags, sort_keys=False))
+    train(resume=str(folder), run=replace(RUN, epochs=RUN.epochs + 1))
+    assert len((folder / "results.csv").read_text().splitlines()) == RUN.epochs + 2
