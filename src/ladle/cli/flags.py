@@ -38,6 +38,8 @@ class Argument(NamedTuple):
     @property
     def is_value(self) -> bool:
         """Whether it takes text for a value with fields, such as an assigner."""
+        if get_origin(self.hint) not in (Union, UnionType):
+            return False
         return any(part not in _PLAIN and get_origin(part) is None for part in get_args(self.hint))
 
 
