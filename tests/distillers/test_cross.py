@@ -50,7 +50,7 @@ def standardised(own, guide):
 
 
 RETINANET_AND_ATSS = CrossKD()
-FCOS = CrossKD(classes=0.4, boxes=0.75, box_loss="iou", count="centerness")
+FCOS = CrossKD(class_weight=0.4, box_weight=0.75, box_loss="iou", count="centerness")
 
 
 @pytest.mark.parametrize(
@@ -80,7 +80,7 @@ def test_it_is_its_release_written_out(box, distil):
 
     target, valid = guide.predictions.logits.sigmoid(), own.priors.valid
     costs = (logits.sigmoid() - target).abs() * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weight = distil.classes * (costs.sum(-1) * valid).sum()
+    weight = distil.class_weight * (costs.sum(-1) * valid).sum()
     torch.testing.assert_close(found["cross_class"].total, weight, rtol=1e-4, atol=0)
     count = plan.positive.sum().float() if distil is not FCOS else central(own.priors, truth, plan)
     torch.testing.assert_close(found["cross_class"].count, count, rtol=1e-5, atol=0)
@@ -115,7 +115,7 @@ def central(priors, truth, plan):
 @pytest.mark.parametrize("law", DISTILLER_LAWS, ids=lambda law: law.__name__)
 def test_it_obeys_the_laws_of_distillers(law, box):
     net = Net(spec(box))
-    smooth = {"classes": 0.0, "boxes": 0.0} if law.__name__ == "agreement_is_the_minimum" else {}
+    smooth = {"class_weight": 0.0, "box_weight": 0.0} if law.__name__ == "agreement_is_the_minimum" else {}
     law(CrossKD(**smooth).build(net, net), lambda seed: scene(net, 1, seed))
 
 
@@ -123,7 +123,7 @@ def test_classes_and_boxes_that_agree_cost_nothing_though_there_the_losses_have_
     """Quality focal loss with exponent 1 and GIoU rise to both sides of agreement like an absolute value."""
     net = Net(spec("deltas"))
     own, truth, plan = scene(net, 1, 0)
-    distil = CrossKD(quality=0.0).build(net, net)
+    distil = CrossKD(quality_weight=0.0).build(net, net)
     agreed = distil(own, own, truth, plan)
     shaken = replace(
         own, towers=tuple((a + 0.3 * torch.randn_like(a), b + 0.3 * torch.randn_like(b)) for a, b in own.towers)

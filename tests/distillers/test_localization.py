@@ -16,7 +16,7 @@ from ladle.types import Assignment, GroundTruth, Output, Predictions
 from tests.distillers import naive
 from tests.golden.scenes import Scene, golden
 
-MAIN = LocalizationDistillation(ring=0, classes=0)
+MAIN = LocalizationDistillation(ring_weight=0, class_weight=0)
 
 
 @pytest.mark.parametrize("case", ["tiny", "edge"])
@@ -134,14 +134,14 @@ def written_out(distil, student, teacher, truth, plan):
         mine = [(b, p) for b, p in plan.positive.nonzero().tolist() if int(priors.level[p]) == level]
         for b, p in mine:
             one = naive.kl(own.logits[b, p], guide.logits[b, p], distil.class_temperature)
-            classes += distil.classes * float(one) / len(mine)
+            classes += distil.class_weight * float(one) / len(mine)
     for b, p in (plan.positive | (worth > 0)).nonzero().tolist():
         if distil.rows == "edge":
             apart = float(naive.kl(own.edges[b, p], guide.edges[b, p], distil.temperature).sum())
         else:
             apart = float(naive.kl(own.edges[b, p].flatten(), guide.edges[b, p].flatten(), distil.temperature))
         main += distil.weight * float(plan.weight[b, p] * trust[b, p]) * apart / 4
-        ring += distil.ring * float(worth[b, p]) * apart / 4
+        ring += distil.ring_weight * float(worth[b, p]) * apart / 4
     return {"ld": distil.images * main, "ld_ring": distil.images * ring, "ld_class": 2 * classes}
 
 
@@ -149,9 +149,11 @@ def written_out(distil, student, teacher, truth, plan):
     "distil",
     [
         LocalizationDistillation(),
-        LocalizationDistillation(ring=0.0375, images=2),
+        LocalizationDistillation(ring_weight=0.0375, images=2),
         LocalizationDistillation(region="inside", images=2),
-        LocalizationDistillation(weight=5.0, ring=0.15, class_temperature=8.0, shared=False, rows="box", images=2),
+        LocalizationDistillation(
+            weight=5.0, ring_weight=0.15, class_temperature=8.0, shared=False, rows="box", images=2
+        ),
     ],
     ids=["gfl", "atss", "fcos", "retinanet"],
 )
@@ -208,7 +210,7 @@ def test_of_one_class_alone_no_class_term_is_made():
 
 
 def test_nothing_is_left_where_all_weights_are_nought():
-    assert LocalizationDistillation(weight=0, ring=0, classes=0)(*scene()) == {}
+    assert LocalizationDistillation(weight=0, ring_weight=0, class_weight=0)(*scene()) == {}
 
 
 def test_where_looking_is_not_free_all_is_weighed_and_the_result_is_the_same(monkeypatch):

@@ -33,10 +33,11 @@ class CrossKD(Joinable):
     word and the ground truth, which may contradict each other, meet in the layers before, not in the predictions.
 
     Args:
-        classes: weight of the class scores, by quality focal loss with exponent 1: 1; 0.4 for FCOS.
-        edges: weight of the distributions of edges, where the teacher says such.
-        boxes: weight of the boxes elsewhere: 1; 0.75 for FCOS.
-        quality: weight of the quality branch, where the teacher has one: 1 for ATSS; for FCOS there is no such term.
+        class_weight: weight of the class scores, by quality focal loss with exponent 1: 1; 0.4 for FCOS.
+        edges_weight: weight of the distributions of edges, where the teacher says such.
+        box_weight: weight of the boxes elsewhere: 1; 0.75 for FCOS.
+        quality_weight: weight of the quality branch, where the teacher has one: 1 for ATSS; for FCOS there is no such
+            term.
         after: how many convolutions of the towers come before: all but one of the teacher's by default, as published.
             A student with fewer sends on what it has.
         box_loss: how far boxes are apart: ``giou`` (1 - GIoU; RetinaNet, ATSS), or ``iou`` (-ln IoU; FCOS).
@@ -66,10 +67,10 @@ class CrossKD(Joinable):
     features_only: ClassVar[bool] = False
     every_stage: ClassVar[bool] = False
 
-    classes: float = 1.0
-    edges: float = 4.0
-    boxes: float = 1.0
-    quality: float = 1.0
+    class_weight: float = 1.0
+    edges_weight: float = 4.0
+    box_weight: float = 1.0
+    quality_weight: float = 1.0
     after: int | None = None
     box_loss: Literal["giou", "iou"] = "giou"
     count: Literal["positives", "centerness"] = "positives"
@@ -82,11 +83,11 @@ class CrossKD(Joinable):
         own, guide = self.depths(of.tower_depth, by.tower_depth)
         wider = f", {of.tower_width} to {by.tower_width} channels" if of.tower_width != by.tower_width else ""
         through = f"from convolution {own} of the student's towers into the teacher's after its {guide}{wider}"
-        box = (self.edges, "box edges") if by.bins else (self.boxes, "boxes")
+        box = (self.edges_weight, "box edges") if by.bins else (self.box_weight, "boxes")
         teaches = {
-            "cross_class": (self.classes, f"{of.classes} class scores {through}"),
+            "cross_class": (self.class_weight, f"{of.classes} class scores {through}"),
             "cross_box": (box[0], f"{box[1]} likewise"),
-            "cross_quality": (self.quality * bool(by.quality), "the quality branch likewise, at positives"),
+            "cross_quality": (self.quality_weight * bool(by.quality), "the quality branch likewise, at positives"),
         }
         return Summary({name: what for name, (weight, what) in teaches.items() if weight})
 
@@ -130,21 +131,21 @@ class _Cross(nn.Module):
             learnt.new_tensor(float(len(learnt))),
         )
         terms: dict[str, Term] = {}
-        if spec.classes:
+        if spec.class_weight:
             apart = quality_focal(crossed.logits.float(), target, beta=1.0).sum(-1)
-            terms["cross_class"] = Term(spec.classes * (apart * valid).sum(), count, images)
+            terms["cross_class"] = Term(spec.class_weight * (apart * valid).sum(), count, images)
         sure = target.amax(-1) * valid
-        if guide.edges is None and spec.boxes:
-            total = spec.boxes * (sure * _boxes_apart(spec.box_loss, crossed, guide)).sum()
+        if guide.edges is None and spec.box_weight:
+            total = spec.box_weight * (sure * _boxes_apart(spec.box_loss, crossed, guide)).sum()
             terms["cross_box"] = Term(total, count, images)
-        if guide.edges is not None and spec.edges:
-            total = spec.edges * (sure * _edges_apart(crossed, guide)).sum()
+        if guide.edges is not None and spec.edges_weight:
+            total = spec.edges_weight * (sure * _edges_apart(crossed, guide)).sum()
             terms["cross_box"] = Term(total, sure.sum(), torch.zeros_like(images))
-        if spec.quality and crossed.quality is not None and guide.quality is not None:
+        if spec.quality_weight and crossed.quality is not None and guide.quality is not None:
             apart = F.binary_cross_entropy_with_logits(
                 crossed.quality.float(), guide.quality.float().sigmoid(), reduction="none"
             )
-            terms["cross_quality"] = Term(spec.quality * (learnt * apart).sum(), learnt.sum(), images)
+            terms["cross_quality"] = Term(spec.quality_weight * (learnt * apart).sum(), learnt.sum(), images)
         return terms
 
     def _merit(self, student: Output, truth: GroundTruth, plan: Assignment) -> Tensor | float:

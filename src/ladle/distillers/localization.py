@@ -29,8 +29,8 @@ class LocalizationDistillation(Joinable):
 
     Args:
         weight: of the edges of positives: 0.25; 5 for RetinaNet.
-        ring: of the edges in the region around: 0.0625 for GFL and FCOS, 0.0375 for ATSS, 0.15 for RetinaNet.
-        classes: of the classes of positives.
+        ring_weight: of the edges in the region around: 0.0625 for GFL and FCOS, 0.0375 for ATSS, 0.15 for RetinaNet.
+        class_weight: of the classes of positives.
         temperature: that softens the distributions of edges.
         class_temperature: that softens the softmax over classes: 2; 8 for RetinaNet.
         region: what lies around: the ``ring`` of priors that nearly overlap an object enough (GFL, ATSS, RetinaNet), or
@@ -64,8 +64,8 @@ class LocalizationDistillation(Joinable):
     every_stage: ClassVar[bool] = False
 
     weight: float = 0.25
-    ring: float = 0.0625
-    classes: float = 10.0
+    ring_weight: float = 0.0625
+    class_weight: float = 10.0
     temperature: float = 10.0
     class_temperature: float = 2.0
     region: Literal["ring", "inside"] = "ring"
@@ -85,10 +85,12 @@ class LocalizationDistillation(Joinable):
         around = "in the ring around objects" if self.region == "ring" else "inside objects, beside the positives"
         teaches = {
             "ld": (self.weight, f"box edges ({bins}) at positives"),
-            "ld_ring": (self.ring, f"box edges ({bins}) {around}"),
-            "ld_class": (self.classes * (of.classes > 1), f"{of.classes} classes at positives"),
+            "ld_ring": (self.ring_weight, f"box edges ({bins}) {around}"),
+            "ld_class": (self.class_weight * (of.classes > 1), f"{of.classes} classes at positives"),
         }
-        lonely = ("ld_class: of a single class a softmax says nothing",) if self.classes and of.classes == 1 else ()
+        lonely = (
+            ("ld_class: of a single class a softmax says nothing",) if self.class_weight and of.classes == 1 else ()
+        )
         return Summary({name: what for name, (weight, what) in teaches.items() if weight}, lonely)
 
     def build(self, student: Network, teacher: Network) -> LocalizationDistillation:
@@ -105,13 +107,13 @@ class LocalizationDistillation(Joinable):
         terms: dict[str, Tensor] = {}
         if self.weight:
             terms["ld"] = self.weight * self.images * self._edges(own, guide, assignment.weight * trust)
-        if self.ring:
+        if self.ring_weight:
             worth = self._around(student, truth, assignment, trust)
-            terms["ld_ring"] = self.ring * self.images * self._edges(own, guide, worth)
-        if self.classes and own.logits.shape[-1] > 1:
+            terms["ld_ring"] = self.ring_weight * self.images * self._edges(own, guide, worth)
+        if self.class_weight and own.logits.shape[-1] > 1:
             known = own.logits.shape[-1]
             share = known / (self.mean_of or known)
-            terms["ld_class"] = self.classes * share * images * self._classes(student, guide, assignment)
+            terms["ld_class"] = self.class_weight * share * images * self._classes(student, guide, assignment)
         return {name: Term(total, images, torch.zeros_like(images)) for name, total in terms.items()}
 
     def _around(

@@ -28,9 +28,9 @@ class SoftLabels(Joinable):
     by more than ``least``. All three are divided by the sum of these overlaps.
 
     Args:
-        weight: of the class term: 2 beside ground truth (SoLAD), 10 without.
-        quality: of the quality term; there is none where either detector lacks the branch.
-        box: of the box term.
+        class_weight: of the class term: 2 beside ground truth (SoLAD), 10 without.
+        quality_weight: of the quality term; there is none where either detector lacks the branch.
+        box_weight: of the box term.
         least: overlap above which a place is worth imitating: 0.5 in SoLAD, 0.1 in the release without ground truth.
         gamma: how strongly disagreement raises the loss: 0 makes it the plain KL divergence.
         temperature: that softens the class scores of both (Hinton et al. 2015); the loss is multiplied by its square.
@@ -52,9 +52,9 @@ class SoftLabels(Joinable):
     features_only: ClassVar[bool] = False
     every_stage: ClassVar[bool] = True
 
-    weight: float = 2.0
-    quality: float = 10.0
-    box: float = 1.3
+    class_weight: float = 2.0
+    quality_weight: float = 10.0
+    box_weight: float = 1.3
     least: float = 0.5
     gamma: float = 0.5
     temperature: float = 1.0
@@ -65,17 +65,17 @@ class SoftLabels(Joinable):
         where = f"where the teacher's box overlaps an object by more than {self.least}"
         scores = f"{of.classes} class scores" if of.classes > 1 else "the score of the only class"
         teaches = {
-            "soft_class": (self.weight, f"{scores} at every prior"),
-            "soft_box": (self.box, f"boxes {where}"),
-            "soft_quality": (self.quality, f"the quality branch {where}"),
+            "soft_class": (self.class_weight, f"{scores} at every prior"),
+            "soft_box": (self.box_weight, f"boxes {where}"),
+            "soft_quality": (self.quality_weight, f"the quality branch {where}"),
         }
         skips: tuple[str, ...] = ()
         lacking = [name for name, one in (("student", of), ("teacher", by)) if one.quality is None]
-        if self.quality and lacking:
+        if self.quality_weight and lacking:
             skips = (f"soft_quality: the {lacking[0]} has no quality branch",)
-        elif self.quality and of.quality != by.quality:
+        elif self.quality_weight and of.quality != by.quality:
             skips = (f"soft_quality: the student's branch means {of.quality}, the teacher's {by.quality}",)
-        instead = replace(self, quality=0.0) if skips and of.quality != by.quality else None
+        instead = replace(self, quality_weight=0.0) if skips and of.quality != by.quality else None
         if skips:
             del teaches["soft_quality"]
         return Summary({name: what for name, (weight, what) in teaches.items() if weight}, skips, instead)
@@ -95,15 +95,15 @@ class SoftLabels(Joinable):
         count, images = merit.sum(), merit.new_tensor(float(len(merit)))
 
         terms: dict[str, Term] = {}
-        if self.weight:
+        if self.class_weight:
             logits, guides = own.log_odds / self.temperature, guide.log_odds / self.temperature
             apart = self.temperature**2 * focal_kl(logits, guides, self.gamma).sum(-1)
-            terms["soft_class"] = Term(self.weight * (apart * valid).sum(), count, images)
-        if self.box:
-            terms["soft_box"] = Term(self.box * (merit * (1 - giou(boxes, guide_boxes))).sum(), count, images)
-        if self.quality and own.quality is not None and guide.quality is not None:
+            terms["soft_class"] = Term(self.class_weight * (apart * valid).sum(), count, images)
+        if self.box_weight:
+            terms["soft_box"] = Term(self.box_weight * (merit * (1 - giou(boxes, guide_boxes))).sum(), count, images)
+        if self.quality_weight and own.quality is not None and guide.quality is not None:
             apart = focal_kl(own.quality.float(), guide.quality.float(), self.gamma)
-            terms["soft_quality"] = Term(self.quality * (apart * worth).sum(), count, images)
+            terms["soft_quality"] = Term(self.quality_weight * (apart * worth).sum(), count, images)
         return terms
 
 

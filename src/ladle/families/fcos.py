@@ -28,7 +28,9 @@ FCOS = Family(
         LocalizationDistillation(region="inside", images=2.0),
         FGD(foreground=1.6e-3, background=8e-4, attention=8e-4, relation=8e-6, temperature=0.8),
     ),
-    as_teacher=(CrossKD(classes=0.4, boxes=0.75, quality=0.0, after=2, box_loss="iou", count="centerness"),),
+    as_teacher=(
+        CrossKD(class_weight=0.4, box_weight=0.75, quality_weight=0.0, after=2, box_loss="iou", count="centerness"),
+    ),
 )
 """Focal loss, GIoU weighted by centerness (as in the authors' later code), and centerness.
 

@@ -43,5 +43,5 @@ class TeacherOnly(Joinable):
     Example:
         >>> from ladle.distillers import SoftLabels
         >>> from ladle.methods import TeacherOnly
-        >>> soft_only = TeacherOnly() + SoftLabels(weight=10.0, least=0.1)
+        >>> soft_only = TeacherOnly() + SoftLabels(class_weight=10.0, least=0.1)
     """

@@ -147,22 +147,30 @@ WORDS: Mapping[str, Word] = {
     "solad": Word("ground truth, assigned by the teacher, and its soft labels", lambda pair: LAD() + SoftLabels()),
     "soft-only": Word(
         "the teacher's soft labels alone, without ground truth",
-        lambda pair: TeacherOnly() + SoftLabels(weight=10.0, least=0.1),
+        lambda pair: TeacherOnly() + SoftLabels(class_weight=10.0, least=0.1),
     ),
     "soft": Word("the teacher's scores, qualities and boxes as soft labels", _of(lambda pair: SoftLabels())),
-    "classes": Word("of the soft labels the scores alone", _of(lambda pair: SoftLabels(quality=0.0, box=0.0))),
-    "boxes": Word("of the soft labels the boxes alone", _of(lambda pair: SoftLabels(weight=0.0, quality=0.0))),
-    "quality": Word("of the soft labels the qualities alone", _of(lambda pair: SoftLabels(weight=0.0, box=0.0))),
+    "classes": Word(
+        "of the soft labels the scores alone", _of(lambda pair: SoftLabels(quality_weight=0.0, box_weight=0.0))
+    ),
+    "boxes": Word(
+        "of the soft labels the boxes alone", _of(lambda pair: SoftLabels(class_weight=0.0, quality_weight=0.0))
+    ),
+    "quality": Word(
+        "of the soft labels the qualities alone", _of(lambda pair: SoftLabels(class_weight=0.0, box_weight=0.0))
+    ),
     "kl": Word(
         "scores by KL divergence at a temperature",
-        _of(lambda pair: SoftLabels(quality=0.0, box=0.0, gamma=0.0, temperature=2.0)),
+        _of(lambda pair: SoftLabels(quality_weight=0.0, box_weight=0.0, gamma=0.0, temperature=2.0)),
     ),
     "ld": Word("box edges at positives and around them, classes at positives", _of(_localization)),
     "ld-main": Word(
         "of these the edges at positives alone",
-        _of(lambda pair: replace(_localization(pair), ring=0.0, classes=0.0)),
+        _of(lambda pair: replace(_localization(pair), ring_weight=0.0, class_weight=0.0)),
     ),
-    "ld-edges": Word("of these all edges, but no classes", _of(lambda pair: replace(_localization(pair), classes=0.0))),
+    "ld-edges": Word(
+        "of these all edges, but no classes", _of(lambda pair: replace(_localization(pair), class_weight=0.0))
+    ),
     "cross": Word("the student's features, sent through the teacher's head", _of(_cross)),
     "fitnet": Word("feature maps, everywhere alike", _of(lambda pair: FitNet())),
     "fine-grained": Word(
