@@ -83,7 +83,7 @@ def test_fgd_relates_every_cell_to_the_whole_map():
     at_first = float(distil(student, teacher, truth, plan)["fgd_relation"].total.detach())
     plain = sum(float((a - b).square().sum()) for a, b in zip(student.features, teacher.features))
     assert at_first == pytest.approx(plain, rel=1e-4)
-    own = distil.own_context[0]
+    own = distil.student_context[0]
     nn.init.normal_(own.transform[-1].weight)
     x = student.features[0]
     prob = own.attend(x).flatten(2).softmax(-1)
@@ -190,8 +190,8 @@ def test_units_are_those_of_the_teacher():
     student, teacher, _, _ = scene()
     levels = Levels(PYRAMID, PYRAMID, relative=True)(student, teacher)
     for level, own, guide in zip(levels, student.features, teacher.features):
-        assert float(level.guide.square().mean().sqrt()) == pytest.approx(UNIT, rel=1e-4)
-        torch.testing.assert_close(level.own / level.guide, own / guide, rtol=1e-3, atol=1e-3)
+        assert float(level.teacher.square().mean().sqrt()) == pytest.approx(UNIT, rel=1e-4)
+        torch.testing.assert_close(level.student / level.teacher, own / guide, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("distil", [MGD(share="level"), FGD(0.0, 0.0, 0.0, share="level")], ids=repr)
@@ -213,7 +213,7 @@ def test_no_level_dwarfs_the_rest(distil):
                 built.generators = nn.ModuleList([nn.Identity()])
                 built.spec = replace(built.spec, erased=0.0)
             else:
-                built.own_context, built.guide_context = built.own_context[:1], built.guide_context[:1]
+                built.student_context, built.teacher_context = built.student_context[:1], built.teacher_context[:1]
             costs.append(float(sum(t.total.detach() for t in built(*flat, truth, plan).values())))
         shares[share] = costs
     assert shares["level"] == pytest.approx([shares["level"][0]] * 3, rel=1e-4)

@@ -145,7 +145,7 @@ def test_fgd_attends_by_maps_as_they_are_or_of_one_size(relative, size):
 def test_fgds_attention_over_the_whole_map_starts_by_kaiming():
     torch.manual_seed(0)
     built = FGD().build(Net(256, (8,)), Net(256, (8,)))
-    for context in (*built.own_context, *built.guide_context):
+    for context in (*built.student_context, *built.teacher_context):
         # A normal distribution with the variance 2 / 256: the gain of ReLU and 256 inputs.
         assert float(context.attend.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.2)
         assert not context.attend.bias.any()
