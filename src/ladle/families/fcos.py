@@ -12,7 +12,7 @@ __all__ = ["FCOS"]
 
 
 def head(size: Size) -> DenseSpec:
-    """Points in the middles of the cells; the centerness branch stands on the box tower, as in later releases."""
+    """Points at the centers of the cells; the centerness branch is on the box tower, as in later releases."""
     return DenseSpec(size.width, size.depth, Anchors(scales=(size.scale,), offset=0.5), box="distances")
 
 
@@ -34,5 +34,5 @@ FCOS = Family(
 )
 """Focal loss, GIoU weighted by centerness (as in the authors' later code), and centerness.
 
-The score is class score times centerness, suppression at IoU 0.6 (authors' code; mmdetection takes 0.5).
+The score is class score times centerness, NMS at IoU 0.6 (authors' code; mmdetection takes 0.5).
 """

@@ -31,4 +31,4 @@ RETINANET = Family(
         ),
     ),
 )
-"""Focal loss and L1 on deltas, each divided by the number of positives (mmdetection); suppression at IoU 0.5."""
+"""Focal loss and L1 on deltas, each divided by the number of positives (mmdetection); NMS at IoU 0.5."""
