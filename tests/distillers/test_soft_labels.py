@@ -16,8 +16,8 @@ def output(priors, slope, phase, shift, scale, rate, quality):
     logits = 2 * torch.sin(slope * i[:, None] + phase * torch.arange(3)) + shift
     deltas = scale * torch.cos(rate * i[:, None] + torch.arange(4))
     boxes = decode_deltas(priors.boxes, deltas.float()[None])
-    said = Predictions(logits.float()[None], boxes, quality(i).float()[None])
-    return Output(said, priors, (), torch.tensor([[128, 128]]))
+    predictions = Predictions(logits.float()[None], boxes, quality(i).float()[None])
+    return Output(predictions, priors, (), torch.tensor([[128, 128]]))
 
 
 def scene():

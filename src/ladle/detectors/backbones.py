@@ -33,7 +33,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESNETS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
 """Short names of torchvision's residual networks."""
 SMALL = {"tiny": (16, 24, 48, 64, 96), "mini": (20, 28, 56, 96, 144), "small": (24, 32, 64, 128, 192)}
-"""Widths of our own networks that train on a CPU, at stride 2, 4, 8, 16 and 32."""
+"""Widths of Ladle's small networks, which train on a CPU, at stride 2, 4, 8, 16 and 32."""
 
 Norm = Literal["batch", "group", "frozen"]
 NeckNorm = Literal["none", "batch", "group"]

@@ -42,7 +42,7 @@ class DenseSpec:
             from dominating the first steps (Lin et al. 2017).
         quality_prior: the initial probability of the quality branch (YOLOX 0.01).
         center_prior: whether to learn for each class where its priors lie around an object's center (AutoAssign).
-        objectness: whether class scores are multiplied by an objectness without a loss of its own: ``conditional`` on
+        objectness: whether class scores are multiplied by an objectness that has no loss: ``conditional`` on
             the neighborhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
 
     Distances are ``softplus(scale * x)``: close to the ``relu`` of FCOS, OTA and AutoAssign above one stride, with a

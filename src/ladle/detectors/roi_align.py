@@ -34,7 +34,7 @@ def roi_align(
 ) -> Float[Tensor, "N C cells cells"]:
     """The features of every box, each pooled from the level of its size; only the features get a gradient."""
     level = _levels(boxes, strides)
-    # A file for other programs holds the operator too, which they know.
+    # An exported graph has torchvision's operator too, since other programs support it.
     if features[0].device.type != "cpu" or torch.compiler.is_exporting():
         return _by_operator(features, strides, boxes, level, cells)
     rows = torch.cat([at_least_float32(maps).permute(0, 2, 3, 1).flatten(0, 2) for maps in features])

@@ -48,7 +48,7 @@ class CWD(Joinable):
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What each term imitates, and which terms are left out."""
-        return summarized({"cwd": "where each channel looks"}, student, teacher)
+        return summarized({"cwd": "where each channel is active"}, student, teacher)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""

@@ -75,7 +75,7 @@ class FGD(Joinable):
                 "fgd_foreground": "squared differences in objects, where the teacher attends",
                 "fgd_background": "outside of them",
                 "fgd_attention": "attention over cells and channels",
-                "fgd_relation": "what cells have to do with the whole",
+                "fgd_relation": "global context of the cells",
             },
             student,
             teacher,

@@ -58,7 +58,7 @@ class MGD(Joinable):
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
         """What each term imitates, and which terms are left out."""
-        what = f"what is made up of {1 - self.erased:.0%} of the cells"
+        what = f"maps generated from {1 - self.erased:.0%} of the cells"
         return summarized({"mgd": what}, student, teacher, most=self.finest)
 
     def build(self, student: Network, teacher: Network) -> nn.Module:

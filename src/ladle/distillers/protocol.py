@@ -56,7 +56,7 @@ class Distiller(Protocol):
     """A distillation loss in plain values; :meth:`build` makes the loss for two networks.
 
     Example:
-        Your own distiller needs these four members, and the loss:
+        A custom distiller needs these four members; here it is also the loss:
 
         >>> from dataclasses import dataclass
         >>> from ladle.distillers import Distiller, Summary

@@ -133,9 +133,9 @@ def _balancer(objective: nn.Module, settings: Settings) -> Balancer | None:
 
 
 def save(run: Run, state: TrainState, better: Collection[str], save_student: SaveStudent) -> None:
-    """Write the resume file, with which the epoch counts as done, and then what can be made again from it.
+    """Write the resume file, which completes the epoch, and then weights and results, which it can restore.
 
-    ``better`` names the students that are as good as never before.
+    ``better`` names the students whose AP is their best so far.
     """
     states = gather(run.fabric, random_state(run.fabric.device))
     if run.fabric.is_global_zero:
@@ -154,10 +154,10 @@ def save(run: Run, state: TrainState, better: Collection[str], save_student: Sav
 
 
 def take_up(run: Run, save_student: SaveStudent) -> TrainState:
-    """Put back what :func:`save` kept, with the files that it had no time to write, and say where the run stands.
+    """Restore a run from its resume file, also weights and results that :func:`save` could not write; return its state.
 
-    Where the best weights are missing, those of the last epoch take their place. A rank that the file knows nothing of,
-    because there were fewer, keeps its fresh seed.
+    If the best weights are missing, those of the last epoch take their place. If the run had fewer ranks, a rank
+    without a saved random state keeps its new seed.
     """
     path = run.folder / RESUME
     checkpoint = load_checkpoint(path)

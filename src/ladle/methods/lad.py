@@ -38,7 +38,7 @@ class LAD(Joinable):
 
 @dataclass(frozen=True)
 class TeacherOnly(Joinable):
-    """No loss on ground truth: the student learns from the distillers alone.
+    """No loss on ground truth: all losses are those of distillers.
 
     Example:
         >>> from ladle.distillers import SoftLabels
