@@ -25,7 +25,7 @@ R = TypeVar("R")
 _PROCESSES = 8
 """Number of ranks that are allowed on the CPU of a machine with fewer cores."""
 PATIENCE = timedelta(hours=6)
-"""How long a rank waits for another: rank 0 evaluates alone, which takes longer than the backends' default timeouts of minutes."""
+"""How long a rank waits for another: rank 0 evaluates alone, longer than the backends' default timeouts."""
 
 
 def launch(
