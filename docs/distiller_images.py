@@ -11,7 +11,7 @@ from ladle.assigners import PAA, CostSelector
 from ladle.boxes import clip
 from ladle.detectors import Detector
 from ladle.distillers import CWD, FGD, MGD, FineGrained, GeneralInstance, SoftLabels
-from ladle.distillers.defeat import _home_cells
+from ladle.distillers.defeat import _object_cells
 from ladle.distillers.fgd import _object_share
 from ladle.distillers.levels import Level, Levels, at_locations, channel_spread
 from ladle.distillers.regions import near_best, worthwhile_ring
@@ -75,15 +75,15 @@ def maps_of_distillers(batch: Batch, student: Detector, teacher: Detector) -> di
     """Shades for those that compare maps, by the name of their page; the student has the teacher's channels."""
     own, guide = (net.eval()(batch.images, batch.sizes)[0] for net in (student, teacher))
     levels: list[Level] = Levels(student.pyramid, teacher.pyramid, relative=True)(own, guide)
-    fine, attention = levels[0], FGD().build(student, teacher)._attention(levels[0].guide, levels[0])
+    fine, attention = levels[0], FGD().build(student, teacher)._attention(levels[0].teacher, levels[0])
     front = _object_share(fine, batch.truth)[0, 0]
-    home = _home_cells(fine, batch.truth, list(STRIDES), 0)[0, 0].float()
+    home = _object_cells(fine, batch.truth, list(STRIDES), 0)[0, 0].float()
     outside = (front == 0) & fine.filled[0, 0]
     torch.manual_seed(0)
     return {
-        "fitnet": _by_level(levels, lambda level: (level.own - level.guide).square().mean(1)[0]),
+        "fitnet": _by_level(levels, lambda level: (level.student - level.teacher).square().mean(1)[0]),
         "pkd": _by_level(levels, lambda level: _standard(level).abs().mean(1)[0]),
-        "mgd": _by_level(levels, lambda level: (torch.rand(level.own.shape[-2:]) <= 1 - MGD().erased).float()),
+        "mgd": _by_level(levels, lambda level: (torch.rand(level.student.shape[-2:]) <= 1 - MGD().erased).float()),
         "defeat": {"foreground, stride 8": home, "background, stride 8": 1 - home},
         "general_instance": _instances(own, guide),
         "fgd": {
@@ -100,8 +100,8 @@ def _by_level(levels: list[Level], cells: Callable[[Level], Tensor]) -> Maps:
 
 
 def _standard(level: Level) -> Tensor:
-    mean, spread = channel_spread(level.guide, level.filled)
-    return (level.guide - mean) / (spread + 1e-6)
+    mean, spread = channel_spread(level.teacher, level.filled)
+    return (level.teacher - mean) / (spread + 1e-6)
 
 
 def _instances(own: Output, guide: Output) -> Maps:
@@ -118,7 +118,7 @@ def _instances(own: Output, guide: Output) -> Maps:
 
 def _channels(level: Level) -> Maps:
     """The distributions of the channels that look most closely, which is where their entropy is least."""
-    looks = CWD()._log_chances(level.guide, level)[0].exp()
+    looks = CWD()._log_probs(level.teacher, level)[0].exp()
     entropy = -(looks * looks.clamp(min=1e-12).log()).sum(-1)
     closest = entropy.argsort()[:CHANNELS].tolist()
-    return {f"channel {number} of the teacher": looks[number].view(level.guide.shape[-2:]) for number in closest}
+    return {f"channel {number} of the teacher": looks[number].view(level.teacher.shape[-2:]) for number in closest}

@@ -67,8 +67,8 @@ WAITS = (Hungarian(),)
 """Those that must wait for the device: SciPy solves the matching on the processor."""
 DISTILLERS = (
     SoftLabels(),
-    SoftLabels(weight=10.0, least=0.1),
-    SoftLabels(weight=2.0, quality=0.0, box=0.0, gamma=0.0, temperature=2.0),
+    SoftLabels(class_weight=10.0, least=0.1),
+    SoftLabels(class_weight=2.0, quality_weight=0.0, box_weight=0.0, gamma=0.0, temperature=2.0),
     LocalizationDistillation(),
     LocalizationDistillation(region="inside"),
     LocalizationDistillation(measure="iou", shared=False, rows="box"),

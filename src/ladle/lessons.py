@@ -1,4 +1,4 @@
-"""What one stage of a detector is taught, as a value."""
+"""A lesson: how one stage of a detector is trained, as a value."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ladle.types import Assignment, GroundTruth, Output, Term
 __all__ = ["Criterion", "Lesson", "Scheduled", "TeacherJudges", "Time"]
 
 Time = tuple[float, int]
-"""How far a run is: the epochs that are done, a fraction within an epoch, and the optimizer steps."""
+"""The progress of a run: the epochs done so far, fractions included, and the optimizer steps."""
 
 
 @runtime_checkable
@@ -37,13 +37,14 @@ class Criterion(Protocol):
 
 @dataclass(frozen=True)
 class Scheduled(Joinable):
-    """A distiller with a weight on all of its terms and a time at which it works.
+    """A distiller with a loss weight on all of its terms and a schedule.
 
     Args:
-        distiller: what is taught.
-        weight: factor on all its terms, on top of their own weights.
+        distiller: the distiller.
+        weight: factor on all its terms, multiplied with their loss weights.
         warmup: epochs over which the factor rises from 0.
-        until: last epoch in which it works; unlimited by default. The teacher is not run once no distiller is active.
+        until: last epoch in which it is active; unlimited by default. The teacher is not run once no distiller is
+            active.
         warmup_steps: optimizer steps over which the factor rises from 0, on top of ``warmup``.
 
     Example:
@@ -61,11 +62,11 @@ class Scheduled(Joinable):
 
     @property
     def changes(self) -> bool:
-        """Whether its strength depends on the time."""
+        """Whether the factor depends on the time."""
         return bool(self.warmup or self.warmup_steps) or self.until is not None
 
     def strength(self, time: Time) -> float:
-        """The factor at a time."""
+        """The factor on all terms at a time."""
         epoch, step = time
         if self.until is not None and epoch > self.until:
             return 0.0
@@ -82,8 +83,8 @@ class TeacherJudges:
             has without a teacher.
         class_power: for the same assigners: power of the teacher's score for an object's class, by which overlaps are
             multiplied.
-        ignore_rejected: for MaxIoU: whether a prior that is positive without a teacher, and that the teacher rejects,
-            is ignored; else it is background.
+        ignore_rejected: for MaxIoU: whether a prior that would be positive without a teacher, and is not with one, is
+            ignored; otherwise it is background.
         until: last epoch in which the teacher judges; unlimited by default.
     """
 
@@ -93,7 +94,7 @@ class TeacherJudges:
     until: float | None = None
 
     def active(self, time: Time | None) -> bool:
-        """Whether the teacher judges at a time; raises ValueError where that cannot be told."""
+        """Whether the teacher judges at a time; raises ValueError if that depends on the time and ``time`` is None."""
         if self.until is None:
             return True
         if time is None:
@@ -101,7 +102,7 @@ class TeacherJudges:
         return time[0] <= self.until
 
     def assigner(self, plain: Assigner) -> Assigner:
-        """The form of an assigner in which the teacher's predictions decide."""
+        """The form of an assigner for the teacher's predictions."""
         if isinstance(plain, OverlapAssigner):
             return plain.judged_by_teacher(self.keep_count, self.class_power, self.ignore_rejected)
         return plain
@@ -109,15 +110,17 @@ class TeacherJudges:
 
 @dataclass(frozen=True)
 class Lesson:
-    """Which prior learns which object, what that costs, and what else the teacher teaches: for one stage.
+    """Assigner, losses and distillers of one stage.
+
+    A lesson decides which prior is trained on which object, with which losses, and what the teacher adds.
 
     Args:
-        assigner: decides which prior learns which object.
-        criterion: the losses under that assignment. None learns from the teacher alone, without ground truth; the
-            assignment then serves the distillers.
-        distillers: what else is taught, always or as :class:`Scheduled` says.
-        sampler: draws some of the assigned priors, as detectors with region heads do.
-        judge: None where the assigner is given the student's predictions, else how the teacher judges.
+        assigner: assigns objects to priors.
+        criterion: the losses under that assignment. With None there are no losses on ground truth; the assignment is
+            then for the distillers only.
+        distillers: distillers, in the whole run or :class:`Scheduled`.
+        sampler: samples some of the assigned priors, as detectors with region heads need it.
+        judge: None if the assigner is given the student's predictions, otherwise how the teacher judges.
 
     Example:
         LAD with soft labels, in its published form for PAA:
@@ -140,7 +143,7 @@ class Lesson:
         return self.judge is not None and self.judge.active(time)
 
     def assigner_at(self, time: Time | None) -> Assigner:
-        """The assigner at a time, in the form for whoever judges then."""
+        """The assigner at a time, in the form for the network that judges then."""
         if self.judge is None or not self.judge.active(time):
             return self.assigner
         return self.judge.assigner(self.assigner)

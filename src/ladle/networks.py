@@ -1,4 +1,4 @@
-"""What planning has to know of a network, without running it: one of Ladle's or any other."""
+"""Descriptions of networks in plain values, from which methods are planned: Ladle's networks or any other."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ __all__ = ["NetworkInfo", "StageInfo", "prior_mismatches"]
 
 @dataclass(frozen=True)
 class StageInfo:
-    """One stage of a detector: at which priors it predicts, and what.
+    """One stage of a detector: its priors and its predictions.
 
     Args:
         classes: number of class scores; 1 for a proposal network.
-        priors: the layout of its priors, compared by ``==``; None where it predicts at any boxes that it is given.
-        bins: bins of the distribution of a box edge; 0 where it predicts none.
-        quality: what its quality branch means, such as ``"iou"`` or ``"centerness"``; None where it has no such branch.
-        tower_depth: convolutions in each tower of a dense head; 0 where a head cannot be left half-way.
-        tower_width: channels of these towers.
+        priors: the layout of its priors, compared by ``==``; None if it predicts at any given boxes.
+        bins: number of bins of the distribution of a box edge; 0 if it predicts none.
+        quality: what its quality branch predicts, such as ``"iou"`` or ``"centerness"``; None if there is no branch.
+        tower_depth: number of convolutions in each tower of a dense head; 0 if it cannot return its towers' maps.
+        tower_width: number of channels of the towers.
     """
 
     classes: int
@@ -33,10 +33,10 @@ class StageInfo:
 
 @dataclass(frozen=True)
 class NetworkInfo:
-    """A network in plain values: enough to decide what a teacher can teach a student.
+    """A network in plain values: enough to decide which methods work for a student and a teacher.
 
     Args:
-        name: how messages call it.
+        name: its name in messages.
         classes: names of its classes in label order.
         pyramid: channels and strides of its feature maps, finest first.
         stages: its stages in order; empty for a network that only has features.
@@ -56,14 +56,14 @@ class NetworkInfo:
     stages: tuple[StageInfo, ...] = ()
 
     def stage(self, number: int) -> StageInfo:
-        """Stage ``number``, or the last one where there are fewer; raises ValueError where there is none."""
+        """Stage ``number``, or the last one if there are fewer; raises ValueError if there is none."""
         if not self.stages:
             raise ValueError(f"{self.name} has feature maps only, but its predictions are needed")
         return self.stages[min(number, len(self.stages) - 1)]
 
 
 def prior_mismatches(student: NetworkInfo, teacher: NetworkInfo) -> list[str]:
-    """Why a teacher cannot predict at the priors of a student's first stage: a sentence for each reason, or none.
+    """Why a teacher cannot predict at the priors of a student's first stage: one sentence for each reason.
 
     Example:
         >>> from ladle.families import detector_spec, network_info
@@ -72,9 +72,9 @@ def prior_mismatches(student: NetworkInfo, teacher: NetworkInfo) -> list[str]:
         >>> len(prior_mismatches(atss, atss)), len(prior_mismatches(atss, fcos))
         (0, 1)
     """
-    found, (own, other) = [], (student.pyramid.strides, teacher.pyramid.strides)
-    if own != other:
-        found.append(f"the teacher predicts at strides {other}, the student at {own}")
+    found, ours, theirs = [], student.pyramid.strides, teacher.pyramid.strides
+    if ours != theirs:
+        found.append(f"the teacher predicts at strides {theirs}, the student at {ours}")
     if student.stage(0).priors != teacher.stage(0).priors:
         found.append(f"the teacher's priors are {teacher.stage(0).priors}, the student's {student.stage(0).priors}")
     return found

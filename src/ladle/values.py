@@ -1,6 +1,6 @@
-"""Words become values here, once: ``PAA``, ``PAA(topk=13)`` and ``mymodule:Mine(size=3)`` become what they name.
+"""Parse text such as ``PAA``, ``PAA(topk=13)`` or ``mymodule:Mine(size=3)`` into values.
 
-The same text stands on the command line, in YAML and in the ``config.yaml`` of a run.
+The same text is used on the command line, in YAML and in the ``config.yaml`` of a run.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ class Kind(NamedTuple):
 
     Args:
         flag: such as ``--assigner``.
-        noun: what a message calls it, such as ``assigner``.
-        classes: the classes that Ladle offers, by name.
+        noun: its name in messages, such as ``assigner``.
+        classes: Ladle's classes of this kind, by name.
         example: a class with a field, for messages.
     """
 
@@ -59,14 +59,14 @@ class Kind(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A text taken apart: the name, and the expression of its fields with its parentheses, or empty."""
+    """A parsed text: the name, and the expression of its fields with its parentheses, or empty."""
 
     name: str
     fields: str
 
 
 def offered(package: object, member: str, takes: Sequence[str] | None = None) -> dict[str, type]:
-    """The dataclasses of a package that have a method of their own, by name; ``takes`` are its arguments' names."""
+    """The dataclasses of a package that define a method ``member``, by name; ``takes`` are its arguments' names."""
     found = {}
     for name, one in vars(package).items():
         method = vars(one).get(member) if isinstance(one, type) and is_dataclass(one) else None
@@ -76,7 +76,7 @@ def offered(package: object, member: str, takes: Sequence[str] | None = None) ->
 
 
 def as_text(given: object) -> str | None:
-    """The text of what YAML gives: text as it is, ``{class: PAA, topk: 13}``, or a list of these, joined by ``+``."""
+    """The text for a YAML value: text as it is, ``{class: PAA, topk: 13}``, or a list of these, joined by ``+``."""
     if given is None or isinstance(given, str):
         return given
     if isinstance(given, Mapping):
@@ -92,7 +92,7 @@ def _literal(value: object) -> str:
 
 
 def split_sum(text: str) -> list[str]:
-    """The parts between those ``+`` that stand in no parentheses and no quotes."""
+    """The parts of a sum; a ``+`` in parentheses or quotes does not separate."""
     parts, depth, quote = [""], 0, ""
     for letter in text:
         if quote:
@@ -109,7 +109,7 @@ def split_sum(text: str) -> list[str]:
 
 
 def named(kind: Kind, text: str) -> Named:
-    """The name and the fields of a text; raises :class:`UserError` where it has another form."""
+    """The name and the fields of a text; raises :class:`UserError` for any other form."""
     found = _NAMED.fullmatch(text)
     if found is None or len(text) > 10_000:
         raise kind.malformed(text)
@@ -119,8 +119,8 @@ def named(kind: Kind, text: str) -> Named:
 def value_of(kind: Kind, text: str, imports: bool = True) -> Any:
     """The value that a text names.
 
-    A name is that of a class that Ladle offers, however it is capitalized or hyphenated, or ``module:Name``, which is
-    imported, and only with ``imports``, since importing runs code. A dataclass is made with the fields that are given.
+    A name is that of one of Ladle's classes, in any capitalization and with or without hyphens, or ``module:Name``,
+    which is imported. Importing runs code, so ``imports=False`` forbids it. A dataclass is made with the given fields.
 
     Raises:
         UserError: for an unknown name or field, and for a value that does not fit its field.
@@ -133,20 +133,20 @@ def value_of(kind: Kind, text: str, imports: bool = True) -> Any:
     """
     name, given = named(kind, text)
     if ":" in name:
-        return _own(kind, name, given, text, imports)
+        return _imported(kind, name, given, text, imports)
     found = kind.classes[known_name(kind, name, text)]
     return _made(kind, found, _call(kind, given, text), text)
 
 
 def text_of(kind: Kind, value: object) -> str:
-    """The text by which :func:`value_of` makes a value again: its class and the fields that have no default value.
+    """The text from which :func:`value_of` makes the value again: its class and its non-default fields.
 
-    A class of one's own is written as ``module:Name``.
+    A class that is not Ladle's is written as ``module:Name``.
     """
     if isinstance(value, type) or not is_dataclass(value):
         return _class_name(kind, value if isinstance(value, type) or callable(value) else type(value))
     given = [(one.name, getattr(value, one.name)) for one in fields(value) if one.init]
-    usual = _usual(type(value))
+    usual = _defaults(type(value))
     inner = ", ".join(
         f"{name}={_expression(kind, one)}" for name, one in given if name not in usual or usual[name] != one
     )
@@ -155,7 +155,7 @@ def text_of(kind: Kind, value: object) -> str:
 
 
 def known_name(kind: Kind, name: str, text: str) -> str:
-    """The name of a class as it is written here; raises :class:`UserError` where there is none."""
+    """The exact name of a class; raises :class:`UserError` for an unknown one."""
     known = {one.lower(): one for one in kind.classes}
     plain = name.replace("_", "").replace("-", "").lower()
     if plain in known:
@@ -175,7 +175,7 @@ def set_field(text: str, path: Sequence[str], value: str) -> str:
     """A text with one more field: ``PAA`` and ``["topk"]`` give ``PAA(topk=13)``, ``lad+pkd`` and ``["pkd", "weight"]``
     give ``lad+pkd(weight=2)``.
 
-    ``value`` is a literal, or else text. Raises :class:`UserError` for a part that the text does not have.
+    ``value`` is a literal, or is taken as text. Raises :class:`UserError` for a part that the text does not have.
     """
     *part, field = path
     try:
@@ -193,15 +193,15 @@ def set_field(text: str, path: Sequence[str], value: str) -> str:
 
 
 def with_fields(kind: Kind, value: Any, given: str, text: str) -> Any:
-    """A dataclass with other values in the fields that an expression such as ``(weight=2)`` names."""
+    """A dataclass with the fields replaced that an expression such as ``(weight=2)`` names."""
     if not given:
         return value
     now = {one.name: getattr(value, one.name) for one in fields(value) if one.init}
     return _made(kind, type(value), _call(kind, given, text), text, now)
 
 
-def _own(kind: Kind, name: str, given: str, text: str, imports: bool) -> Any:
-    """What ``module:Name`` names: a dataclass with its fields, or any other object as it is."""
+def _imported(kind: Kind, name: str, given: str, text: str, imports: bool) -> Any:
+    """The object ``module:Name``: a dataclass with its fields, or any other object as it is."""
     if not imports:
         raise UserError(
             f"this run was begun with {kind.flag} {text}, which is code of your own; resuming imports nothing, so give "
@@ -259,14 +259,14 @@ def _checked(kind: Kind, hint: Any, name: str, node: ast.expr, text: str) -> Any
     except MismatchError as wrong:
         raise UserError(f"{kind.flag} {text}: {name} takes {wrong.expected}, found {wrong.found}") from None
     except TypeError:
-        pass  # a hint that plain values cannot be checked against: the class itself has to
+        pass  # the hint cannot be checked for plain values: the class checks it
     if isinstance(value, int | float) and value < 0:
         raise UserError(f"{kind.flag} {text}: {name} takes a number of 0 or more, found {value}")
     return value
 
 
 def _evaluated(kind: Kind, node: ast.expr, text: str) -> Any:
-    """The value of an expression of literals and of classes that Ladle offers; nothing else is looked up or called."""
+    """The value of an expression of literals and Ladle's classes; nothing else is looked up or called."""
     if isinstance(node, ast.Name):
         return kind.classes[known_name(kind, node.id, text)]()
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
@@ -277,7 +277,7 @@ def _evaluated(kind: Kind, node: ast.expr, text: str) -> Any:
         raise kind.malformed(text) from None
 
 
-def _usual(found: Any) -> dict[str, Any]:
+def _defaults(found: Any) -> dict[str, Any]:
     """The default values of a class."""
     usual = {one.name: one.default for one in fields(found) if one.default is not MISSING}
     made = {one.name: one.default_factory() for one in fields(found) if one.default_factory is not MISSING}

@@ -126,9 +126,9 @@ def test_the_pyramid_can_be_normalized(name, norm, kind):
     assert DetectorSpec.from_json(spec.to_json()).neck_norm == norm
 
 
-@pytest.mark.parametrize(("said", "norm"), [(False, "none"), (True, "batch")])
-def test_a_file_that_says_of_the_pyramids_normalization_yes_or_no_is_understood(said, norm):
-    values = json.loads(detector_spec("fasterrcnn-tiny", ("a",)).to_json()) | {"neck_norm": said}
+@pytest.mark.parametrize(("found", "norm"), [(False, "none"), (True, "batch")])
+def test_a_file_that_says_of_the_pyramids_normalization_yes_or_no_is_understood(found, norm):
+    values = json.loads(detector_spec("fasterrcnn-tiny", ("a",)).to_json()) | {"neck_norm": found}
     assert DetectorSpec.from_json(json.dumps(values)).neck_norm == norm
 
 

@@ -101,9 +101,9 @@ def test_autoassign_starts_at_the_published_numbers():
     torch.testing.assert_close(stage.box_conv.bias, torch.full((4,), 4.0), rtol=0, atol=0.02)
     torch.testing.assert_close(stage.class_conv.bias.sigmoid(), torch.full((3,), 0.02))
     maps = [torch.zeros(2, 256, 4, 4)] * 5
-    said, _ = stage.eval()(maps, stage.propose(maps, None, None, None))
-    assert said.center_prior.shape == (2, 3, 4)
-    assert torch.equal(said.center_prior[1], torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(3, -1))
+    predictions, _ = stage.eval()(maps, stage.propose(maps, None, None, None))
+    assert predictions.center_prior.shape == (2, 3, 4)
+    assert torch.equal(predictions.center_prior[1], torch.tensor([[0.0, 0.0, 1.0, 1.0]]).expand(3, -1))
 
 
 def test_only_yolox_starts_with_an_objectness_near_zero():
@@ -136,21 +136,21 @@ def test_a_head_says_any_box_exactly_at_any_anchor(kind):
     boxes = decode_distances(priors.centers, half * priors.stride[:, None])
     distances = encode_distances(priors.centers, boxes) / priors.stride[:, None]
     if kind == "distances":
-        said = distances + (-(-distances).expm1()).log()
+        regressed = distances + (-(-distances).expm1()).log()
     else:
         near = 1 - (distances.unsqueeze(-1) - torch.arange(17)).abs()
-        said = near.clamp(min=1e-12).log().flatten(2)
-    found, edges = stage._decode(said, priors)
+        regressed = near.clamp(min=1e-12).log().flatten(2)
+    found, edges = stage._decode(regressed, priors)
     torch.testing.assert_close(found, boxes, rtol=1e-4, atol=1e-3)
     assert (edges is None) == (kind == "distances")
 
 
 def test_edges_are_the_logits_of_the_boxes():
     output = build("gfl").eval()(images(), SIZES)[0]
-    said, priors = output.predictions, output.priors
-    assert said.edges.shape == (*said.boxes.shape, 17)
-    mean = (said.edges.softmax(-1) * torch.arange(17)).sum(-1) * priors.stride[:, None]
-    torch.testing.assert_close(decode_distances(priors.centers, mean), said.boxes)
+    predictions, priors = output.predictions, output.priors
+    assert predictions.edges.shape == (*predictions.boxes.shape, 17)
+    mean = (predictions.edges.softmax(-1) * torch.arange(17)).sum(-1) * priors.stride[:, None]
+    torch.testing.assert_close(decode_distances(priors.centers, mean), predictions.boxes)
     assert build("gfl", "small").spec.head.box_width == 68
 
 

@@ -81,11 +81,11 @@ def test_io_starts_with_a_threshold_near_nought_and_cop_like_any_convolution():
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [("paa+cup-tiny", "no head is called 'cup'; expected one of dist, cop, io"), ("retinanet+cop-tiny", "9 anchors")],
 )
-def test_a_head_that_cannot_be_is_refused(name, said):
-    with pytest.raises(UserError, match=said):
+def test_a_head_that_cannot_be_is_refused(name, message):
+    with pytest.raises(UserError, match=message):
         detector_spec(name, ("a",))
 
 

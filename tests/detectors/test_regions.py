@@ -276,7 +276,7 @@ def test_two_stages_find_as_many_objects_as_they_may(name):
 
 
 @torch.no_grad()
-def test_each_look_of_a_cascade_starts_where_the_one_before_ended_and_chances_are_averaged():
+def test_each_look_of_a_cascade_starts_where_the_one_before_ended_and_probs_are_averaged():
     detector = small("cascade-tiny").eval()
     outputs = detector(random_images(), SIZES)
     for earlier, later in zip(outputs[1:], outputs[2:]):

@@ -43,12 +43,12 @@ def kl(student, teacher, temperature):
 
 def levels_of(student, teacher, sizes=None, strides=(8, 16, 32)):
     """Both maps of every level in float64, and the rows and columns that each image fills."""
-    for own, guide, stride in zip(student.features, teacher.features, strides):
-        height, width = own.shape[-2:]
-        filled = [(height, width)] * len(own)
+    for student_out, teacher_out, stride in zip(student.features, teacher.features, strides):
+        height, width = student_out.shape[-2:]
+        filled = [(height, width)] * len(student_out)
         if sizes is not None:
             filled = [(math.ceil(h / stride), math.ceil(w / stride)) for h, w in sizes.tolist()]
-        yield own.double(), guide.double(), stride, filled
+        yield student_out.double(), teacher_out.double(), stride, filled
 
 
 def pieces(maps, filled):
@@ -58,17 +58,17 @@ def pieces(maps, filled):
 
 def fitnet(student, teacher, sizes=None):
     total = 0.0
-    for own, guide, _, filled in levels_of(student, teacher, sizes):
-        for a, b in zip(pieces(own, filled), pieces(guide, filled)):
+    for student_out, teacher_out, _, filled in levels_of(student, teacher, sizes):
+        for a, b in zip(pieces(student_out, filled), pieces(teacher_out, filled)):
             total += (a - b).square().mean()
     return float(total / len(student.features[0]))
 
 
 def pkd(student, teacher, sizes=None, finest=4):
     total = 0.0
-    for own, guide, _, filled in list(levels_of(student, teacher, sizes))[:finest]:
+    for student_out, teacher_out, _, filled in list(levels_of(student, teacher, sizes))[:finest]:
         rows = []
-        for maps in (own, guide):
+        for maps in (student_out, teacher_out):
             flat = torch.cat([piece.flatten(1) for piece in pieces(maps, filled)], dim=1)
             rows.append((flat - flat.mean(1, keepdim=True)) / (flat.std(1, keepdim=True) + 1e-6))
         total += (rows[0] - rows[1]).square().mean() / 2
@@ -77,8 +77,8 @@ def pkd(student, teacher, sizes=None, finest=4):
 
 def cwd(student, teacher, temperature=1.0, sizes=None):
     total = 0.0
-    for own, guide, _, filled in levels_of(student, teacher, sizes):
-        for a, b in zip(pieces(own, filled), pieces(guide, filled)):
+    for student_out, teacher_out, _, filled in levels_of(student, teacher, sizes):
+        for a, b in zip(pieces(student_out, filled), pieces(teacher_out, filled)):
             for mine, theirs in zip(a.flatten(1), b.flatten(1)):
                 log_own = (mine / temperature).log_softmax(0)
                 log_guide = (theirs / temperature).log_softmax(0)
@@ -99,9 +99,9 @@ def fgd(student, teacher, objects, temperature=0.5):
     """Foreground, background and attention without their weights; sums over cells and channels, as released."""
     front, back, attention = 0.0, 0.0, 0.0
     batch = len(student.features[0])
-    for own, guide, stride, _ in levels_of(student, teacher):
+    for student_out, teacher_out, stride, _ in levels_of(student, teacher):
         for image in range(batch):
-            a, b = own[image], guide[image]
+            a, b = student_out[image], teacher_out[image]
             channels, height, width = a.shape
             looks = []
             for maps in (a, b):
@@ -135,9 +135,9 @@ def near_best(boxes, objects, share):
 def defeat(student, teacher, objects, strides=(8, 16, 32)):
     """Foreground and background without their weights."""
     front, back = 0.0, 0.0
-    for level, (own, guide, stride, _) in enumerate(levels_of(student, teacher)):
-        _, channels, height, width = own.shape
-        mask = torch.zeros(len(own), 1, height, width, dtype=torch.float64)
+    for level, (student_out, teacher_out, stride, _) in enumerate(levels_of(student, teacher)):
+        _, channels, height, width = student_out.shape
+        mask = torch.zeros(len(student_out), 1, height, width, dtype=torch.float64)
         for image, boxes in enumerate(objects):
             for box in boxes:
                 side = math.sqrt((box[2] - box[0] + 1) * (box[3] - box[1] + 1))
@@ -149,7 +149,7 @@ def defeat(student, teacher, objects, strides=(8, 16, 32)):
                     mask[image, 0, top, left] = 1
                 else:
                     mask[image, 0, top:bottom, left:right] = 1
-        apart = (own - guide).square()
+        apart = (student_out - teacher_out).square()
         front += float((mask * apart).sum() / max(1, 2 * float(mask.sum()) * channels))
         back += float(((1 - mask) * apart).sum() / max(1, 2 * float((1 - mask).sum()) * channels))
     return front / len(strides), back / len(strides)

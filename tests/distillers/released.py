@@ -1,6 +1,6 @@
 """The losses of the releases in NumPy and float64, written from their formulas; nothing of Ladle is called.
 
-Maps are (B, C, H, W), what is said of priors (B, P, ...), boxes ``x1 y1 x2 y2``.
+Maps are (B, C, H, W), predictions (B, P, ...), boxes ``x1 y1 x2 y2``.
 """
 
 import numpy as np

@@ -32,25 +32,25 @@ def spec(box="distribution", width=8, depth=2, **kwargs):
 
 
 def scene(net, depth, seed):
-    """What the head says over random maps, with its towers after ``depth`` convolutions."""
+    """The head's predictions for random maps, with its towers after ``depth`` convolutions."""
     output, truth, plan = example_output(seed)
     generator = torch.Generator().manual_seed(seed)
     width = net.pyramid.channels[0]
     maps = [torch.randn(2, width, *m.shape[-2:], generator=generator) for m in output.features]
-    said, towers = net.head(maps, output.priors, depth)
-    return Output(said, output.priors, tuple(maps), None, towers), truth, plan
+    predictions, towers = net.head(maps, output.priors, depth)
+    return Output(predictions, output.priors, tuple(maps), None, towers), truth, plan
 
 
-def standardised(own, guide):
-    """A map of the student with mean and deviation of the teacher's, channel by channel."""
-    flat, other = own.transpose(0, 1).flatten(1), guide.transpose(0, 1).flatten(1)
+def standardized(student_map, teacher_map):
+    """A map of the student with mean and standard deviation of the teacher's, channel by channel."""
+    flat, other = student_map.transpose(0, 1).flatten(1), teacher_map.transpose(0, 1).flatten(1)
     moved = (flat - flat.mean(1, keepdim=True)) / (flat.std(1, keepdim=True) + 1e-6)
     moved = moved * other.std(1, keepdim=True) + other.mean(1, keepdim=True)
-    return moved.view(own.shape[1], own.shape[0], *own.shape[2:]).transpose(0, 1)
+    return moved.view(student_map.shape[1], student_map.shape[0], *student_map.shape[2:]).transpose(0, 1)
 
 
 RETINANET_AND_ATSS = CrossKD()
-FCOS = CrossKD(classes=0.4, boxes=0.75, box_loss="iou", count="centerness")
+FCOS = CrossKD(class_weight=0.4, box_weight=0.75, box_loss="iou", count="centerness")
 
 
 @pytest.mark.parametrize(
@@ -60,13 +60,13 @@ FCOS = CrossKD(classes=0.4, boxes=0.75, box_loss="iou", count="centerness")
 )
 def test_it_is_its_release_written_out(box, distil):
     teacher, student = Net(spec(box)), Net(spec(box), seed=1)
-    (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 1, 1)
-    guide = replace(guide, priors=own.priors)
-    found = distil.build(student, teacher)(own, guide, truth, plan)
+    (student_out, truth, plan), (teacher_out, _, _) = scene(student, 1, 0), scene(teacher, 1, 1)
+    teacher_out = replace(teacher_out, priors=student_out.priors)
+    found = distil.build(student, teacher)(student_out, teacher_out, truth, plan)
 
-    head, logits, said, quality = teacher.head, [], [], []
-    for level, (mine, theirs) in enumerate(zip(own.towers, guide.towers)):
-        of_class, of_box = (standardised(a, b) for a, b in zip(mine, theirs))
+    head, logits, predictions, quality = teacher.head, [], [], []
+    for level, (mine, theirs) in enumerate(zip(student_out.towers, teacher_out.towers)):
+        of_class, of_box = (standardized(a, b) for a, b in zip(mine, theirs))
         of_class = head.class_tower[3:](of_class.relu())
         of_box = head.box_tower[3:](of_box.relu())
         rows = [
@@ -74,28 +74,28 @@ def test_it_is_its_release_written_out(box, distil):
             for conv, x in ((head.class_conv, of_class), (head.box_conv, of_box), (head.quality_conv, of_box))
         ]
         logits.append(rows[0])
-        said.append(rows[1] * head.scales[level])
+        predictions.append(rows[1] * head.scales[level])
         quality.append(rows[2])
-    logits, said, quality = torch.cat(logits, 1), torch.cat(said, 1), torch.cat(quality, 1)[..., 0]
+    logits, predictions, quality = torch.cat(logits, 1), torch.cat(predictions, 1), torch.cat(quality, 1)[..., 0]
 
-    target, valid = guide.predictions.logits.sigmoid(), own.priors.valid
+    target, valid = teacher_out.predictions.logits.sigmoid(), student_out.priors.valid
     costs = (logits.sigmoid() - target).abs() * F.binary_cross_entropy_with_logits(logits, target, reduction="none")
-    weight = distil.classes * (costs.sum(-1) * valid).sum()
+    weight = distil.class_weight * (costs.sum(-1) * valid).sum()
     torch.testing.assert_close(found["cross_class"].total, weight, rtol=1e-4, atol=0)
-    count = plan.positive.sum().float() if distil is not FCOS else central(own.priors, truth, plan)
+    count = plan.positive.sum().float() if distil is not FCOS else central(student_out.priors, truth, plan)
     torch.testing.assert_close(found["cross_class"].count, count, rtol=1e-5, atol=0)
 
     sure = target.amax(-1) * valid
     if box == "distribution":
-        edges, theirs = said.unflatten(-1, (4, 9)), guide.predictions.edges.softmax(-1)
+        edges, theirs = predictions.unflatten(-1, (4, 9)), teacher_out.predictions.edges.softmax(-1)
         apart = 4 * F.kl_div(edges.log_softmax(-1), theirs, reduction="none").sum(-1).sum(-1) / 4
     else:
-        boxes, _ = head._decode(said, own.priors)
-        theirs = guide.predictions.boxes
+        boxes, _ = head._decode(predictions, student_out.priors)
+        theirs = teacher_out.predictions.boxes
         apart = 1 - giou(boxes, theirs) if distil is not FCOS else -0.75 * iou(boxes, theirs).clamp(min=1e-6).log()
     torch.testing.assert_close(found["cross_box"].total, (sure * apart).sum(), rtol=1e-4, atol=0)
     torch.testing.assert_close(found["cross_box"].count, sure.sum() if box == "distribution" else count)
-    costs = F.binary_cross_entropy_with_logits(quality, guide.predictions.quality.sigmoid(), reduction="none")
+    costs = F.binary_cross_entropy_with_logits(quality, teacher_out.predictions.quality.sigmoid(), reduction="none")
     torch.testing.assert_close(found["cross_quality"].total, costs[plan.positive].sum(), rtol=1e-4, atol=0)
     assert found["cross_quality"].count == plan.positive.sum()
 
@@ -115,30 +115,31 @@ def central(priors, truth, plan):
 @pytest.mark.parametrize("law", DISTILLER_LAWS, ids=lambda law: law.__name__)
 def test_it_obeys_the_laws_of_distillers(law, box):
     net = Net(spec(box))
-    smooth = {"classes": 0.0, "boxes": 0.0} if law.__name__ == "agreement_is_the_minimum" else {}
+    smooth = {"class_weight": 0.0, "box_weight": 0.0} if law.__name__ == "agreement_is_the_minimum" else {}
     law(CrossKD(**smooth).build(net, net), lambda seed: scene(net, 1, seed))
 
 
 def test_classes_and_boxes_that_agree_cost_nothing_though_there_the_losses_have_a_kink():
     """Quality focal loss with exponent 1 and GIoU rise to both sides of agreement like an absolute value."""
     net = Net(spec("deltas"))
-    own, truth, plan = scene(net, 1, 0)
-    distil = CrossKD(quality=0.0).build(net, net)
-    agreed = distil(own, own, truth, plan)
+    student_out, truth, plan = scene(net, 1, 0)
+    distil = CrossKD(quality_weight=0.0).build(net, net)
+    agreed = distil(student_out, student_out, truth, plan)
     shaken = replace(
-        own, towers=tuple((a + 0.3 * torch.randn_like(a), b + 0.3 * torch.randn_like(b)) for a, b in own.towers)
+        student_out,
+        towers=tuple((a + 0.3 * torch.randn_like(a), b + 0.3 * torch.randn_like(b)) for a, b in student_out.towers),
     )
-    apart = distil(shaken, own, truth, plan)
+    apart = distil(shaken, student_out, truth, plan)
     for name in ("cross_class", "cross_box"):
         assert float(agreed[name].total) < 1e-2 * float(apart[name].total)
 
 
 def test_the_gradient_goes_through_the_teachers_head_and_stays_out_of_it():
     teacher, student = Net(spec()), Net(spec(), seed=1)
-    (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 1, 1)
-    maps = tuple((a.clone().requires_grad_(), b.clone().requires_grad_()) for a, b in own.towers)
+    (student_out, truth, plan), (teacher_out, _, _) = scene(student, 1, 0), scene(teacher, 1, 1)
+    maps = tuple((a.clone().requires_grad_(), b.clone().requires_grad_()) for a, b in student_out.towers)
     distil = CrossKD().build(student, teacher)
-    terms = distil(replace(own, towers=maps), replace(guide, priors=own.priors), truth, plan)
+    terms = distil(replace(student_out, towers=maps), replace(teacher_out, priors=student_out.priors), truth, plan)
     sum(term.total for term in terms.values()).backward()
     assert all(one.grad.abs().sum() > 0 for pair in maps for one in pair)
     assert all(parameter.grad is None for parameter in teacher.head.parameters())
@@ -150,8 +151,8 @@ def test_a_teacher_of_another_width_and_depth_is_reached():
     teacher, student = Net(spec(width=12, depth=3)), Net(spec(depth=1), seed=1)
     distil = CrossKD().build(student, teacher)
     assert distil.tower_depths == (1, 2)
-    (own, truth, plan), (guide, _, _) = scene(student, 1, 0), scene(teacher, 2, 1)
-    terms = distil(own, replace(guide, priors=own.priors), truth, plan)
+    (student_out, truth, plan), (teacher_out, _, _) = scene(student, 1, 0), scene(teacher, 2, 1)
+    terms = distil(student_out, replace(teacher_out, priors=student_out.priors), truth, plan)
     sum(term.total for term in terms.values()).backward()
     assert [tuple(p.shape[:2]) for p in distil.parameters() if p.ndim > 1] == [(12, 8), (12, 8)]
     assert all(parameter.grad is not None for parameter in distil.parameters())
@@ -165,11 +166,11 @@ def test_where_it_crosses_can_be_chosen_as_far_as_the_teacher_goes():
         CrossKD(after=5).depths(4, 4)
 
 
-def test_what_is_missing_is_said_in_a_sentence():
+def test_missing_towers_and_heads_raise_an_error():
     net = Net(spec())
-    own, truth, plan = scene(net, 1, 0)
+    student_out, truth, plan = scene(net, 1, 0)
     with pytest.raises(ValueError, match="outputs with tower_depth"):
-        CrossKD().build(net, net)(replace(own, towers=None), own, truth, plan)
+        CrossKD().build(net, net)(replace(student_out, towers=None), student_out, truth, plan)
     net.head = None
     with pytest.raises(ValueError, match="needs a dense head"):
         CrossKD().build(net, net)

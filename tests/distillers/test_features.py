@@ -83,15 +83,15 @@ def test_fgd_relates_every_cell_to_the_whole_map():
     at_first = float(distil(student, teacher, truth, plan)["fgd_relation"].total.detach())
     plain = sum(float((a - b).square().sum()) for a, b in zip(student.features, teacher.features))
     assert at_first == pytest.approx(plain, rel=1e-4)
-    own = distil.own_context[0]
-    nn.init.normal_(own.transform[-1].weight)
+    context = distil.student_context[0]
+    nn.init.normal_(context.transform[-1].weight)
     x = student.features[0]
-    prob = own.attend(x).flatten(2).softmax(-1)
+    prob = context.attend(x).flatten(2).softmax(-1)
     whole = torch.stack([(x[b].flatten(1) * prob[b]).sum(-1) for b in range(2)])
-    hidden = own.transform[1](own.transform[0](whole)).relu()
-    added = hidden @ own.transform[3].weight.T + own.transform[3].bias
+    hidden = context.transform[1](context.transform[0](whole)).relu()
+    added = hidden @ context.transform[3].weight.T + context.transform[3].bias
     level = distil.levels(student, teacher)[0]
-    torch.testing.assert_close(own(x, level), x + added[..., None, None])
+    torch.testing.assert_close(context(x, level), x + added[..., None, None])
 
 
 def test_defeat_is_its_release_written_out():
@@ -116,20 +116,25 @@ def test_fine_grained_looks_where_priors_overlap_nearly_best():
         assert marked[image].tolist() == expected
     for rectified in (False, True):
         total = 0.0
-        for own, guide, part in zip(student.features, teacher.features, marked.split(student.priors.counts, dim=1)):
-            mask, said = part.view(2, 1, *own.shape[-2:]), own.relu() if rectified else own
-            total += 0.01 * float(((said - guide).square() * mask).sum() / (2 * mask.sum()).clamp(min=1))
+        for student_out, teacher_out, part in zip(
+            student.features, teacher.features, marked.split(student.priors.counts, dim=1)
+        ):
+            mask, maps = (
+                part.view(2, 1, *student_out.shape[-2:]),
+                student_out.relu() if rectified else student_out,
+            )
+            total += 0.01 * float(((maps - teacher_out).square() * mask).sum() / (2 * mask.sum()).clamp(min=1))
         found = paid(FineGrained(rectified=rectified, relative=False), student, teacher, truth, plan)
         assert found == {"fine_grained": pytest.approx(total, rel=1e-4)}
 
 
 def test_general_instances_are_the_greedy_choice():
     student, teacher, truth, plan = scene()
-    own, guide, priors = student.predictions, teacher.predictions, student.priors
-    apart = guide.scores - own.scores
+    student_out, teacher_out, priors = student.predictions, teacher.predictions, student.priors
+    apart = teacher_out.scores - student_out.scores
     gap, best = apart.abs().max(-1)
     teacher_surer = apart.gather(-1, best.unsqueeze(-1)) >= 0
-    boxes = torch.where(teacher_surer, guide.boxes, own.boxes)
+    boxes = torch.where(teacher_surer, teacher_out.boxes, student_out.boxes)
     found = GeneralInstance(count=4).instances(student, teacher)
     for image in range(2):
         gaps = torch.where(priors.valid[0], gap[image], 0.0).tolist()
@@ -151,10 +156,10 @@ def test_mgd_erases_a_share_of_the_cells_and_makes_the_rest_up():
     found = float(distil(student, teacher, truth, plan)["mgd"].total.detach())
     torch.manual_seed(4)
     total, erased, cells = 0.0, 0, 0
-    for own, guide, net in zip(student.features, teacher.features, distil.generators):
-        kept = torch.rand_like(own[:, :1]) <= 0.35
+    for student_out, teacher_out, net in zip(student.features, teacher.features, distil.generators):
+        kept = torch.rand_like(student_out[:, :1]) <= 0.35
         erased, cells = erased + int((~kept).sum()), cells + kept.numel()
-        total += float((net(own * kept) - guide).square().sum().detach())
+        total += float((net(student_out * kept) - teacher_out).square().sum().detach())
     assert found == pytest.approx(total, rel=1e-4)
     assert erased / cells == pytest.approx(0.65, abs=0.03)
     torch.manual_seed(4)
@@ -189,9 +194,9 @@ def test_in_units_of_the_teachers_maps_the_size_of_features_does_not_matter(dist
 def test_units_are_those_of_the_teacher():
     student, teacher, _, _ = scene()
     levels = Levels(PYRAMID, PYRAMID, relative=True)(student, teacher)
-    for level, own, guide in zip(levels, student.features, teacher.features):
-        assert float(level.guide.square().mean().sqrt()) == pytest.approx(UNIT, rel=1e-4)
-        torch.testing.assert_close(level.own / level.guide, own / guide, rtol=1e-3, atol=1e-3)
+    for level, student_out, teacher_out in zip(levels, student.features, teacher.features):
+        assert float(level.teacher.square().mean().sqrt()) == pytest.approx(UNIT, rel=1e-4)
+        torch.testing.assert_close(level.student / level.teacher, student_out / teacher_out, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.parametrize("distil", [MGD(share="level"), FGD(0.0, 0.0, 0.0, share="level")], ids=repr)
@@ -213,7 +218,7 @@ def test_no_level_dwarfs_the_rest(distil):
                 built.generators = nn.ModuleList([nn.Identity()])
                 built.spec = replace(built.spec, erased=0.0)
             else:
-                built.own_context, built.guide_context = built.own_context[:1], built.guide_context[:1]
+                built.student_context, built.teacher_context = built.student_context[:1], built.teacher_context[:1]
             costs.append(float(sum(t.total.detach() for t in built(*flat, truth, plan).values())))
         shares[share] = costs
     assert shares["level"] == pytest.approx([shares["level"][0]] * 3, rel=1e-4)
@@ -252,13 +257,13 @@ def test_pkd_brings_the_student_to_the_teachers_grid():
     """As mmrazor does it: levels by their order, the student's maps resampled bilinearly."""
     student, teacher, truth, plan = scene()
     fine = tuple(torch.randn(2, 8, 192 // s, 256 // s) for s in (4, 8, 16))
-    guide = replace(teacher, features=fine)
+    teacher_out = replace(teacher, features=fine)
     (value,) = (
         float(term.total.detach() / term.count)
-        for term in build(PKD(1.0), Pyramid((8,) * 3, (4, 8, 16)))(student, guide, truth, plan).values()
+        for term in build(PKD(1.0), Pyramid((8,) * 3, (4, 8, 16)))(student, teacher_out, truth, plan).values()
     )
     larger = [F.interpolate(maps, scale_factor=2, mode="bilinear", align_corners=False) for maps in student.features]
-    assert value == pytest.approx(naive.pkd(replace(student, features=tuple(larger)), guide), rel=1e-4)
+    assert value == pytest.approx(naive.pkd(replace(student, features=tuple(larger)), teacher_out), rel=1e-4)
 
 
 def test_levels_meet_at_the_nearest_stride():

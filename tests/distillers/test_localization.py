@@ -16,7 +16,7 @@ from ladle.types import Assignment, GroundTruth, Output, Predictions
 from tests.distillers import naive
 from tests.golden.scenes import Scene, golden
 
-MAIN = LocalizationDistillation(ring=0, classes=0)
+MAIN = LocalizationDistillation(ring_weight=0, class_weight=0)
 
 
 @pytest.mark.parametrize("case", ["tiny", "edge"])
@@ -26,13 +26,13 @@ def test_beside_gfl_it_costs_and_pulls_as_the_reference_says(case):
     logits, edges = torch.from_numpy(scene.logits).clone().requires_grad_(), scene.edges().requires_grad_()
     boxes = decode_distances(priors.centers, expected_bin(edges) * priors.stride[:, None])
     output = Output(Predictions(logits, boxes, edges=edges), priors, ())
-    guide = Output(replace(output.predictions.detach(), edges=scene.edges(sharp=3.0, seed=9)), priors, ())
+    teacher_out = Output(replace(output.predictions.detach(), edges=scene.edges(sharp=3.0, seed=9)), priors, ())
     plan = ATSS()(output.predictions.detach(), priors, truth)
 
     terms = GFL.criterion(output, truth, plan)
     losses = {name: term.total / torch.maximum(term.count, term.floor) for name, term in terms.items()}
     # The reference sums over the batch; here the weights are meant for three images.
-    losses["ld"] = MAIN(output, guide, truth, plan)["ld"].total / MAIN.images
+    losses["ld"] = MAIN(output, teacher_out, truth, plan)["ld"].total / MAIN.images
     sum(losses.values()).backward()
     for ours, theirs in (("class", "loss_cls"), ("box", "loss_bbox"), ("edges", "loss_dfl"), ("ld", "loss_ld")):
         torch.testing.assert_close(losses[ours].detach(), expected[theirs].sum(), rtol=1e-4, atol=0)
@@ -111,19 +111,23 @@ def test_crowds_padding_and_empty_images_have_no_ring():
 
 def scene(bins=17, guide_bins=17):
     generator = torch.Generator().manual_seed(2)
-    said, priors, truth = example_scene(objects=3, size=(64, 96))
+    predicted, priors, truth = example_scene(objects=3, size=(64, 96))
     student, teacher = (
-        Output(replace(said, edges=torch.randn(2, said.boxes.shape[1], 4, k, generator=generator)), priors, ())
+        Output(
+            replace(predicted, edges=torch.randn(2, predicted.boxes.shape[1], 4, k, generator=generator)), priors, ()
+        )
         for k in (bins, guide_bins)
     )
-    other = replace(teacher.predictions, logits=said.logits + torch.randn(said.logits.shape, generator=generator))
-    return student, replace(teacher, predictions=other), truth, ATSS()(said, priors, truth)
+    other = replace(
+        teacher.predictions, logits=predicted.logits + torch.randn(predicted.logits.shape, generator=generator)
+    )
+    return student, replace(teacher, predictions=other), truth, ATSS()(predicted, priors, truth)
 
 
 def written_out(distil, student, teacher, truth, plan):
     """The three terms as loops over priors, each a sum over images."""
-    own, guide, priors = student.predictions, teacher.predictions, student.priors
-    trust = own.logits.amax(-1).sigmoid()
+    student_out, teacher_out, priors = student.predictions, teacher.predictions, student.priors
+    trust = student_out.logits.amax(-1).sigmoid()
     worth = worthwhile_ring(priors, truth, distil.gamma)
     if not distil.shared:
         worth = worth * ~plan.positive
@@ -133,15 +137,17 @@ def written_out(distil, student, teacher, truth, plan):
     for level in range(len(priors.counts)):
         mine = [(b, p) for b, p in plan.positive.nonzero().tolist() if int(priors.level[p]) == level]
         for b, p in mine:
-            one = naive.kl(own.logits[b, p], guide.logits[b, p], distil.class_temperature)
-            classes += distil.classes * float(one) / len(mine)
+            one = naive.kl(student_out.logits[b, p], teacher_out.logits[b, p], distil.class_temperature)
+            classes += distil.class_weight * float(one) / len(mine)
     for b, p in (plan.positive | (worth > 0)).nonzero().tolist():
         if distil.rows == "edge":
-            apart = float(naive.kl(own.edges[b, p], guide.edges[b, p], distil.temperature).sum())
+            apart = float(naive.kl(student_out.edges[b, p], teacher_out.edges[b, p], distil.temperature).sum())
         else:
-            apart = float(naive.kl(own.edges[b, p].flatten(), guide.edges[b, p].flatten(), distil.temperature))
+            apart = float(
+                naive.kl(student_out.edges[b, p].flatten(), teacher_out.edges[b, p].flatten(), distil.temperature)
+            )
         main += distil.weight * float(plan.weight[b, p] * trust[b, p]) * apart / 4
-        ring += distil.ring * float(worth[b, p]) * apart / 4
+        ring += distil.ring_weight * float(worth[b, p]) * apart / 4
     return {"ld": distil.images * main, "ld_ring": distil.images * ring, "ld_class": 2 * classes}
 
 
@@ -149,9 +155,11 @@ def written_out(distil, student, teacher, truth, plan):
     "distil",
     [
         LocalizationDistillation(),
-        LocalizationDistillation(ring=0.0375, images=2),
+        LocalizationDistillation(ring_weight=0.0375, images=2),
         LocalizationDistillation(region="inside", images=2),
-        LocalizationDistillation(weight=5.0, ring=0.15, class_temperature=8.0, shared=False, rows="box", images=2),
+        LocalizationDistillation(
+            weight=5.0, ring_weight=0.15, class_temperature=8.0, shared=False, rows="box", images=2
+        ),
     ],
     ids=["gfl", "atss", "fcos", "retinanet"],
 )
@@ -179,20 +187,20 @@ def test_the_loss_of_a_batch_does_not_grow_with_it():
 def test_a_teacher_with_other_bins_is_said_in_the_students(guide_bins):
     student, teacher, truth, plan = scene(guide_bins=guide_bins)
     found = float(MAIN(student, teacher, truth, plan)["ld"].total)
-    own, guide = student.predictions.edges, teacher.predictions.edges
-    softened = (guide / 10).softmax(-1)
+    student_out, teacher_out = student.predictions.edges, teacher.predictions.edges
+    softened = (teacher_out / 10).softmax(-1)
     kept = softened[..., :17]
     if guide_bins > 17:
         kept = torch.cat([softened[..., :16], softened[..., 16:].sum(-1, keepdim=True)], -1)
     else:
         kept = torch.cat([softened, torch.zeros(*softened.shape[:-1], 17 - guide_bins)], -1)
-    logs = (own / 10).log_softmax(-1)
+    logs = (student_out / 10).log_softmax(-1)
     apart = 100 * (torch.xlogy(kept, kept) - kept * logs).mean(-1).sum(-1) / 4
     weight = plan.weight * student.predictions.logits.amax(-1).sigmoid()
     assert found == pytest.approx(float(3 * 0.25 * (weight * apart).sum()), rel=1e-4)
 
 
-def test_a_teacher_that_says_no_edges_is_refused_in_a_sentence():
+def test_a_teacher_without_edges_raises_an_error():
     student, teacher, truth, plan = scene()
     bare = replace(teacher, predictions=replace(teacher.predictions, edges=None))
     with pytest.raises(ValueError, match=r"the teacher says none: take gfl-\*"):
@@ -208,7 +216,7 @@ def test_of_one_class_alone_no_class_term_is_made():
 
 
 def test_nothing_is_left_where_all_weights_are_nought():
-    assert LocalizationDistillation(weight=0, ring=0, classes=0)(*scene()) == {}
+    assert LocalizationDistillation(weight=0, ring_weight=0, class_weight=0)(*scene()) == {}
 
 
 def test_where_looking_is_not_free_all_is_weighed_and_the_result_is_the_same(monkeypatch):

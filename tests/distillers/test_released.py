@@ -29,7 +29,7 @@ def sines(shape, step, shift=0.0):
     return np.sin(step * np.arange(np.prod(shape)) + shift).reshape(shape)
 
 
-def said(seed):
+def predicted(seed):
     """What a network says at every prior."""
     center, half = PRIORS.centers[0].double().numpy(), PRIORS.stride.double().numpy()[:, None]
     sides = half * (2.5 + sines((2, COUNT, 4), 0.37, seed))
@@ -55,7 +55,7 @@ def output(values, features=(), towers=None):
 
 
 TRUTH = GroundTruth.pad([torch.tensor(boxes) for boxes in OBJECTS], [torch.tensor(labels) for labels in LABELS])
-PLAN = ATSS()(output(said(0)).predictions, PRIORS, TRUTH)
+PLAN = ATSS()(output(predicted(0)).predictions, PRIORS, TRUTH)
 
 
 def distiller_of(word, student, teacher):
@@ -96,16 +96,16 @@ class Scripted:
 
 @pytest.mark.parametrize("family", ["gfl", "retinanet", "atss", "fcos"])
 def test_crosskd_divides_as_the_release_does_for_the_teachers_family(family):
-    crossed, teacher = said(0.4), said(1.3)
+    crossed, teacher = predicted(0.4), predicted(1.3)
     if family != "gfl":
         del crossed["edges"], teacher["edges"]
     if family in ("gfl", "retinanet"):
         del crossed["quality"], teacher["quality"]
     towers = tuple(tensors(pair) for pair in zip(maps(5), maps(6), strict=True))
-    own, guide = output(said(0), towers=towers), output(teacher, towers=towers)
+    student_out, teacher_out = output(predicted(0), towers=towers), output(teacher, towers=towers)
     net = Net()
     net.head = Scripted(output(crossed).predictions)
-    found = distiller_of("cross", spec(family), spec(family)).build(net, net)(own, guide, TRUTH, PLAN)
+    found = distiller_of("cross", spec(family), spec(family)).build(net, net)(student_out, teacher_out, TRUTH, PLAN)
     positive = PLAN.positive.numpy()
     target = np.take_along_axis(TRUTH.boxes.double().numpy(), PLAN.index.numpy()[..., None], 1)
     central = released.centerness(PRIORS.centers.double().numpy(), target)
@@ -120,45 +120,49 @@ def test_crosskd_divides_as_the_release_does_for_the_teachers_family(family):
 @pytest.mark.parametrize(("teacher", "weight"), [("fasterrcnn", 6.0), ("retinanet", 10.0)])
 def test_pkd_weighs_by_its_teachers_stages(teacher, weight):
     found = distiller_of("pkd", spec("retinanet"), spec(teacher)).build(Net(), Net())
-    own, guide = maps(0), maps(1)
-    value = values(found(output(said(0), own), output(said(1), guide), TRUTH, PLAN))
-    assert value == {"pkd": pytest.approx(released.pkd(own, guide, weight), rel=1e-4)}
+    student_out, teacher_out = maps(0), maps(1)
+    value = values(found(output(predicted(0), student_out), output(predicted(1), teacher_out), TRUTH, PLAN))
+    assert value == {"pkd": pytest.approx(released.pkd(student_out, teacher_out, weight), rel=1e-4)}
 
 
 @pytest.mark.parametrize(("relative", "size"), [(False, None), (True, SHARP)])
 def test_cwd_compares_softmaxes_of_maps_as_they_are_or_of_one_size(relative, size):
-    own, guide = maps(0), maps(1)
-    found = CWD(relative=relative).build(Net(), Net())(output(said(0), own), output(said(1), guide), TRUTH, PLAN)
-    assert values(found) == {"cwd": pytest.approx(released.cwd(own, guide, size=size), rel=1e-4)}
+    student_out, teacher_out = maps(0), maps(1)
+    found = CWD(relative=relative).build(Net(), Net())(
+        output(predicted(0), student_out), output(predicted(1), teacher_out), TRUTH, PLAN
+    )
+    assert values(found) == {"cwd": pytest.approx(released.cwd(student_out, teacher_out, size=size), rel=1e-4)}
 
 
 @pytest.mark.parametrize(("relative", "size"), [(False, None), (True, UNIT)])
 def test_fgd_attends_by_maps_as_they_are_or_of_one_size(relative, size):
-    own, guide = maps(0), maps(1)
+    student_out, teacher_out = maps(0), maps(1)
     distil = FGD(0.0, 0.0, 1.0, 0.0, temperature=0.8, share="cell", relative=relative).build(Net(), Net())
-    found = distil(output(said(0), own), output(said(1), guide), TRUTH, PLAN)
+    found = distil(output(predicted(0), student_out), output(predicted(1), teacher_out), TRUTH, PLAN)
     assert values(found) == {
-        "fgd_attention": pytest.approx(released.fgd_attention(own, guide, 1.0, 0.8, size), rel=1e-4)
+        "fgd_attention": pytest.approx(released.fgd_attention(student_out, teacher_out, 1.0, 0.8, size), rel=1e-4)
     }
 
 
 def test_fgds_attention_over_the_whole_map_starts_by_kaiming():
     torch.manual_seed(0)
     built = FGD().build(Net(256, (8,)), Net(256, (8,)))
-    for context in (*built.own_context, *built.guide_context):
+    for context in (*built.student_context, *built.teacher_context):
         # A normal distribution with the variance 2 / 256: the gain of ReLU and 256 inputs.
         assert float(context.attend.weight.detach().std()) == pytest.approx((2 / 256) ** 0.5, rel=0.2)
         assert not context.attend.bias.any()
 
 
 def test_fine_grained_imitation_sums_over_channels_at_the_released_weight():
-    own, guide = maps(0), maps(1)
+    student_out, teacher_out = maps(0), maps(1)
     marked = near_best(PRIORS, TRUTH, 0.5).split(PRIORS.counts, dim=1)
     masks = [part.view(2, SIDE // s, SIDE // s).numpy() for part, s in zip(marked, STRIDES, strict=True)]
     distil = FineGrained(relative=False).build(Net(), Net())
     assert {tuple(adapter.kernel_size) for adapter in distil.levels.adapters} == {(3, 3)}
-    found = distil(output(said(0), own), output(said(1), guide), TRUTH, PLAN)
-    assert values(found) == {"fine_grained": pytest.approx(released.fine_grained(own, guide, masks), rel=1e-4)}
+    found = distil(output(predicted(0), student_out), output(predicted(1), teacher_out), TRUTH, PLAN)
+    assert values(found) == {
+        "fine_grained": pytest.approx(released.fine_grained(student_out, teacher_out, masks), rel=1e-4)
+    }
 
 
 @pytest.mark.parametrize("stride", STRIDES)
@@ -180,7 +184,7 @@ def test_localization_distillation_is_the_release_of_its_family(family, images):
     """For one image on a device: what is released is a sum over the batch, here its mean times so many images."""
     name = family if family == "gfl" else f"{family}+dist"
     distil = distiller_of("ld", spec(name), spec(name))
-    student, teacher = said(0.2), said(1.1)
+    student, teacher = predicted(0.2), predicted(1.1)
     plan = PLAN.map(lambda value: value[:1])
     truth = TRUTH.map(lambda value: value[:1])
     one, other = (output({name: value[:1] for name, value in each.items()}) for each in (student, teacher))

@@ -16,8 +16,8 @@ def output(priors, slope, phase, shift, scale, rate, quality):
     logits = 2 * torch.sin(slope * i[:, None] + phase * torch.arange(3)) + shift
     deltas = scale * torch.cos(rate * i[:, None] + torch.arange(4))
     boxes = decode_deltas(priors.boxes, deltas.float()[None])
-    said = Predictions(logits.float()[None], boxes, quality(i).float()[None])
-    return Output(said, priors, (), torch.tensor([[128, 128]]))
+    predictions = Predictions(logits.float()[None], boxes, quality(i).float()[None])
+    return Output(predictions, priors, (), torch.tensor([[128, 128]]))
 
 
 def scene():
@@ -33,8 +33,8 @@ def scene():
 @pytest.mark.parametrize(
     ("distiller", "count", "expected"),
     [
-        (SoftLabels(weight=10, least=0.1), 104.74845, (20.22804, 2.13597, 0.10881)),
-        (SoftLabels(weight=2, least=0.5), 27.66823, (15.31616, 1.82967, 0.12572)),
+        (SoftLabels(class_weight=10, least=0.1), 104.74845, (20.22804, 2.13597, 0.10881)),
+        (SoftLabels(class_weight=2, least=0.5), 27.66823, (15.31616, 1.82967, 0.12572)),
     ],
 )
 def test_agrees_with_an_independent_implementation(distiller, count, expected):

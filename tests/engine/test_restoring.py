@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 from lightning_fabric import Fabric
+from torch import nn
 
 from ladle.engine import AdamW
 from ladle.engine.checkpoint import load_checkpoint
+from ladle.engine.restoring import restore
 from ladle.errors import UserError
 
 from .toy import SETTINGS, read_rows, train
@@ -178,3 +180,13 @@ def test_a_file_whose_parts_overlap_is_refused(whole, tmp_path):
         archive._didModify = True
     assert (tmp_path / "resume.pt").stat().st_size < len(content) + 40 * largest.file_size
     refused(tmp_path / "resume.pt", "its parts overlap")
+
+
+def test_weights_of_distillers_are_found_under_their_former_names():
+    module, inner = nn.Module(), nn.Module()
+    module.distillation = inner
+    inner.student_context, inner.teacher_context = nn.Linear(2, 1, bias=False), nn.Linear(2, 1, bias=False)
+    ours, theirs = torch.tensor([[1.0, 2.0]]), torch.tensor([[3.0, 4.0]])
+    restore(module, {"teachings.own_context.weight": ours, "distillation.guide_context.weight": theirs})
+    assert torch.equal(inner.student_context.weight, ours)
+    assert torch.equal(inner.teacher_context.weight, theirs)

@@ -78,8 +78,8 @@ def test_a_time_without_a_clock_is_refused():
 
 def test_two_distillers_of_the_same_terms_are_refused_and_of_different_terms_are_not():
     with pytest.raises(ValueError, match="two losses are called soft_box"):
-        taught(SoftLabels(), SoftLabels(weight=0, quality=0))(batch(0))
-    both = taught(SoftLabels(quality=0, box=0), SoftLabels(weight=0, quality=0))
+        taught(SoftLabels(), SoftLabels(class_weight=0, quality_weight=0))(batch(0))
+    both = taught(SoftLabels(quality_weight=0, box_weight=0), SoftLabels(class_weight=0, quality_weight=0))
     assert {"soft_class", "soft_box"} <= set(both(batch(0)))
 
 

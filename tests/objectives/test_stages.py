@@ -163,10 +163,10 @@ def test_ground_truth_among_proposals_is_judged_as_itself(power):
 
 def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_the_rule_is_ignored():
     """Each proposal is of one fate, counted by hand in float64."""
-    student, guide = build(0), build(1)
+    student, network = build(0), build(1)
     with torch.no_grad():
-        guide.stages[1].box_deltas.weight.mul_(30)  # an untrained head moves boxes by next to nothing
-    teacher = FrozenDetector(guide, CLASSES)
+        network.stages[1].box_deltas.weight.mul_(30)  # an untrained head moves boxes by next to nothing
+    teacher = FrozenDetector(network, CLASSES)
     judge = staged(student, "lad-roi", teacher)
     one = batch(0)
     features, seen = student.extract_features(one.images), teacher.observe(one)
@@ -176,15 +176,19 @@ def test_in_a_region_head_the_teacher_chooses_by_box_and_class_and_the_rest_of_t
     # Ten proposals near each of the four objects: an untrained student proposes next to none.
     near = one.truth.boxes.repeat(1, 10, 1) + torch.randn(2, 40, 4, generator=lots()) * 3
     priors = replace(priors, boxes=torch.cat([near, priors.boxes[:, 40:]], 1))
-    said = teacher.predict_at(seen, priors, 1).predictions
+    predicted = teacher.predict_at(seen, priors, 1).predictions
     rule = judge.lessons[1].assigner_at(None)
-    plan = rule(_with_ground_truth(_independent(said), priors, one.truth), priors, one.truth)
+    plan = rule(_with_ground_truth(_independent(predicted), priors, one.truth), priors, one.truth)
     fates = {"learns": 0, "spared": 0}
-    chances = F.pad(said.logits.double(), (0, 1)).softmax(-1)[..., :-1]
+    probs = F.pad(predicted.logits.double(), (0, 1)).softmax(-1)[..., :-1]
     for row in range(2):
-        boxes, proposals, objects = said.boxes[row].double(), priors.boxes[row].double(), one.truth.boxes[row].double()
+        boxes, proposals, objects = (
+            predicted.boxes[row].double(),
+            priors.boxes[row].double(),
+            one.truth.boxes[row].double(),
+        )
         own = pairwise_iou(proposals, objects)
-        trusted = pairwise_iou(boxes, objects) * chances[row][:, one.truth.labels[row]]
+        trusted = pairwise_iou(boxes, objects) * probs[row][:, one.truth.labels[row]]
         count = len(objects)
         trusted[-count:] = own[-count:] * torch.eye(count)  # ground truth, judged as itself
         best, mine = own.max(-1)
@@ -288,9 +292,9 @@ def test_a_teacher_that_knows_more_classes_has_them_count_as_background():
     torch.manual_seed(3)
     wide = detector_spec("fasterrcnn-tiny", ("unicorn", *reversed(CLASSES))).build().eval()
     teacher = FrozenDetector(wide, CLASSES)
-    said = wide(batch(0).images, batch(0).sizes)[1].predictions
-    seen = teacher.reorder(said)
-    chances = said.scores
-    torch.testing.assert_close(seen.scores, chances.flip(-1)[..., : len(CLASSES)])
+    predicted = wide(batch(0).images, batch(0).sizes)[1].predictions
+    seen = teacher.reorder(predicted)
+    probs = predicted.scores
+    torch.testing.assert_close(seen.scores, probs.flip(-1)[..., : len(CLASSES)])
     assert isinstance(seen, Predictions)
-    torch.testing.assert_close(seen.class_boxes, said.class_boxes.flip(2)[:, :, : len(CLASSES)])
+    torch.testing.assert_close(seen.class_boxes, predicted.class_boxes.flip(2)[:, :, : len(CLASSES)])

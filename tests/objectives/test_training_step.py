@@ -54,14 +54,14 @@ JUDGED = Lesson(PAA(), DenseCriterion(), judge=TeacherJudges())
 
 
 def test_distillation_of_weight_zero_is_exactly_plain_training():
-    nothing = Lesson(PAA(), DenseCriterion(), (SoftLabels(weight=0, quality=0, box=0),))
+    nothing = Lesson(PAA(), DenseCriterion(), (SoftLabels(class_weight=0, quality_weight=0, box_weight=0),))
     plain = train(TrainingStep(build(0), [LESSON]))
     taught = train(TrainingStep(build(0), [nothing], FrozenDetector(build(1), CLASSES)))
     assert same(plain, taught)
 
 
 def test_distillation_of_some_weight_is_not_plain_training():
-    some = Lesson(PAA(), DenseCriterion(), (SoftLabels(weight=0.1),))
+    some = Lesson(PAA(), DenseCriterion(), (SoftLabels(class_weight=0.1),))
     plain = train(TrainingStep(build(0), [LESSON]))
     assert not same(plain, train(TrainingStep(build(0), [some], FrozenDetector(build(1), CLASSES))))
 

@@ -29,7 +29,7 @@ def who_judges(plan):
     return tuple("student" if lesson.judge is None else "teacher" for lesson in plan.lessons)
 
 
-SOLAD = SoftLabels(weight=2.0, quality=10.0, box=1.3, least=0.5, gamma=0.5)
+SOLAD = SoftLabels(class_weight=2.0, quality_weight=10.0, box_weight=1.3, least=0.5, gamma=0.5)
 """Nguyen et al. 2022, released configuration of SoLAD."""
 
 
@@ -73,13 +73,15 @@ def test_soft_labels_stand_beside_plain_training():
 def test_soft_labels_alone_know_no_ground_truth_and_weigh_more():
     plan = plan_of("soft-only", "paa", "paa")
     assert plan.lessons[0].criterion is None
-    assert plan.lessons[0].distillers == (SoftLabels(weight=10.0, quality=10.0, box=1.3, least=0.1, gamma=0.5),)
+    assert plan.lessons[0].distillers == (
+        SoftLabels(class_weight=10.0, quality_weight=10.0, box_weight=1.3, least=0.1, gamma=0.5),
+    )
 
 
 @pytest.mark.parametrize("method", ["soft", "soft-only", "solad"])
 def test_qualities_of_another_family_are_skipped_and_that_is_said(method):
     plan = plan_of(method, "paa", "atss")
-    assert plan.lessons[0].distillers[0].quality == 0
+    assert plan.lessons[0].distillers[0].quality_weight == 0
     assert len(plan.skipped) == 1
     assert "quality" in plan.skipped[0]
     assert "centerness" in plan.skipped[0]
@@ -308,11 +310,13 @@ def test_what_would_teach_nothing_is_refused():
     ("family", "settings"),
     [
         ("gfl", LocalizationDistillation()),
-        ("atss+dist", LocalizationDistillation(ring=0.25 * 0.15, images=2)),
-        ("fcos+dist", LocalizationDistillation(region="inside", ring=0.25 * 0.25, images=2)),
+        ("atss+dist", LocalizationDistillation(ring_weight=0.25 * 0.15, images=2)),
+        ("fcos+dist", LocalizationDistillation(region="inside", ring_weight=0.25 * 0.25, images=2)),
         (
             "retinanet+dist",
-            LocalizationDistillation(weight=5, ring=5 * 0.03, class_temperature=8, shared=False, rows="box", images=2),
+            LocalizationDistillation(
+                weight=5, ring_weight=5 * 0.03, class_temperature=8, shared=False, rows="box", images=2
+            ),
         ),
     ],
 )
@@ -356,7 +360,7 @@ def test_crosskd_has_the_released_settings_of_the_teachers_family():
     assert plan_of("cross", "paa", "paa").lessons[0].distillers == (CrossKD(),)
     guide = detector_spec("fcos-r18", ("a", "b"))
     (found,) = plans.plan_of("cross", guide, guide).lessons[0].distillers
-    assert found == CrossKD(0.4, boxes=0.75, quality=0.0, after=2, box_loss="iou", count="centerness")
+    assert found == CrossKD(0.4, box_weight=0.75, quality_weight=0.0, after=2, box_loss="iou", count="centerness")
 
 
 def test_fine_grained_imitation_rises_over_the_steps_in_which_the_release_is_silent():

@@ -14,10 +14,10 @@ def test_classes_are_matched_by_name_not_by_position():
     detector = detector_spec("paa-tiny", ("cat", "dog", "emu")).build().eval()
     images, sizes = torch.rand(1, 3, 64, 64), torch.tensor([[64, 64]])
     batch = Batch(images, GroundTruth.pad([torch.zeros(0, 4)], [torch.zeros(0).long()]), sizes, sizes, (0,))
-    own = detector(images)[0]
+    student_out = detector(images)[0]
     teacher = FrozenDetector(detector, ("emu", "cat"))
-    output = teacher.predict_at(teacher.observe(batch), own.priors)
-    assert torch.equal(output.predictions.logits, own.predictions.logits[..., [2, 0]])
+    output = teacher.predict_at(teacher.observe(batch), student_out.priors)
+    assert torch.equal(output.predictions.logits, student_out.predictions.logits[..., [2, 0]])
     assert teacher.info.classes == ("emu", "cat")
     assert isinstance(teacher, Teacher)
 

@@ -33,7 +33,7 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 RESNETS = {"r18": "resnet18", "r34": "resnet34", "r50": "resnet50", "r101": "resnet101"}
 """Short names of torchvision's residual networks."""
 SMALL = {"tiny": (16, 24, 48, 64, 96), "mini": (20, 28, 56, 96, 144), "small": (24, 32, 64, 128, 192)}
-"""Widths of our own networks that train on a CPU, at stride 2, 4, 8, 16 and 32."""
+"""Widths of Ladle's small networks, which train on a CPU, at stride 2, 4, 8, 16 and 32."""
 
 Norm = Literal["batch", "group", "frozen"]
 NeckNorm = Literal["none", "batch", "group"]
@@ -58,7 +58,7 @@ class BackboneSpec:
     finest: Literal[4, 8] = 8
 
     def build(self) -> Backbone:
-        """Build the network; a source of weights that cannot be had is an error, never a random start."""
+        """Build the network; raises UserError if weights are asked for and cannot be loaded."""
         net = self._net()
         if self.weights is not None:
             _load(net, Path(self.weights))
@@ -92,9 +92,9 @@ class BackboneSpec:
 
 
 def color_statistics(name: str) -> tuple[Color, Color]:
-    """Mean and standard deviation by which a backbone's images are normalized, those its weights were trained with.
+    """Mean and standard deviation for normalizing images: those with which the backbone's weights were trained.
 
-    They are ImageNet's, except where timm says otherwise of one of its models, as of ``tf_efficientnet_lite0``: 0.5.
+    They are ImageNet's unless timm states others for a model, such as 0.5 for ``tf_efficientnet_lite0``.
     """
     if name in SMALL or name in RESNETS:
         return IMAGENET_MEAN, IMAGENET_STD
@@ -107,7 +107,7 @@ def color_statistics(name: str) -> tuple[Color, Color]:
 
 
 class Backbone(nn.Module):
-    """A network and the widths of the maps it gives, of strides 8, 16 and 32 or from 4 on."""
+    """A network with the numbers of channels of its maps, at strides 8, 16 and 32 or from 4 on."""
 
     def __init__(self, body: nn.Module, channels: Sequence[int]) -> None:
         super().__init__()
@@ -180,9 +180,9 @@ def _resnet(name: str, norm: Norm, pretrained: bool, finest: int) -> Backbone:
 
 
 def _fold(body: nn.Module) -> None:
-    """Have the convolutions of a residual network apply the frozen normalizations behind them to their few weights.
+    """Fold the frozen normalizations of a residual network into the weights of the convolutions before them.
 
-    That spares two passes over maps that are far larger. Names and state stay as they were.
+    That saves two passes over the maps, which are far larger than the weights. Names and state do not change.
     """
     for block in list(body.modules()):
         children = dict(block.named_children())
@@ -198,7 +198,7 @@ def _fold(body: nn.Module) -> None:
 
 
 class _Applied(FrozenBatchNorm2d):  # type: ignore[misc]  # torchvision is untyped
-    """A frozen normalization that the convolution before it has applied; it holds the numbers."""
+    """A frozen normalization that the convolution before it has applied; it keeps the parameters."""
 
     def __init__(self, norm: FrozenBatchNorm2d) -> None:
         super().__init__(len(norm.weight), norm.eps)
@@ -219,7 +219,7 @@ class _FoldedConv(nn.Conv2d):
         sides = conv.kernel_size, conv.stride, conv.padding, conv.dilation
         super().__init__(conv.in_channels, conv.out_channels, *sides, conv.groups, bias=False)  # type: ignore[arg-type]
         self.weight = conv.weight
-        # In a tuple, so that it stays where it is in the network's state.
+        # In a tuple, so that it is not registered here and keeps its place in the network's state.
         self._norm = (norm,)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -272,15 +272,15 @@ class _fetching:  # noqa: N801 - reads as a verb: `with _fetching(name)`
 
 
 def _load(net: Backbone, file: Path) -> None:
-    """Load every weight of the body; what only the classifier needs may be left over, nothing may be missing."""
+    """Load every weight of the body; the classifier's weights may be left over, no other may be missing."""
     state = _read(file)
     found = net.body.load_state_dict(state, strict=False)
-    own = set(net.body.state_dict())
-    wrong = [key for key in own & set(state) if net.body.state_dict()[key].shape != state[key].shape]
+    expected = set(net.body.state_dict())
+    wrong = [key for key in expected & set(state) if net.body.state_dict()[key].shape != state[key].shape]
     missing = [key for key in found.missing_keys if not key.endswith("num_batches_tracked")]
     if missing or wrong:
         raise UserError(
-            f"{file} does not fit the backbone: {len(missing)} of its {len(own)} tensors are missing "
+            f"{file} does not fit the backbone: {len(missing)} of its {len(expected)} tensors are missing "
             f"(first: {(missing or wrong)[0]}); give weights of the same network with --backbone-weights"
         )
 

@@ -32,22 +32,22 @@ class DenseSpec:
         depth: convolutions per tower.
         anchors: the priors.
         quality: whether there is a branch of one channel for the quality of a prior: PAA's IoU, the centerness of ATSS
-            and FCOS, the objectness of YOLOX and AutoAssign. What it comes to mean is up to the criterion.
+            and FCOS, the objectness of YOLOX and AutoAssign. The criterion decides what it learns.
         norm: group normalization in the towers (RetinaNet has none).
         level_scale: a learnt factor per level on the output of the box branch.
         box: how a box is predicted: as R-CNN ``deltas`` of the prior; as ``distances`` of its edges from the prior's
             center in strides; or as a ``distribution`` of each distance over ``bins`` (GFL).
         bins: how many distances the distribution has: 0, 1 ... ``bins - 1`` strides.
-        class_prior: the probability at which every class starts, so that the first steps are not spent on the
-            background (Lin et al. 2017).
-        quality_prior: the probability at which the quality branch starts (YOLOX 0.01).
+        class_prior: the initial probability of every class; a small one keeps the loss of the many background priors
+            from dominating the first steps (Lin et al. 2017).
+        quality_prior: the initial probability of the quality branch (YOLOX 0.01).
         center_prior: whether to learn for each class where its priors lie around an object's center (AutoAssign).
-        objectness: whether class scores are multiplied by an objectness without a loss of its own: ``conditional`` on
+        objectness: whether class scores are multiplied by an objectness that has no loss: ``conditional`` on
             the neighborhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
 
-    Distances are ``softplus(scale * x)``: like the ``relu`` of FCOS, OTA and AutoAssign but for the first stride, and
-    never without a gradient. They start as the prior's own box, which for AutoAssign's priors of 8 strides is its
-    published bias of 4.
+    Distances are ``softplus(scale * x)``: close to the ``relu`` of FCOS, OTA and AutoAssign above one stride, with a
+    gradient everywhere. They start as the box of the prior, which for AutoAssign's priors of 8 strides is its published
+    bias of 4.
     """
 
     width: Annotated[int, Range(1, 4096)] = 256
@@ -79,10 +79,10 @@ class DenseSpec:
 
 
 class DenseStage(nn.Module):
-    """One pass over the pyramid: ``propose`` lays the priors, calling it predicts at them.
+    """A dense head: ``propose`` returns the priors of all levels, a call predicts at them.
 
-    Calling it runs :meth:`run_towers` to the last convolution, then :meth:`predict_from`. CrossKD leaves the student's
-    towers half-way and enters the teacher's with their maps.
+    A call is :meth:`run_towers` up to the last convolution, then :meth:`predict_from`. CrossKD takes maps from inside
+    the student's towers and passes them to the teacher's :meth:`predict_from`.
     """
 
     class_agnostic = False
@@ -117,30 +117,30 @@ class DenseStage(nn.Module):
             _bias(self.quality_conv).fill_(_logit(self.spec.quality_prior))
         if self.spec.box == "distances":
             half = self.spec.anchors.halves().repeat(1, 2).flatten()
-            # The inverse of softplus: the bias alone makes each prior predict its own box.
+            # The inverse of softplus: with zero weights the bias makes each prior predict its own box.
             _bias(self.box_conv).copy_(half + (-(-half).expm1()).log())
 
     @property
     def depth(self) -> int:
-        """The convolutions of a tower."""
+        """The number of convolutions in a tower."""
         return self.spec.depth
 
     @property
     def width(self) -> int:
-        """The channels of a tower."""
+        """The number of channels in a tower."""
         return self.spec.width
 
     def propose(
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
     ) -> Priors:
-        """Lay the anchors over the maps; a dense stage needs neither a previous stage nor the objects."""
+        """The anchors of all levels; ``previous`` and ``truth`` are not used."""
         shapes = [(int(f.shape[-2]), int(f.shape[-1])) for f in features]
         return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
 
     def forward(
         self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None
     ) -> tuple[Predictions, Towers | None]:
-        """Predict at the priors, which must be this stage's own grid.
+        """Predict at the priors, which must be the grid of this stage.
 
         With ``tower_depth`` also return the towers' maps after so many convolutions.
         """

@@ -33,7 +33,7 @@ from ladle.untrusted import parse_json, read_record
 __all__ = ["Detector", "DetectorSpec", "Neck"]
 
 _USUAL_MOST = 100
-"""So many objects of an image every detector finds unless told otherwise, as COCO's numbers ask for."""
+"""Detections kept per image by default, as in COCO's evaluation."""
 
 _Names = Annotated[tuple[str, ...], Length(1, 20_000)]
 _Ids = Annotated[tuple[Annotated[int, Range(-(2**63), 2**63 - 1)], ...], Length(1, 20_000)]
@@ -43,7 +43,7 @@ _Value = Annotated[int, Range(0, 65535)]
 
 
 def _check_classes(names: tuple[str, ...], ids: tuple[int, ...]) -> None:
-    """Raise ValueError unless every class has a name and an id of its own, by which predictions are told apart."""
+    """Raise ValueError unless every class has a name and an id that no other class has."""
     if len(ids) != len(names):
         raise ValueError(f"{len(ids)} category_ids for {len(names)} classes")
     for what, values in (("classes", names), ("category_ids", ids)):
@@ -61,8 +61,8 @@ class DetectorSpec:
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
     ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` is the
     normalization behind each convolution of the pyramid. ``imgsz`` is the long side it was trained at. Images are
-    normalized by ``mean`` and ``std``, those of the backbone's first weights; ``value_range`` are the values of 16-bit
-    channels that were black and white to it.
+    normalized by ``mean`` and ``std``, those of the backbone's initial weights; ``value_range`` are the values of
+    16-bit channels that are mapped to 0 and 1.
     """
 
     name: str
@@ -111,10 +111,10 @@ class DetectorSpec:
         return Pyramid((self.head.width,) * len(self.strides), self.strides)
 
     def keeping(self, most: int) -> DetectorSpec:
-        """The same detector, which finds up to ``most`` objects in an image.
+        """The same detector with at most ``most`` detections per image.
 
-        Where that is more than now and more than 100, what they are chosen from grows in the same proportion: the
-        candidates before suppression and, outside of training, the proposals of a network in stages.
+        If that is more than now and more than 100, the candidates before suppression grow by the same factor and, in
+        inference, so do the proposals of a two-stage detector.
         """
         inference = self.inference
         times = max(1.0, most / max(_USUAL_MOST, inference.keep))
@@ -123,16 +123,16 @@ class DetectorSpec:
         return replace(self, inference=replace(inference, keep=most, candidates=candidates), regions=regions)
 
     def build(self) -> Detector:
-        """Build the detector, its backbone started as the spec says and the rest at random."""
+        """Build the detector; the backbone has the initial weights that the spec names, the rest random ones."""
         backbone = self.backbone.build()
         neck = Neck(backbone.channels, self.head.width, self.extra, self.neck_norm)
         stages = [part.build(len(self.classes), self.strides) for part in (self.head, *self.regions)]
         detector = Detector(self, backbone, neck, stages)
-        # Channels last: a fifth faster on the CPU for our small networks, and what half precision wants on a GPU.
+        # Channels last: a fifth faster on the CPU for small networks, and for half precision on a GPU.
         return detector.to(memory_format=torch.channels_last)
 
     def to_json(self) -> str:
-        """The spec as one line of JSON; where the first weights came from is left out, they are stored beside it."""
+        """The spec as one line of JSON; without the source of the initial weights, which are stored beside it."""
         values = asdict(self)
         values["backbone"] |= {"pretrained": False, "weights": None}
         return json.dumps(values)
@@ -142,11 +142,11 @@ class DetectorSpec:
         """The spec that :meth:`to_json` wrote, read from ``where``; raises :class:`UserError` for anything else."""
         values = parse_json(text, where)
         if isinstance(values, dict) and isinstance(values.get("neck_norm"), bool):
-            # Earlier files say true of batch normalization, false of none.
+            # Earlier files have true for batch normalization and false for none.
             values["neck_norm"] = "batch" if values["neck_norm"] else "none"
         spec = read_record(cls, values, where, _MEND)
         if not spec.backbone.from_scratch:
-            # Weights of a stranger must not have another file opened or the network asked.
+            # An untrusted file must not make us open another file or use the network.
             raise UserError(f"{where}: expected no source of first weights at backbone, found one; {_MEND}")
         return spec
 
@@ -179,9 +179,9 @@ class Detector(nn.Module):
     ) -> list[Output]:
         """Predict on images (B,3,H,W), bytes or floats in [0,1].
 
-        ``sizes`` (B,2) is the height and width of each image without its padding. With one ``priors`` per stage the
-        detector predicts at these instead of its own. ``tower_depth`` also returns the maps after so many convolutions
-        of the heads' towers.
+        ``sizes`` (B,2) is the height and width of each image without its padding. With ``priors``, one for each stage,
+        the detector predicts at these instead of its own priors. ``tower_depth`` also returns the maps after so many
+        convolutions of the heads' towers.
         """
         features = self.extract_features(images)
         outputs: list[Output] = []
@@ -218,7 +218,7 @@ class Detector(nn.Module):
 
     @property
     def head(self) -> DenseStage | None:
-        """The head of the last stage, if that is dense."""
+        """The head of the last stage; None if that is not dense."""
         last = self.chain[-1]
         return last if isinstance(last, DenseStage) else None
 

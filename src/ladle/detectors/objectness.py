@@ -1,7 +1,7 @@
-"""Class scores that are shared with an objectness nobody teaches (Nguyen et al., WACV 2022; released code of CoLAD).
+"""Class scores multiplied by an objectness without a loss (Nguyen et al., WACV 2022; released code of CoLAD).
 
-Both heads make probabilities. They are handed on as logits in float32, so that whatever reads a detector's logits reads
-theirs: focal loss on them is the focal loss on the probabilities, and a sigmoid gives the probabilities back.
+Both heads compute probabilities and return them as logits in float32, as every other head does: focal loss on these
+logits is the focal loss on the probabilities, and a sigmoid gives the probabilities back.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ from torch import Tensor, nn
 __all__ = ["ConditionalObjectness", "ImplicitObjectness", "Objectness"]
 
 _SIDE = 3
-"""A score listens to the locations of a square this wide around its own."""
+"""Side of the square of locations around a location that contribute to its score."""
 _FIRST_THRESHOLD = -9.21
-"""The logit of 1e-4, at which the threshold of the implicit object starts."""
+"""The logit of 1e-4, the initial threshold of the implicit objectness."""
 _LEAST, _MOST = 1e-38, 1 - 2.0**-24
 """Probabilities are kept within these, so that their logits are finite in float32."""
 
 
 class ConditionalObjectness(nn.Module):
-    """COP: the mean over a location's 3 x 3 neighbors of the class score there times how far it counts here."""
+    """COP: the mean over the 3 x 3 neighborhood of class score times a predicted relevance of the neighbor."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
         self.relevance = nn.Conv2d(width, _SIDE * _SIDE, 3, padding=1)
 
     def start(self) -> None:
-        """Nothing beyond what every convolution of a head starts with."""
+        """Keep the initial weights that every convolution of a head has."""
 
     def forward(self, logits: Tensor, tower: Tensor) -> Tensor:
         """Class logits (B,C,H,W) and the box tower (B,W,H,W) to the logits of the scores (B,C,H,W).
@@ -55,7 +55,7 @@ class ImplicitObjectness(nn.Module):
 
     @torch.no_grad()
     def start(self) -> None:
-        """Start with a threshold near 0, below which a score would have no gradient."""
+        """Start with a threshold near 0, since a score below the threshold has no gradient."""
         assert self.threshold.bias is not None
         self.threshold.bias.fill_(_FIRST_THRESHOLD)
 
@@ -66,7 +66,7 @@ class ImplicitObjectness(nn.Module):
 
 
 Objectness = ConditionalObjectness | ImplicitObjectness
-"""Either of them."""
+"""Either objectness module."""
 
 
 def _logit(probability: Tensor) -> Tensor:

@@ -25,12 +25,13 @@ class Inference:
     Args:
         rule: how a class probability and the quality branch make a score: ``class`` alone (RetinaNet, GFL, TOOD,
             RTMDet), their ``product`` (ATSS, FCOS, YOLOX, AutoAssign), or its square ``root`` (PAA, OTA).
-        threshold: least score.
-        nms: IoU above which the weaker of two boxes of one class goes.
-        candidates: best priors of each level that are looked at before suppression.
-        keep: most detections of an image, the surest; :meth:`DetectorSpec.keeping` changes it with ``candidates``.
+        threshold: lowest score of a detection.
+        nms: IoU above which the lower-scoring of two boxes of one class is removed.
+        candidates: number of highest-scoring priors of each level that enter suppression.
+        keep: largest number of detections of an image, by score; :meth:`DetectorSpec.keeping` changes it along with
+            ``candidates``.
         voting: whether each kept box becomes the average of what it suppressed, weighted by overlap and score (PAA).
-        least: least side of a box in pixels, once it is cut at the border of its image.
+        least: shortest side of a box in pixels, after clipping to the image.
     """
 
     rule: Literal["class", "product", "root"] = "class"
@@ -92,12 +93,12 @@ class Inference:
 
 
 def _boxes(
-    said: Predictions, image: Int[Tensor, " N"], prior: Int[Tensor, " N"], label: Int[Tensor, " N"]
+    predictions: Predictions, image: Int[Tensor, " N"], prior: Int[Tensor, " N"], label: Int[Tensor, " N"]
 ) -> Float[Tensor, "N 4"]:
-    """The box of every candidate, that of its class where each has one."""
-    if said.class_boxes is not None:
-        return said.class_boxes[image, prior, label].float()
-    return said.boxes[image, prior].float()
+    """The box of every candidate; the box of its class if there is one for each class."""
+    if predictions.class_boxes is not None:
+        return predictions.class_boxes[image, prior, label].float()
+    return predictions.boxes[image, prior].float()
 
 
 def vote(
@@ -113,7 +114,7 @@ def vote(
     mean = weight @ boxes / weight.sum(-1, keepdim=True).clamp(min=1e-12)
     if not boxes.shape[-2]:
         return mean
-    # An average lies among what it is of, but for what rounding adds.
+    # A mean lies between its smallest and largest value; rounding could move it outside.
     voters = (scores > 0).any(-2).unsqueeze(-1)
     most = boxes.masked_fill(~voters, -torch.inf).amax(-2, keepdim=True)
     least = boxes.masked_fill(~voters, torch.inf).amin(-2, keepdim=True)

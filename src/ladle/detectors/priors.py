@@ -1,4 +1,4 @@
-"""Where a dense detector predicts: anchors on a grid."""
+"""The priors of dense detectors: anchors on a grid."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _Sizes = Annotated[tuple[Annotated[float, Range(0, 1000, above=True)], ...], Len
 class Anchors:
     """Boxes centered at ``(i + offset) * stride``, the same few at every location of a level.
 
-    A point is the center of a square: the square lets assigners by overlap serve detectors without anchors too.
+    A point is represented by a square around it, so that assigners that use IoU work for anchor-free detectors too.
 
     Args:
         scales: sides of a square anchor in strides.
         ratios: heights over widths at equal area. At one location the ratios vary slowest, as in mmdetection.
-        offset: 0 for ATSS, PAA, GFL, RetinaNet and AutoAssign (mmdetection), 0.5 for grids that sit in the cells'
-            middles (FCOS, YOLOX). A teacher must use its student's.
+        offset: 0 for ATSS, PAA, GFL, RetinaNet and AutoAssign (mmdetection), 0.5 for grids at the
+            centers of the cells (FCOS, YOLOX). Teacher and student must have the same.
         rounded: whether half sides are whole pixels (torchvision).
     """
 
@@ -41,7 +41,7 @@ class Anchors:
 
     @property
     def per_location(self) -> int:
-        """How many anchors stand at one location."""
+        """The number of anchors at each location."""
         return len(self.scales) * len(self.ratios)
 
     def halves(self) -> Float[Tensor, "A 2"]:
@@ -59,8 +59,8 @@ class Anchors:
     ) -> Priors:
         """Lay the anchors over feature maps of ``shapes`` (height, width).
 
-        ``sizes`` (B,2) are the heights and widths that the images fill; locations beyond are not valid. Without it
-        everything is.
+        ``sizes`` (B,2) are the heights and widths of the images without padding; locations outside are not valid.
+        Without it all locations are valid.
         """
         grid = _lay(self, tuple(shapes), tuple(strides), device)
         return grid if sizes is None else self.masked(grid, sizes)
@@ -87,7 +87,7 @@ class Anchors:
 def _lay(
     anchors: Anchors, shapes: tuple[tuple[int, int], ...], strides: tuple[int, ...], device: torch.device
 ) -> Priors:
-    """The grid without padding, kept for the few shapes that training sees: making it anew waits for the device."""
+    """The grid without padding, cached for the few shapes of a training run: making it needs a device sync."""
     with torch.inference_mode(mode=False):
         levels = [anchors.level(*shape, stride, device) for shape, stride in zip(shapes, strides, strict=True)]
         counts = tuple(len(level) for level in levels)

@@ -1,4 +1,4 @@
-"""The first of two stages: a region proposal network, and the proposals that it passes on."""
+"""The first stage of two-stage detectors: a region proposal network and the selection of proposals."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ class ProposalSpec:
         width: channels of the pyramid.
         depth: convolutions before the two outputs.
         anchors: the priors, level by level the same in strides.
-        candidates: best priors of a level before suppression, in training and afterwards.
-        keep: proposals of an image after it, likewise.
+        candidates: number of highest-scoring priors of a level that enter suppression, in training and in inference.
+        keep: largest number of proposals of an image after suppression, likewise.
         nms: IoU above which the lower-scoring of two proposals of a level is removed.
     """
 
@@ -68,14 +68,14 @@ class ProposalStage(nn.Module):
     def propose(
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
     ) -> Priors:
-        """Lay the anchors over the maps."""
+        """The anchors of all levels; ``previous`` and ``truth`` are not used."""
         shapes = [(int(f.shape[-2]), int(f.shape[-1])) for f in features]
         return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
 
     def forward(
         self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None
     ) -> tuple[Predictions, None]:
-        """Predict at the anchors, which must be this stage's own."""
+        """Predict at the anchors, which must be those of this stage."""
         logits, deltas = self.head(list(features))
         regressed = torch.cat([_rows(maps, 4) for maps in deltas], dim=1)
         boxes = decode_deltas(priors.boxes, at_least_float32(regressed), PLAIN_STDS)
@@ -88,7 +88,7 @@ def best_proposals(
 ) -> tuple[Float[Tensor, "B keep 4"], Bool[Tensor, "B keep"]]:
     """The boxes with the highest objectness after non-maximum suppression within each level.
 
-    Best first, padded; the second result marks those that are not padding. Suppression waits for the device.
+    Best first, padded; the second result marks those that are not padding. Suppression needs a device sync.
     """
     from torchvision.ops import batched_nms
 
@@ -121,14 +121,14 @@ def _padded(
 ) -> tuple[Float[Tensor, "B most 4"], Bool[Tensor, "B most"]]:
     """The first ``most`` of the kept ones of every image, in their order."""
     order = kept[image[kept].argsort(stable=True)]
-    whose = image[order]
-    first = torch.searchsorted(whose, torch.arange(batch, device=whose.device))
-    rank = torch.arange(len(order), device=whose.device) - first[whose]
+    image_of = image[order]
+    first = torch.searchsorted(image_of, torch.arange(batch, device=image_of.device))
+    rank = torch.arange(len(order), device=image_of.device) - first[image_of]
     among = rank < most
     padded = boxes.new_zeros(batch, most, 4)
     real = torch.zeros(batch, most, dtype=torch.bool, device=boxes.device)
-    padded[whose[among], rank[among]] = boxes[order[among]]
-    real[whose[among], rank[among]] = True
+    padded[image_of[among], rank[among]] = boxes[order[among]]
+    real[image_of[among], rank[among]] = True
     return padded, real
 
 

@@ -1,4 +1,4 @@
-"""What the training step needs of a student."""
+"""Protocols of a student and of its stages, as the training step uses them."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ Towers = tuple[tuple[Tensor, Tensor], ...]
 class Stage(Protocol):
     """One step from feature maps to predictions: a dense head, a proposal network, a region head.
 
-    Calling it predicts at ``priors``; with ``tower_depth`` it also hands out what its towers hold after so many
-    convolutions, where it has any.
+    Calling it predicts at ``priors``; with ``tower_depth`` it also returns the maps of its towers after so many
+    convolutions, if it has towers.
     """
 
     @property
@@ -41,7 +41,7 @@ class Stage(Protocol):
     def propose(
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
     ) -> Priors:
-        """The priors of a batch; with ``truth``, as in training, a region head puts the objects among its proposals."""
+        """The priors of a batch; with ``truth``, as in training, a region head adds the objects to its proposals."""
         ...
 
     def __call__(
@@ -57,7 +57,7 @@ class Student(Protocol):
 
     @property
     def chain(self) -> Sequence[Stage]:
-        """The stages, the first one first."""
+        """The stages in order."""
         ...
 
     def extract_features(self, images: Tensor) -> tuple[Tensor, ...]:

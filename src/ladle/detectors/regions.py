@@ -1,4 +1,4 @@
-"""The later of two stages: the class of a proposal and a refined box."""
+"""The second stage of two-stage detectors: class scores and refined boxes of proposals."""
 
 from __future__ import annotations
 
@@ -25,18 +25,17 @@ _Scale = Annotated[float, Range(0, 100, above=True)]
 
 @dataclass(frozen=True)
 class RegionSpec:
-    """A region head (Girshick 2015): features are pooled from each proposal and go through layers of its own.
+    """A region head (Girshick 2015): features are pooled from each proposal, then pass through fully connected layers.
 
     Args:
         width: channels of the pyramid.
         hidden: width of the fully connected layers.
         convs: convolutions before them; 0 makes two layers (torchvision), any number makes one after them (its v2).
         pool: cells along each side of a proposal.
-        levels: how many levels of the pyramid features are pooled from, the finest; coarser ones only propose.
+        levels: number of pyramid levels from which features are pooled, from the finest on.
         agnostic: one box for all classes (Cascade R-CNN) instead of one each.
         stds: scales of the deltas of shift and stretch.
-        proposals: how the first of such stages chooses among what the network before it proposes; None in a later one,
-            which takes every refined box.
+        proposals: how the first region head selects proposals; None in a later one, which takes all refined boxes.
     """
 
     width: Annotated[int, Range(1, 4096)] = 256
@@ -49,7 +48,7 @@ class RegionSpec:
     proposals: ProposalSpec | None = None
 
     def proposing(self, times: float) -> RegionSpec:
-        """The same head with so many times the proposals outside of training."""
+        """The same head with ``times`` as many proposals in inference."""
         if self.proposals is None:
             return self
         candidates, keep = self.proposals.candidates, self.proposals.keep
@@ -62,7 +61,7 @@ class RegionSpec:
 
 
 class RegionStage(nn.Module):
-    """Predicts at proposals. In training they are sampled before they are pooled, which is most of the work."""
+    """Predicts at proposals. In training they are sampled before pooling, which is most of the work."""
 
     class_agnostic = False
     samples_first = True
@@ -77,7 +76,7 @@ class RegionStage(nn.Module):
     def propose(
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
     ) -> Priors:
-        """The boxes of the stage before, in training with the ground truth among them."""
+        """The boxes of the previous stage; in training also the ground-truth boxes."""
         if previous is None:
             raise ValueError("a region stage needs the proposals of a stage before it, but it is the first")
         boxes, real = self._boxes(previous, training=truth is not None)
@@ -88,16 +87,19 @@ class RegionStage(nn.Module):
             real = torch.cat([real, truth.learnable], dim=1)
             counts = (*counts, truth.boxes.shape[1])
         level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(boxes.device)
-        given = level == 1 if truth is not None else None
-        return Priors(boxes, torch.ones_like(level, dtype=torch.float32), level, real, counts, is_ground_truth=given)
+        is_ground_truth = level == 1 if truth is not None else None
+        return Priors(
+            boxes, torch.ones_like(level, dtype=torch.float32), level, real, counts, is_ground_truth=is_ground_truth
+        )
 
     def _boxes(self, previous: Output, training: bool) -> tuple[Float[Tensor, "B P 4"], Bool[Tensor, "B P"]]:
         if self.spec.proposals is not None:
             rule, late = self.spec.proposals, 0 if training else 1
             return best_proposals(previous, rule.candidates[late], rule.keep[late], rule.nms)
-        # Refined ground truth would only be ground truth again: it is put among the proposals anew.
-        given, real = previous.priors.is_ground_truth, previous.priors.valid
-        return at_least_float32(previous.predictions.boxes.detach()), real if given is None else real & ~given
+        # Refined ground truth is dropped: the ground-truth boxes are appended again.
+        is_ground_truth, real = previous.priors.is_ground_truth, previous.priors.valid
+        boxes = at_least_float32(previous.predictions.boxes.detach())
+        return boxes, real if is_ground_truth is None else real & ~is_ground_truth
 
     def forward(
         self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None

@@ -1,7 +1,7 @@
-"""Features in boxes, cut out of a pyramid (RoIAlign: He et al., ICCV 2017; levels: Lin et al., CVPR 2017).
+"""Features of boxes, pooled from a pyramid (RoIAlign: He et al., ICCV 2017; levels: Lin et al., CVPR 2017).
 
-Each cell of a box is a weighted mean of a few cells of a map. On a processor that is a product with a sparse matrix,
-forward and backward many times faster than the operator that loops over boxes; elsewhere torchvision's operator serves.
+Each cell of a box is a weighted mean of a few cells of a map. On the CPU that is a product with a sparse matrix,
+forward and backward many times faster than torchvision's operator, which is used on other devices.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ __all__ = ["roi_align"]
 
 _SAMPLES = 2
 """Points along each side of a cell whose bilinear values are averaged."""
-_HOME_SIDE, _HOME_STRIDE = 224.0, 16.0
-"""A box of this side, in pixels, is cut out of the level of this stride; one of twice the side out of the next."""
+_LEVEL_SIDE, _LEVEL_STRIDE = 224.0, 16.0
+"""A box of this side, in pixels, is pooled from the level of this stride, one of twice the side from the next."""
 
 
 def roi_align(
@@ -32,14 +32,14 @@ def roi_align(
     boxes: Float[Tensor, "B P 4"],
     cells: int,
 ) -> Float[Tensor, "N C cells cells"]:
-    """The features in every box, image by image, each out of the level of its size; gradient for the features alone."""
+    """The features of every box, each pooled from the level of its size; only the features get a gradient."""
     level = _levels(boxes, strides)
-    # A file for other programs holds the operator too, which they know.
+    # An exported graph has torchvision's operator too, since other programs support it.
     if features[0].device.type != "cpu" or torch.compiler.is_exporting():
         return _by_operator(features, strides, boxes, level, cells)
     rows = torch.cat([at_least_float32(maps).permute(0, 2, 3, 1).flatten(0, 2) for maps in features])
     index, weight = _taps(features, strides, boxes, level, cells)
-    # There is no sparse product of half precision on a processor: the sums are taken in float32.
+    # The CPU has no sparse product in half precision: the sums are in float32.
     with torch.autocast("cpu", enabled=False):
         cut: Tensor = _SparseProduct.apply(rows, index, weight)
     return cut.view(-1, cells, cells, rows.shape[1]).permute(0, 3, 1, 2)
@@ -47,13 +47,13 @@ def roi_align(
 
 def _levels(boxes: Float[Tensor, "B P 4"], strides: Sequence[int]) -> Int[Tensor, "B P"]:
     side = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1).sqrt()
-    octave = (side / _HOME_SIDE).log2().add(math.log2(_HOME_STRIDE) + 1e-6).floor()
+    octave = (side / _LEVEL_SIDE).log2().add(math.log2(_LEVEL_STRIDE) + 1e-6).floor()
     first = math.log2(strides[0])
     return (octave - first).nan_to_num(0.0, neginf=0.0).clamp(0, len(strides) - 1).long()
 
 
 class _Points(NamedTuple):
-    """The two cells of a map along one axis that each sample lies between, and how much each counts."""
+    """The two cells of a map along one axis that each sample lies between, and their weights."""
 
     low: Int[Tensor, "B P n"]
     high: Int[Tensor, "B P n"]
@@ -87,7 +87,7 @@ def _taps(
 
 
 def _points(low: Tensor, high: Tensor, side: Int[Tensor, "B P"], cells: int) -> _Points:
-    """Samples along one axis; those farther than a cell outside the map count nothing, others are moved to its edge."""
+    """Samples along one axis; those over a cell outside the map have weight 0, others are clamped to it."""
     count = cells * _SAMPLES
     step = (torch.arange(count) + 0.5) / count
     place = low.unsqueeze(-1) + (high - low).clamp(min=1.0).unsqueeze(-1) * step
@@ -110,10 +110,10 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor, index: Tensor, weight: Tensor) -> Tensor:
-        """Sum; the matrix is kept for the way back."""
+        """Sum; the matrix is kept for the backward pass."""
         every, taps = index.shape
         ends = torch.arange(0, every * taps + 1, taps)
-        _hush()
+        _silence_beta_warning()
         matrix = torch.sparse_csr_tensor(
             ends, index.flatten(), weight.flatten(), (every, len(rows)), check_invariants=False
         )
@@ -123,13 +123,13 @@ class _SparseProduct(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
-        """Sum with the matrix turned."""
+        """Sum with the transposed matrix."""
         return ctx.matrix.t() @ gradient.contiguous(), None, None
 
 
 @cache
-def _hush() -> None:
-    """PyTorch says once that such matrices are young; what is used of them is compared with torchvision in tests."""
+def _silence_beta_warning() -> None:
+    """Silence PyTorch's one-time beta warning for sparse CSR; tests compare the result with torchvision."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.sparse_csr_tensor(torch.tensor([0, 0]), torch.zeros(0).long(), torch.zeros(0), (1, 1))

@@ -1,7 +1,7 @@
-"""A detector in one file: its weights and, in the header, everything needed to build it again.
+"""A detector in one file: its weights and, in the header, its spec.
 
-The file may be a stranger's. Its header is read as plain data, held against the limits of a spec and against the
-tensors that are there. Only then is a detector built, so that what is refused costs neither memory nor time.
+The file may be untrusted. Its header is read as plain data and checked against the limits of a spec and against the
+tensors in the file. The detector is built only afterwards, so that rejecting a file takes neither memory nor time.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _KEY = "ladle"
 _OF_CLASSES = ("class_conv.weight", "class_conv.bias", "center_prior")
 """The weights of a dense head that have a row for each class, anchor by anchor."""
 _KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "numbers") | {"I64": "whole numbers"}
-"""What the types of tensors in a file are to a detector, which keeps all its numbers in float32."""
+"""Kinds of tensors by their type in a file; a detector has all numbers in float32."""
 
 
-class _Outline(NamedTuple):
-    """What is known of a tensor without its numbers."""
+class _TensorInfo(NamedTuple):
+    """Kind and shape of a tensor, without its values."""
 
     kind: str
     shape: tuple[int, ...]
@@ -57,7 +57,7 @@ def save_detector(detector: Detector, file: Path | str, half: bool = False) -> N
     if half:
         tensors = {name: v.half() if v.is_floating_point() else v for name, v in tensors.items()}
     file.parent.mkdir(parents=True, exist_ok=True)
-    # Its own way to files leaves temporaries of a killed process, and nobody but the owner could read the file.
+    # safetensors' save_file leaves temporary files if killed, and makes files that only the owner can read.
     write_atomically(file, lambda part: part.write_bytes(save(tensors, {_KEY: detector.spec.to_json()})))
 
 
@@ -96,8 +96,8 @@ def load_detector(file: Path | str) -> Detector:
     return detector
 
 
-def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _Outline]]:
-    """The spec and what is known of every tensor; no tensor is read."""
+def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _TensorInfo]]:
+    """The spec, and kind and shape of every tensor; no tensor is read."""
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
@@ -105,7 +105,7 @@ def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _Outline]]:
     try:
         with safe_open(file, framework="pt") as stream:
             header = stream.metadata() or {}
-            found = {name: _outline(stream.get_slice(name)) for name in stream.keys()}  # noqa: SIM118 - no mapping
+            found = {name: _tensor_info(stream.get_slice(name)) for name in stream.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
         raise UserError(f"{file} is not a readable safetensors file ({error})") from error
     if _KEY not in header:
@@ -113,20 +113,20 @@ def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _Outline]]:
     return DetectorSpec.from_json(header[_KEY], f"{file}: its header"), found
 
 
-def _outline(tensor: Any) -> _Outline:
+def _tensor_info(tensor: Any) -> _TensorInfo:
     kind: str = tensor.get_dtype()
-    return _Outline(_KINDS.get(kind, kind), tuple(tensor.get_shape()))
+    return _TensorInfo(_KINDS.get(kind, kind), tuple(tensor.get_shape()))
 
 
-def _compare(file: Path, spec: DetectorSpec, found: Mapping[str, _Outline]) -> None:
-    """Raise :class:`UserError` unless the tensors are exactly those of the detector, which takes no memory here."""
+def _compare(file: Path, spec: DetectorSpec, found: Mapping[str, _TensorInfo]) -> None:
+    """Raise :class:`UserError` unless the tensors are exactly those of the detector, built on the meta device."""
     try:
         with torch.device("meta"):
             skeleton = spec.build().state_dict()
     except UserError as error:
         raise UserError(f"{file}: its header describes a detector that cannot be built: {error}") from error
     expected = {
-        name: _Outline("numbers" if value.is_floating_point() else "whole numbers", tuple(value.shape))
+        name: _TensorInfo("numbers" if value.is_floating_point() else "whole numbers", tuple(value.shape))
         for name, value in skeleton.items()
     }
     wrong = [name for name in sorted({*found, *expected}) if found.get(name) != expected.get(name)]
@@ -150,7 +150,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
 
 
 def state_in_order(detector: Detector, classes: Sequence[str]) -> dict[str, Tensor]:
-    """The weights of a detector in one stage with its classes, which it must know all by name, in another order."""
+    """The weights of a one-stage detector with its classes in another order; ``classes`` are all of its classes."""
     order = torch.tensor([detector.spec.classes.index(name) for name in classes])
     return {
         name: value.unflatten(0, (-1, len(order))).index_select(1, order).flatten(0, 1)

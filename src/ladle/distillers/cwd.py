@@ -1,4 +1,4 @@
-"""Every channel of the student looks where that of its teacher looks."""
+"""Channel-wise distillation: each channel of the student's maps imitates where the teacher's channel is active."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ class CWD(Joinable):
     """KL divergence between the channels' distributions over the map (Shu et al., ICCV 2021; mmrazor).
 
     Args:
-        weight: of a level.
-        temperature: that softens the softmax over cells.
-        relative: whether maps are brought to one size, :data:`~ladle.distillers.levels.SHARP`, before the softmax; by
-            default they are taken as they are, as in the release, and the softmax is as sharp as features are large.
+        weight: loss weight of a level.
+        temperature: of the softmax over cells.
+        relative: whether both maps are first scaled so that the teacher's has the RMS
+            :data:`~ladle.distillers.levels.SHARP`; by default they are not scaled, as in the released code, and the
+            softmax is sharper for larger features.
 
     Examples:
         >>> from ladle.distillers import CWD
@@ -39,15 +40,15 @@ class CWD(Joinable):
 
     features_only: ClassVar[bool] = True
     every_stage: ClassVar[bool] = False
-    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+    """It compares feature maps only, so the teacher need not predict at the student's priors."""
 
     weight: float = 10.0
     temperature: float = 1.0
     relative: bool = False
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
-        return summarized({"cwd": "where each channel looks"}, student, teacher)
+        """What each term imitates, and which terms are left out."""
+        return summarized({"cwd": "where each channel is active"}, student, teacher)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
         """The distiller for two networks, with a convolution where their channels differ."""
@@ -59,13 +60,13 @@ class CWD(Joinable):
             return {}
         costs = []
         for level in levels:
-            own, guide = (self._log_chances(maps, level) for maps in (level.own, level.guide))
-            # Cells of the padding have no prob in either, and no part in the difference.
-            apart = (guide.exp() * (guide - own)).masked_fill(~level.filled.flatten(2), 0.0).sum(-1)
-            costs.append(self.weight * self.temperature**2 * apart.mean(1).sum())
-        return per_image("cwd", costs, len(levels[0].own))
+            log_prob, target = (self._log_probs(maps, level) for maps in (level.student, level.teacher))
+            # Cells of the padding have probability 0 in both maps, and no part in the divergence.
+            divergence = (target.exp() * (target - log_prob)).masked_fill(~level.filled.flatten(2), 0.0).sum(-1)
+            costs.append(self.weight * self.temperature**2 * divergence.mean(1).sum())
+        return per_image("cwd", costs, len(levels[0].student))
 
-    def _log_chances(self, maps: Tensor, level: Level) -> Tensor:
+    def _log_probs(self, maps: Tensor, level: Level) -> Tensor:
         lowest = torch.finfo(torch.float32).min
         softened = (maps / self.temperature).masked_fill(~level.filled, lowest)
         return softened.flatten(2).log_softmax(-1)

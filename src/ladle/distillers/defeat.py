@@ -1,4 +1,4 @@
-"""Features of objects and of background are imitated apart."""
+"""Decoupled feature distillation: features of objects and of background have separate losses."""
 
 from __future__ import annotations
 
@@ -19,25 +19,26 @@ from ladle.types import GroundTruth, Output, Term
 
 __all__ = ["DeFeat"]
 
-_HOME_SIDE = 14.0
-"""Strides of a level that the smallest object at home on it is wide: 56 pixels at stride 4."""
+_LEVEL_SIDE = 14.0
+"""Side of the smallest object of a level, in strides: 56 pixels at stride 4."""
 
 
 @dataclass(frozen=True)
 class DeFeat(Joinable):
     """Decoupled features (Guo et al., CVPR 2021; released code for VOC).
 
-    An object counts on one level alone, that of its size. Squared differences inside objects and outside of them are
-    averaged each by itself, so that the few cells of objects are not drowned.
+    Each object belongs to one level, by its size. Squared differences are averaged separately inside and outside of
+    objects, so that the many background cells do not outweigh the few object cells.
 
     Args:
-        foreground: weight of the cells in objects.
-        background: weight of all others.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        foreground: loss weight of the cells in objects.
+        background: loss weight of all other cells.
+        relative: whether both maps are first scaled by the RMS of the teacher's map, see
+            :class:`~ladle.distillers.levels.Levels`; the released code does not scale them.
 
-    A trained 3 x 3 convolution stands behind the student's maps. What the release does with a second stage's proposals
-    is left out; so is the weight that fades during training: give the distiller an end instead.
+    A trained 3 x 3 convolution follows the student's maps. The release also distils the proposals of a second stage,
+    and decreases the loss weight during training; both are left out here. To end the distillation early, use
+    :class:`~ladle.lessons.Scheduled`.
 
     Examples:
         >>> from ladle.distillers import DeFeat
@@ -51,14 +52,14 @@ class DeFeat(Joinable):
 
     features_only: ClassVar[bool] = True
     every_stage: ClassVar[bool] = False
-    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+    """It compares feature maps only, so the teacher need not predict at the student's priors."""
 
     foreground: float = 3.0
     background: float = 12.0
     relative: bool = True
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
+        """What each term imitates, and which terms are left out."""
         return summarized(
             {"defeat_foreground": "squared differences in objects", "defeat_background": "outside of them"},
             student,
@@ -80,10 +81,10 @@ class DeFeat(Joinable):
         back: list[Tensor] = []
         strides = [level.stride for level in levels]
         for rank, level in enumerate(levels):
-            inside = _home_cells(level, truth, strides, rank)
-            apart = (level.own - level.guide).square()
-            front.append(_half_mean(apart, inside & level.filled))
-            back.append(_half_mean(apart, ~inside & level.filled))
+            inside = _object_cells(level, truth, strides, rank)
+            difference = (level.student - level.teacher).square()
+            front.append(_half_mean(difference, inside & level.filled))
+            back.append(_half_mean(difference, ~inside & level.filled))
         share = images / len(levels)
         terms: dict[str, Term] = {}
         if self.foreground:
@@ -93,20 +94,20 @@ class DeFeat(Joinable):
         return terms
 
 
-def _half_mean(apart: Tensor, mask: Bool[Tensor, "B 1 H W"]) -> Tensor:
+def _half_mean(difference: Tensor, mask: Bool[Tensor, "B 1 H W"]) -> Tensor:
     """Half the mean over the marked cells and all channels."""
-    return (apart * mask).sum() / (2 * mask.sum() * apart.shape[1]).clamp(min=1)
+    return (difference * mask).sum() / (2 * mask.sum() * difference.shape[1]).clamp(min=1)
 
 
 @torch.no_grad()
-def _home_cells(level: Level, truth: GroundTruth, strides: list[int], rank: int) -> Bool[Tensor, "B 1 H W"]:
+def _object_cells(level: Level, truth: GroundTruth, strides: list[int], rank: int) -> Bool[Tensor, "B 1 H W"]:
     """The cells of the objects whose size belongs to this level, the ``rank``-th of ``strides``."""
-    batch, _, height, width = level.own.shape
+    batch, _, height, width = level.student.shape
     side = (truth.boxes[..., 2:] - truth.boxes[..., :2] + 1).clamp(min=1).prod(-1).sqrt()
-    home = (side / (_HOME_SIDE * strides[0]) + 1e-6).log2().floor().clamp(0, len(strides) - 1)
-    found = torch.zeros(batch, height, width, dtype=torch.bool, device=level.own.device)
+    level_of = (side / (_LEVEL_SIDE * strides[0]) + 1e-6).log2().floor().clamp(0, len(strides) - 1)
+    found = torch.zeros(batch, height, width, dtype=torch.bool, device=level.student.device)
     for part in object_slices(batch, height * width, truth.labels.shape[1]):
         rows, columns = cells_of_objects(truth, (height, width), level.stride, part, outward=False)
-        here = (home[:, part] == rank)[..., None, None]
+        here = (level_of[:, part] == rank)[..., None, None]
         found = found | (rows[..., :, None] & columns[..., None, :] & here).any(1)
     return found.unsqueeze(1)

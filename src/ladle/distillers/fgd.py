@@ -1,4 +1,4 @@
-"""Objects and background are imitated apart, where the teacher attends, and as a whole."""
+"""Focal and global distillation: separate losses for objects, background, attention and global relations."""
 
 from __future__ import annotations
 
@@ -24,25 +24,26 @@ __all__ = ["FGD"]
 class FGD(Joinable):
     """Focal and global distillation (Yang et al., CVPR 2022; released code).
 
-    Focal: squared differences where objects are and, apart from them, where none is, weighed by the teacher's attention
-    over cells and channels; and the attentions themselves. Global: squared differences of what two small networks, one
-    for each side, find when they relate every cell to the whole map.
+    Focal: squared differences of the feature maps inside objects and, as a separate term, outside of them, weighted by
+    the teacher's attention over cells and channels; and absolute differences of the attentions. Global: squared
+    differences of the outputs of two GCNet blocks, one for the student and one for the teacher, that add global context
+    to every cell.
 
     Args:
-        foreground: weight of cells in objects; each object's cells weigh one together: 1e-3; 5e-5 for two-stage
-            detectors, 1.6e-3 for FCOS.
-        background: weight of all other cells, one together: half of that.
-        attention: weight of the attentions: 5e-4; 5e-5, 8e-4.
-        relation: weight of the relations: 5e-6; 5e-7, 8e-6.
-        temperature: of the softmax that makes the attentions: 0.5; 0.8 for FCOS.
-        finest: how many levels are imitated, the finest ones, all by default; for detectors in two stages all but the
-            pooled one.
-        share: whether a ``level`` or a ``cell`` counts the same as any other, see
+        foreground: loss weight of the cells in objects; the cell weights of each object sum to 1: 1e-3; 5e-5 for
+            two-stage detectors, 1.6e-3 for FCOS.
+        background: loss weight of all other cells, whose cell weights sum to 1: half of that.
+        attention: loss weight of the attentions: 5e-4; 5e-5, 8e-4.
+        relation: loss weight of the relations: 5e-6; 5e-7, 8e-6.
+        temperature: of the softmax of the attentions: 0.5; 0.8 for FCOS.
+        finest: number of levels that are imitated, from the finest on; all by default, and for two-stage detectors all
+            but the pooled one.
+        share: whether each ``level`` or each ``cell`` has the same weight, see
             :func:`~ladle.distillers.levels.level_total`.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        relative: whether both maps are first scaled by the RMS of the teacher's map, see
+            :class:`~ladle.distillers.levels.Levels`; the released code does not scale them.
 
-    An object covers whole cells, rounded outward; where objects overlap, the smaller one decides.
+    An object covers whole cells, rounded outward; a cell of several objects has the weight of the smallest one.
 
     Examples:
         >>> from ladle.distillers import FGD
@@ -56,7 +57,7 @@ class FGD(Joinable):
 
     features_only: ClassVar[bool] = True
     every_stage: ClassVar[bool] = False
-    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+    """It compares feature maps only, so the teacher need not predict at the student's priors."""
 
     foreground: float = 1e-3
     background: float = 5e-4
@@ -68,13 +69,13 @@ class FGD(Joinable):
     relative: bool = True
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
+        """What each term imitates, and which terms are left out."""
         return summarized(
             {
                 "fgd_foreground": "squared differences in objects, where the teacher attends",
                 "fgd_background": "outside of them",
                 "fgd_attention": "attention over cells and channels",
-                "fgd_relation": "what cells have to do with the whole",
+                "fgd_relation": "global context of the cells",
             },
             student,
             teacher,
@@ -82,7 +83,7 @@ class FGD(Joinable):
         )
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
-        """The distiller for two networks, with its convolutions and the networks that relate."""
+        """The distiller for two networks, with its convolutions and context blocks."""
         levels = Levels(student.pyramid, teacher.pyramid, most=self.finest, relative=self.relative)
         return _FocalAndGlobal(self, levels, teacher.pyramid.channels)
 
@@ -97,23 +98,25 @@ class _FocalAndGlobal(nn.Module):
         super().__init__()
         self.spec = spec
         self.levels = levels
-        widths = [channels[guide] for _, guide in levels.pairs]
-        self.own_context = nn.ModuleList(_Context(width) for width in widths)
-        self.guide_context = nn.ModuleList(_Context(width) for width in widths)
+        widths = [channels[number] for _, number in levels.pairs]
+        self.student_context = nn.ModuleList(_Context(width) for width in widths)
+        self.teacher_context = nn.ModuleList(_Context(width) for width in widths)
 
     def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``fgd_foreground``, ``fgd_background``, ``fgd_attention`` and ``fgd_relation``."""
         spec, images = self.spec, len(truth.labels)
         costs: dict[str, list[Tensor]] = {}
         levels: list[Level] = self.levels(student, teacher)
-        for level, own_context, guide_context in zip(levels, self.own_context, self.guide_context, strict=True):
-            looks = self._attention(level.own, level), self._attention(level.guide, level)
-            front, back = self._focal(level, looks[1], truth)
-            related = (own_context(level.own, level) - guide_context(level.guide, level)).square()
+        for level, student_context, teacher_context in zip(
+            levels, self.student_context, self.teacher_context, strict=True
+        ):
+            attentions = self._attention(level.student, level), self._attention(level.teacher, level)
+            front, back = self._focal(level, attentions[1], truth)
+            related = (student_context(level.student, level) - teacher_context(level.teacher, level)).square()
             found = {
                 "fgd_foreground": spec.foreground * front,
                 "fgd_background": spec.background * back,
-                "fgd_attention": spec.attention * self._apart(looks, level),
+                "fgd_attention": spec.attention * self._attention_loss(attentions, level),
                 "fgd_relation": spec.relation * level_total(related, level, spec.share),
             }
             for name, cost in found.items():
@@ -123,7 +126,7 @@ class _FocalAndGlobal(nn.Module):
         return {name: term for item in kept for name, term in per_image(*item, images).items()}
 
     def _attention(self, maps: Tensor, level: Level) -> _Attention:
-        """How much every cell and every channel matters, 1 on average; padding matters nothing."""
+        """The attention of every cell and every channel, 1 on average; 0 for padding."""
         size, filled = maps.abs(), level.filled
         count = filled.sum((2, 3), keepdim=True)
         over = size.mean(1, keepdim=True).div(self.spec.temperature).masked_fill(~filled, -torch.inf)
@@ -131,21 +134,21 @@ class _FocalAndGlobal(nn.Module):
         mean = (size * filled).sum((2, 3), keepdim=True) / count.clamp(min=1)
         return _Attention(cells, (mean / self.spec.temperature).softmax(1) * maps.shape[1])
 
-    def _focal(self, level: Level, look: _Attention, truth: GroundTruth) -> tuple[Tensor, Tensor]:
-        """Differences in objects and outside, summed over images."""
-        apart = (look.channels * (level.own - level.guide).square()).sum(1, keepdim=True)
+    def _focal(self, level: Level, attention: _Attention, truth: GroundTruth) -> tuple[Tensor, Tensor]:
+        """Weighted squared differences inside and outside of objects, summed over images."""
+        difference = (attention.channels * (level.student - level.teacher).square()).sum(1, keepdim=True)
         if self.spec.share == "level":
-            apart = apart * (CHANNELS / level.own.shape[1])
-        apart = apart * look.cells
+            difference = difference * (CHANNELS / level.student.shape[1])
+        difference = difference * attention.cells
         front = _object_share(level, truth)
         outside = (front == 0) & level.filled
         back = outside / outside.sum((2, 3), keepdim=True).clamp(min=1)
-        return (front * apart).sum(), (back * apart).sum()
+        return (front * difference).sum(), (back * difference).sum()
 
-    def _apart(self, looks: tuple[_Attention, _Attention], level: Level) -> Tensor:
-        """How far the attentions are apart; the gradient flows through the student's."""
-        cells = (looks[0].cells - looks[1].cells).abs()
-        channels = (looks[0].channels - looks[1].channels).abs()
+    def _attention_loss(self, attentions: tuple[_Attention, _Attention], level: Level) -> Tensor:
+        """Absolute differences of the attentions, student first; the gradient flows through the student's."""
+        cells = (attentions[0].cells - attentions[1].cells).abs()
+        channels = (attentions[0].channels - attentions[1].channels).abs()
         if self.spec.share == "cell":
             return cells.sum() + channels.sum()
         count = level.filled.sum((1, 2, 3)).clamp(min=1)
@@ -153,18 +156,18 @@ class _FocalAndGlobal(nn.Module):
 
 
 class _Context(nn.Module):
-    """Adds to every cell what the whole map says of it (GCNet's block, at half its width)."""
+    """GCNet's block at half its width: adds one vector of global context to every cell."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         narrow = max(channels // 2, 1)
         self.attend = nn.Conv2d(channels, 1, 1)
         nn.init.kaiming_normal_(self.attend.weight, nonlinearity="relu")
-        nn.init.zeros_(self.attend.bias)  # type: ignore[arg-type]  # it has one
+        nn.init.zeros_(self.attend.bias)  # type: ignore[arg-type]  # it has a bias
         self.transform = nn.Sequential(
             nn.Linear(channels, narrow), nn.LayerNorm(narrow), nn.ReLU(), nn.Linear(narrow, channels)
         )
-        # At first nothing is added: the two sides differ by their maps alone.
+        # At the start nothing is added, so that the two outputs differ only as the maps do.
         for parameter in self.transform[-1].parameters():
             nn.init.zeros_(parameter)
 
@@ -177,9 +180,9 @@ class _Context(nn.Module):
 
 @torch.no_grad()
 def _object_share(level: Level, truth: GroundTruth) -> Float[Tensor, "B 1 H W"]:
-    """1 over the number of cells of the smallest object that covers a cell, 0 where there is none."""
-    batch, _, height, width = level.own.shape
-    share = torch.zeros(batch, height, width, device=level.own.device)
+    """1 / number of cells of the smallest object that covers a cell; 0 for a cell without an object."""
+    batch, _, height, width = level.student.shape
+    share = torch.zeros(batch, height, width, device=level.student.device)
     for part in object_slices(batch, height * width, truth.labels.shape[1]):
         rows, columns = cells_of_objects(truth, (height, width), level.stride, part, outward=True)
         each = 1 / (rows.sum(-1) * columns.sum(-1)).clamp(min=1)

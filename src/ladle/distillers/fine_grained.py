@@ -1,4 +1,4 @@
-"""Features are imitated near objects, where some prior overlaps one nearly as well as any does."""
+"""Fine-grained imitation: features are imitated at locations whose priors overlap an object almost best."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ __all__ = ["FineGrained"]
 class FineGrained(Joinable):
     """Fine-grained feature imitation (Wang et al., CVPR 2019; released code).
 
-    Imitated is every location with a prior whose IoU with an object exceeds ``share`` of the largest that any prior has
-    with it. The squared difference is summed over channels and divided by twice the number of such locations, on each
-    level by itself.
+    A location is imitated if one of its priors has an IoU with an object above ``share`` times the largest IoU of any
+    prior with that object. The squared difference is summed over channels and divided by twice the number of these
+    locations, separately for each level.
 
     Args:
-        weight: of a level.
-        share: of an object's largest IoU that makes a location near it.
-        rectified: whether a ReLU stands behind the convolution, as in the release, whose maps are rectified too. A
-            feature pyramid's are not: a student could not say half of what its teacher says.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        weight: loss weight of a level.
+        share: fraction of an object's largest IoU above which a prior makes its location near the object.
+        rectified: whether a ReLU follows the convolution. It does in the release, where the teacher's maps are
+            rectified too. The maps of a feature pyramid are not: a rectified student could not imitate negative values.
+        relative: whether both maps are first scaled by the RMS of the teacher's map, see
+            :class:`~ladle.distillers.levels.Levels`; the released code does not scale them.
 
-    A trained 3 x 3 convolution stands behind the student's maps, also where the channels agree.
+    A trained 3 x 3 convolution follows the student's maps, also if the numbers of channels are equal.
 
     Examples:
         >>> from ladle.distillers import FineGrained
@@ -45,7 +45,7 @@ class FineGrained(Joinable):
 
     features_only: ClassVar[bool] = True
     every_stage: ClassVar[bool] = False
-    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+    """It compares feature maps only, so the teacher need not predict at the student's priors."""
 
     weight: float = 0.01
     share: float = 0.5
@@ -53,7 +53,7 @@ class FineGrained(Joinable):
     relative: bool = True
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
+        """What each term imitates, and which terms are left out."""
         return summarized({"fine_grained": "squared differences near objects"}, student, teacher, kernel=3, always=True)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
@@ -68,7 +68,7 @@ class FineGrained(Joinable):
         near = at_locations(near_best(student.priors, truth, self.share), student.priors, student.features)
         images, costs = len(truth.labels), []
         for level in levels:
-            said = level._replace(own=level.own.relu()) if self.rectified else level
-            summed = masked_mean(said, near[level.number]) * level.own.shape[1]
+            rectified = level._replace(student=level.student.relu()) if self.rectified else level
+            summed = masked_mean(rectified, near[level.number]) * level.student.shape[1]
             costs.append(self.weight * images * summed / 2)
         return per_image("fine_grained", costs, images)

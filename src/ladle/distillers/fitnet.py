@@ -1,4 +1,4 @@
-"""The student's feature maps imitate those of its teacher, everywhere alike."""
+"""FitNet: the student's feature maps imitate the teacher's, with the same weight at every cell."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class FitNet(Joinable):
     """Squared difference of the feature maps, the mean of each level, summed over levels (Romero et al., ICLR 2015).
 
     Args:
-        weight: of a level.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        weight: loss weight of a level.
+        relative: whether both maps are first scaled by the RMS of the teacher's map, see
+            :class:`~ladle.distillers.levels.Levels`; the released code does not scale them.
 
-    A trained 1 x 1 convolution stands behind the student's maps on every level, also where the channels agree; there it
+    A trained 1 x 1 convolution follows the student's maps on every level. If the numbers of channels are equal, it
     starts as the identity.
 
     Examples:
@@ -38,13 +38,13 @@ class FitNet(Joinable):
 
     features_only: ClassVar[bool] = True
     every_stage: ClassVar[bool] = False
-    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+    """It compares feature maps only, so the teacher need not predict at the student's priors."""
 
     weight: float = 10.0
     relative: bool = True
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
+        """What each term imitates, and which terms are left out."""
         return summarized({"fitnet": "squared differences"}, student, teacher, always=True)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
@@ -57,6 +57,6 @@ class FitNet(Joinable):
             return {}
         costs = []
         for level in levels:
-            apart = ((level.own - level.guide).square() * level.filled).mean(1).sum((1, 2))
-            costs.append(self.weight * (apart / level.filled.sum((1, 2, 3)).clamp(min=1)).sum())
-        return per_image("fitnet", costs, len(levels[0].own))
+            difference = ((level.student - level.teacher).square() * level.filled).mean(1).sum((1, 2))
+            costs.append(self.weight * (difference / level.filled.sum((1, 2, 3)).clamp(min=1)).sum())
+        return per_image("fitnet", costs, len(levels[0].student))

@@ -1,4 +1,4 @@
-"""Features are imitated at the instances about which student and teacher disagree most."""
+"""General instances: features are imitated where the scores of student and teacher differ most."""
 
 from __future__ import annotations
 
@@ -23,19 +23,20 @@ __all__ = ["GeneralInstance"]
 class GeneralInstance(Joinable):
     """Feature imitation at general instances (Dai et al., CVPR 2021; as in the released code of LD).
 
-    On every level the priors are ranked by the largest difference of a class probability between the two. The best is
-    an instance, with the box of whoever is surer; what overlaps it is dropped; and so on, ``count`` times. Ground truth
-    has no say: an instance may be where one of them is wrong.
+    On every level the priors are ranked by the largest difference between a class probability of the student and of the
+    teacher. The first prior is an instance; its box is that of the network with the higher probability. Priors that
+    overlap it are removed, and the next prior is taken, ``count`` times in all. Ground truth is not used: an instance
+    may be where one of the networks is wrong.
 
     Args:
-        weight: of a level; 2 in the released configuration.
-        count: instances of a level in one image. The released code takes ten on a level of the whole batch, so that
-            images drop each other's.
-        overlap: IoU with an instance above which another is the same.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        weight: loss weight of a level; 2 in the released configuration.
+        count: number of instances on a level of one image. The released code takes ten on a level of the whole batch,
+            so that instances of one image suppress those of another.
+        overlap: IoU with an instance above which a prior is removed.
+        relative: whether both maps are first scaled by the RMS of the teacher's map, see
+            :class:`~ladle.distillers.levels.Levels`; the released code does not scale them.
 
-    The relations and the responses of the paper are left out, as they are there.
+    The relation and response losses of the paper are left out, as in that released code.
 
     Examples:
         >>> from ladle.distillers import GeneralInstance
@@ -56,7 +57,7 @@ class GeneralInstance(Joinable):
     relative: bool = True
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
+        """What each term imitates, and which terms are left out."""
         return summarized(
             {"general_instance": f"squared differences at {self.count} instances a level"}, student, teacher
         )
@@ -77,17 +78,17 @@ class GeneralInstance(Joinable):
     @torch.no_grad()
     def instances(self, student: Output, teacher: Output) -> Bool[Tensor, "B P"]:
         """The priors that are instances, at most ``count`` on every level of every image."""
-        own, guide, priors = student.predictions, teacher.predictions, student.priors
-        apart = guide.scores - own.scores
-        gap, best = apart.abs().max(-1)
-        surer = apart.gather(-1, best.unsqueeze(-1)) >= 0
-        boxes = torch.where(surer, guide.boxes.float(), own.boxes.float())
+        pred, target, priors = student.predictions, teacher.predictions, student.priors
+        difference = target.scores - pred.scores
+        gap, best = difference.abs().max(-1)
+        teacher_higher = difference.gather(-1, best.unsqueeze(-1)) >= 0
+        boxes = torch.where(teacher_higher, target.boxes.float(), pred.boxes.float())
         gap = gap.masked_fill(~priors.valid, -1.0)
         parts = zip(gap.split(priors.counts, dim=1), boxes.split(priors.counts, dim=1), strict=True)
         return torch.cat([self._greedy(*part) for part in parts], dim=1)
 
     def _greedy(self, gap: Float[Tensor, "B n"], boxes: Float[Tensor, "B n 4"]) -> Bool[Tensor, "B n"]:
-        """Suppression, best first, in a fixed number of steps for all images: nothing waits for the device."""
+        """Greedy suppression, largest gap first, in a fixed number of steps for all images, without a device sync."""
         chosen = torch.zeros_like(gap, dtype=torch.bool)
         for _ in range(min(self.count, gap.shape[1])):
             value, best = gap.max(-1, keepdim=True)

@@ -8,7 +8,7 @@ __all__ = ["Joinable", "Method"]
 
 
 class Joinable:
-    """Something that a method may hold: ``a + b`` is the method of both.
+    """Base class of the parts of a method: ``a + b`` is the method with both parts.
 
     Example:
         >>> from ladle.distillers import PKD, SoftLabels
@@ -25,7 +25,7 @@ class Joinable:
 
 @dataclass(frozen=True)
 class Method(Joinable):
-    """What a teacher does, part by part: that it assigns, what is distilled, with which weight and when.
+    """The parts of a method: whether the teacher assigns, and the distillers with their weights and schedules.
 
     Example:
         >>> from ladle.distillers import PKD, SoftLabels

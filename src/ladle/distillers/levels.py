@@ -1,4 +1,4 @@
-"""Feature maps of two networks side by side: the same level, the same channels, the same grid."""
+"""Pairs of feature maps of student and teacher with the same channels and the same grid, level by level."""
 
 from __future__ import annotations
 
@@ -32,28 +32,29 @@ __all__ = [
 ]
 
 CHANNELS, CELLS = 256, 4480
-"""A level of an image of 1333 x 800 pixels: what the published weights of sums over maps were tuned for."""
+"""Channels and cells of an average level of an image of 1333 x 800 pixels, for which the published weights of sums over
+maps were tuned."""
 
 UNIT = 0.3
-"""The root mean square that a teacher's maps are brought to: with it the published weights of squared differences give
-losses of about the size of a detector's own, whatever the size of its features."""
+"""The RMS to which a teacher's maps are scaled. With it the published weights of squared differences give losses of the
+size of detection losses, whatever the magnitude of the features."""
 
 SHARP = 2.0
-"""The root mean square that a teacher's maps are brought to before a softmax over their cells: with it a softmax tells
-cells apart and yet looks at more than one."""
+"""The RMS to which a teacher's maps are scaled before a softmax over cells. With it the softmax is neither uniform
+nor concentrated on one cell."""
 
 Share = Literal["level", "cell"]
 Pairing = Literal["stride", "index"]
 
 
 class Level(NamedTuple):
-    """The maps of one level, the student's brought to its teacher's channels; float32, the teacher's a constant.
+    """The maps of one level in float32: the student's with the teacher's number of channels, the teacher's detached.
 
-    ``filled`` are the cells that are not padding, ``number`` is the level of the student.
+    ``filled`` marks the cells that are not padding; ``number`` is the index of the student's level.
     """
 
-    own: Float[Tensor, "B C H W"]
-    guide: Float[Tensor, "B C H W"]
+    student: Float[Tensor, "B C H W"]
+    teacher: Float[Tensor, "B C H W"]
     filled: Bool[Tensor, "B 1 H W"]
     stride: int
     number: int
@@ -62,10 +63,11 @@ class Level(NamedTuple):
 def level_pairs(
     student: Pyramid, teacher: Pyramid, by: Pairing = "stride", most: int | None = None
 ) -> tuple[tuple[int, int], ...]:
-    """The levels of student and teacher that go together, a factor of two apart in stride at most; ``most`` of them.
+    """Index pairs of the student's and teacher's levels to compare; their strides differ by a factor of at most two.
 
-    Those of the nearest strides, or by ``index`` the finest with the finest and so on. Where the teacher lacks a level
-    for that, or one would be too far, they go by stride.
+    By ``stride`` each level of the student is paired with the teacher's nearest; by ``index`` the finest with the
+    finest and so on. If the teacher has too few levels for that, or strides would differ more, levels are paired by
+    stride. ``most`` bounds the number of pairs.
     """
     if by == "index":
         both = list(zip(student.strides[:most], teacher.strides, strict=False))
@@ -93,17 +95,17 @@ def summarized(
     most: int | None = None,
     by: Pairing = "stride",
 ) -> Summary:
-    """The outline of a distiller of feature maps: what each term does with them, on which levels, through what."""
-    own, guide = student.pyramid, teacher.pyramid
-    near = level_pairs(own, guide, by)
-    skips = [f"stride {stride}: the teacher has no map near it" for stride in _missing(own, near)]
-    pairs = level_pairs(own, guide, by, most)
-    skips += [f"stride {own.strides[number]}: the {most} finest levels count" for number, _ in near[len(pairs) :]]
+    """The summary of a feature distiller: what each term compares, on which levels, through which convolutions."""
+    ours, theirs = student.pyramid, teacher.pyramid
+    near = level_pairs(ours, theirs, by)
+    skips = [f"stride {stride}: the teacher has no map near it" for stride in _missing(ours, near)]
+    pairs = level_pairs(ours, theirs, by, most)
+    skips += [f"stride {ours.strides[number]}: the {most} finest levels count" for number, _ in near[len(pairs) :]]
     where = ", ".join(
-        f"{own.strides[a]}" if own.strides[a] == guide.strides[b] else f"{own.strides[a]} with {guide.strides[b]}"
+        f"{ours.strides[a]}" if ours.strides[a] == theirs.strides[b] else f"{ours.strides[a]} with {theirs.strides[b]}"
         for a, b in pairs
     )
-    widths = {(own.channels[a], guide.channels[b]) for a, b in pairs}
+    widths = {(ours.channels[a], theirs.channels[b]) for a, b in pairs}
     through = " and ".join(f"{a} to {b} channels" for a, b in sorted(widths) if a != b or always)
     through = f", {kernel} x {kernel} convolutions from {through}" if through else ""
     first, *rest = terms.items()
@@ -112,19 +114,19 @@ def summarized(
     return Summary(teaches, tuple(f"{name} at {reason}" for reason in skips))
 
 
-def _missing(own: Pyramid, pairs: Sequence[tuple[int, int]]) -> list[int]:
-    met = {number for number, _ in pairs}
-    return [stride for number, stride in enumerate(own.strides) if number not in met]
+def _missing(student: Pyramid, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    paired = {number for number, _ in pairs}
+    return [stride for number, stride in enumerate(student.strides) if number not in paired]
 
 
 class Levels(nn.Module):
-    """Brings the student's maps to its teacher's channels by convolutions that are trained, and the grids together.
+    """Adapts the student's maps to the teacher's number of channels by trained convolutions, and both to one grid.
 
-    Where the channels agree nothing is trained, unless ``always``; such a convolution starts as the identity, so that
-    agreement costs nothing. ``kernel`` is its width. ``by`` says which levels meet. Where they are on different grids
-    the teacher's map is resampled bilinearly, or with ``onto="teacher"`` the student's. ``most`` takes only so many
-    levels, the finest. With ``relative`` both maps are divided by the root mean square of the teacher's and multiplied
-    by ``unit``.
+    A level whose numbers of channels are equal has no convolution, unless ``always``; it then starts as the identity,
+    so that equal maps have loss 0. ``kernel`` is the size of the convolutions. ``by`` is how levels are paired, see
+    :func:`level_pairs`. If the grids differ, the teacher's map is resampled bilinearly, or with ``onto="teacher"`` the
+    student's. ``most`` bounds the number of levels, from the finest on. With ``relative`` both maps are divided by the
+    RMS of the teacher's and multiplied by ``unit``.
     """
 
     def __init__(
@@ -141,30 +143,30 @@ class Levels(nn.Module):
     ) -> None:
         super().__init__()
         self.relative, self.unit, self.onto = relative, unit, onto
-        self.strides, self.guide_strides = student.strides, teacher.strides
+        self.strides, self.teacher_strides = student.strides, teacher.strides
         self.pairs = level_pairs(student, teacher, by, most)
         if not self.pairs:
             raise ValueError(
                 f"no feature map of the teacher (strides {teacher.strides}) is near one of the student's "
-                f"({student.strides}): features can be imitated at most a factor of two apart"
+                f"({student.strides}): their strides may differ by a factor of at most two"
             )
         self.adapters = nn.ModuleList(
-            _adapter(student.channels[own], teacher.channels[guide], kernel, always) for own, guide in self.pairs
+            _adapter(student.channels[a], teacher.channels[b], kernel, always) for a, b in self.pairs
         )
 
     def forward(self, student: Output, teacher: Output) -> list[Level]:
-        """Both networks' maps, level by level."""
+        """The maps of both networks, level by level."""
         levels = []
         for (number, other), adapter in zip(self.pairs, self.adapters, strict=True):
-            own: Tensor = adapter(student.features[number])
-            own, guide, stride = own.float(), teacher.features[other].detach().float(), self.strides[number]
-            if guide.shape[-2:] != own.shape[-2:] and self.onto == "teacher":
-                own, stride = _resampled(own, guide), self.guide_strides[other]
-            elif guide.shape[-2:] != own.shape[-2:]:
-                guide = _resampled(guide, own)
-            filled = filled_cells(own, student.sizes, stride)
-            scale = self.unit / _size(guide, filled) if self.relative else 1.0
-            levels.append(Level(own * scale, guide * scale, filled, stride, number))
+            adapted: Tensor = adapter(student.features[number])
+            pred, target, stride = adapted.float(), teacher.features[other].detach().float(), self.strides[number]
+            if target.shape[-2:] != pred.shape[-2:] and self.onto == "teacher":
+                pred, stride = _resampled(pred, target), self.teacher_strides[other]
+            elif target.shape[-2:] != pred.shape[-2:]:
+                target = _resampled(target, pred)
+            filled = filled_cells(pred, student.sizes, stride)
+            scale = self.unit / _rms(target, filled) if self.relative else 1.0
+            levels.append(Level(pred * scale, target * scale, filled, stride, number))
         return levels
 
 
@@ -172,8 +174,8 @@ def _resampled(maps: Float[Tensor, "B C h w"], like: Float[Tensor, "B c H W"]) -
     return F.interpolate(maps, like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _size(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
-    """The root mean square of the filled cells."""
+def _rms(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
+    """The root mean square over the filled cells."""
     count = (filled.sum() * maps.shape[1]).clamp(min=1)
     return ((maps.square() * filled).sum() / count).sqrt().clamp(min=1e-6)
 
@@ -182,7 +184,7 @@ Cost = Callable[[list[Level], Output, Output, GroundTruth], dict[str, Term]]
 
 
 class Imitation(nn.Module):
-    """A feature distiller with the convolutions it needs: ``cost`` compares the maps that :class:`Levels` lines up."""
+    """A feature distiller with its convolutions: ``cost`` compares the maps that :class:`Levels` gives."""
 
     def __init__(self, levels: Levels, cost: Cost) -> None:
         super().__init__()
@@ -190,16 +192,17 @@ class Imitation(nn.Module):
         self.cost = cost
 
     def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
-        """The terms of a batch; the assignment has no say."""
+        """The terms of a batch; the assignment is not used."""
         return self.cost(self.levels(student, teacher), student, teacher, truth)
 
 
 def level_total(values: Float[Tensor, "B C H W"], level: Level, share: Share) -> Float[Tensor, ""]:
-    """The sum of what a map costs, over images too.
+    """The loss of one level from the losses of its cells, summed over images.
 
-    ``cell`` is the plain sum of the releases, in which the finest level outweighs all others and a small image costs
-    less than a large one. ``level`` is the mean over cells and channels, times those of an average level of an image
-    of 1333 x 800 pixels with 256 channels: weights keep their published meaning and no level dwarfs the rest.
+    ``cell`` is the plain sum of the released codes, in which the finest level has the largest weight and a small image
+    has less weight than a large one. ``level`` is the mean over cells and channels, times their numbers on an average
+    level of an image of 1333 x 800 pixels with 256 channels: published weights remain valid, and all levels have the
+    same weight.
     """
     values = values * level.filled
     if share == "cell":
@@ -209,13 +212,13 @@ def level_total(values: Float[Tensor, "B C H W"], level: Level, share: Share) ->
 
 
 def per_image(name: str, costs: Sequence[Float[Tensor, ""]], images: int) -> dict[str, Term]:
-    """The term of costs that are summed over levels and over ``images``."""
+    """The term of ``costs``, one for each level and summed over images; it is divided by ``images``."""
     total = torch.stack(list(costs)).sum()
     return {name: Term(total, total.new_tensor(float(images)), total.new_zeros(()))}
 
 
 def filled_cells(maps: Tensor, sizes: Tensor | None, stride: int) -> Bool[Tensor, "B 1 H W"]:
-    """The cells of each image whose location lies in it, as those of its priors do."""
+    """The cells that are not padding: those whose priors are valid."""
     batch, _, height, width = maps.shape
     if sizes is None:
         return torch.ones(batch, 1, height, width, dtype=torch.bool, device=maps.device)
@@ -232,15 +235,15 @@ def channel_spread(
     count = filled.sum()
     mean = (maps * filled).sum((0, 2, 3), keepdim=True) / count.clamp(min=1)
     variance = ((maps - mean).square() * filled).sum((0, 2, 3), keepdim=True) / (count - 1).clamp(min=1)
-    # The root of 0 has no gradient that is a number: a dead channel has the deviation 0 and stays where it is.
-    alive = variance > 0
-    return mean, torch.where(alive, variance, 1.0).sqrt() * alive
+    # The gradient of sqrt is infinite at 0: a constant channel has standard deviation 0 and no gradient.
+    varies = variance > 0
+    return mean, torch.where(varies, variance, 1.0).sqrt() * varies
 
 
 def at_locations(
     marked: Bool[Tensor, "B P"], priors: Priors, maps: tuple[Tensor, ...]
 ) -> list[Bool[Tensor, "B 1 _H _W"]]:
-    """The locations of each level at which a prior is marked."""
+    """The locations of each level at which at least one prior is marked."""
     levels = marked.split(priors.counts, dim=1)
     return [
         level.reshape(len(marked), *one.shape[-2:], -1).any(-1).unsqueeze(1)
@@ -251,15 +254,15 @@ def at_locations(
 def masked_mean(level: Level, mask: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, ""]:
     """The mean squared difference over the marked cells of all images and all channels."""
     mask = mask & level.filled
-    apart = ((level.own - level.guide).square() * mask).mean(1).sum()
-    return apart / mask.sum().clamp(min=1)
+    difference = ((level.student - level.teacher).square() * mask).mean(1).sum()
+    return difference / mask.sum().clamp(min=1)
 
 
-def _adapter(own: int, guide: int, kernel: int, always: bool) -> nn.Module:
-    if own == guide and not always:
+def _adapter(student: int, teacher: int, kernel: int, always: bool) -> nn.Module:
+    if student == teacher and not always:
         return nn.Identity()
-    conv = nn.Conv2d(own, guide, kernel, padding=kernel // 2)
-    if own == guide:
+    conv = nn.Conv2d(student, teacher, kernel, padding=kernel // 2)
+    if student == teacher:
         nn.init.dirac_(conv.weight)
-        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has one
+        nn.init.zeros_(conv.bias)  # type: ignore[arg-type]  # it has a bias
     return conv

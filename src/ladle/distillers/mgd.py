@@ -1,4 +1,4 @@
-"""The student's features, partly erased, must let a small network make up its teacher's."""
+"""Masked generative distillation: a small network restores the teacher's maps from the student's masked maps."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ __all__ = ["MGD"]
 class MGD(Joinable):
     """Masked generative distillation (Yang et al., ECCV 2022; released code).
 
-    A random share of the cells of the student's maps is erased; two convolutions, trained along and never saved, then
-    make up the teacher's maps from what is left.
+    A random fraction of the cells of the student's maps is set to 0. Two convolutions then generate the teacher's maps
+    from the remaining cells. They are trained along with the student and not saved with it.
 
     Args:
-        weight: 2e-5 for one-stage detectors, 5e-7 for two-stage ones.
-        erased: the share of cells: 0.65 and 0.45.
-        finest: how many levels are imitated, the finest ones, all by default; for detectors in two stages all but the
-            pooled one.
-        share: whether a ``level`` or a ``cell`` counts the same as any other, see
+        weight: loss weight of a level: 2e-5 for one-stage detectors, 5e-7 for two-stage ones.
+        erased: fraction of the cells that are set to 0: 0.65 and 0.45.
+        finest: number of levels that are imitated, from the finest on; all by default, and for two-stage detectors all
+            but the pooled one.
+        share: whether each ``level`` or each ``cell`` has the same weight, see
             :func:`~ladle.distillers.levels.level_total`.
-        relative: whether maps are measured in units of the teacher's, see
-            :class:`~ladle.distillers.levels.Levels`; the release takes them as they are.
+        relative: whether both maps are first scaled by the RMS of the teacher's map, see
+            :class:`~ladle.distillers.levels.Levels`; the released code does not scale them.
 
-    What is erased is drawn from the global random numbers of the device.
+    The masks are drawn from the global random generator of the device.
 
     Examples:
         >>> from ladle.distillers import MGD
@@ -48,7 +48,7 @@ class MGD(Joinable):
 
     features_only: ClassVar[bool] = True
     every_stage: ClassVar[bool] = False
-    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+    """It compares feature maps only, so the teacher need not predict at the student's priors."""
 
     weight: float = 2e-5
     erased: float = 0.65
@@ -57,8 +57,8 @@ class MGD(Joinable):
     relative: bool = True
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
-        what = f"what is made up of {1 - self.erased:.0%} of the cells"
+        """What each term imitates, and which terms are left out."""
+        what = f"maps generated from {1 - self.erased:.0%} of the cells"
         return summarized({"mgd": what}, student, teacher, most=self.finest)
 
     def build(self, student: Network, teacher: Network) -> nn.Module:
@@ -72,7 +72,7 @@ class _Masked(nn.Module):
         super().__init__()
         self.spec = spec
         self.levels = levels
-        self.generators = nn.ModuleList(_generator(channels[guide]) for _, guide in levels.pairs)
+        self.generators = nn.ModuleList(_generator(channels[number]) for _, number in levels.pairs)
 
     def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """The term ``mgd``."""
@@ -81,11 +81,11 @@ class _Masked(nn.Module):
         levels: list[Level] = self.levels(student, teacher)
         costs = []
         for level, generate in zip(levels, self.generators, strict=True):
-            kept = torch.rand_like(level.own[:, :1]) <= 1 - self.spec.erased
-            made: Tensor = generate(level.own * kept)
-            apart = (made.float() - level.guide).square()
-            costs.append(self.spec.weight * level_total(apart, level, self.spec.share))
-        return per_image("mgd", costs, len(levels[0].own))
+            kept = torch.rand_like(level.student[:, :1]) <= 1 - self.spec.erased
+            restored: Tensor = generate(level.student * kept)
+            difference = (restored.float() - level.teacher).square()
+            costs.append(self.spec.weight * level_total(difference, level, self.spec.share))
+        return per_image("mgd", costs, len(levels[0].student))
 
 
 def _generator(channels: int) -> nn.Sequential:

@@ -1,4 +1,4 @@
-"""The student's feature maps go along with those of its teacher, whatever their scale."""
+"""PKD: the student's feature maps correlate with the teacher's, whatever the scale of each."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from ladle.types import GroundTruth, Output, Term
 __all__ = ["PKD"]
 
 _FLOOR = 1e-6
-"""Least deviation of a channel, added to it."""
+"""Added to the standard deviation of a channel, so that it is never 0."""
 
 
 @dataclass(frozen=True)
 class PKD(Joinable):
-    """Squared difference of standardised maps, which is Pearson's correlation (Cao et al., NeurIPS 2022; mmrazor).
+    """Squared difference of standardized maps: Pearson's correlation (Cao et al., NeurIPS 2022; mmrazor).
 
-    Each channel is standardised over the images of the batch and all cells, so that teachers of another kind, whose
-    features are of another size, can be imitated too.
+    Each channel is standardized over the images of the batch and all cells, so that teachers of another architecture,
+    whose features have another magnitude, can be imitated too.
 
     Args:
-        weight: of a level: 6 of a teacher in two stages, 10 of one in one stage.
-        finest: how many levels are imitated, the finest ones.
-        pairs: which levels meet: by ``index`` the finest with the finest and so on, the student's maps resampled to the
-            teacher's grids (mmrazor), where they are a factor of two apart at most; or those of the nearest ``stride``,
-            the teacher's maps resampled.
+        weight: loss weight of a level: 6 with a two-stage teacher, 10 with a one-stage one.
+        finest: number of levels that are imitated, from the finest on.
+        pairs: which levels are compared. By ``index``: the finest with the finest and so on, with the student's maps
+            resampled to the teacher's grids (mmrazor), if the strides differ by a factor of at most two. By
+            ``stride``: those of the nearest stride, with the teacher's maps resampled.
 
     Statistics are those of the images on one device, as in the reference code, but without their padding.
 
@@ -48,14 +48,14 @@ class PKD(Joinable):
 
     features_only: ClassVar[bool] = True
     every_stage: ClassVar[bool] = False
-    """It compares feature maps alone: the teacher need not predict at the student's priors."""
+    """It compares feature maps only, so the teacher need not predict at the student's priors."""
 
     weight: float = 6.0
     finest: int = 4
     pairs: Pairing = "index"
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
+        """What each term imitates, and which terms are left out."""
         return summarized({"pkd": "correlation of channels"}, student, teacher, most=self.finest, by=self.pairs)
 
     def build(self, student: Network, teacher: Network) -> Imitation:
@@ -68,15 +68,15 @@ class PKD(Joinable):
         """The term ``pkd``."""
         if not self.weight:
             return {}
-        images = len(levels[0].own)
+        images = len(levels[0].student)
         costs = []
         for level in levels:
-            own, guide = (_standardised(maps, level.filled) for maps in (level.own, level.guide))
-            apart = ((own - guide).square() * level.filled).mean(1).sum() / level.filled.sum().clamp(min=1)
-            costs.append(self.weight / 2 * images * apart)
+            pred, target = (_standardized(maps, level.filled) for maps in (level.student, level.teacher))
+            difference = ((pred - target).square() * level.filled).mean(1).sum() / level.filled.sum().clamp(min=1)
+            costs.append(self.weight / 2 * images * difference)
         return per_image("pkd", costs, images)
 
 
-def _standardised(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
+def _standardized(maps: Float[Tensor, "B C H W"], filled: Bool[Tensor, "B 1 H W"]) -> Float[Tensor, "B C H W"]:
     mean, spread = channel_spread(maps, filled)
     return (maps - mean) / (spread + _FLOOR)

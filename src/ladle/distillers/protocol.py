@@ -1,4 +1,4 @@
-"""What it means to be a distiller."""
+"""Protocols of distillers, and of the networks they compare."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ __all__ = ["DistillationLoss", "Distiller", "Head", "Network", "Summary", "Tower
 
 @runtime_checkable
 class DistillationLoss(Protocol):
-    """A loss between two outputs, usually at the same priors; its laws stand in ``ladle.testing``.
+    """A loss between two outputs, usually at the same priors; ``ladle.testing`` has the laws that it must obey.
 
-    One that trains weights of its own is a ``torch.nn.Module``: they are trained along with the student, and never
-    saved with it.
+    If it has parameters it is a ``torch.nn.Module``: they are trained along with the student, and not saved with it.
 
     Example:
         >>> from ladle.distillers import DistillationLoss, FitNet, SoftLabels
@@ -32,7 +31,7 @@ class DistillationLoss(Protocol):
     def __call__(
         self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment, /
     ) -> dict[str, Term]:
-        """Terms to add to the student's own; no gradient reaches the teacher, invalid priors cost nothing."""
+        """Terms to add to the student's losses; without gradient for the teacher, and 0 at invalid priors."""
         ...
 
 
@@ -48,16 +47,16 @@ class TowerLoss(DistillationLoss, Protocol):
 
     @property
     def tower_depths(self) -> tuple[int, int]:
-        """After how many convolutions the student and the teacher must hand out their towers' maps."""
+        """After how many convolutions the student and the teacher must return their towers' maps."""
         ...
 
 
 @runtime_checkable
 class Distiller(Protocol):
-    """A way of distilling in plain values, which becomes a loss for two networks.
+    """A distillation loss in plain values; :meth:`build` makes the loss for two networks.
 
     Example:
-        A distiller of one's own needs these three members:
+        A custom distiller needs these four members; here it is also the loss:
 
         >>> from dataclasses import dataclass
         >>> from ladle.distillers import Distiller, Summary
@@ -84,16 +83,16 @@ class Distiller(Protocol):
 
     @property
     def features_only(self) -> bool:
-        """Whether it compares feature maps and no predictions: the teacher may then have other classes and priors."""
+        """Whether it compares feature maps only; the teacher may then have other classes and priors."""
         ...
 
     @property
     def every_stage(self) -> bool:
-        """Whether it teaches every stage of a detector that the teacher has too, or the first alone."""
+        """Whether it applies to every stage that both detectors have, or to the first one only."""
         ...
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int, /) -> Summary:
-        """What it teaches a stage; raises ValueError where it cannot work with these two."""
+        """What each term imitates in a stage; raises ValueError if it cannot work with these two networks."""
         ...
 
     def build(self, student: Network, teacher: Network, /) -> DistillationLoss:
@@ -103,7 +102,7 @@ class Distiller(Protocol):
 
 @runtime_checkable
 class Network(Protocol):
-    """What a distiller may ask of a detector or a teacher when it is built.
+    """What :meth:`Distiller.build` may use of a detector or a teacher.
 
     Example:
         >>> from ladle.distillers import Network
@@ -117,18 +116,18 @@ class Network(Protocol):
 
     @property
     def pyramid(self) -> Pyramid:
-        """What its feature maps are like."""
+        """Channels and strides of its feature maps."""
         ...
 
     @property
     def head(self) -> Head | None:
-        """The head of its last stage, if that is dense."""
+        """The head of its last stage; None if that is not a dense head."""
         ...
 
 
 @runtime_checkable
 class Head(Protocol):
-    """A dense head that can be left and entered half-way up its towers.
+    """A dense head whose towers can be run in two parts.
 
     Example:
         >>> from ladle.distillers import Head
@@ -140,24 +139,24 @@ class Head(Protocol):
 
     @property
     def depth(self) -> int:
-        """The convolutions of a tower."""
+        """The number of convolutions in a tower."""
         ...
 
     @property
     def width(self) -> int:
-        """The channels of a tower."""
+        """The number of channels in a tower."""
         ...
 
     def predict_from(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
-        """From the towers' maps after ``depth`` convolutions to predictions, with gradient for the maps."""
+        """Predictions from the towers' maps after ``depth`` convolutions, with gradient for the maps."""
         ...
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What a distiller teaches, by the names of its terms, and what it leaves out and why.
+    """What each term of a distiller imitates, by name, and which terms are left out and why.
 
-    ``distiller`` is the form of it for these two networks, where that differs from the value that was asked.
+    ``distiller`` is the value to use for these two networks, if it differs from the one that was summarized.
 
     Example:
         >>> from ladle.distillers import Summary

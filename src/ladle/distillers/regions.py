@@ -1,4 +1,4 @@
-"""Where on the priors and on the maps a distiller looks."""
+"""Regions of priors and of map cells in which a distiller compares student and teacher."""
 
 from __future__ import annotations
 
@@ -21,42 +21,42 @@ Measure = Literal["coverage", "iou"]
 def worthwhile_ring(
     priors: Priors, truth: GroundTruth, gamma: float = 0.25, topk: int = 9, measure: Measure = "coverage"
 ) -> Float[Tensor, "B P"]:
-    """The valuable localization region: priors that nearly overlap an object enough (Zheng et al., CVPR 2022).
+    """The valuable localization region: priors whose overlap with an object is somewhat too low for a positive (LD).
 
     With ATSS's threshold t of an object, a prior belongs to its ring if ``gamma * t <= m - d^2 / c^2 < t``, where d is
-    the distance of their centers and c the diagonal of their common hull. m is the share of the *prior* that the object
-    covers (``coverage``, the released code) or their IoU, which makes this the DIoU (``iou``, the paper). Returned is
-    the prior's largest IoU with an object whose ring holds it, 0 outside of all.
+    the distance of their centers and c the diagonal of their common hull. m is the fraction of the *prior* that the
+    object covers (``coverage``, the released code) or their IoU, which gives the DIoU (``iou``, the paper). Returns the
+    prior's largest IoU with an object to whose ring it belongs, and 0 outside of all rings (Zheng et al., CVPR 2022).
     """
     near, found = nearest_priors(priors, truth, topk)
     overlap = iou(boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2))
-    # Of a single candidate there is no deviation, and in the released code no ring.
+    # A single candidate has no standard deviation; as in the released code, its object has no ring.
     high = mean_plus_spread(overlap, found).masked_fill(found.sum(-1, keepdim=True) < 2, -torch.inf)
-    worth = truth.boxes.new_zeros(len(truth.labels), priors.boxes.shape[1])
-    for part in object_slices(len(worth), worth.shape[1], truth.labels.shape[1]):
+    weight = truth.boxes.new_zeros(len(truth.labels), priors.boxes.shape[1])
+    for part in object_slices(len(weight), weight.shape[1], truth.labels.shape[1]):
         value, near_miss = _overlap_and_distance(truth.boxes[:, part], priors.boxes, measure)
         low = gamma * high[:, part]
         ring = (near_miss >= low) & (near_miss < high[:, part]) & truth.learnable[:, part, None]
-        worth = worth.maximum(torch.where(ring, value, 0.0).amax(1))
-    return worth * priors.valid
+        weight = weight.maximum(torch.where(ring, value, 0.0).amax(1))
+    return weight * priors.valid
 
 
 def _overlap_and_distance(
     objects: Float[Tensor, "B g 4"], boxes: Float[Tensor, "#B P 4"], measure: Measure
 ) -> tuple[Float[Tensor, "B g P"], Float[Tensor, "B g P"]]:
-    """IoU, and the measure less the squared distance of the centers in squared diagonals of the hull."""
+    """The IoU, and the measure minus squared center distance / squared diagonal of the hull."""
     shared = pairwise_intersection(objects, boxes)
-    own = area(boxes).unsqueeze(-2)
-    value = shared / (area(objects).unsqueeze(-1) + own - shared).clamp(min=IOU_FLOOR)
+    prior_area = area(boxes).unsqueeze(-2)
+    value = shared / (area(objects).unsqueeze(-1) + prior_area - shared).clamp(min=IOU_FLOOR)
     one, other = objects.unsqueeze(2), boxes.unsqueeze(1)
     hull = one[..., 2:].maximum(other[..., 2:]) - one[..., :2].minimum(other[..., :2])
-    apart = centers(objects).unsqueeze(2) - centers(boxes).unsqueeze(1)
-    distance = apart.square().sum(-1) / hull.square().sum(-1).clamp(min=IOU_FLOOR)
-    return value, (value if measure == "iou" else shared / own.clamp(min=IOU_FLOOR)) - distance
+    offset = centers(objects).unsqueeze(2) - centers(boxes).unsqueeze(1)
+    distance = offset.square().sum(-1) / hull.square().sum(-1).clamp(min=IOU_FLOOR)
+    return value, (value if measure == "iou" else shared / prior_area.clamp(min=IOU_FLOOR)) - distance
 
 
 def within_objects(priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
-    """The valid priors whose center lies inside an object, on whichever level."""
+    """The valid priors whose center lies inside an object, on any level."""
     points = priors.centers.unsqueeze(1)
     found = torch.zeros(len(truth.labels), points.shape[2], dtype=torch.bool, device=points.device)
     for part in object_slices(len(found), found.shape[1], truth.labels.shape[1]):
@@ -67,7 +67,7 @@ def within_objects(priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
 
 
 def near_best(priors: Priors, truth: GroundTruth, share: float) -> Bool[Tensor, "B P"]:
-    """The priors that overlap some object by more than ``share`` of what any prior overlaps it (Wang et al. 2019)."""
+    """The priors with an IoU above ``share`` times the largest IoU of any prior with an object (Wang et al. 2019)."""
     found = torch.zeros(len(truth.labels), priors.boxes.shape[1], dtype=torch.bool, device=priors.boxes.device)
     for _, overlap in overlap_slices(priors.boxes, priors.valid, truth, priors.grids):
         best = overlap.amax(-1, keepdim=True)

@@ -24,21 +24,22 @@ __all__ = ["SoftLabels"]
 class SoftLabels(Joinable):
     """Imitate the teacher with the focal KL divergence (Nguyen et al., WACV 2022; released code of CoLAD).
 
-    Classes are imitated at every valid prior; qualities and boxes only where the teacher's own box overlaps an object
-    by more than ``least``. All three are divided by the sum of these overlaps.
+    Classes are imitated at every valid prior; qualities and boxes only at priors where the teacher's box has an IoU
+    above ``least`` with an object. All three losses are divided by the sum of these IoUs.
 
     Args:
-        weight: of the class term: 2 beside ground truth (SoLAD), 10 without.
-        quality: of the quality term; there is none where either detector lacks the branch.
-        box: of the box term.
-        least: overlap above which a place is worth imitating: 0.5 in SoLAD, 0.1 in the release without ground truth.
-        gamma: how strongly disagreement raises the loss: 0 makes it the plain KL divergence.
-        temperature: that softens the class scores of both (Hinton et al. 2015); the loss is multiplied by its square.
+        class_weight: loss weight of the classes: 2 with ground truth (SoLAD), 10 without.
+        quality_weight: loss weight of the quality branch; the term is left out if one of the detectors has none.
+        box_weight: loss weight of the boxes.
+        least: IoU above which boxes and qualities are imitated: 0.5 in SoLAD, 0.1 in the release without ground truth.
+        gamma: exponent of the focal factor: 0 gives the plain KL divergence.
+        temperature: divides the class logits of both networks (Hinton et al. 2015); the loss is multiplied by its
+            square.
 
     A term whose weight is 0 is left out.
 
-    The released code divides by zero in a batch in which the teacher finds nothing; here the divisor is at least one
-    per image. It also distils in the padding of an image; here that is left out.
+    The released code divides by zero for a batch in which no box of the teacher overlaps an object enough; here the
+    divisor is at least one per image. The released code also distils in the padding of an image; here that is left out.
 
     Examples:
         >>> from ladle.distillers import SoftLabels
@@ -52,30 +53,30 @@ class SoftLabels(Joinable):
     features_only: ClassVar[bool] = False
     every_stage: ClassVar[bool] = True
 
-    weight: float = 2.0
-    quality: float = 10.0
-    box: float = 1.3
+    class_weight: float = 2.0
+    quality_weight: float = 10.0
+    box_weight: float = 1.3
     least: float = 0.5
     gamma: float = 0.5
     temperature: float = 1.0
 
     def summarize(self, student: NetworkInfo, teacher: NetworkInfo, stage: int) -> Summary:
-        """What is taught, and what is left out."""
+        """What each term imitates, and which terms are left out."""
         of, by = student.stage(stage), teacher.stage(stage)
         where = f"where the teacher's box overlaps an object by more than {self.least}"
         scores = f"{of.classes} class scores" if of.classes > 1 else "the score of the only class"
         teaches = {
-            "soft_class": (self.weight, f"{scores} at every prior"),
-            "soft_box": (self.box, f"boxes {where}"),
-            "soft_quality": (self.quality, f"the quality branch {where}"),
+            "soft_class": (self.class_weight, f"{scores} at every prior"),
+            "soft_box": (self.box_weight, f"boxes {where}"),
+            "soft_quality": (self.quality_weight, f"the quality branch {where}"),
         }
         skips: tuple[str, ...] = ()
         lacking = [name for name, one in (("student", of), ("teacher", by)) if one.quality is None]
-        if self.quality and lacking:
+        if self.quality_weight and lacking:
             skips = (f"soft_quality: the {lacking[0]} has no quality branch",)
-        elif self.quality and of.quality != by.quality:
+        elif self.quality_weight and of.quality != by.quality:
             skips = (f"soft_quality: the student's branch means {of.quality}, the teacher's {by.quality}",)
-        instead = replace(self, quality=0.0) if skips and of.quality != by.quality else None
+        instead = replace(self, quality_weight=0.0) if skips and of.quality != by.quality else None
         if skips:
             del teaches["soft_quality"]
         return Summary({name: what for name, (weight, what) in teaches.items() if weight}, skips, instead)
@@ -86,26 +87,26 @@ class SoftLabels(Joinable):
 
     def __call__(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
         """Terms ``soft_class``, ``soft_box`` and, where both have the branch, ``soft_quality``."""
-        own, guide = student.predictions, teacher.predictions.detach()
+        pred, target = student.predictions, teacher.predictions.detach()
         valid = student.priors.valid
-        boxes, guide_boxes = _within(own.boxes, student.sizes), _within(guide.boxes, student.sizes)
-        overlap = best_overlaps(guide_boxes, valid, truth).iou
-        worth = overlap > self.least
-        merit = torch.where(worth, overlap, 0.0)
-        count, images = merit.sum(), merit.new_tensor(float(len(merit)))
+        boxes, target_boxes = _clipped(pred.boxes, student.sizes), _clipped(target.boxes, student.sizes)
+        overlap = best_overlaps(target_boxes, valid, truth).iou
+        near = overlap > self.least
+        weight = torch.where(near, overlap, 0.0)
+        count, images = weight.sum(), weight.new_tensor(float(len(weight)))
 
         terms: dict[str, Term] = {}
-        if self.weight:
-            logits, guides = own.log_odds / self.temperature, guide.log_odds / self.temperature
-            apart = self.temperature**2 * focal_kl(logits, guides, self.gamma).sum(-1)
-            terms["soft_class"] = Term(self.weight * (apart * valid).sum(), count, images)
-        if self.box:
-            terms["soft_box"] = Term(self.box * (merit * (1 - giou(boxes, guide_boxes))).sum(), count, images)
-        if self.quality and own.quality is not None and guide.quality is not None:
-            apart = focal_kl(own.quality.float(), guide.quality.float(), self.gamma)
-            terms["soft_quality"] = Term(self.quality * (apart * worth).sum(), count, images)
+        if self.class_weight:
+            logits, targets = pred.log_odds / self.temperature, target.log_odds / self.temperature
+            loss = self.temperature**2 * focal_kl(logits, targets, self.gamma).sum(-1)
+            terms["soft_class"] = Term(self.class_weight * (loss * valid).sum(), count, images)
+        if self.box_weight:
+            terms["soft_box"] = Term(self.box_weight * (weight * (1 - giou(boxes, target_boxes))).sum(), count, images)
+        if self.quality_weight and pred.quality is not None and target.quality is not None:
+            loss = focal_kl(pred.quality.float(), target.quality.float(), self.gamma)
+            terms["soft_quality"] = Term(self.quality_weight * (loss * near).sum(), count, images)
         return terms
 
 
-def _within(boxes: Float[Tensor, "B P 4"], sizes: Tensor | None) -> Float[Tensor, "B P 4"]:
+def _clipped(boxes: Float[Tensor, "B P 4"], sizes: Tensor | None) -> Float[Tensor, "B P 4"]:
     return boxes.float() if sizes is None else clip(boxes.float(), sizes)

@@ -1,7 +1,6 @@
 """The training loop on Lightning Fabric.
 
-What describes a run (settings, optimizers, schedules) loads at once; what runs it needs Fabric and loads when first
-asked for.
+Settings, optimizers and schedules are imported at once; the loop needs Fabric and is imported on first access.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is distilled beside what is detected: whose gradient moves the layers that both reach."""
+"""Balancing the gradients of distillation and detection losses in the layers that both train."""
 
 from __future__ import annotations
 
@@ -18,27 +18,28 @@ from ladle.engine.settings import Balance
 __all__ = ["SHARED", "Balancer"]
 
 SHARED = re.compile(r"(student|students\.\w+)\.(backbone|neck)\.")
-"""The layers that the losses of detection and those of distillers both reach."""
+"""The layers that get gradients from detection losses and from distillers."""
 
 
 class Balancer:
-    """Keeps the gradients of distillers apart in the layers that they share with detection, and joins them at a step.
+    """Keeps the gradients of distillers separate in the shared layers, and combines them at an optimizer step.
 
-    Adam divides a gradient by its own usual size, so that of two losses whose gradients are added the one with the
-    larger gradient takes the step. Two ways out:
+    Adam divides a gradient by its RMS, so that of two losses whose gradients are added the one with the larger
+    gradient determines the step. There are two remedies:
 
-    ``moments`` gives what is distilled an optimizer of its own, of the same kind and without weight decay. Each of the
-    two then moves the layers by about a learning rate, the distillers' times ``share``, whatever the size of its loss.
+    ``moments`` has a second optimizer for the gradients of distillers, of the same kind and without weight decay. Each
+    of the two then moves the layers by about a learning rate, the distillers' times ``share``, whatever the size of its
+    loss.
 
-    ``norm`` scales the gradients of distillers down, where their norm over the shared layers exceeds ``share`` times
-    that of detection, before they are added.
+    ``norm`` scales the gradients of distillers down if their norm over the shared layers exceeds ``share`` times that
+    of detection, before they are added.
 
-    Elsewhere, in the heads and in what distillers train of their own, gradients are added as ever. Both parts are
-    averaged over the batches of a window and over ranks before anything else is done with them.
+    In all other layers, the heads and the parameters of distillers, gradients are added. Both parts are averaged over
+    the batches of a window and over ranks first.
     """
 
     def __init__(self, objective: nn.Module, optimizer: OptimizerSpec, balance: Balance, share: float) -> None:
-        """Raises ValueError where the objective has no shared layer that is trained."""
+        """Raise ValueError if no shared layer of the objective is trained."""
         trained = [(name, one) for name, one in objective.named_parameters() if one.requires_grad]
         self.shared = [one for name, one in trained if SHARED.match(name)]
         self.rest = [one for name, one in trained if not SHARED.match(name)]
@@ -47,29 +48,31 @@ class Balancer:
         self.share = share
         self.optimizer = optimizer.build(objective) if balance == "moments" else None
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
-            # The layers are decayed once, by the optimizer of detection.
+            # The optimizer of detection alone decays the weights.
             group["weight_decay"] = 0.0
         self._gradients: list[Tensor] | None = None
 
     def collect(self, distilled: Float[Tensor, ""]) -> None:
-        """Differentiate what is distilled in a batch; what shared layers get of it is kept for the step."""
+        """Differentiate the distillation loss of a batch; the gradients of shared layers are kept for the step."""
         found = torch.autograd.grad(distilled, [*self.shared, *self.rest], allow_unused=True)
         count = len(self.shared)
-        mine = [torch.zeros_like(one) if g is None else g for one, g in zip(self.shared, found[:count], strict=True)]
+        gradients = [
+            torch.zeros_like(one) if g is None else g for one, g in zip(self.shared, found[:count], strict=True)
+        ]
         if self._gradients is not None:
-            mine = [kept + one for kept, one in zip(self._gradients, mine, strict=True)]
-        self._gradients = mine
+            gradients = [kept + one for kept, one in zip(self._gradients, gradients, strict=True)]
+        self._gradients = gradients
         for parameter, gradient in zip(self.rest, found[count:], strict=True):
             if gradient is not None:
                 parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
     def settle(self, fabric: Fabric, clip: float | None) -> dict[str, Float[Tensor, ""]]:
-        """Before the gradients of detection are clipped: average over ranks, and join or clip what is distilled.
+        """Average gradients over ranks, then add or clip those of distillers; call it before detection's are clipped.
 
-        Returns the norm of the distillers' gradients over the shared layers, if there are any, as it was found.
+        Returns the norm of the distillers' gradients over the shared layers before clipping, if there are any.
         """
-        own = [one for one in (*self.shared, *self.rest) if one.grad is not None]
-        for parameter, mean in zip(own, _averaged(fabric, [_gradient(one) for one in own]), strict=True):
+        used = [one for one in (*self.shared, *self.rest) if one.grad is not None]
+        for parameter, mean in zip(used, _averaged(fabric, [_gradient(one) for one in used]), strict=True):
             parameter.grad = mean
         if self._gradients is None:
             return {}
@@ -85,9 +88,9 @@ class Balancer:
         return {"distilled_gradient_norm": norm}
 
     def step(self, factor: float) -> None:
-        """After the optimizer of detection took its step at ``factor`` times its learning rate: take the distillers'.
+        """Step with the gradients of distillers at ``factor`` times the learning rate; call it after detection's step.
 
-        Leaves no gradient behind.
+        No gradients remain afterwards.
         """
         gradients, self._gradients = self._gradients, None
         if self.optimizer is None or gradients is None:
@@ -101,11 +104,11 @@ class Balancer:
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """The moments of what is distilled; between two steps there is nothing else to keep."""
+        """The optimizer state of the distillers' gradients; nothing else lives from step to step."""
         return {"optimizer": self.optimizer.state_dict() if self.optimizer is not None else None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take up the moments of another; raises one of :data:`UNFIT` where it does not fit."""
+        """Load the state of another balancer; raises one of :data:`UNFIT` if it does not fit."""
         if (state["optimizer"] is None) != (self.optimizer is None):
             raise ValueError("one of the two has moments of its own for what is distilled, the other has not")
         if self.optimizer is not None:

@@ -1,4 +1,4 @@
-"""What a run leaves on disk to be taken up again; every write is all or nothing."""
+"""The resume file of a run; every write is atomic."""
 
 from __future__ import annotations
 
@@ -25,15 +25,16 @@ Score = Annotated[float, Range(finite=False)]
 _MEND = "put it back from a copy, or start the run anew"
 _MOST_PICKLE = 2**26
 _NAMES = re.compile(r"collections OrderedDict|torch\._utils _rebuild_tensor_v2|torch \w+Storage")
-"""What the file may ask to be called when it is read: nothing but tensors and their storages."""
+"""The names that the file's pickle may call: only tensors and their storages."""
 
 
 @dataclass
 class TrainState:
-    """Where a run stands between two epochs.
+    """The progress of a run between two epochs.
 
-    ``epoch`` and ``step`` count what is done. ``best_ap`` and ``best_epoch``, from 1, are those of each student, empty
-    before the first evaluation. ``rows`` is results.csv, ``metrics`` the last evaluation.
+    ``epoch`` and ``step`` are the numbers done so far. ``best_ap`` and ``best_epoch``, from 1, are those of each
+    student, empty before the first evaluation. ``rows`` are those of results.csv, ``metrics`` those of the last
+    evaluation.
     """
 
     epoch: Count = 0
@@ -47,10 +48,10 @@ class TrainState:
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """All that a run needs to go on as if it had never stopped; tensors, numbers and strings only.
+    """All that a run needs to resume exactly; tensors, numbers and strings only.
 
-    ``objective`` is the state of the student and of whatever else is trained; a frozen teacher is not in it. ``random``
-    has one state per rank. ``balancer`` is None where gradients are added.
+    ``objective`` is the state of the student and of all else that is trained, without a frozen teacher. ``random`` has
+    one state per rank. ``balancer`` is None if gradients are added.
     """
 
     state: TrainState
@@ -83,7 +84,7 @@ def save_checkpoint(checkpoint: Checkpoint, path: Path) -> None:
 def load_checkpoint(path: Path) -> Checkpoint:
     """Read what :func:`save_checkpoint` wrote, onto the CPU and without running pickled code.
 
-    Raises :class:`UserError` where the file is missing, damaged or something else.
+    Raises :class:`UserError` if the file is missing, damaged or not a resume file.
     """
     if not path.is_file():
         raise UserError(f"{path}: no such file, so there is no run to take up; train without --resume first")
@@ -102,13 +103,13 @@ def load_checkpoint(path: Path) -> Checkpoint:
 
 
 def _write(state: object, path: Path) -> None:
-    # PyTorch's own file would not tell why it cannot be written; a stream does.
+    # torch.save(path) hides why a file cannot be written; a stream raises OSError.
     with path.open("wb") as stream:
         torch.save(state, stream)
 
 
 def _check_archive(path: Path) -> None:
-    """Raise for a file that is not whole, that grows when it is read, or that asks for more than tensors."""
+    """Raise for a file that is incomplete, that expands when read, or whose pickle has more than tensors."""
     with ZipFile(path) as archive:
         members = archive.infolist()
         if any(one.compress_type != ZIP_STORED for one in members):

@@ -19,7 +19,7 @@ class Ema:
     """An exponential moving average of a network's parameters; buffers such as batch-norm statistics are copied.
 
     The decay after t updates is ``decay * (1 - exp(-t / tau))``: early on the average follows the network closely, so
-    that it is not held back by the initial weights. ``module`` is the averaged network, without gradients and in
+    that the initial weights have little influence. ``module`` is the averaged network, without gradients and in
     evaluation mode.
     """
 
@@ -35,8 +35,8 @@ class Ema:
         self.updates += 1
         decay = self.decay * (1 - math.exp(-self.updates / self.tau))
         torch._foreach_lerp_(list(self.module.parameters()), list(network.parameters()), 1 - decay)
-        for mine, theirs in zip(self.module.buffers(), network.buffers(), strict=True):
-            mine.copy_(theirs)
+        for average, current in zip(self.module.buffers(), network.buffers(), strict=True):
+            average.copy_(current)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the averaged weights and the number of updates."""

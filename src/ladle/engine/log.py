@@ -1,4 +1,4 @@
-"""What a run says while it runs: metrics.jsonl, results.csv and the terminal."""
+"""Output of a run: metrics.jsonl, results.csv and the terminal."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ Row = Mapping[str, float | int]
 class Journal:
     """metrics.jsonl: one JSON object for each reading of the losses and for each epoch; values not finite are null.
 
-    Opened at ``epoch`` > 0 it drops what a killed process wrote of later epochs, a torn last line, and what else cannot
-    be read: so many lines are ``unreadable``.
+    Opened at ``epoch`` > 0 it drops lines of later epochs, an incomplete last line, and lines that cannot be read;
+    ``unreadable`` is the number of the latter.
     """
 
     def __init__(self, path: Path, epoch: int) -> None:
@@ -36,13 +36,13 @@ class Journal:
         write_atomically(path, lambda temporary: temporary.write_bytes(b"".join(kept)), only_changes=True)
 
     def write(self, kind: str, row: Row) -> None:
-        """Append one line, ``kind`` being "step" or "epoch"; with an epoch's all lines are on the disk."""
+        """Append one line, ``kind`` being "step" or "epoch"; an epoch's line is synced to disk with all before it."""
         finite = {name: value if math.isfinite(value) else None for name, value in row.items()}
         append_line(self._path, json.dumps({"kind": kind} | finite), sync=kind == "epoch")
 
 
 def _epoch_of(line: bytes) -> float | None:
-    """The epoch of a line; None where there is none to be read."""
+    """The epoch of a line; None if it cannot be read."""
     try:
         epoch = float(json.loads(line)["epoch"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
@@ -53,8 +53,8 @@ def _epoch_of(line: bytes) -> float | None:
 def write_results(path: Path, rows: Sequence[Row]) -> None:
     """Write results.csv anew: one row per epoch.
 
-    Columns stand in the order in which they first appeared and are empty where an epoch has no such value, so that the
-    header only ever grows at its end.
+    Columns are in the order of first appearance and empty for an epoch without such a value, so that new columns are
+    only appended.
     """
     header = list(dict.fromkeys(name for row in rows for name in row))
 
@@ -68,9 +68,9 @@ def write_results(path: Path, rows: Sequence[Row]) -> None:
 
 
 class Display:
-    """The terminal's view of a run: a live bar where there is a terminal, plain lines where there is none.
+    """The terminal output of a run: a progress bar on a terminal, otherwise plain lines.
 
-    ``quiet`` shows nothing at all.
+    ``quiet`` prints nothing.
     """
 
     def __init__(self, quiet: bool, console: Console | None = None) -> None:
@@ -82,22 +82,22 @@ class Display:
             self._task = self._bar.add_task("starting", total=1.0)
 
     def start(self) -> None:
-        """Take the last line of the terminal for the bar."""
+        """Show the progress bar."""
         if self._bar:
             self._bar.start()
 
     def stop(self) -> None:
-        """Give the terminal back."""
+        """Remove the progress bar."""
         if self._bar:
             self._bar.stop()
 
     def step(self, text: str, done: float) -> None:
-        """Show a passing line and the share of the run that is ``done``."""
+        """Show a temporary line and the fraction of the run that is ``done``."""
         if self._bar:
             self._bar.update(self._task, description=text, completed=done)
         else:
             self.say(text)
 
     def say(self, text: str) -> None:
-        """Leave a line behind."""
+        """Print a line that stays."""
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)

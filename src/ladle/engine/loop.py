@@ -45,14 +45,14 @@ def fit(
     save_student: SaveStudent,
     resume: bool = False,
 ) -> Result:
-    """Train an :class:`~ladle.engine.Objective`; leave its students' weights, logs and a resume file in ``folder``.
+    """Train an :class:`~ladle.engine.Objective`; write its students' weights, logs and a resume file to ``folder``.
 
-    What it holds besides its students is trained along but not saved as weights. ``evaluate`` and ``save_student`` run
-    on rank 0 alone. With ``resume`` the run goes on after the last epoch that ``folder/resume.pt`` knows, on the CPU
-    bit for bit as if it had never stopped.
+    Other parameters of the objective are trained too, but not saved as weights. ``evaluate`` and ``save_student`` run
+    on rank 0 only. With ``resume`` the run continues after the last epoch in ``folder/resume.pt``, on the CPU bit for
+    bit as without the interruption.
 
-    Raises :class:`UserError` where the losses stop being finite or are not heard, where the resume file does not fit,
-    and where the loader is empty.
+    Raises :class:`UserError` if a loss is not finite, if a distillation loss is always 0, if the resume file does not
+    fit, and if the loader is empty.
     """
     run = prepare(fabric, objective, loader, settings, folder)
     state = take_up(run, save_student) if resume else TrainState()
@@ -109,7 +109,7 @@ def _evaluate(run: Run, state: TrainState, evaluate: Evaluate | None) -> dict[st
 
 
 def _judge(state: TrainState, metrics: Mapping[str, float], students: Iterable[str]) -> list[str]:
-    """Keep the metrics in ``state`` and say whose AP is the best so far; the earlier of equals stays."""
+    """Store the metrics in ``state``; return the students whose AP is their best so far, ties excluded."""
     if not metrics:
         return []
     state.metrics = dict(metrics)

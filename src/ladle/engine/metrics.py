@@ -1,4 +1,4 @@
-"""Means of a run's scalars that stay on the device until somebody wants to see them."""
+"""Means of a run's scalars that stay on the device until they are read."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ __all__ = ["MetricTracker"]
 class MetricTracker:
     """Running means of named scalars, over all ranks; values that are not finite are left out.
 
-    :meth:`add` never waits for the device, :meth:`read` does, and must be called by all ranks at the same step.
+    :meth:`add` needs no device sync, :meth:`read` does, and must be called by all ranks at the same step.
     """
 
     def __init__(self, fabric: Fabric) -> None:
         self._fabric = fabric
-        # One row of sums and one of counts for each set of names: an objective may change its terms on the way.
+        # One row of sums and one of counts for each set of names: an objective may change its terms during a run.
         self._window: dict[tuple[str, ...], Tensor] = {}
         self._sums: dict[str, float] = defaultdict(float)
         self._counts: dict[str, float] = defaultdict(float)
 
     def add(self, scalars: Mapping[str, Float[Tensor, ""]]) -> None:
-        """Take in one step's scalars."""
+        """Add one step's scalars."""
         names = tuple(scalars)
         values = torch.stack([value.detach().float() for value in scalars.values()])
         finite = values.isfinite()

@@ -30,9 +30,8 @@ class _Note(NamedTuple):
 class NonFiniteGuard:
     """Records the losses since the last check, and stops the run at a check if one is not finite.
 
-    A check waits for the device. On the CPU that costs nothing and every note is checked at once, before an optimizer
-    step can spread the damage. Elsewhere the loop checks every few steps; weights that were saved before are not
-    affected, since it checks before it saves.
+    A check needs a device sync. On the CPU that is free and every note is checked at once, before an optimizer step.
+    On other devices the loop checks every few steps and before it saves weights.
     """
 
     def __init__(self, fabric: Fabric, folder: Path) -> None:
@@ -41,7 +40,7 @@ class NonFiniteGuard:
         self._notes: list[_Note] = []
 
     def note(self, epoch: int, step: int, ids: tuple[int | str, ...], values: Mapping[str, Float[Tensor, ""]]) -> None:
-        """Record values that are the same on every rank, and this rank's images behind them."""
+        """Record values that are the same on every rank, and the ids of this rank's images."""
         self._notes.append(_Note(epoch, step, ids, {name: value.detach() for name, value in values.items()}))
         if self._fabric.device.type == "cpu":
             self.check()
@@ -70,5 +69,5 @@ class NonFiniteGuard:
 
 
 def _spell(values: Mapping[str, float]) -> dict[str, float | str]:
-    # JSON has no word for nan and inf.
+    # JSON has no nan and inf.
     return {name: value if math.isfinite(value) else str(value) for name, value in values.items()}

@@ -19,7 +19,7 @@ def normalize(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, 
 
     The loss is this rank's share, scaled so that averaging gradients over ranks gives exactly the gradient of the sum
     of global_total / max(global_count, global_floor); the values are global and detached. Where the denominator is 0
-    so is the term. Costs one all-reduce and no host synchronisation.
+    so is the term. Costs one all-reduce and no device sync.
     """
     parts, values = _parts(terms, fabric)
     return parts.sum() * fabric.world_size, values
@@ -28,13 +28,13 @@ def normalize(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, 
 def normalize_apart(
     terms: Mapping[str, Term], given: Collection[str], fabric: Fabric
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""], dict[str, Float[Tensor, ""]]]:
-    """The same in two losses: that of all other terms and that of the ``given`` ones; there must be some of both."""
+    """Like :func:`normalize`, with two losses: of all other terms and of the ``given`` ones, both not empty."""
     parts, values = _parts(terms, fabric)
-    own, theirs = (
-        torch.stack([part for name, part in zip(terms, parts.unbind(), strict=True) if (name in given) == said]).sum()
-        for said in (False, True)
+    other, selected = (
+        torch.stack([part for name, part in zip(terms, parts.unbind(), strict=True) if (name in given) == chosen]).sum()
+        for chosen in (False, True)
     )
-    return own * fabric.world_size, theirs * fabric.world_size, values
+    return other * fabric.world_size, selected * fabric.world_size, values
 
 
 def _parts(terms: Mapping[str, Term], fabric: Fabric) -> tuple[Float[Tensor, " n"], dict[str, Float[Tensor, ""]]]:

@@ -1,4 +1,4 @@
-"""What the training loop needs of whatever it trains."""
+"""The protocol of an objective, as the training loop uses it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ class Objective(Protocol):
 
 
 def as_objective(module: nn.Module) -> Objective:
-    """``module`` itself; raises TypeError with what it lacks where it is no :class:`Objective`."""
+    """``module`` as an :class:`Objective`; raises TypeError with the attributes that it lacks."""
     lacking = [name for name in ("students", "monitor", "distilled", "set_time") if not hasattr(module, name)]
     if lacking:
         raise TypeError(f"{type(module).__name__} is no ladle.engine.Objective: it lacks {', '.join(lacking)}")

@@ -1,4 +1,4 @@
-"""Optimizers as values: what to run, with the parameter groups a detector wants."""
+"""Optimizer settings as values, and the parameter groups of a detector."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ladle.errors import UserError
 __all__ = ["SGD", "AdamW", "OptimizerSpec", "ParameterGroup", "parameter_groups"]
 
 BACKBONE = re.compile(r"(student|students\.\w+)\.backbone\.")
-"""Where an objective keeps the backbones of the networks it trains."""
+"""The names of backbone parameters in an objective."""
 
 
 @runtime_checkable

@@ -1,4 +1,4 @@
-"""One process or many: start them, and pass small objects between them."""
+"""Start one process or several, and exchange small objects between them."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 _PROCESSES = 8
-"""So many ranks may share the processor of a machine with fewer cores."""
+"""Number of ranks that are allowed on the CPU of a machine with fewer cores."""
 PATIENCE = timedelta(hours=6)
-"""How long a rank waits for another: rank 0 evaluates alone, far longer than the backends' own limits of minutes."""
+"""How long a rank waits for another: rank 0 evaluates alone, longer than the backends' default timeouts."""
 
 
 def launch(
@@ -65,7 +65,7 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
 def _call(
     indices: list[int], accelerator: str, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> R:
-    """``fn`` on the device of this process, which one of several finds in its environment."""
+    """Call ``fn`` on the device of this process; with several processes the environment has its rank."""
     value = fn(_connected(indices, accelerator), *args, **kwargs)
     if len(indices) > 1:
         torch.distributed.destroy_process_group()
@@ -74,7 +74,7 @@ def _call(
 
 def _connected(indices: list[int], accelerator: str) -> Fabric:
     """The fabric of this process."""
-    # It announces every process on standard error, where a person looks for what went wrong.
+    # Fabric logs every process to standard error, which is for errors.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     gpus = torch.cuda.is_available() and accelerator != "cpu"
     several = len(indices) > 1
@@ -84,7 +84,7 @@ def _connected(indices: list[int], accelerator: str) -> Fabric:
         devices=indices if gpus else len(indices),
         strategy=strategy,
         precision="32-true",
-        # Whatever cluster this runs on: these processes are of one machine.
+        # All processes are on one machine, also on a cluster.
         plugins=LightningEnvironment() if several else None,
     )
     fabric.launch()
@@ -92,7 +92,7 @@ def _connected(indices: list[int], accelerator: str) -> Fabric:
 
 
 def _indices(devices: int | Sequence[int], accelerator: str) -> list[int]:
-    """The devices by number; raises :class:`UserError` where they are not there."""
+    """The devices by number; raises :class:`UserError` if they do not exist."""
     cuda = torch.cuda.is_available()
     indices = list(range(devices)) if isinstance(devices, int) else list(devices)
     if not indices:

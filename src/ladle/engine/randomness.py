@@ -1,4 +1,4 @@
-"""The global random generators of one process: seed them, keep them, put them back."""
+"""The global random generators of one process: seed, save and restore them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def restore_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what :func:`random_state` gave; the device's own state is left alone where it was not kept."""
+    """Restore what :func:`random_state` returned; the CUDA state only if it was saved."""
     torch.set_rng_state(state["torch"])
     if device.type == "cuda" and state["cuda"] is not None:
         torch.cuda.set_rng_state(state["cuda"], device)

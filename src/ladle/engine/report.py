@@ -1,4 +1,4 @@
-"""How a run tells how it goes: on the terminal and in metrics.jsonl, on the first rank alone."""
+"""Progress of a run on the terminal and in metrics.jsonl, on the first rank only."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ladle.engine.run import Run
 __all__ = ["Reporter", "phrase"]
 
 
-_UNSAID = ("epoch", "step", "seconds", "ar", "ap_")
-"""Beginnings of what an epoch's line leaves to results.csv: the recalls, and the AP of each size."""
+_NOT_SHOWN = ("epoch", "step", "seconds", "ar", "ap_")
+"""Prefixes of the values that results.csv has and an epoch's line has not: recalls and the AP of each size."""
 
 
 class Reporter:
-    """Measures the pace of a run and passes it on with the losses; ``epoch`` is the number of epochs already done."""
+    """Reports losses and images per second; ``epoch`` is the number of epochs already done."""
 
     def __init__(self, run: Run, epoch: int) -> None:
         first = run.fabric.is_global_zero
@@ -44,16 +44,16 @@ class Reporter:
         self._images, self._step, self._since = 0, state.step, time.monotonic()
 
     def count(self, images: int) -> None:
-        """Count this rank's images of a step; the other ranks are taken to have as many."""
+        """Count this rank's images of a step; the other ranks are assumed to have as many."""
         self._images += images * self._ranks
 
     def step(self, state: TrainState, losses: Mapping[str, float]) -> None:
-        """Tell the losses, the pace and the time to the last step, evaluation not counted."""
+        """Report the losses, images per second and the time to the last step, without evaluation."""
         seconds = max(time.monotonic() - self._since, 1e-9)
         speed = self._images / seconds
         left = timedelta(seconds=round(seconds / (state.step - self._step) * (self._steps - state.step)))
         self._display.step(
-            # What matters most comes first: a narrow terminal cuts the end.
+            # The most important values come first, since a narrow terminal cuts the end.
             f"epoch {state.epoch}/{self._epochs}  step {state.step}/{self._steps}  ETA {left}"
             f"  {speed:.1f} images/s  {phrase(losses)}",
             state.step / self._steps,
@@ -64,14 +64,14 @@ class Reporter:
         self.start_epoch(state)
 
     def epoch(self, row: Row) -> None:
-        """Tell the row of a finished epoch."""
-        shown = {name: value for name, value in row.items() if not name.startswith(_UNSAID)}
+        """Report the row of a finished epoch."""
+        shown = {name: value for name, value in row.items() if not name.startswith(_NOT_SHOWN)}
         self.note(f"epoch {row['epoch']}/{self._epochs}  {phrase(shown)}  {row['seconds']:.0f} s")
         if self._journal:
             self._journal.write("epoch", row)
 
     def note(self, text: str) -> None:
-        """Leave a line on the terminal."""
+        """Print a line on the terminal."""
         self._display.say(text)
 
 

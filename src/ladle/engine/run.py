@@ -1,4 +1,4 @@
-"""The parts of a run, and how they go to disk and come back."""
+"""The parts of a run, and how they are saved and resumed."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ SaveStudent = Callable[[nn.Module, Path], None]
 """Writes a student's weights to a path."""
 
 RESUME = "resume.pt"
-"""The file that says how far a run is; weights and results.csv follow it."""
+"""The resume file; weights and results.csv are restored from it."""
 ONLY = "student"
-"""What the one student of an objective is called."""
+"""The name of a single student of an objective."""
 
 
 @runtime_checkable
@@ -57,10 +57,10 @@ class Loader(Protocol):
 
 @dataclass(frozen=True)
 class Run:
-    """What stays the same from step to step.
+    """The parts of a run that do not change from step to step.
 
-    ``module`` is ``objective`` as the strategy wrapped it: call that one, so that gradients meet. ``typed_objective``
-    is ``objective`` as the protocol that the loop calls.
+    ``module`` is ``objective`` as the strategy wrapped it: call that one, so that gradients are averaged over
+    ranks. ``typed_objective`` is ``objective`` as the protocol that the loop calls.
     """
 
     fabric: Fabric
@@ -93,12 +93,12 @@ class Run:
 
 
 def prefix(student: str, joint: str) -> str:
-    """What stands before the names of a student's metrics and files: nothing where it is the only one."""
+    """The prefix of the names of a student's metrics and files; empty for a single student."""
     return "" if student == ONLY else student + joint
 
 
 def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Settings, folder: Path) -> Run:
-    """Seed, move ``objective`` to its device, and build what trains it."""
+    """Seed, move ``objective`` to its device, and build optimizer, averages and guards."""
     lengths = gather(fabric, len(loader))
     if min(lengths) == 0:
         raise UserError("an epoch has no batch: there are fewer training images than one --batch; make it smaller")
@@ -133,9 +133,9 @@ def _balancer(objective: nn.Module, settings: Settings) -> Balancer | None:
 
 
 def save(run: Run, state: TrainState, better: Collection[str], save_student: SaveStudent) -> None:
-    """Write the resume file, with which the epoch counts as done, and then what can be made again from it.
+    """Write the resume file, which completes the epoch, and then weights and results, which it can restore.
 
-    ``better`` names the students that are as good as never before.
+    ``better`` names the students whose AP is their best so far.
     """
     states = gather(run.fabric, random_state(run.fabric.device))
     if run.fabric.is_global_zero:
@@ -154,10 +154,10 @@ def save(run: Run, state: TrainState, better: Collection[str], save_student: Sav
 
 
 def take_up(run: Run, save_student: SaveStudent) -> TrainState:
-    """Put back what :func:`save` kept, with the files that it had no time to write, and say where the run stands.
+    """Restore a run from its resume file, also weights and results that :func:`save` could not write; return its state.
 
-    Where the best weights are missing, those of the last epoch take their place. A rank that the file knows nothing of,
-    because there were fewer, keeps its fresh seed.
+    If the best weights are missing, those of the last epoch take their place. If the run had fewer ranks, a rank
+    without a saved random state keeps its new seed.
     """
     path = run.folder / RESUME
     checkpoint = load_checkpoint(path)
@@ -179,7 +179,7 @@ def take_up(run: Run, save_student: SaveStudent) -> TrainState:
     state = checkpoint.state
     missing = [name for name in state.best_epoch if not _weights(run, name, "best").exists()]
     for student in run.fabric.broadcast(missing):
-        # The best weights there are now are those of the last epoch.
+        # The best weights are lost: those of the last epoch take their place.
         state.best_ap[student] = float(state.rows[-1].get(prefix(student, "/") + "ap", math.nan))
         state.best_epoch[student] = state.epoch
     if run.fabric.is_global_zero:
@@ -190,7 +190,7 @@ def take_up(run: Run, save_student: SaveStudent) -> TrainState:
 
 
 def _save_the_rest(run: Run, state: TrainState, better: Collection[str], save_student: SaveStudent) -> None:
-    """Write the weights and results.csv, but not what holds the same already."""
+    """Write the weights and results.csv, unless the files are already the same."""
     for student, network in run.networks.items():
         for name in ("best", "last") if student in better else ("last",):
             write_atomically(_weights(run, student, name), partial(save_student, network), only_changes=True)
@@ -202,7 +202,7 @@ def _weights(run: Run, student: str, name: str) -> Path:
 
 
 def _check(run: Run, checkpoint: Checkpoint, path: Path) -> None:
-    """Raise :class:`UserError` where a checkpoint is not of this run."""
+    """Raise :class:`UserError` if a checkpoint is of another run."""
     state, steps = checkpoint.state, checkpoint.steps_per_epoch
     if steps != run.steps_per_epoch:
         raise UserError(

@@ -63,7 +63,7 @@ class Cosine:
 class OneCycle:
     """Rise along half a cosine from ``start`` to 1 over ``rise`` of the run, then fall to ``final`` (Smith 2018).
 
-    The rise is a warm-up of its own; ``warmup`` steps of a linear one come on top where asked for.
+    The rise is itself a warm-up; ``warmup`` steps of a linear one may be added.
     """
 
     rise: float = 0.3

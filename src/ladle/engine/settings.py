@@ -1,4 +1,4 @@
-"""What a run of the training loop is told, apart from what it trains on."""
+"""Settings of the training loop."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ladle.limits import Range, verify
 __all__ = ["Balance", "Settings"]
 
 Balance = Literal["none", "moments", "norm"]
-"""How the gradients of distillers meet those of detection: added, or as ``engine/balance.py`` says."""
+"""How the gradients of distillers and of detection are combined: added, or as in ``engine/balance.py``."""
 
 _Count = Annotated[int, Range(1, 1_000_000_000)]
 
@@ -26,8 +26,8 @@ class Settings:
     student, ramped over ``ema_tau`` steps; where it is on, the average is what is evaluated and saved. ``patience``
     stops the run after so many epochs without a better AP. ``eval_every`` counts epochs (the last is always
     evaluated), ``log_every`` optimizer steps. ``seed`` is for what is random during training (rank r uses seed + r);
-    the initial weights and the loader's order are the caller's. ``balance`` and ``balance_share`` say whose gradients
-    move the layers that detection and distillers share.
+    the initial weights and the loader's order are the caller's. ``balance`` and ``balance_share`` are for the
+    layers that detection and distillers share, see :class:`~ladle.engine.balance.Balancer`.
     """
 
     epochs: _Count = 12

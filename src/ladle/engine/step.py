@@ -26,15 +26,15 @@ def windows(loader: Loader, accumulate: int) -> Iterator[list[Batch]]:
 
 
 def take_step(run: Run, state: TrainState, window: Sequence[Batch], tracker: MetricTracker) -> None:
-    """Learn from a window of batches with one step of the optimizer, and count it in ``state``."""
+    """Take one optimizer step on a window of batches, and count it in ``state``."""
     state.step += 1
     run.typed_objective.set_time(state.step / run.steps_per_epoch, state.step)
     for number, batch in enumerate(window, start=1):
         moved = batch.to(run.fabric.device, non_blocking=True)
-        # A balancer averages over ranks by itself: there are two gradients of one forward pass.
-        alone = number < len(window) or run.balancer is not None
-        with run.fabric.no_backward_sync(run.module, enabled=alone):
-            # Fabric's own precision plugin cannot walk a frozen dataclass, which a batch is.
+        # A balancer averages over ranks itself, since one forward pass has two gradients.
+        no_sync = number < len(window) or run.balancer is not None
+        with run.fabric.no_backward_sync(run.module, enabled=no_sync):
+            # Fabric's precision plugin cannot convert a frozen dataclass, which a batch is.
             with torch.autocast(moved.images.device.type, torch.bfloat16, enabled=run.settings.precision == "bf16"):
                 terms = run.module(moved)
             losses = _backward(run, state, moved, terms, len(window))

@@ -16,14 +16,14 @@ from ladle.types import GroundTruth
 __all__ = ["ZeroLossGuard"]
 
 STEPS = 10
-"""So many batches with objects may pass in which a term is 0."""
+"""Number of batches with objects after which a term that was always 0 is an error."""
 
 
 class ZeroLossGuard:
     """Tracks the largest absolute value of each distillation term and raises if one stays at zero.
 
-    A distiller that compares nothing, because a region is always empty or two tensors are one, has a loss of 0 and
-    teaches nothing. Batches without objects do not count. ``note`` does not wait for the device; ``check`` does, once.
+    A distiller whose region is always empty, or that compares a tensor with itself, has a loss of 0 and no effect.
+    Batches without objects are not counted. ``note`` needs no device sync; ``check`` needs one.
     """
 
     def __init__(self, fabric: Fabric) -> None:
@@ -42,7 +42,7 @@ class ZeroLossGuard:
         self._with_objects.append(truth.learnable.any())
 
     def check(self) -> None:
-        """Raise :class:`UserError`, on every rank, if a term was 0 in all batches so far and they were enough."""
+        """Raise :class:`UserError`, on every rank, if a term was 0 in all of at least :data:`STEPS` batches."""
         if self._done or len(self._with_objects) < STEPS:
             return
         with_objects = sum(gather(self._fabric, int(torch.stack(self._with_objects).sum())))

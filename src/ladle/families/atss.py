@@ -24,6 +24,6 @@ ATSS = Family(
     criterion=DenseCriterion(box_weight=2.0, quality="centerness", quality_weight=1.0, floor="image"),
     quality="centerness",
     edges_weight=0.0,
-    distillers=(LocalizationDistillation(ring=0.0375, images=2.0),),
+    distillers=(LocalizationDistillation(ring_weight=0.0375, images=2.0),),
 )
-"""FCOS's losses with twice the weight on boxes; the score is class score times centerness, suppression at IoU 0.6."""
+"""FCOS's losses with twice the box weight; the score is class score times centerness, NMS at IoU 0.6."""

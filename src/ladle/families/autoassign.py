@@ -24,8 +24,7 @@ AUTOASSIGN = Family(
     criterion=DenseCriterion(box_weight=2.0, share="count"),
     quality="implicit objectness",
 )
-"""Its own assigner is soft and learns by :class:`~ladle.criteria.BagCriterion`.
+"""Its published assigner is soft; the losses are :class:`~ladle.criteria.BagCriterion`.
 
-Under another assigner it learns classes, boxes and IoU as OTA does. The score is class score times objectness,
-suppression at IoU 0.6.
+With another assigner the losses are those of OTA. The score is class score times objectness, NMS at IoU 0.6.
 """

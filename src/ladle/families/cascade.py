@@ -13,7 +13,7 @@ from ladle.families.faster_rcnn import FASTER_RCNN, region_head
 __all__ = ["CASCADE"]
 
 _STAGES = ((0.5, 1.0, STDS), (0.6, 0.5, (0.05, 0.1)), (0.7, 0.25, (0.033, 0.067)))
-"""Of each region head the least IoU of a positive, the weight of its losses, the scales of its deltas (mmdetection)."""
+"""For each region head: lowest IoU of a positive, weight of its losses, scales of its deltas (mmdetection)."""
 
 CASCADE = replace(
     FASTER_RCNN,
@@ -27,4 +27,4 @@ CASCADE = replace(
         for number, (least, weight, stds) in enumerate(_STAGES)
     ),
 )
-"""Faster R-CNN with three region heads, each at the boxes of the one before, with one box for all classes."""
+"""Faster R-CNN with three region heads, each at the refined boxes of the previous one, with one box for all classes."""

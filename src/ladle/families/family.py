@@ -1,4 +1,4 @@
-"""What a family of detectors is, as one value: how it predicts, how it learns, and how it was published."""
+"""A family of detectors as one value: head, inference, assigner, losses and published distiller settings."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ D = TypeVar("D")
 
 
 class Size(NamedTuple):
-    """How large the parts of a detector are.
+    """The size of the parts of a detector.
 
-    ``width`` is that of the neck and the head, ``depth`` the convolutions in a tower, ``scale`` the side of a square
-    anchor in strides, ``extra`` the pyramid levels above stride 32, ``imgsz`` the long side of the images.
+    ``width`` is the number of channels of neck and head, ``depth`` the number of convolutions in a tower, ``scale`` the
+    side of a square anchor in strides, ``extra`` the number of pyramid levels above stride 32, ``imgsz`` the long side
+    of the images in pixels.
     """
 
     width: int = 256
@@ -35,9 +36,9 @@ class Size(NamedTuple):
 
 @dataclass(frozen=True)
 class Start:
-    """What the backbone starts from, and how it and the neck are normalized.
+    """The initial weights of the backbone, and the normalization of backbone and neck.
 
-    ``norm`` None means frozen with given weights, batch normalization without.
+    ``norm=None`` is frozen batch normalization if there are initial weights, otherwise trained batch normalization.
     """
 
     pretrained: bool = False
@@ -48,13 +49,14 @@ class Start:
 
 @dataclass(frozen=True)
 class Region:
-    """One region head of a family, and how it learns.
+    """One region head of a family, its assigner and its sampling.
 
     Args:
-        spec: the head for the proposals of a network, of one size.
-        assigner: decides which proposal learns which object.
-        weight: of its losses.
-        samples: proposals of an image that it learns from, in networks of the published width and in smaller ones.
+        spec: makes the head for a proposal network.
+        assigner: assigns objects to proposals.
+        weight: weight of its losses.
+        samples: number of proposals that are sampled from an image for training, in networks of the published width and
+            in smaller ones.
     """
 
     spec: Callable[[ProposalSpec], RegionSpec]
@@ -69,19 +71,19 @@ class Family:
 
     Args:
         name: the first part of a detector's name, as in ``paa-r18``.
-        head: the dense head or the proposal network of a size.
+        head: makes the dense head or the proposal network for a size.
         inference: how predictions become detections.
         assigner: the published assigner.
-        criterion: the published losses, for assignments in which a prior learns one object.
+        criterion: the published losses, for assignments with at most one object for each prior.
         soft_criterion: the losses for a :class:`~ladle.assigners.SoftAssigner`.
-        judged_share: how the box loss is shared among positives where a teacher judges, if that differs.
+        judged_share: :class:`~ladle.criteria.DenseCriterion`'s ``share`` if a teacher judges; None keeps it.
         edges_weight: weight of the loss on distributions of box edges where a head predicts them; 0 for families whose
             heads of distributions were published without one (Zheng et al., CVPR 2022).
-        quality: what the quality branch means; None where there is none.
-        sampler: draws the priors that a proposal network learns from.
+        quality: what the quality branch predicts; None if there is no such branch.
+        sampler: samples the priors that a proposal network is trained on.
         regions: the region heads after a proposal network.
-        distillers: settings that were published for a student of this family.
-        as_teacher: settings that were published for a teacher of this family.
+        distillers: distillers with the settings published for a student of this family.
+        as_teacher: distillers with the settings published for a teacher of this family.
 
     Example:
         >>> from dataclasses import replace
@@ -122,11 +124,11 @@ class Family:
             classes: their names, in label order.
             category_ids: the data set's own ids of these classes; from 1 by default.
             imgsz: long side of the images in pixels; by default that of the size.
-            start: what the backbone starts from, and how it and the neck are normalized.
+            start: initial weights of the backbone, and normalization of backbone and neck.
             heads: options of the dense head, of :data:`HEADS`.
 
         Raises:
-            UserError: for an option that there is not, or that does not fit this family.
+            UserError: for an unknown option, and for one that does not fit this family.
         """
         size = SIZES.get(backbone, Size())
         norm: Norm = start.norm or ("frozen" if start.pretrained or start.weights else "batch")
@@ -154,8 +156,8 @@ class Family:
     ) -> tuple[Lesson, ...]:
         """The published lessons of a detector of this family, one for each stage.
 
-        Another ``assigner`` or ``criterion`` is that of its first stage. Raises :class:`UserError` for an assigner that
-        cannot serve its head.
+        ``assigner`` and ``criterion`` replace those of the first stage. Raises :class:`UserError` for an assigner that
+        does not work with the head.
         """
         assigner = self.assigner if assigner is None else assigner
         self._check(assigner, spec.head)
@@ -165,13 +167,13 @@ class Family:
         return (first, *map(_region_lesson, self.regions, spec.regions))
 
     def judged(self, criterion: Criterion | None) -> Criterion | None:
-        """The published losses where a teacher judges."""
+        """The published losses for training in which a teacher judges."""
         if self.judged_share is None or not isinstance(criterion, DenseCriterion):
             return criterion
         return replace(criterion, share=self.judged_share)
 
     def setting(self, kind: type[D]) -> D | None:
-        """The distiller of a kind with the settings that were published for a student of this family."""
+        """The distiller of class ``kind`` with the settings published for a student of this family, or None."""
         return next((one for one in self.distillers if isinstance(one, kind)), None)
 
     def teacher_setting(self, kind: type[D]) -> D | None:
@@ -179,7 +181,7 @@ class Family:
         return next((one for one in self.as_teacher if isinstance(one, kind)), None)
 
     def _criterion(self, head: DenseSpec | ProposalSpec) -> Criterion:
-        """The losses for a head; one that predicts distributions cannot learn by an L1 loss on deltas."""
+        """The losses for a head; a head that predicts distributions has GIoU in place of L1 on deltas."""
         criterion = self.criterion
         if not isinstance(criterion, DenseCriterion) or not isinstance(head, DenseSpec) or head.box != "distribution":
             return criterion
@@ -205,18 +207,18 @@ SIZES = {
     "mini": Size(64, 2, 4.0, 0, 160),
     "small": Size(96, 2, 4.0, 0, 160),
 }
-"""The sizes of our own backbones, which train on a CPU; any other backbone has the published size."""
+"""The sizes of detectors with Ladle's small backbones, which train on a CPU; others have the published size."""
 
 HEADS: dict[str, dict[str, Any]] = {
     "dist": {"box": "distribution"},
     "cop": {"objectness": "conditional"},
     "io": {"objectness": "implicit"},
 }
-"""The options of a dense head, by the word behind the family's name: ``paa+dist-r18``."""
+"""The options of a dense head, by the word after the family's name: ``paa+dist-r18``."""
 
 
 def _with_options(family: Family, head: DenseSpec | ProposalSpec, options: Sequence[str]) -> DenseSpec | ProposalSpec:
-    """The head with the options behind the family's name."""
+    """The head with the options after the family's name."""
     for option in options:
         if option not in HEADS:
             raise UserError(f"{family.name}+{option}: no head is called {option!r}; expected one of {', '.join(HEADS)}")

@@ -16,9 +16,9 @@ PUBLISHED_WIDTH = 256
 
 
 def proposal_head(size: Size) -> ProposalSpec:
-    """Torchvision's proposal network; in small networks one square anchor at each location and fewer proposals.
+    """Torchvision's proposal network; small networks have one square anchor at each location and fewer proposals.
 
-    That square is the prior of ATSS, PAA and GFL too: a one-stage detector can judge proposals.
+    ATSS, PAA and GFL have the same square anchor, so such a detector can be the teacher of the proposal network.
     """
     if size.width >= PUBLISHED_WIDTH:
         return ProposalSpec(size.width, anchors=Anchors((size.scale,), (0.5, 1.0, 2.0), rounded=True))
@@ -28,7 +28,7 @@ def proposal_head(size: Size) -> ProposalSpec:
 def region_head(
     proposals: ProposalSpec, agnostic: bool = False, stds: tuple[float, float] = STDS, first: bool = True
 ) -> RegionSpec:
-    """A region head of two fully connected layers; the ``first`` chooses among the proposals."""
+    """A region head of two fully connected layers; the ``first`` one selects the proposals."""
     large = proposals.width >= PUBLISHED_WIDTH
     return RegionSpec(
         width=proposals.width,
@@ -56,5 +56,5 @@ FASTER_RCNN = Family(
 )
 """One region head with a box for each class; cross entropy and smooth L1, as in torchvision.
 
-Anchors that are rescued learn the object that they overlap most, as in torchvision.
+An anchor that is rescued is assigned to the object with which it has the largest IoU, as in torchvision.
 """

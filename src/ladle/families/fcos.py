@@ -12,7 +12,7 @@ __all__ = ["FCOS"]
 
 
 def head(size: Size) -> DenseSpec:
-    """Points in the middles of the cells; the centerness branch stands on the box tower, as in later releases."""
+    """Points at the centers of the cells; the centerness branch is on the box tower, as in later releases."""
     return DenseSpec(size.width, size.depth, Anchors(scales=(size.scale,), offset=0.5), box="distances")
 
 
@@ -28,9 +28,11 @@ FCOS = Family(
         LocalizationDistillation(region="inside", images=2.0),
         FGD(foreground=1.6e-3, background=8e-4, attention=8e-4, relation=8e-6, temperature=0.8),
     ),
-    as_teacher=(CrossKD(classes=0.4, boxes=0.75, quality=0.0, after=2, box_loss="iou", count="centerness"),),
+    as_teacher=(
+        CrossKD(class_weight=0.4, box_weight=0.75, quality_weight=0.0, after=2, box_loss="iou", count="centerness"),
+    ),
 )
 """Focal loss, GIoU weighted by centerness (as in the authors' later code), and centerness.
 
-The score is class score times centerness, suppression at IoU 0.6 (authors' code; mmdetection takes 0.5).
+The score is class score times centerness, NMS at IoU 0.6 (authors' code; mmdetection takes 0.5).
 """

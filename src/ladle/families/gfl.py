@@ -1,4 +1,4 @@
-"""GFL (Li et al., NeurIPS 2020): scores that mean quality, and box edges as distributions."""
+"""GFL (Li et al., NeurIPS 2020): class scores that predict IoU, and box edges as distributions."""
 
 from __future__ import annotations
 

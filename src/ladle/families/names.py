@@ -23,7 +23,7 @@ def families() -> Mapping[str, Family]:
 
 
 def ready_made() -> tuple[str, ...]:
-    """The names of detectors with backbones of ours or of torchvision; any timm model works behind the dash as well."""
+    """The names of detectors with Ladle's or torchvision's backbones; any timm model may follow the dash as well."""
     return tuple(f"{family}-{backbone}" for family in families() for backbone in (*SMALL, *RESNETS))
 
 
@@ -37,7 +37,7 @@ def detector_spec(
     """The detector ``<family>-<backbone>``, or ``<family>+<head>-<backbone>``, for a set of classes.
 
     Raises:
-        UserError: for a name that is none.
+        UserError: for an unknown name.
 
     Example:
         >>> from ladle.families import detector_spec
@@ -66,12 +66,12 @@ def family_of(spec: DetectorSpec) -> Family:
 def lessons_of(
     spec: DetectorSpec, assigner: Assigner | None = None, criterion: Criterion | None = None
 ) -> tuple[Lesson, ...]:
-    """The published lessons of a detector, one for each stage; another assigner or criterion is that of its first."""
+    """The published lessons of a detector, one per stage; ``assigner`` and ``criterion`` replace those of the first."""
     return family_of(spec).lessons(spec, assigner, criterion)
 
 
 def network_info(spec: DetectorSpec) -> NetworkInfo:
-    """What planning has to know of a detector.
+    """The description of a detector from which methods are planned.
 
     Example:
         >>> from ladle.families import detector_spec, network_info

@@ -11,7 +11,7 @@ __all__ = ["OTA"]
 
 
 def head(size: Size) -> DenseSpec:
-    """Points in the middles of the cells, so that FCOS and OTA can judge for one another (authors' code: corners)."""
+    """Points at the centers of the cells, as in FCOS, so that either can teach the other (authors' code: corners)."""
     return DenseSpec(size.width, size.depth, Anchors(scales=(size.scale,), offset=0.5), box="distances")
 
 

@@ -26,6 +26,6 @@ PAA = Family(
 )
 """Focal loss, 1.3 x GIoU weighted by IoU, and 0.5 x IoU.
 
-Where a teacher judges, the box loss is shared equally among positives, as in mmdetection's LAD. The score is the root
-of class score times predicted IoU, with suppression at IoU 0.6 and score voting.
+If a teacher judges, all positives have the same weight in the box loss, as in mmdetection's LAD. The score is the root
+of class score times predicted IoU, with NMS at IoU 0.6 and score voting.
 """

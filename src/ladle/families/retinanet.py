@@ -26,7 +26,9 @@ RETINANET = Family(
     criterion=DenseCriterion(box="l1", box_weight=1.0, share="count", quality=None, floor="image"),
     edges_weight=0.0,
     distillers=(
-        LocalizationDistillation(weight=5.0, ring=0.15, class_temperature=8.0, shared=False, rows="box", images=2.0),
+        LocalizationDistillation(
+            weight=5.0, ring_weight=0.15, class_temperature=8.0, shared=False, rows="box", images=2.0
+        ),
     ),
 )
-"""Focal loss and L1 on deltas, each divided by the number of positives (mmdetection); suppression at IoU 0.5."""
+"""Focal loss and L1 on deltas, each divided by the number of positives (mmdetection); NMS at IoU 0.5."""

@@ -1,4 +1,4 @@
-"""RTMDet's way of learning (Lyu et al., 2022) on the common head: points, distances, scores that mean quality."""
+"""RTMDet's assigner and losses (Lyu et al., 2022) with the common dense head: points, distances, no quality branch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["RTMDET"]
 
 
 def head(size: Size) -> DenseSpec:
-    """Points in the middles of the cells, without a quality branch (mmdetection: points at the corners)."""
+    """Points at the centers of the cells, without a quality branch (mmdetection: points at the corners)."""
     return DenseSpec(size.width, size.depth, Anchors(scales=(size.scale,), offset=0.5), quality=False, box="distances")
 
 

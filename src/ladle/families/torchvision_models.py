@@ -1,4 +1,4 @@
-"""torchvision's Faster R-CNN as a detector of ours: the same weights, the same answers."""
+"""torchvision's Faster R-CNN as a Ladle detector: the same weights, the same detections."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _NAMES = {
     "roi_heads.box_predictor.cls_score.": "stages.1.class_score.",
     "roi_heads.box_predictor.bbox_pred.": "stages.1.box_deltas.",
 }
-"""Where torchvision keeps what, and where we do."""
+"""Prefixes of weight names in torchvision, and in Ladle."""
 _COUNTER = "num_batches_tracked"
 
 
@@ -31,15 +31,15 @@ def from_torchvision(model: nn.Module, classes: Sequence[str]) -> Detector:
     """Turn ``fasterrcnn_resnet50_fpn`` or ``fasterrcnn_resnet50_fpn_v2`` into a detector that finds the same boxes.
 
     ``classes`` are the names of its labels from 1 on; 0 is background there and has no name here. Images must be as
-    torchvision's transform leaves them, with sides that are multiples of 64: of others torchvision lays the coarsest
-    anchors at ``side // cells`` pixels from each other, where here they keep to their stride. Every weight is taken
-    over; raises :class:`UserError` where one does not fit, as of a model with other layers.
+    torchvision's transform leaves them, with sides that are multiples of 64: for other sides torchvision spaces the
+    coarsest anchors by ``side // cells`` pixels, Ladle by their stride. Every weight is copied; raises
+    :class:`UserError` if one does not fit, as for a model with other layers.
     """
     theirs = model.state_dict()
     frozen = not any(name.endswith(_COUNTER) and name.startswith("backbone.body.") for name in theirs)
     spec = FASTER_RCNN.spec("r50", classes, start=Start(norm="frozen" if frozen else "batch"))
     if "rpn.head.conv.1.0.weight" in theirs:
-        # Its second version: a deeper proposal network, convolutions in the region head, a normalized pyramid.
+        # fasterrcnn_resnet50_fpn_v2: a deeper proposal network, convolutions in the region head, a normalized pyramid.
         (region,) = spec.regions
         assert region.proposals is not None
         head = replace(region.proposals, depth=2)
@@ -47,7 +47,7 @@ def from_torchvision(model: nn.Module, classes: Sequence[str]) -> Detector:
     detector = spec.build()
     state = {_renamed(name): value for name, value in theirs.items()}
     if frozen:
-        state |= _with_our_floor(model)
+        state |= _variances(model)
     ours = detector.state_dict()
     needed = {name for name in ours if not name.endswith(_COUNTER)}
     wrong = sorted(needed - set(state)) + sorted(set(state) - set(ours))
@@ -68,16 +68,16 @@ def _renamed(name: str) -> str:
     return name
 
 
-def _with_our_floor(model: nn.Module) -> dict[str, Tensor]:
-    """The variances of frozen layers, moved by the difference of what they and we add to them for safety."""
+def _variances(model: nn.Module) -> dict[str, Tensor]:
+    """The variances of frozen layers, shifted by the difference between their epsilon and that of Ladle's layers."""
     found = {}
     for name, layer in model.named_modules():
         variance = getattr(layer, "running_var", None)
         if isinstance(variance, Tensor) and name.startswith("backbone.body."):
-            floor = torch.tensor(getattr(layer, "eps", _EPS) - _EPS)
-            found[f"{_renamed(name)}.running_var"] = (variance + floor).clamp(min=0.0)
+            shift = torch.tensor(getattr(layer, "eps", _EPS) - _EPS)
+            found[f"{_renamed(name)}.running_var"] = (variance + shift).clamp(min=0.0)
     return found
 
 
 _EPS = 1e-5
-"""What our frozen layers add to a variance."""
+"""The epsilon that Ladle's frozen layers add to a variance."""

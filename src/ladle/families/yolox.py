@@ -1,4 +1,4 @@
-"""YOLOX's way of learning (Ge et al., 2021) on the common head: points, distances and an objectness branch."""
+"""YOLOX's assigner and losses (Ge et al., 2021) with the common dense head: points, distances, an objectness branch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["YOLOX"]
 
 
 def head(size: Size) -> DenseSpec:
-    """Points in the middles of the cells; the objectness starts at 0.01, since nearly all priors are background."""
+    """Points at the centers of the cells; the initial objectness is 0.01, since nearly all priors are background."""
     anchors = Anchors(scales=(size.scale,), offset=0.5)
     return DenseSpec(size.width, size.depth, anchors, box="distances", quality_prior=0.01)
 

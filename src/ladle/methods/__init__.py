@@ -1,4 +1,4 @@
-"""Methods: what a teacher does, as a sum of values such as ``LAD() + PKD()`` or as words such as ``lad+pkd``."""
+"""Distillation methods, as a sum of values such as ``LAD() + PKD()`` or as words such as ``lad+pkd``."""
 
 from ladle.distillers import Method
 from ladle.lessons import Scheduled

@@ -1,4 +1,4 @@
-"""The parts of a method that are no distillers: who assigns, and whether ground truth is learned."""
+"""The parts of a method that are not distillers: assignment by the teacher, and training without ground truth."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ class LAD(Joinable):
     """Label-assignment distillation: the assigner is given the teacher's predictions (Nguyen et al., WACV 2022).
 
     Args:
-        stages: in which stages of a detector: ``all``, the proposal network (``rpn``) or the region heads (``roi``).
+        stages: where the teacher judges: ``all``, the proposal network (``rpn``) or the region heads (``roi``).
         keep_count: for assigners that use the overlap of boxes: whether each object keeps the number of priors that it
-            has without a teacher. Refined boxes overlap objects far better than priors do, and fixed thresholds would
-            take them all.
+            has without a teacher. Predicted boxes have a much larger IoU with objects than priors have, and nearly
+            all of them would be above a fixed threshold.
         class_power: for the same assigners: power of the teacher's score for an object's class, by which overlaps are
             multiplied. By default 1 in region heads and 0 elsewhere: a region head refines nearly every proposal near
-            an object into a good box, and only the class score tells which of them show it.
+            an object into a good box, so that only the class score distinguishes them.
         until: last epoch in which the teacher judges; unlimited by default.
 
     Example:
@@ -38,10 +38,10 @@ class LAD(Joinable):
 
 @dataclass(frozen=True)
 class TeacherOnly(Joinable):
-    """No loss on ground truth: the student learns from the distillers alone.
+    """No loss on ground truth: all losses are those of distillers.
 
     Example:
         >>> from ladle.distillers import SoftLabels
         >>> from ladle.methods import TeacherOnly
-        >>> soft_only = TeacherOnly() + SoftLabels(weight=10.0, least=0.1)
+        >>> soft_only = TeacherOnly() + SoftLabels(class_weight=10.0, least=0.1)
     """

@@ -1,4 +1,4 @@
-"""What a student learns, stage by stage: a method applied to the published lessons of two networks."""
+"""The plan of a training: a method applied to the published lessons of a student, stage by stage."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ __all__ = ["Plan", "plan_for", "plan_of"]
 
 
 class Plan(NamedTuple):
-    """The lessons of a student, what they teach term by term, and what is left out and why.
+    """The lessons of a student, a description of each term, and which terms are left out and why.
 
-    ``features_only`` is whether nothing but the teacher's feature maps is needed, ``aligned`` whether the teacher must
-    predict at the student's own priors.
+    ``features_only``: only the teacher's feature maps are needed. ``aligned``: the teacher must predict at the
+    student's priors.
     """
 
     lessons: tuple[Lesson, ...]
@@ -38,13 +38,13 @@ def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = Non
     """Apply a method to the lessons of a student.
 
     Args:
-        method: what the teacher does.
-        lessons: of the student without a teacher, one for each stage.
+        method: the distillation method.
+        lessons: the student's lessons without a teacher, one for each stage.
         pair: the student and its teacher; None for plain training.
-        name: how messages call the method.
+        name: the method's name in messages.
 
     Raises:
-        UserError: where the method cannot work with these two networks, or where a part would change nothing.
+        UserError: if the method does not work with these networks, or if a part would have no effect.
 
     Example:
         >>> from ladle.distillers import Method
@@ -82,7 +82,7 @@ def _name(part: object) -> str:
 
 
 def _judged(name: str, judging: LAD, lessons: tuple[Lesson, ...], pair: Pair) -> tuple[Lesson, ...]:
-    """The lessons with a teacher that judges in the stages that were asked for."""
+    """The lessons with a judging teacher in the stages of ``judging``."""
     student, teacher = pair.student, pair.teacher
     if judging.stages != "all" and len(lessons) == 1:
         raise UserError(f"--method {name}: {student.name} has one stage only; say lad")
@@ -100,10 +100,10 @@ def _judged(name: str, judging: LAD, lessons: tuple[Lesson, ...], pair: Pair) ->
 
 
 def _lesson(lesson: Lesson, judging: LAD, stage: int, family: Family | None) -> Lesson:
-    """A lesson in which the teacher judges; raises ValueError where its assigner has no such form.
+    """A lesson in which the teacher judges; raises ValueError if its assigner has no such form.
 
-    A region head refines nearly every proposal near an object into a good box. Only the teacher's class scores tell
-    which of them *show* the object, so there the scores count, and what the teacher rejects is ignored.
+    A region head refines nearly every proposal near an object into a good box. In its lesson IoUs are therefore
+    multiplied by the teacher's class scores, and priors that the teacher rejects are ignored.
     """
     power = judging.class_power if judging.class_power is not None else float(stage > 0)
     judge = TeacherJudges(judging.keep_count, power, ignore_rejected=stage > 0, until=judging.until)
@@ -113,7 +113,7 @@ def _lesson(lesson: Lesson, judging: LAD, stage: int, family: Family | None) -> 
 
 
 def _check(judging: LAD, lessons: Sequence[Lesson]) -> None:
-    """Refuse numbers that make no sense, and options that no assigner has."""
+    """Raise :class:`UserError` for negative or infinite numbers, and for options that no assigner uses."""
     for flag, number in (("class_power", judging.class_power), ("judge_until", judging.until)):
         if number is not None and not 0 <= number < float("inf"):
             raise UserError(f"--{flag} {number}: expected a number of 0 or more")
@@ -166,7 +166,7 @@ def _summary(name: str, distiller: Distiller, pair: Pair, stage: int) -> Summary
 
 
 def _schedule(part: Scheduled) -> str:
-    """The weight and the times of a distiller in words; nothing where they are the usual."""
+    """Weight and schedule of a distiller in words; empty if they are the default."""
     words = [f"weight {part.weight:g}"] if part.weight != 1 else []
     words += [f"rising over {part.warmup:g} epochs"] if part.warmup else []
     words += [f"rising over the first {part.warmup_steps} steps"] if part.warmup_steps else []
@@ -183,7 +183,7 @@ def plan_for(
 ) -> Plan:
     """Apply a method, or plain words such as ``lad+pkd``, to the published lessons of a detector.
 
-    Another ``assigner`` or ``criterion`` is that of the first stage.
+    ``assigner`` and ``criterion`` replace those of the first stage.
 
     Example:
         >>> from ladle.families import detector_spec

@@ -1,6 +1,6 @@
 """Methods by words, as the command line has them: ``lad+ld+pkd``.
 
-A word stands for the settings that were published for the two networks at hand.
+A word stands for the settings that were published for the given student and teacher.
 """
 
 from __future__ import annotations
@@ -43,15 +43,15 @@ _LARGE = ("r50", "r101")
 
 
 class Pair(NamedTuple):
-    """A student and its teacher, as far as published settings depend on them.
+    """A student and its teacher: all on which published settings depend.
 
     Args:
-        student: what planning knows of the student.
-        teacher: the same of the teacher.
+        student: description of the student.
+        teacher: description of the teacher.
         family: the student's; None for a network that is not Ladle's.
         teacher_family: the teacher's, likewise.
         large: whether the student's backbone is ResNet-50 or larger.
-        convolved: how many levels of the student's pyramid are more than a pooled coarser one.
+        convolved: number of levels of the student's pyramid that are not a pooled coarser one.
     """
 
     student: NetworkInfo
@@ -63,7 +63,7 @@ class Pair(NamedTuple):
 
 
 class Word(NamedTuple):
-    """A word of a method: what it means, and the parts that it stands for."""
+    """A word of a method: its meaning, and the parts that it stands for."""
 
     meaning: str
     parts: Callable[[Pair], Method]
@@ -71,12 +71,11 @@ class Word(NamedTuple):
 
 @dataclass(frozen=True)
 class Published(Joinable):
-    """A word of a method, which becomes published settings once student and teacher are known.
+    """A word of a method; it stands for published settings, which depend on student and teacher.
 
     Args:
         word: one of :data:`WORDS`.
-        fields: an expression of fields of its distiller that have other values than published, such as
-            ``(weight=2.0)``.
+        fields: an expression that replaces published values of its distiller's fields, such as ``(weight=2.0)``.
         changes: the same as values, for :class:`LAD`.
         schedule: fields of :class:`~ladle.lessons.Scheduled` that differ: ``weight``, ``warmup`` and ``until``.
 
@@ -92,13 +91,13 @@ class Published(Joinable):
 
 
 def pair_of(student: DetectorSpec, teacher: DetectorSpec | NetworkInfo) -> Pair:
-    """Two detectors, or a detector and any teacher, as published settings depend on them."""
-    own, convolved = families().get(student.family), len(student.strides) - student.extra
+    """The pair of a detector and its teacher, which is a detector or any described network."""
+    family, convolved = families().get(student.family), len(student.strides) - student.extra
     large = student.backbone.name in _LARGE
     if isinstance(teacher, NetworkInfo):
-        return Pair(network_info(student), teacher, own, None, large, convolved)
+        return Pair(network_info(student), teacher, family, None, large, convolved)
     other = families().get(teacher.family)
-    return Pair(network_info(student), network_info(teacher), own, other, large, convolved)
+    return Pair(network_info(student), network_info(teacher), family, other, large, convolved)
 
 
 def _setting(pair: Pair, kind: type[D]) -> D | None:
@@ -120,7 +119,7 @@ def _cross(pair: Pair) -> CrossKD:
 
 
 def _fgd(pair: Pair) -> FGD:
-    """The family's settings; those for two stages leave out the pooled level."""
+    """The family's settings; for two-stage students without the pooled level."""
     published = _setting(pair, FGD) or FGD()
     return replace(published, finest=pair.convolved) if len(pair.student.stages) > 1 else published
 
@@ -131,7 +130,7 @@ def _mgd(pair: Pair) -> MGD:
 
 
 def _pkd(pair: Pair) -> PKD:
-    """Mmrazor's weights: 6 with a teacher of two stages, 10 with one of one stage."""
+    """Mmrazor's weights: 6 with a two-stage teacher, 10 with a one-stage one."""
     return PKD(weight=6.0 if len(pair.teacher.stages) > 1 else 10.0)
 
 
@@ -147,22 +146,30 @@ WORDS: Mapping[str, Word] = {
     "solad": Word("ground truth, assigned by the teacher, and its soft labels", lambda pair: LAD() + SoftLabels()),
     "soft-only": Word(
         "the teacher's soft labels alone, without ground truth",
-        lambda pair: TeacherOnly() + SoftLabels(weight=10.0, least=0.1),
+        lambda pair: TeacherOnly() + SoftLabels(class_weight=10.0, least=0.1),
     ),
     "soft": Word("the teacher's scores, qualities and boxes as soft labels", _of(lambda pair: SoftLabels())),
-    "classes": Word("of the soft labels the scores alone", _of(lambda pair: SoftLabels(quality=0.0, box=0.0))),
-    "boxes": Word("of the soft labels the boxes alone", _of(lambda pair: SoftLabels(weight=0.0, quality=0.0))),
-    "quality": Word("of the soft labels the qualities alone", _of(lambda pair: SoftLabels(weight=0.0, box=0.0))),
+    "classes": Word(
+        "of the soft labels the scores alone", _of(lambda pair: SoftLabels(quality_weight=0.0, box_weight=0.0))
+    ),
+    "boxes": Word(
+        "of the soft labels the boxes alone", _of(lambda pair: SoftLabels(class_weight=0.0, quality_weight=0.0))
+    ),
+    "quality": Word(
+        "of the soft labels the qualities alone", _of(lambda pair: SoftLabels(class_weight=0.0, box_weight=0.0))
+    ),
     "kl": Word(
         "scores by KL divergence at a temperature",
-        _of(lambda pair: SoftLabels(quality=0.0, box=0.0, gamma=0.0, temperature=2.0)),
+        _of(lambda pair: SoftLabels(quality_weight=0.0, box_weight=0.0, gamma=0.0, temperature=2.0)),
     ),
     "ld": Word("box edges at positives and around them, classes at positives", _of(_localization)),
     "ld-main": Word(
         "of these the edges at positives alone",
-        _of(lambda pair: replace(_localization(pair), ring=0.0, classes=0.0)),
+        _of(lambda pair: replace(_localization(pair), ring_weight=0.0, class_weight=0.0)),
     ),
-    "ld-edges": Word("of these all edges, but no classes", _of(lambda pair: replace(_localization(pair), classes=0.0))),
+    "ld-edges": Word(
+        "of these all edges, but no classes", _of(lambda pair: replace(_localization(pair), class_weight=0.0))
+    ),
     "cross": Word("the student's features, sent through the teacher's head", _of(_cross)),
     "fitnet": Word("feature maps, everywhere alike", _of(lambda pair: FitNet())),
     "fine-grained": Word(
@@ -180,15 +187,15 @@ WORDS: Mapping[str, Word] = {
 """Every word of a method."""
 
 FIELDS = Kind("--method", "method", {}, "pkd(weight=2.0)")
-"""How messages speak of the fields of a word."""
+"""Names for messages about the fields of a word."""
 _ALONE = ("plain", "soft-only")
-"""The words that stand in no sum."""
+"""The words that cannot be combined with others."""
 _JUDGES = ("lad", "lad-rpn", "lad-roi", "solad")
 """The words by which the teacher assigns."""
 
 
 def check_words(text: str, words: list[str]) -> None:
-    """Raise :class:`UserError` for a word of a method that is none, and for words that exclude each other."""
+    """Raise :class:`UserError` for an unknown word, and for words that exclude each other."""
     for word in words:
         if word not in WORDS:
             close = get_close_matches(word, WORDS, n=1)
@@ -204,7 +211,7 @@ def check_words(text: str, words: list[str]) -> None:
 
 
 def method_of_words(text: str) -> Method:
-    """The method of plain words such as ``lad+pkd``; raises :class:`UserError` for a word that is none.
+    """The method of plain words such as ``lad+pkd``; raises :class:`UserError` for an unknown word.
 
     Example:
         >>> from ladle.methods import method_of_words
@@ -218,14 +225,14 @@ def method_of_words(text: str) -> Method:
 
 
 def pieces_of(part: object, pair: Pair) -> tuple[object, ...]:
-    """A part of a method with the settings that were published for two networks, where it is a word."""
+    """The parts of a word with the settings published for two networks; any other part as it is."""
     if not isinstance(part, Published):
         return (part,)
     return tuple(_changed(piece, part) for piece in WORDS[part.word].parts(pair).parts)
 
 
 def _changed(part: Any, published: Published) -> object:
-    """A part of a word with the fields and the schedule that were asked for."""
+    """A part of a word with the fields and the schedule that ``published`` replaces."""
     inner: Any = part.distiller if isinstance(part, Scheduled) else part
     made = with_fields(FIELDS, inner, published.fields, f"{published.word}{published.fields}")
     made = replace(made, **dict(published.changes or {}))

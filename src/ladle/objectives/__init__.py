@@ -1,4 +1,4 @@
-"""What is minimized in a training step."""
+"""Objectives: the losses of a training step."""
 
 from ladle.objectives.colearning import CoLearning
 from ladle.objectives.training_step import TrainingStep, stage_names

@@ -17,7 +17,7 @@ from ladle.types import Assignment, Batch, Output, Term
 __all__ = ["CoLearning"]
 
 FIRST, SECOND = "first", "second"
-"""What the two students are called, in the names of their losses, their scores and their files."""
+"""The names of the two students, with which the names of their losses, metrics and files begin."""
 
 
 class CoLearning(nn.Module):
@@ -73,20 +73,20 @@ class CoLearning(nn.Module):
                 found = lesson.criterion(student, batch.truth, plan) if lesson.criterion is not None else {}
                 found = joined(found, next(stages)(student, other.detach(), batch.truth, plan))
                 terms = joined(terms, named(name, found))
-            self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _won(selection)
+            self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _second_share(selection)
         return self.distillation.kept_in_graph(terms)
 
     def set_time(self, epoch: float, step: int) -> None:
-        """Say how many epochs, or a fraction, and how many steps are done: some distillers come and go."""
+        """Set the epochs, fractions included, and the steps done so far, for schedules."""
         self.distillation.set_time(epoch, step)
 
     @property
     def distilled(self) -> frozenset[str]:
-        """The terms that distillers gave in the last batch."""
+        """The names of the distillers' terms in the last batch."""
         return self.distillation.distilled
 
     def _decide(self, lesson: Lesson, first: Output, second: Output, batch: Batch) -> tuple[Assignment, Selection]:
-        """One plan for both; their priors are the same, and so are their candidates."""
+        """One assignment for both networks, which have the same priors and candidates."""
         assigner = cast("EvidenceAssigner", lesson.assigner)
         evidence = [assigner.weigh(one.predictions, first.priors, batch.truth) for one in (first, second)]
         selection = self.selector(evidence[0], evidence[1], first.priors, batch.truth)
@@ -94,7 +94,7 @@ class CoLearning(nn.Module):
 
 
 @torch.no_grad()
-def _won(selection: Selection) -> dict[str, Tensor]:
-    """The second network's share of the decisions of each level, finest first; nan where there was none."""
+def _second_share(selection: Selection) -> dict[str, Tensor]:
+    """The fraction of objects on each level for which the second network's costs were taken; nan without objects."""
     shares = selection.second.sum((0, 1)) / selection.decided.sum((0, 1))
     return {f"second_judges/level_{number}": share for number, share in enumerate(shares.unbind(), start=1)}

@@ -1,4 +1,4 @@
-"""The distillers of an objective at work: built for their two networks, each at its time and with its weight."""
+"""The distillers of an objective, built for two networks, with their weights and schedules."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ Value = TypeVar("Value")
 
 
 class StageDistillation(nn.Module):
-    """All distillers of one lesson. What they train of their own is a part of this module.
+    """All distillers of one lesson; the parameters of distillers are parameters of this module.
 
-    ``time`` is how many epochs, a fraction within an epoch, and how many steps are done; None before it is set.
-    ``tower_depths`` is after how many convolutions of their towers the student and the teacher must hand out maps; None
-    where no distiller looks into towers.
+    ``time`` is the number of epochs, fractions included, and of steps done so far; None before it is set.
+    ``tower_depths`` is after how many convolutions the student and the teacher must return their towers' maps; None if
+    no distiller needs them.
     """
 
     def __init__(self, lesson: Lesson, student: object, teacher: object) -> None:
@@ -38,11 +38,11 @@ class StageDistillation(nn.Module):
 
     @property
     def active(self) -> bool:
-        """Whether any distiller works at this time."""
+        """Whether any distiller has a weight above 0 at this time."""
         return any(self._strength(one) for one in self.schedule)
 
     def forward(self, student: Output, teacher: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
-        """The terms of all distillers that work at this time; raises ValueError where two share a name."""
+        """The terms of all distillers that are active at this time; raises ValueError if two have the same name."""
         terms: dict[str, Term] = {}
         for one, loss in zip(self.schedule, self.losses, strict=True):
             strength = self._strength(one)
@@ -54,7 +54,7 @@ class StageDistillation(nn.Module):
         return terms
 
     def zero(self) -> Tensor:
-        """0, with a gradient of 0 for all that is trained: data-parallel training waits for one, used or not."""
+        """0 with a gradient of 0 for all parameters: data-parallel training needs a gradient for unused ones too."""
         return torch.stack([0.0 * parameter.sum() for parameter in self.trained.parameters()]).sum()
 
     def _strength(self, one: Scheduled) -> float:
@@ -72,7 +72,7 @@ class DistillationLosses(nn.ModuleList):
 
     Args:
         stages: one for each stage and network.
-        names: what the terms of each begin with; empty for none.
+        names: a prefix for the terms of each; empty for no prefix.
     """
 
     def __init__(self, stages: Iterable[StageDistillation], names: Sequence[str]) -> None:
@@ -83,23 +83,23 @@ class DistillationLosses(nn.ModuleList):
         return (cast("StageDistillation", stage) for stage in super().__iter__())
 
     def set_time(self, epoch: float, step: int) -> None:
-        """Say how many epochs, a fraction within an epoch, and how many steps are done."""
+        """Set the epochs, fractions included, and the steps done so far."""
         for stage in self:
             stage.time = (epoch, step)
 
     @property
     def active(self) -> bool:
-        """Whether any distiller works at this time."""
+        """Whether any distiller has a weight above 0 at this time."""
         return any(stage.active for stage in self)
 
     @property
     def distilled(self) -> frozenset[str]:
-        """The terms that distillers gave in the last batch, by their full names."""
+        """The full names of the distillers' terms in the last batch."""
         pairs = zip(self.names, self, strict=True)
         return frozenset(term for name, stage in pairs for term in named(name, dict.fromkeys(stage.distilled)))
 
     def kept_in_graph(self, terms: dict[str, Term]) -> dict[str, Term]:
-        """The same terms, with a gradient of 0 for all that distillers train but did not use."""
+        """The same terms, with a gradient of 0 for parameters of distillers that were not used."""
         parts = [stage.zero() for stage in self if next(stage.parameters(), None) is not None]
         if not parts or not terms:
             return terms
@@ -108,12 +108,12 @@ class DistillationLosses(nn.ModuleList):
 
 
 def named(stage: str, values: Mapping[str, Value]) -> dict[str, Value]:
-    """The same values under names that begin with that of a stage; where it has none, as they are."""
+    """The same values with the name of a stage as prefix; unchanged if it has no name."""
     return {f"{stage}/{name}" if stage else name: value for name, value in values.items()}
 
 
 def joined(terms: dict[str, Term], more: dict[str, Term]) -> dict[str, Term]:
-    """Both; raises ValueError where one would replace the other."""
+    """All terms; raises ValueError if a name occurs twice."""
     twice = terms.keys() & more.keys()
     if twice:
         raise ValueError(f"two losses are called {', '.join(sorted(twice))}: is a distiller given twice?")
@@ -131,7 +131,7 @@ def _built(distiller: Distiller, student: object, teacher: object) -> Distillati
 
 
 def _tower_depths(losses: Sequence[DistillationLoss]) -> tuple[int, int] | None:
-    """How deep distillers look into the towers; they must agree, since each network is run once."""
+    """The tower depths that distillers need; they must be equal, since each network runs once."""
     depths = {one.tower_depths for one in losses if isinstance(one, TowerLoss)}
     if len(depths) > 1:
         raise ValueError(

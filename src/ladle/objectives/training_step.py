@@ -1,4 +1,4 @@
-"""One training step: plain training and every kind of distillation, for detectors of one or several stages."""
+"""The losses of a training step: plain training and distillation, for detectors with one or several stages."""
 
 from __future__ import annotations
 
@@ -20,25 +20,26 @@ from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Pri
 __all__ = ["TrainingStep", "positives_per_object", "stage_names"]
 
 _CERTAIN = 30.0
-"""The logit of what is known: its probability is 1 in float32."""
+"""The logit of a known class: its probability is 1 in float32."""
 
 
 class TrainingStep(nn.Module):
-    """The losses of a student on a batch, stage by stage, each stage by a lesson of its own.
+    """The losses of a student on a batch, with one lesson for each stage.
 
     With ``judge=TeacherJudges()`` in a lesson the assigner is given what the teacher predicts at the *student's*
     priors: this is label-assignment distillation (LAD, Nguyen et al. 2022). Nothing else changes. In a region head the
-    priors are the student's own proposals, seen with the teacher's features; ground truth among the proposals is judged
-    as itself. That form for several stages is our reading of Gao, Zhang & Yan (2021), of whose text only the abstract
-    is public to us. Distillers add their terms.
+    priors are the student's proposals, and the teacher predicts from its own features; the prediction at a ground-truth
+    box among the proposals is that box and its class. This form for several stages is our reading of Gao, Zhang & Yan
+    (2021), of whose text only the abstract is public to us. Distillers add their terms.
 
-    Region heads sample before they predict, since predicting is most of their work: all proposals are assigned first.
+    For a region head all proposals are assigned and then sampled, and the head runs on the sample only, since that is
+    most of the work.
 
-    The teacher is not registered: it is absent from parameters, state dict and data-parallel wrappers. What distillers
-    train of their own is a part of this module, and of no student's weights.
+    The teacher is not registered: it is not in the parameters, the state dict or data-parallel wrappers. The parameters
+    of distillers are parameters of this module, not of the student.
 
-    The losses of a detector of one stage are called ``class``, ``box`` and so on, those of several ``rpn/class``,
-    ``roi/box`` and so on. ``monitor`` then holds how many positives an object has on average, for each stage.
+    The losses of a one-stage detector are called ``class``, ``box`` and so on, those of other detectors ``rpn/class``,
+    ``roi/box`` and so on. ``monitor`` holds the mean number of positives per object, for each stage.
 
     Example:
         >>> from ladle.data.loader import collate
@@ -61,9 +62,9 @@ class TrainingStep(nn.Module):
     ) -> None:
         """Take one lesson per stage of a :class:`~ladle.detectors.Student`.
 
-        Raises ValueError where a teacher is needed and missing, TypeError where the student lacks a method.
+        Raises ValueError if a teacher is needed and missing, TypeError if the student lacks a method.
 
-        ``generator`` draws the samples of region heads; by default the device's own random numbers do.
+        ``generator`` is for the sampling of region heads; by default the global generator of the device.
         """
         super().__init__()
         if not isinstance(student, Student):
@@ -105,7 +106,7 @@ class TrainingStep(nn.Module):
         return self.distillation.kept_in_graph(losses)
 
     def set_time(self, epoch: float, step: int) -> None:
-        """Say how many epochs, a fraction within an epoch, and how many steps are done: before every step."""
+        """Set the epochs, fractions included, and the steps done so far; call it before every step."""
         self.time = (epoch, step)
         self.distillation.set_time(epoch, step)
 
@@ -116,7 +117,7 @@ class TrainingStep(nn.Module):
 
     @property
     def distilled(self) -> frozenset[str]:
-        """The terms that distillers gave in the last batch."""
+        """The names of the distillers' terms in the last batch."""
         return self.distillation.distilled
 
     @property
@@ -127,7 +128,7 @@ class TrainingStep(nn.Module):
         return cast("StageDistillation", self.distillation[number])
 
     def _observe(self, batch: Batch) -> Observation | None:
-        """The teacher's observation of a batch; None where it is not needed at this time, so that it is not run."""
+        """The teacher's observation of a batch; None if it is not needed at this time, and so not run."""
         judges = any(lesson.teacher_judges(self.time) for lesson in self.lessons)
         if self.teacher is None or not (judges or self.distillation.active):
             return None
@@ -141,15 +142,15 @@ class TrainingStep(nn.Module):
         priors: Priors,
         sizes: Tensor,
     ) -> tuple[Output, Output]:
-        """The student's output of a stage, and the teacher's where it judges or teaches; else the student's again."""
+        """The student's output of a stage, and the teacher's if it is needed, otherwise the student's again."""
         stage, lesson, distillation = self._network.chain[number], self.lessons[number], self._distillation(number)
-        mine, theirs = distillation.tower_depths or (None, None)
-        predictions, towers = stage(features, priors, mine)
+        student_depth, teacher_depth = distillation.tower_depths or (None, None)
+        predictions, towers = stage(features, priors, student_depth)
         student = Output(predictions, priors, features, sizes, towers)
         judged = lesson.teacher_judges(self.time) and not stage.samples_first
         if seen is None or not (judged or distillation.active):
             return student, student
-        return student, self._teacher_output(number, seen, priors, theirs)
+        return student, self._teacher_output(number, seen, priors, teacher_depth)
 
     def _teacher_output(self, number: int, seen: Observation, priors: Priors, tower_depth: int | None = None) -> Output:
         assert self.teacher is not None
@@ -158,7 +159,7 @@ class TrainingStep(nn.Module):
     def _proposal_predictions(
         self, number: int, features: tuple[Tensor, ...], seen: Observation | None, priors: Priors, truth: GroundTruth
     ) -> Predictions:
-        """What is known of all proposals before a sample is drawn: nothing, unless the assigner needs predictions."""
+        """Predictions for assigning all proposals before sampling; placeholders if the assigner does not use them."""
         stage, lesson = self._network.chain[number], self.lessons[number]
         if lesson.teacher_judges(self.time):
             assert seen is not None
@@ -182,7 +183,7 @@ class TrainingStep(nn.Module):
 
 
 def stage_names(count: int) -> list[str]:
-    """What the losses of each stage begin with: nothing where there is one stage."""
+    """The prefix of the losses of each stage; empty for a single stage."""
     if count == 1:
         return [""]
     return ["rpn", "roi"] if count == 2 else ["rpn", *(f"roi_{number}" for number in range(1, count))]
@@ -190,7 +191,7 @@ def stage_names(count: int) -> list[str]:
 
 @torch.no_grad()
 def positives_per_object(assignment: Assignment, truth: GroundTruth) -> Tensor:
-    """How many priors learn an object, on average over the objects of a batch."""
+    """The mean number of positive priors per object of a batch."""
     return assignment.positive.sum() / truth.learnable.sum().clamp(min=1)
 
 
@@ -199,19 +200,19 @@ def _one_class(truth: GroundTruth) -> GroundTruth:
 
 
 def _independent(predictions: Predictions) -> Predictions:
-    """For assigners, which take the probability of each class by itself."""
+    """The predictions with one independent logit for each class, as assigners need them."""
     if not predictions.exclusive:
         return predictions
     return replace(predictions, logits=predictions.log_odds, exclusive=False)
 
 
 def _with_ground_truth(predictions: Predictions, priors: Priors, truth: GroundTruth) -> Predictions:
-    """The same, but ground truth among the proposals has its own box and class, whatever a network predicts there."""
-    given = priors.is_ground_truth
-    if given is None:
+    """The predictions, with box and class of the object at each ground-truth box among the proposals."""
+    is_ground_truth = priors.is_ground_truth
+    if is_ground_truth is None:
         return predictions
-    boxes = torch.where(given.view(1, -1, 1), priors.boxes, predictions.boxes)
+    boxes = torch.where(is_ground_truth.view(1, -1, 1), priors.boxes, predictions.boxes)
     known = F.one_hot(truth.labels.clamp(min=0), predictions.logits.shape[-1]).to(predictions.logits)
     logits = predictions.logits.clone()
-    logits[:, given] = known * (2 * _CERTAIN) - _CERTAIN
+    logits[:, is_ground_truth] = known * (2 * _CERTAIN) - _CERTAIN
     return replace(predictions, boxes=boxes, logits=logits)

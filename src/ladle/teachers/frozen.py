@@ -20,12 +20,12 @@ __all__ = ["FrozenDetector", "FrozenHead"]
 
 
 class FrozenDetector:
-    """A detector that no longer learns.
+    """A trained detector as a teacher: frozen and in evaluation mode.
 
-    It is no ``nn.Module``: an objective that holds it neither trains nor saves it, hands it to no optimizer and no
-    data-parallel wrapper, and ``train()`` does not reach it. Its classes are matched to the student's by name.
+    It is not an ``nn.Module``, so an objective that holds it does not train or save it, pass it to an optimizer or a
+    data-parallel wrapper, or change it by ``train()``. Its classes are matched to the student's by name.
 
-    Without ``classes`` it returns feature maps and no predictions: such a teacher may have other classes, strides and
+    With ``classes=None`` it returns feature maps and no predictions: such a teacher may have other classes, strides and
     anchors than its student.
 
     Example:
@@ -37,7 +37,7 @@ class FrozenDetector:
     """
 
     def __init__(self, detector: Detector, classes: Sequence[str] | None) -> None:
-        """Freeze ``detector`` and order its classes as ``classes``; raises UserError where it lacks one."""
+        """Freeze ``detector`` and reorder its classes to ``classes``; raises UserError if one is missing."""
         known = detector.spec.classes
         lacking = [name for name in classes or () if name not in known]
         if lacking:
@@ -65,7 +65,7 @@ class FrozenDetector:
 
     @property
     def head(self) -> FrozenHead | None:
-        """Its last head, to be entered half-way; None if it is not dense, or if the teacher has features only."""
+        """Its last head, for CrossKD; None if it is not dense, or if the teacher has features only."""
         head = self.detector.head
         return None if self.features_only or head is None else FrozenHead(self, head)
 
@@ -83,9 +83,9 @@ class FrozenDetector:
         class_agnostic: bool = False,
         tower_depth: int | None = None,
     ) -> Output:
-        """What its stage ``stage``, or its last one if it has fewer, predicts at ``priors``.
+        """The predictions of its stage ``stage``, or its last one if it has fewer, at ``priors``.
 
-        To a student's proposal network, which has one class, a detector of one stage gives its best class score.
+        With ``class_agnostic``, for a student's proposal network, the one score is the highest class score.
         """
         features, sizes = seen
         if self.features_only:
@@ -99,7 +99,7 @@ class FrozenDetector:
         return Output(predictions, priors, features, sizes, towers)
 
     def reorder(self, predictions: Predictions) -> Predictions:
-        """The same with classes in the student's order; of exclusive classes the others become background."""
+        """The predictions with classes in the student's order; other exclusive classes are added to background."""
         if self._same_order:
             return predictions
         logits = predictions.logits.index_select(-1, self.order)
@@ -115,7 +115,7 @@ class FrozenDetector:
 
 
 class Observed(NamedTuple):
-    """What a frozen detector keeps of a batch: feature maps, and the height and width of each image (B,2)."""
+    """The observation of a frozen detector: feature maps, and the height and width of each image (B,2)."""
 
     features: tuple[Tensor, ...]
     sizes: Tensor | None
@@ -129,12 +129,12 @@ class FrozenHead:
         self.depth, self.width = head.depth, head.width
 
     def predict_from(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
-        """From the towers' maps after ``depth`` convolutions to predictions, with gradient for the maps."""
+        """Predictions from the towers' maps after ``depth`` convolutions, with gradient for the maps."""
         return self._teacher.reorder(self._head.predict_from(towers, depth, priors))
 
 
 def _without_predictions(features: tuple[Tensor, ...], sizes: Tensor | None, classes: int) -> Output:
-    """The output of a teacher that has features only: no prior, hence no prediction."""
+    """The output of a teacher with features only: it has no priors and no predictions."""
     batch, device = len(features[0]), features[0].device
     boxes = torch.zeros(batch, 0, 4, device=device)
     none = torch.zeros(0, device=device)

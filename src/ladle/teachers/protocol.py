@@ -1,4 +1,4 @@
-"""What it means to be a teacher."""
+"""The protocol of a teacher."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from ladle.types import Batch, Output, Priors, Pyramid
 __all__ = ["Observation", "Teacher"]
 
 Observation: TypeAlias = Any
-"""What a teacher keeps of a batch between :meth:`Teacher.observe` and :meth:`Teacher.predict_at`; its own business."""
+"""What a teacher keeps of a batch between :meth:`Teacher.observe` and :meth:`Teacher.predict_at`, of any type."""
 
 
 @runtime_checkable
 class Teacher(Protocol):
-    """A network that no longer learns: it predicts at the student's priors, or shows its feature maps.
+    """A frozen network that predicts at the student's priors, or gives feature maps only.
 
-    It is no ``torch.nn.Module`` that an objective could register: it must never be trained, saved with the student or
-    wrapped for data parallelism. All its answers are without gradient, with classes in the student's order.
+    It must not be a ``torch.nn.Module`` that an objective would register, since it is never trained, saved with the
+    student or wrapped for data parallelism. Its outputs have no gradient and the student's order of classes.
 
     Example:
         >>> from ladle.families import detector_spec
@@ -32,21 +32,21 @@ class Teacher(Protocol):
 
     @property
     def info(self) -> NetworkInfo:
-        """What it predicts and what its feature maps are like."""
+        """Its stages, classes and feature maps."""
         ...
 
     @property
     def pyramid(self) -> Pyramid:
-        """What its feature maps are like."""
+        """Channels and strides of its feature maps."""
         ...
 
     @property
     def head(self) -> Head | None:
-        """The head of its last stage, to be entered half-way; None where that cannot be done."""
+        """The head of its last stage, for CrossKD; None if that has no towers."""
         ...
 
     def observe(self, batch: Batch) -> Observation:
-        """Run it on the images of a batch, once, as far as no priors are needed."""
+        """Run the part of the network that needs no priors, once for a batch."""
         ...
 
     def predict_at(
@@ -57,9 +57,9 @@ class Teacher(Protocol):
         class_agnostic: bool = False,
         tower_depth: int | None = None,
     ) -> Output:
-        """What its stage ``stage``, or its last if it has fewer, predicts at the student's ``priors``.
+        """The predictions of its stage ``stage``, or its last one if it has fewer, at the student's ``priors``.
 
-        With ``class_agnostic`` the student's stage has one score, "any object". ``tower_depth`` also asks for the maps
+        With ``class_agnostic`` there is one score, "any object". With ``tower_depth`` the output also has the maps
         after so many convolutions of the towers of a dense head, see :class:`~ladle.distillers.CrossKD`.
         """
         ...
