@@ -147,7 +147,7 @@ def test_who_is_surer_and_what_they_imitate_can_be_chosen(run, data, tmp_path, c
     capsys.readouterr()
     assert not same_weights(weights("soft", method="soft+pkd", weight="soft=0.1"), run.first.weights)
     printed = capsys.readouterr().out
-    assert "assigner  PAA, judged by whoever is surer (spread)" in printed
+    assert "assigner  PAA, judged by the more certain of the two (spread)" in printed
     assert "teaches   first/soft_class: 6 class scores at every prior (weight 0.1)" in printed
     assert "first/pkd: correlation of channels, maps of stride 8, 16, 32, 1 x 1 convolutions from 48 to 64" in printed
     assert "teaches   second/soft_class" in printed

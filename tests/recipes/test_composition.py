@@ -77,7 +77,7 @@ def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, 
     run = replace(RUN, project=str(tmp_path), quiet=False)
     taught = distill(data, "paa-tiny", teacher, "pkd+fitnet", run)
     printed = capsys.readouterr().out
-    assert "retinanet-r18, not tried: it knows other classes, its features alone count" in printed
+    assert "retinanet-r18, not evaluated: it has other classes, only its features are used" in printed
     assert (
         "pkd: correlation of channels, maps of stride 8, 16, 32, 1 x 1 convolutions from 48 to 256 channels" in printed
     )
@@ -88,7 +88,7 @@ def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, 
 
 def test_a_teacher_whose_predictions_are_needed_must_line_up(data, tmp_path):
     teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="imitate feature maps alone, such as --method pkd"):
+    with pytest.raises(UserError, match="distill feature maps alone, such as --method pkd"):
         distill(data, "paa-tiny", teacher, "gi", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
 
 
@@ -166,8 +166,8 @@ def test_an_assistant_without_a_name_is_refused(data, teacher, tmp_path, assista
 @pytest.mark.parametrize("flag", ["weight", "warm", "until"])
 def test_weights_and_times_of_nothing_are_refused(data, teacher, tmp_path, flag):
     run = replace(RUN, project=str(tmp_path / "runs"))
-    with pytest.raises(UserError, match=f"--{flag} 2: by --method lad nothing is imitated"):
+    with pytest.raises(UserError, match=f"--{flag} 2: by --method lad nothing is distilled"):
         distill(data, "paa-tiny", teacher, "lad", run, True, **{flag: "2"})
-    with pytest.raises(UserError, match=f"--{flag} 2: by --method plain nothing is imitated"):
+    with pytest.raises(UserError, match=f"--{flag} 2: by --method plain nothing is distilled"):
         colearn(data, "paa-tiny", "paa-tiny", run, **{flag: "2"})
     assert list(tmp_path.iterdir()) == []

@@ -85,7 +85,7 @@ def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another
     assert same_weights(weights("nothing", weight="0", balance="moments"), taught["plain"].weights)
     balanced = weights("norm", balance="norm", balance_share=0.5)
     assert not same_weights(balanced, taught["soft"].weights)
-    assert "balance   backbone and neck: the gradient of what is taught is at most 0.5" in capsys.readouterr().out
+    assert "balance   backbone and neck: the gradient of distillation is at most 0.5" in capsys.readouterr().out
     job = Job.read(str(balanced.parents[1]), "distill")
     assert (job.balance, job.balance_share) == ("norm", 0.5)
 

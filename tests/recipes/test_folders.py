@@ -240,7 +240,7 @@ def test_a_process_whose_run_was_taken_up_by_another_does_not_join(tmp_path):
     begin(tmp_path)
     with (tmp_path / ".lock").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process has taken up this run"), joined_folder(tmp_path):
+        with pytest.raises(UserError, match="another process has resumed this run"), joined_folder(tmp_path):
             pass
 
 
@@ -258,7 +258,7 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("project", ["file", "file/runs"])
 def test_a_project_that_cannot_be_made_is_named_with_its_flag(tmp_path, project):
     (tmp_path / "file").touch()
-    said = "expected a folder that can be made and written to, found .*/train: something in its place is no folder"
+    said = "expected a folder that can be made and written to, found .*/train: something that is not a folder is in its place"
     with (
         pytest.raises(UserError, match=f"^--project {tmp_path / project}: {said}"),
         new_folder(str(tmp_path / project), "train", None, "x"),

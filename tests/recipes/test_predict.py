@@ -146,7 +146,7 @@ def test_what_can_be_no_folder_is_refused_before_anything_is_looked_at(album, mo
 def test_images_of_formats_that_are_not_read_are_told(album, teacher, tmp_path, capsys):
     (album / "c.heic").write_bytes(b"x")
     predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)
-    assert f"1 files left out, such as {album / 'c.heic'}: no format that is read" in capsys.readouterr().out
+    assert f"1 files skipped, such as {album / 'c.heic'}: the format is not supported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.5, 30, float("nan")])
@@ -179,13 +179,15 @@ def test_no_more_is_found_than_max_det_says(album, teacher, tmp_path, capsys):
     for file, one in few.items():
         assert torch.equal(one.scores, every[file].scores[:3])
     cut = sum(len(one.scores) > 3 for one in every.values())
-    assert f"{cut} images gave more than 3 detections: the surest 3 of each are kept" in capsys.readouterr().out
+    assert (
+        f"{cut} images gave more than 3 detections: the 3 with the highest scores are kept" in capsys.readouterr().out
+    )
 
 
 def test_what_is_passed_over_is_told(album, teacher, tmp_path, capsys):
     image(album / "._a.png")
     assert len(predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)) == 3
-    assert f"1 files passed over, such as {album / '._a.png'}" in capsys.readouterr().out
+    assert f"1 files skipped, such as {album / '._a.png'}" in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_refused(album, teacher, tmp_path, monkeypatch):

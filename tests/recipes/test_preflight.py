@@ -97,7 +97,7 @@ class Empty(Scenes):
 def test_images_without_objects_say_nothing_against_a_teacher(beginner):
     ap = check_strength("some.safetensors", beginner, Empty(4, size=64), 64, 4, allow_weak=False)
     assert ap != ap
-    assert strength_in_words(ap) == "not tried: the sample of validation images holds no object"
+    assert strength_in_words(ap) == "not evaluated: the sample of validation images holds no object"
     assert strength_in_words(0.25) == "25.0 AP on a sample of the validation images"
 
 

@@ -139,7 +139,7 @@ def test_without_a_record_of_the_data_that_is_said(run, untrained, capsys):
     (run / "data.json").unlink()
     assert main(["train", "--resume", "one", "--quiet=false"]) == 130
     said = " ".join(capsys.readouterr().out.split())
-    assert "data.json is missing, so nobody knows whether the data are the same" in said
+    assert "data.json is missing, so the data cannot be compared with those of its start" in said
     assert json.loads((run / "data.json").read_text())["train"]["images"] == 8
 
 
@@ -153,10 +153,10 @@ def test_a_teacher_that_moved_is_given_anew_and_known_again(finished, tmp_path, 
         assert main(["distill", "--data", str(finished / "data"), *flags.split()]) == 130
     assert json.loads((run / "teacher.json").read_text())["file"] == str(tmp_path / "teacher.safetensors")
     Path("teacher.safetensors").rename("moved.safetensors")
-    assert "teacher.safetensors is not there any more; give its place with --teacher" in refused(run, verb="distill")
+    assert "teacher.safetensors is not there any more; give its path with --teacher" in refused(run, verb="distill")
     Path("other.safetensors").write_bytes(weights.read_bytes()[:-4] + b"else")
     said = refused(run, "--teacher", "other.safetensors", verb="distill")
-    assert "other.safetensors is not the file this run began with; give its place with --teacher" in said
+    assert "other.safetensors is not the file this run began with; give its path with --teacher" in said
     with pytest.raises(KeyboardInterrupt):
         distill(teacher="moved.safetensors", resume=str(run))
     assert json.loads((run / "teacher.json").read_text())["file"] == str(tmp_path / "moved.safetensors")
@@ -192,7 +192,7 @@ def test_a_finished_run_says_that_there_is_nothing_to_do(run, capsys):
 
 
 def test_fewer_epochs_than_are_done_are_refused(run, refused):
-    assert "--epochs 1: one has 2 epochs behind it; give more" in refused(Path("one"), "--epochs", "1")
+    assert "--epochs 1: one has finished 2 epochs; give more" in refused(Path("one"), "--epochs", "1")
 
 
 @pytest.mark.parametrize(
@@ -306,7 +306,7 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(run, capsys, monkeyp
         assert main(["train", "--resume", "one", "--epochs=3"]) == 2
     said = capsys.readouterr().err
     assert said == (
-        "ladle train: one/resume.pt: File too large; the run is as it was last saved: mend that, then go on with "
+        "ladle train: one/resume.pt: File too large; the run is as it was last saved: correct this, then go on with "
         "`ladle train --resume one`\n"
     )
     assert (run / "resume.pt").read_bytes() == before

@@ -66,7 +66,7 @@ def test_repairs_are_told_by_kind_with_their_number(tmp_path):
 def test_images_in_both_splits_are_told(tmp_path):
     yolo(tmp_path)
     shutil.copy(tmp_path / "images" / "train" / "2.png", tmp_path / "images" / "val" / "0.png")
-    assert said(tmp_path) == ["note: 1 of the 2 images of val are in train too, which flatters the AP"]
+    assert said(tmp_path) == ["note: 1 of the 2 images of val are in train too, so the AP is too high"]
 
 
 def coco(folder):
@@ -84,7 +84,7 @@ def coco(folder):
 def test_one_file_for_both_splits_is_told(tmp_path):
     lines = said(coco(tmp_path), batch=2)
     assert lines == [
-        "note: 3 of the 3 images of val are in train too, which flatters the AP",
+        "note: 3 of the 3 images of val are in train too, so the AP is too high",
         "train: note: default.json is one split by itself and is read as 'train', as it is for any other split",
         "val: note: default.json is one split by itself and is read as 'val', as it is for any other split",
     ]
@@ -233,7 +233,7 @@ def test_val_says_what_was_repaired_and_what_the_detector_does_not_know(data, te
 
 
 def test_a_step_of_more_images_than_there_are_is_told(tmp_path):
-    told = "note: a step takes 6 images, more than the 4 of train: some are taken several times in it"
+    told = "note: a step takes 6 images, more than the 4 of train: some are used several times in it"
     assert said(yolo(tmp_path), batch=3, devices=2) == [told]
     assert said(tmp_path, batch=2, devices=2) == []
 

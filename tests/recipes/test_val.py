@@ -130,7 +130,7 @@ def test_val_counts_as_many_detections_as_it_is_told(data, teacher, tmp_path, ca
     assert one.ar100 == one.ar1
     assert "up to 1 detections of an image count, not 100 as in COCO" in printed
     assert " of 4 images hold more than 1 objects (up to " in printed
-    assert "4 images gave more than 1 detections: the surest 1 of each count" in printed
+    assert "4 images gave more than 1 detections: the 1 with the highest scores count" in printed
     found = Counter(row["image_id"] for row in json.loads((tmp_path / "one" / "results.json").read_text()))
     assert set(found.values()) == {1}
     assert val(data, teacher, out=str(tmp_path / "all"), device="cpu").most == 100

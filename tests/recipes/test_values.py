@@ -182,7 +182,7 @@ def test_data_and_a_teacher_of_ones_own_are_given_as_objects(teacher, tmp_path, 
     detector = load_detector(teacher)
     guide = FrozenDetector(detector, data.train.classes)
     taught = distill(data, "paa-tiny", guide, "lad+soft", run(tmp_path, quiet=False), True)
-    assert "teacher   paa-tiny, given in Python and not tried" in capsys.readouterr().out
+    assert "teacher   paa-tiny, given in Python and not evaluated" in capsys.readouterr().out
     assert config(taught.folder)["data"] == "python:Splits"
     assert config(taught.folder)["teacher"] == "python:FrozenDetector"
     with pytest.raises(UserError, match="begun in Python with an object"):
