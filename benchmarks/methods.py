@@ -15,10 +15,10 @@ A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
 
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
 trains on the same images in the same order. The weights after the last epoch are evaluated, so that no epoch is
-selected by the validation images. Results are appended to --record as soon as a run ends, one line of JSON each: the row and
-its seed, all twelve numbers, the time, the commit, the teacher's SHA-256, the machine. A row and a seed that are already in
-the file are not run again. Finally a Markdown table of means, standard errors and differences to the first row is
-printed, and OUT/comparison.png is drawn.
+selected by the validation images. Results are appended to --record as soon as a run ends, one line of JSON each: the
+row and its seed, all twelve numbers, the time, the commit, the teacher's SHA-256, the machine. A row and a seed that
+are already in the file are not run again. Finally a Markdown table of means, standard errors and differences to the
+first row is printed, and OUT/comparison.png is drawn.
 """
 
 import argparse

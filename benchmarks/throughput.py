@@ -4,8 +4,8 @@
     python benchmarks/throughput.py --size 448 640 --batch 2 --rounds 8
 
 Both are measured in one run, in several rounds and in turns; of two steps the second is timed. Both have a ResNet-50
-with a feature pyramid, frozen normalization and random weights, and the same images and objects; every layer is trained.
-The output is the medians and the ratio of images per second, Ladle over torchvision.
+with a feature pyramid, frozen normalization and random weights, and the same images and objects; every layer is
+trained. The output is the medians and the ratio of images per second, Ladle over torchvision.
 """
 
 import argparse
