@@ -1,17 +1,17 @@
-"""Each assigner beside every peer that is installed, on the same inputs, in one run.
+"""Compare each assigner with every installed peer, on the same inputs, in one run.
 
     python benchmarks/assigners.py                      everything, ten minutes and more on two cores
     python benchmarks/assigners.py --quick              one scene, three runs
     python benchmarks/assigners.py --only ATSS,PAA --scene s640_n150
     python benchmarks/assigners.py --write              everything, into docs/benchmarks.md and its chart
 
-The peers want an environment of their own, in which Ladle is installed as well:
+The peers need a separate environment, in which Ladle is installed as well:
 
     pip install -e . -r benchmarks/peers/requirements.txt
     pip install --no-deps yolox==0.3.0
 
-`make bench` does both and runs everything. A peer that cannot be imported is named as absent. What is measured, and how
-to read it, stands in docs/benchmarks.md.
+`make bench` does both and runs everything. A peer that cannot be imported is listed as absent. docs/benchmarks.md
+explains what is measured and how to read the tables.
 """
 
 from __future__ import annotations
@@ -36,24 +36,24 @@ from ladle.testing.memory import peak_growth
 
 MIB = 1 << 20
 SLOW = 1.0
-"""Seconds from which on a contender runs three times only."""
+"""A contender that takes longer than this, in seconds, runs three times only."""
 VERY_SLOW = 40.0
-"""Seconds from which on it runs once."""
+"""A contender that takes longer than this, in seconds, runs once."""
 LONG = 60.0
-"""Seconds from which on a race is not repeated, however disturbed."""
+"""A race that takes longer than this, in seconds, is not repeated, even if other processes interfered."""
 
 
 class Peer(NamedTuple):
-    """How to prepare a peer; ``alike`` builds ours in the peer's convention where ours is another by default."""
+    """How to prepare a peer; ``alike`` builds ours with the peer's convention if it differs from our default."""
 
     prepare: Callable[[Case], Ready]
     alike: Callable[[Any], Any] | None = None
 
 
 class Row(NamedTuple):
-    """An assigner: how to build ours from the package, what it is given, its peers, and the ratio to reach.
+    """An assigner: how to build ours from the package, its inputs, its peers, and the ratio to reach.
 
-    The first peer is the reference with which ours should agree. ``waits`` marks what is solved on the host.
+    The first peer is the reference with which ours should agree. ``waits`` marks one that is solved on the host.
     """
 
     ours: Callable[[Any], Any]
@@ -65,7 +65,7 @@ class Row(NamedTuple):
 
 
 def assigning(rule: Any, inputs: tuple[Any, ...]) -> Ready:
-    """Assign, and nothing else."""
+    """Assign only."""
     return Ready(lambda: rule(*inputs), object_numbers)
 
 
@@ -75,13 +75,14 @@ def like_ultralytics(ladle: Any) -> Any:
 
 
 def learning(rule: Any, inputs: tuple[Any, ...]) -> Ready:
-    """Assign, pay for it and find the gradients, which are read at the class logits."""
+    """Assign, compute the losses and their gradients; the result is the gradient of the class logits."""
     from ladle.criteria import BagCriterion
     from ladle.types import Output
 
-    said, priors, truth = inputs
-    spread = torch.tensor([0.0, 0.0, 1.0, 1.0], device=said.logits.device).expand(said.logits.shape[2], 4)
-    leaf = replace(said, center_prior=spread.expand(len(said.logits), -1, -1))
+    predictions, priors, truth = inputs
+    logits = predictions.logits
+    spread = torch.tensor([0.0, 0.0, 1.0, 1.0], device=logits.device).expand(logits.shape[2], 4)
+    leaf = replace(predictions, center_prior=spread.expand(len(logits), -1, -1))
     leaf = leaf.map(lambda tensor: tensor.detach().clone().requires_grad_())
     criterion = BagCriterion()
 
@@ -139,7 +140,7 @@ ROWS = {
         bar=50,
     ),
     "SimOTA": Row(
-        # The rule of the peers: no release of YOLOX that can be installed has today's, which is the default.
+        # The rule of the peers: no release of YOLOX that can be installed has the current rule, which is the default.
         lambda ladle: ladle.SimOTA(radius=2.5, candidates="center or box", penalty=1e5),
         lambda case: case.at_points(),
         {"YOLOX": Peer(others.yolox), "mmdetection": Peer(mmdetection.sim_ota)},
@@ -178,7 +179,7 @@ ROWS = {
 
 @contextmanager
 def no_host_waits(device: torch.device) -> Iterator[None]:
-    """On a CUDA device an operation that waits for the device raises."""
+    """On a CUDA device, raise an error for an operation that waits for the device."""
     if device.type != "cuda":
         yield
         return
@@ -190,7 +191,7 @@ def no_host_waits(device: torch.device) -> Iterator[None]:
 
 
 def seconds(work: Callable[[], Any], device: torch.device) -> float:
-    """Wall time of one call, to the end of what it started on the device."""
+    """Wall time of one call, including the work that it starts on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize()
     start = time.perf_counter()
@@ -201,7 +202,7 @@ def seconds(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def peak(work: Callable[[], Any], device: torch.device) -> float:
-    """MiB by which one call grows the process at most, or the device's allocations."""
+    """Largest growth of the process, or of the device's allocations, during one call, in MiB."""
     if device.type != "cuda":
         return max(0, peak_growth(work)) / MIB
     torch.cuda.synchronize()
@@ -213,7 +214,7 @@ def peak(work: Callable[[], Any], device: torch.device) -> float:
 
 
 def race(contenders: dict[str, Ready], runs: int, device: torch.device) -> dict[str, Outcome]:
-    """Medians and peaks of all contenders, taken in turns, so that what else runs here meets all alike."""
+    """Medians and peaks of all contenders, measured in turns, so that other processes affect all of them equally."""
     once = {name: seconds(ready.work, device) for name, ready in contenders.items()}
     peaks = {name: peak(ready.work, device) for name, ready in contenders.items()}
     counts = {
@@ -232,7 +233,7 @@ def race(contenders: dict[str, Ready], runs: int, device: torch.device) -> dict[
 def calm_race(
     contenders: dict[str, Ready], runs: int, device: torch.device, patience: float
 ) -> tuple[dict[str, Outcome], float]:
-    """The race in which other processes took least of the machine, of up to three, and the share they took."""
+    """The race with the least load from other processes, of up to three, and the share of that load."""
     best: tuple[dict[str, Outcome], float] = {}, torch.inf
     for _ in range(3 if patience else 1):
         calm.wait(patience)
@@ -245,9 +246,9 @@ def calm_race(
 
 
 def agreement(ours: torch.Tensor, theirs: torch.Tensor) -> float:
-    """Percent of the priors that either side does not call background on which both say the same.
+    """Percentage of priors with the same result, among those that are not background in both.
 
-    Of floats: percent of the values other than zero that are equal to a thousandth of themselves.
+    For floats: percentage of nonzero values that are equal to a relative error of a thousandth.
     """
     ours, theirs = ours.cpu(), theirs.cpu()
     some = (ours != 0) | (theirs != 0)
@@ -260,11 +261,11 @@ def agreement(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 
 
 class AbsentError(Exception):
-    """Why a contender cannot take part."""
+    """The reason why a contender cannot be measured."""
 
 
 def attempt(what: Callable[[], Any]) -> Any:
-    """Do it, or say in one line why not: a contender that is missing or fails is a result too."""
+    """Call ``what``; a missing or failing contender raises :class:`AbsentError` with a reason of one line."""
     try:
         return what()
     except ImportError as error:
@@ -274,14 +275,14 @@ def attempt(what: Callable[[], Any]) -> Any:
 
 
 def package() -> Any:
-    """Ladle's assigners, which are looked up when their row is due."""
+    """Ladle's assigners, imported when their row is measured."""
     from ladle import assigners
 
     return assigners
 
 
 def own(row: Row, case: Any, build: Callable[[Any], Any] | None = None, compiled: bool = False) -> Ready:
-    """Ours with its inputs, watched for waiting on the device."""
+    """Ours with its inputs; on CUDA an operation that waits for the device raises an error."""
     try:
         rule = (build or row.ours)(package())
     except AttributeError as error:
@@ -300,7 +301,7 @@ def own(row: Row, case: Any, build: Callable[[Any], Any] | None = None, compiled
 
 
 def compare(name: str, case: Case, scene: str, arguments: argparse.Namespace) -> Line:
-    """One row of the table: who can run, who agrees with whom, then the race."""
+    """One row of the table: build the contenders, compare their results, then measure them."""
     row = ROWS[name]
     ready: dict[str, Ready] = {}
     outcomes: dict[str, Outcome] = {}
@@ -331,18 +332,18 @@ class Crowd(Case):
 
     def __init__(self, device: str) -> None:
         self.device, self.size = torch.device(device), (640, 640)
-        said, priors, truth = example_scene(batch=1, objects=2000, size=self.size, classes=80)
-        self.records = tuple(record.to(self.device) for record in (said, priors, truth))
+        records = example_scene(batch=1, objects=2000, size=self.size, classes=80)
+        self.records = tuple(record.to(self.device) for record in records)
 
     def at_anchors(self) -> tuple[Any, Any, Any]:
-        """The same for anchors and for points."""
+        """The same records for anchors and for points."""
         return self.records
 
     at_points = at_distances = at_queries = at_anchors
 
 
 def crowd_peaks(names: list[str], device: str) -> dict[str, tuple[Outcome, Outcome]]:
-    """Peak memory of ours where objects are many, after one call that is not counted."""
+    """Peak memory of ours with many objects, after one warm-up call."""
 
     def one(name: str, case: Case) -> Outcome:
         try:
@@ -365,12 +366,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="threads of every contender (2)")
     parser.add_argument("--runs", type=int, default=11, help="timed runs; three of what takes over a second (11)")
     parser.add_argument("--device", default="cpu", help="cpu or cuda; on cuda ours must not wait for the device")
-    parser.add_argument("--only", help="names of assigners, with commas between them")
+    parser.add_argument("--only", help="names of assigners, separated by commas")
     parser.add_argument("--scene", action="append", choices=list(SCENES), help="may be given several times")
     parser.add_argument("--quick", action="store_true", help="one scene and three runs")
     parser.add_argument("--compile", action="store_true", help="time ours under torch.compile(fullgraph=True) as well")
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a calm machine (60); 0: none")
-    parser.add_argument("--no-crowd", action="store_true", help="leave out the peaks where objects are many")
+    parser.add_argument("--no-crowd", action="store_true", help="leave out the peak memory with many objects")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its chart")
     arguments = parser.parse_args()
     if arguments.write and (arguments.only or arguments.scene or arguments.quick or arguments.no_crowd):

@@ -1,4 +1,4 @@
-"""Train the teacher of the built-in scenes that ships with the package.
+"""Train the teacher of the built-in scenes that is included in the package.
 
     python benchmarks/make_demo_teacher.py
 

@@ -1,24 +1,24 @@
-"""The methods side by side, over seeds: the tables of docs/results.md.
+"""Compare the methods over seeds: the tables of docs/results.md.
 
     python benchmarks/methods.py --data scenes --rows plain,lad,lad+ld+pkd --seeds 0,1,2
     python benchmarks/methods.py --data DIR --teacher runs/train/NAME/weights/best.safetensors --epochs 40 --imgsz 256
     python benchmarks/methods.py --table docs/results/scenes.jsonl
 
-A row is a method of ``ladle distill``, or ``plain``, and may be changed:
+A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
 
     ld/mini                 with an assistant between teacher and student
-    lad+pkd~0.1             with this weight on all that is distilled
-    ld@self                 taught by the student's own kind: the same training with seed 100, which is run first
+    lad+pkd~0.1             with this weight for all distillers
+    ld@self                 with a teacher of the student's architecture: trained plainly with seed 100 first
     plain:paa+dist-small    plain training of this detector instead of the student
     colearn:paa+dist-small  together with this second student; gives two rows
-    pkd!balance=moments     with this flag of the command line; more may follow, each behind a ``!``
+    pkd!balance=moments     with this flag of the command line; more may follow, each after a ``!``
 
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
-sees the same images in the same order. Scored are the weights after the last epoch: no epoch is chosen by the images it
-is scored on. What a run gave is appended to --record, one line of JSON each, as soon as it is there: the row and its
-seed, all twelve numbers, the time it took, the commit, the teacher's SHA-256, the machine. A row and a seed that are in
-the file already are not run again. Then a Markdown table of means, standard errors and differences to the first row is
-printed, and OUT/comparison.png drawn.
+trains on the same images in the same order. The weights after the last epoch are evaluated, so that no epoch is
+selected by the validation images. Results are appended to --record as soon as a run ends, one line of JSON each: the
+row and its seed, all twelve numbers, the time, the commit, the teacher's SHA-256, the machine. A row and a seed that
+are already in the file are not run again. Finally a Markdown table of means, standard errors and differences to the
+first row is printed, and OUT/comparison.png is drawn.
 """
 
 import argparse
@@ -64,7 +64,7 @@ def command(arguments, row, seed):
 
 
 def own_teacher(arguments):
-    """The weights of the student's own kind, trained first if they are not there."""
+    """The weights of a teacher with the student's architecture, trained first if they do not exist."""
     folder = arguments.out / "train" / f"plain-{SELF_SEED}"
     if not (folder / "weights" / "last.safetensors").exists():
         run(*command(arguments, "plain", SELF_SEED))
@@ -72,7 +72,7 @@ def own_teacher(arguments):
 
 
 def run(verb, flags):
-    """Call the command line once, or go on with a run that was stopped."""
+    """Call the command line once, or resume a run that was stopped."""
     words = ["ladle", verb, *(word for key, value in flags.items() for word in (f"--{key}", str(value)))]
     folder = Path(flags["project"]) / verb / flags["name"]
     if (folder / "config.yaml").exists():
@@ -83,13 +83,13 @@ def run(verb, flags):
 
 
 def seconds(folder):
-    """How long the epochs of a run took together, by the clock."""
+    """Total wall time of the epochs of a run."""
     with (folder / "results.csv").open(newline="") as file:
         return round(sum(float(line["seconds"]) for line in csv.DictReader(file)))
 
 
 def scores(arguments, row, seed):
-    """Run a row once and score the weights that it leaves at the end of its budget, by the name of the row."""
+    """Run a row once and evaluate the weights after the last epoch; yields results by the name of the row."""
     verb, flags = command(arguments, row, seed)
     folder = run(verb, flags)
     names = {row: "last"} if verb != "colearn" else {f"{row} ({w})": f"{w}-last" for w in ("first", "second")}
@@ -98,18 +98,18 @@ def scores(arguments, row, seed):
         imgsz = detector.spec.imgsz
         numbers = asdict(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
         del numbers["per_class"]
-        said = {name: round(100 * value, 3) for name, value in numbers.items()}
-        yield ({"row": row, "method": name, "seed": seed} | said | {"seconds": seconds(folder)})
+        percent = {name: round(100 * value, 3) for name, value in numbers.items()}
+        yield ({"row": row, "method": name, "seed": seed} | percent | {"seconds": seconds(folder)})
 
 
 def setting(arguments):
-    """What all rows of a table have in common; rows of different settings are not compared."""
+    """The settings shared by all rows of a table; rows with different settings are not compared."""
     names = ("data", "student", "epochs", "imgsz", "jitter", "crop")
     return {name: getattr(arguments, name) for name in names} | {"batch": BUDGET.batch, "lr": BUDGET.lr}
 
 
 def measure(arguments, file):
-    """Run every row over every seed and append what it gives, seed by seed."""
+    """Run every row over every seed and append the results, seed by seed."""
     common = about(setting(arguments), arguments.teacher)
     for seed in map(int, arguments.seeds.split(",")):
         for row in arguments.rows.split(","):
@@ -123,7 +123,7 @@ def measure(arguments, file):
 
 
 def main():
-    """Run every row over every seed, or print the table of what was run."""
+    """Run every row over every seed, or print the table of earlier results."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--student", default=STUDENT)

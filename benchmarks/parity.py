@@ -1,9 +1,9 @@
-"""Whether every assigner says what its peers say, on small scenes of other seeds than the recorded answers.
+"""Agreement of every assigner with its peers, on small scenes of other seeds than the recorded results.
 
     python benchmarks/parity.py [SEEDS]
 
-Wants the environment of ``benchmarks/assigners.py``. Prints the mean and the least agreement over the seeds, in
-percent of the priors that either side does not call background; for AutoAssign, of the gradients.
+Needs the environment of ``benchmarks/assigners.py``. Prints the mean and the minimum of the agreement over the seeds,
+in percent of the priors that are not background in both; for AutoAssign, of the gradients.
 """
 
 import sys
@@ -30,7 +30,7 @@ def main(seeds: int) -> None:
 
 
 def compared(row: Row, peer: Peer, scene: str, seeds: int) -> str:
-    """Mean and least agreement, or how the peer fails."""
+    """Mean and minimum of the agreement, or the error of the peer."""
     shares = []
     for seed in range(1, seeds + 1):
         case = Case(scene, seed=seed)

@@ -1,4 +1,4 @@
-"""Results as lines of JSON: what was measured, of what, on which machine; and tables of them."""
+"""Results as lines of JSON, with setting, code and machine; and tables of them."""
 
 import hashlib
 import json
@@ -13,11 +13,11 @@ import torch
 from scipy import stats
 
 COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APS": "ap_small", "APM": "ap_medium", "APL": "ap_large"}
-"""What a table shows of the twelve numbers."""
+"""The columns of a table, a selection of the twelve numbers."""
 
 
 def about(setting, teacher):
-    """What is noted beside every result: the setting of its table, the code, the teacher and the machine."""
+    """The record stored with every result: the setting of its table, the code, the teacher and the machine."""
     return {
         "setting": setting,
         "commit": commit(),
@@ -31,17 +31,17 @@ def about(setting, teacher):
 
 
 def commit():
-    """The commit of the code that runs, with a plus where it was changed since."""
+    """The commit of the running code, with a plus if there are uncommitted changes."""
     folder = Path(__file__).parent
-    said = [
+    outputs = [
         subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
         for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "."])
     ]
-    return said[0] + ("+" if said[1] else "")
+    return outputs[0] + ("+" if outputs[1] else "")
 
 
 def processor():
-    """The name of the processor, as far as the system tells it."""
+    """The name of the processor, if the system provides it."""
     file = Path("/proc/cpuinfo")
     lines = file.read_text().splitlines() if file.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -49,24 +49,24 @@ def processor():
 
 
 def read(file):
-    """The results in a file, in the order in which they came; none where there is no file."""
+    """The results in a file, in order; none if there is no file."""
     return [json.loads(line) for line in file.read_text().splitlines()] if file.is_file() else []
 
 
 def append(file, result):
-    """Add one result to a file, whole or not at all: nothing that was measured is written again."""
+    """Append one result to a file; earlier results are not rewritten."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("a") as stream:
         stream.write(json.dumps(result) + "\n")
 
 
 def same_setting(result, common):
-    """Whether a result belongs into the same table: the same budget, and the same teacher."""
+    """Whether a result belongs to the same table: the same setting and the same teacher."""
     return all(result[name] == common[name] for name in ("setting", "teacher_sha256"))
 
 
 def cell(values):
-    """Mean and standard error of a column; a dash where it is not defined."""
+    """Mean and standard error of a column; a dash if it is not defined."""
     if any(math.isnan(value) for value in values):
         return "–"
     mean = statistics.fmean(values)
@@ -85,7 +85,7 @@ def interval(differences):
 
 
 def difference(mine, plain):
-    """How far a method's AP is from that of the first row, seed by seed, and what may be said of it."""
+    """The difference of a method's AP to the first row, seed by seed, and whether it is significant."""
     paired = [one["ap"] - plain[one["seed"]] for one in mine if one["seed"] in plain]
     if not paired:
         return "–"

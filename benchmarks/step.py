@@ -1,13 +1,13 @@
-"""What distillation adds to a training step, and the same step beside mmdetection's.
+"""The time that distillation adds to a training step, and a comparison with mmdetection.
 
     make bench-steps
     python benchmarks/step.py --scene s640_n20 --student r18 --teacher r50 --rounds 12
 
-In one run, round after round, each in its turn: a plain step of the student (forward, assignment, losses, backward,
-optimizer), a bare forward pass of the teacher, and a step of every method. A method's overhead is its median over the
-sum of the medians of the first two. Each takes two steps in its turn, of which the second is timed: the first finds the
-heap as another left it. Beside it stands mmdetection's LAD, whose PAA fits its mixtures by scikit-learn, on the same
-networks, images and objects. Networks are random; the time they take is not.
+In one run, in several rounds, measured in turns: a plain step of the student (forward, assignment, losses, backward,
+optimizer), a forward pass of the teacher alone, and a step of every method. A method's overhead is its median over the
+sum of the medians of the first two. Of two steps in each turn the second is timed, because the first starts with the
+heap of another contender. The comparison is mmdetection's LAD, whose PAA fits its mixtures by scikit-learn, on the same
+networks, images and objects. Networks have random weights, which does not change the time.
 """
 
 import argparse
@@ -35,7 +35,7 @@ def batch_of(case, count, device):
 
 
 def network(backbone, family, classes):
-    """A detector with random weights and normalization that does not train, as the published recipes have it."""
+    """A detector with random weights and frozen normalization, as in the published recipes."""
     torch.manual_seed(0)
     names = tuple(map(str, range(classes)))
     spec = detector_spec(f"{family}-{backbone}", names, start=Start(norm="frozen"))
@@ -43,7 +43,7 @@ def network(backbone, family, classes):
 
 
 def step_of(objective, batch):
-    """One training step as a function of nothing."""
+    """One training step as a function without arguments."""
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4, momentum=0.9)
     objective.train()
 
@@ -58,7 +58,7 @@ def step_of(objective, batch):
 
 
 def contenders(arguments):
-    """What is timed, by name."""
+    """The timed functions by name."""
     case = Case(arguments.scene, arguments.device)
     batch = batch_of(case, arguments.batch, arguments.device)
     teacher = FrozenDetector(
@@ -70,8 +70,7 @@ def contenders(arguments):
         return network(arguments.student, arguments.family, case.classes).to(arguments.device)
 
     plain = plan_for("plain", student().spec)
-    known = student()(batch.images, batch.sizes)
-    priors = [output.priors for output in known]
+    priors = [output.priors for output in student()(batch.images, batch.sizes)]
     every = {
         "plain step": step_of(TrainingStep(student(), plain.lessons), batch),
         "bare teacher": lambda: [teacher.predict_at(teacher.observe(batch), one) for one in priors],
@@ -109,10 +108,10 @@ def main():
     floor = medians["plain step"] + medians["bare teacher"]
     where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{platform.machine()} CPU"
     images = f"{arguments.batch} images of {SCENES[arguments.scene]} objects"
-    networks = f"{arguments.family}-{arguments.student} taught by {arguments.family}-{arguments.teacher}"
+    networks = f"student {arguments.family}-{arguments.student}, teacher {arguments.family}-{arguments.teacher}"
     print(f"{where}, {arguments.threads} threads, torch {torch.__version__}: {images}, {networks}")
-    print(f"{arguments.rounds} rounds, others took at most {foreign:.0%} of the machine\n")
-    print("| | median | least | most | over plain step + bare teacher | beside mmdetection's LAD |")
+    print(f"{arguments.rounds} rounds, other processes took at most {foreign:.0%} of the machine\n")
+    print("| | median | least | most | over plain step + bare teacher | mmdetection's LAD over this |")
     print("|---|---|---|---|---|---|")
     for name, values in times.items():
         share = "" if name in ("plain step", "bare teacher") else f"{medians[name] / floor:.3f}"

@@ -1,11 +1,11 @@
-"""Training throughput beside torchvision's own detectors: forward, assignment, losses, backward.
+"""Training throughput compared with torchvision's detectors: forward, assignment, losses, backward.
 
     make bench-steps
     python benchmarks/throughput.py --size 448 640 --batch 2 --rounds 8
 
-In one run, round after round, each in its turn, two steps of which the second is timed. Both have a ResNet-50 with a
-pyramid, normalization that does not train and random weights, and learn from the same images and objects; every layer
-is trained. Printed are medians and how many images a second Ladle trains for each of torchvision's.
+Both are measured in one run, in several rounds and in turns; of two steps the second is timed. Both have a ResNet-50
+with a feature pyramid, frozen normalization and random weights, and the same images and objects; every layer is
+trained. The output is the medians and the ratio of images per second, Ladle over torchvision.
 """
 
 import argparse
@@ -62,7 +62,7 @@ def ours(family, images, boxes, labels):
 
 
 def theirs(family, images, boxes, labels):
-    """The step of torchvision, without the optimizer; images are not resized."""
+    """Run torchvision's step, without the optimizer; images are not resized."""
     torch.manual_seed(0)
     body = resnet50(weights=None, norm_layer=FrozenBatchNorm2d)
     sides = {"min_size": min(images.shape[-2:]), "max_size": max(images.shape[-2:])}
@@ -70,7 +70,7 @@ def theirs(family, images, boxes, labels):
         model = FasterRCNN(_resnet_fpn_extractor(body, 5), num_classes=CLASSES + 1, **sides)
         targets = [{"boxes": b, "labels": n + 1} for b, n in zip(boxes, labels, strict=True)]
     else:
-        # As the published model has it: levels 3 to 7.
+        # Levels 3 to 7, as in the published model.
         pyramid = _resnet_fpn_extractor(body, 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(2048, 256))
         model = RetinaNet(pyramid, CLASSES, anchor_generator=_default_anchorgen(), **sides)
         targets = [{"boxes": b, "labels": n} for b, n in zip(boxes, labels, strict=True)]
@@ -101,10 +101,10 @@ def main():
     height, width = arguments.size
     print(f"{where}, {arguments.threads} threads, torch {torch.__version__}, {arguments.rounds} rounds:")
     print(f"{arguments.batch} images of {height} x {width} with {arguments.objects} objects each\n")
-    print("| | Ladle | torchvision | Ladle trains as many images | others took at most |")
+    print("| | Ladle | torchvision | images per second, ratio | other processes took at most |")
     print("|---|---|---|---|---|")
     for family in arguments.families.split(","):
-        both = {who.__name__: partial(who(family, *given)) for who in (ours, theirs)}
+        both = {library.__name__: partial(library(family, *given)) for library in (ours, theirs)}
         times, foreign = take_turns(both, arguments.rounds, arguments.device)
         mine, other = (statistics.median(times[name]) for name in both)
         spread = [f"{statistics.median(v):.2f} s ({min(v):.2f} to {max(v):.2f})" for v in times.values()]

@@ -1,7 +1,7 @@
-"""A data set of one's own, held as Python objects: written as a COCO folder, checked, trained on.
+"""A custom data set of Python objects: written as a COCO folder, checked, used for training.
 
-The other way, without a file, is a source: anything with ``classes``, ``category_ids``, ``len`` and ``sample`` feeds
-``make_loader``. Both are shown. Takes some twenty seconds on a CPU::
+It can also be used without files, as a source: any object with ``classes``, ``category_ids``, ``len`` and ``sample``
+can be passed to ``make_loader``. Both are shown. Takes some twenty seconds on a CPU::
 
     python examples/foreign_data.py
 """
@@ -35,7 +35,7 @@ class Photo:
 
 @dataclass(frozen=True)
 class Photos:
-    """Photos as a source: what ``make_loader`` takes."""
+    """Photos as a source for ``make_loader``."""
 
     photos: Sequence[Photo]
     classes: tuple[str, ...] = CLASSES
@@ -45,7 +45,7 @@ class Photos:
         return len(self.photos)
 
     def sample(self, index: int) -> Sample:
-        """One photo in tensors."""
+        """One photo as tensors."""
         photo = self.photos[index]
         height, width, _ = photo.pixels.shape
         return Sample(

@@ -1,7 +1,7 @@
-"""An assigner of one's own: tried against the laws, then the rule by which a teacher judges a student.
+"""A custom assigner: tested with the laws, then used with the predictions of a teacher.
 
-An assigner is any callable ``(predictions, priors, truth) -> Assignment``. This one looks at predicted boxes: handed
-those of a teacher, it distils the assignment. Takes some twenty seconds on a CPU::
+An assigner is any callable ``(predictions, priors, truth) -> Assignment``. This one uses predicted boxes: if they are
+the teacher's, the assignment is distilled. Takes some twenty seconds on a CPU::
 
     python examples/own_assigner.py
 """
@@ -42,19 +42,19 @@ class NearlyBest:
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """Choose by overlap alone."""
-        said = best_overlaps(predictions.boxes.nan_to_num(), priors.valid, truth)
-        # One more column, so that there is something to look up in a batch without objects.
-        best = torch.nn.functional.pad(said.peak, (0, 1)).gather(1, said.index)
-        positive = (said.iou > 0) & (said.iou >= self.share * best)
-        return Assignment.hard(said.index, positive, outside_crowds(priors, truth, share=0.5))
+        """Assign by overlap alone."""
+        overlap = best_overlaps(predictions.boxes.nan_to_num(), priors.valid, truth)
+        # One more column, so that gather also works for a batch without objects.
+        best = torch.nn.functional.pad(overlap.peak, (0, 1)).gather(1, overlap.index)
+        positive = (overlap.iou > 0) & (overlap.iou >= self.share * best)
+        return Assignment.hard(overlap.index, positive, outside_crowds(priors, truth, share=0.5))
 
 
 def main(epochs: int = 2, images: int = 64, laws: Sequence[Callable[..., None]] = ASSIGNER_LAWS) -> list[float]:
-    """Try the laws, distil for some epochs, and return the mean loss on boxes of each."""
-    rule = NearlyBest()
+    """Run the laws, distill for some epochs, and return the mean box loss of each."""
+    assigner = NearlyBest()
     for law in laws:
-        law(rule)
+        law(assigner)
         print("obeys:", law.__name__.replace("_", " "))
 
     torch.manual_seed(0)
@@ -62,7 +62,7 @@ def main(epochs: int = 2, images: int = 64, laws: Sequence[Callable[..., None]] 
     teacher = load_detector(teacher_file())
     objective = TrainingStep(
         detector_spec("paa-tiny", scenes.classes, imgsz=96).build(),
-        [Lesson(rule, DenseCriterion(share="count"), judge=TeacherJudges())],
+        [Lesson(assigner, DenseCriterion(share="count"), judge=TeacherJudges())],
         teacher=FrozenDetector(teacher, scenes.classes),
     )
     loader = make_loader(scenes, batch=8, imgsz=96, shuffle=True, drop_last=True)

@@ -1,6 +1,6 @@
-"""A training loop of one's own: plain PyTorch around a Ladle objective, here SoLAD.
+"""A custom training loop: plain PyTorch with a Ladle objective, here SoLAD.
 
-An objective is an ``nn.Module`` that takes a batch and gives named terms, each still to be divided by its count.
+An objective is an ``nn.Module`` that takes a batch and returns named terms, each still to be divided by its count.
 Takes some ten seconds on a CPU::
 
     python examples/own_loop.py
@@ -25,12 +25,12 @@ from ladle.types import Term
 
 
 def total(terms: Iterable[Term]) -> Tensor:
-    """The loss of one process: every term by its count, or by its floor where it counts less."""
+    """The loss of one process: every term divided by its count, or by its floor if that is larger."""
     return torch.stack([term.total / torch.maximum(term.count, term.floor).clamp(min=1e-9) for term in terms]).sum()
 
 
 def main(epochs: int = 2, images: int = 64) -> list[float]:
-    """Distil for some epochs; return the mean loss of each."""
+    """Distill for some epochs; return the mean loss of each."""
     torch.manual_seed(0)
     train, val = split_scenes(train=images, val=2, size=96)
     student = detector_spec("paa-tiny", train.classes, imgsz=96).build()
@@ -41,7 +41,7 @@ def main(epochs: int = 2, images: int = 64) -> list[float]:
         teacher=FrozenDetector(teacher, train.classes),
     )
     loader = make_loader(train, batch=8, imgsz=96, shuffle=True, drop_last=True)
-    # The teacher is no part of the objective's parameters: it cannot be trained by mistake.
+    # The teacher is not among the objective's parameters: it cannot be trained by mistake.
     optimizer = torch.optim.AdamW(objective.parameters(), lr=0.003)
 
     losses = []
@@ -61,7 +61,7 @@ def main(epochs: int = 2, images: int = 64) -> list[float]:
     student.eval()
     for batch in make_loader(val, batch=2, imgsz=96):
         for name, found in zip(batch.ids, student.detect(batch), strict=True):
-            print(f"scene {name}: {len(found.boxes)} objects found, the surest with a score of {found.scores[0]:.2f}")
+            print(f"scene {name}: {len(found.boxes)} objects found, the highest score is {found.scores[0]:.2f}")
     return losses
 
 

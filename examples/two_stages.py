@@ -1,7 +1,7 @@
-"""Two stages: a Faster R-CNN that is taught in both by another one.
+"""Two-stage distillation: a Faster R-CNN with another one as its teacher in both stages.
 
-Each stage has a lesson of its own. Where the teacher judges, the assigner is given what the teacher predicts at the
-*student's* anchors and proposals. Takes some twenty seconds on a CPU::
+Each stage has a lesson. If the teacher judges, the assigner is given the teacher's predictions at the *student's*
+anchors and proposals. Takes some twenty seconds on a CPU::
 
     python examples/two_stages.py
 """
@@ -28,9 +28,9 @@ Judge = Literal["student", "teacher"]
 
 
 def lessons(judges: Sequence[Judge]) -> list[Lesson]:
-    """What the proposal network and the region head learn, and by which assigner."""
+    """The lessons of the proposal network and of the region head."""
     # Refined boxes overlap objects far better than anchors, so each object keeps its number of positives. In the region
-    # head the teacher's class score counts too, and proposals that it rejects are ignored.
+    # head overlaps are multiplied by the teacher's class score, and proposals that it rejects are ignored.
     rpn, roi = TeacherJudges(keep_count=True), TeacherJudges(keep_count=True, class_power=1.0, ignore_rejected=True)
     return [
         Lesson(
@@ -69,7 +69,7 @@ def learn(objective: TrainingStep, scenes: Scenes, epochs: int) -> Iterator[dict
 
 
 def main(epochs: int = 3, images: int = 24, judges: Sequence[Judge] = ("teacher", "teacher")) -> list[dict[str, float]]:
-    """Train a teacher by itself and a student under it; return the student's losses of each epoch."""
+    """Train a teacher and then distill it into a student; return the student's losses of each epoch."""
     torch.manual_seed(0)
     scenes, _ = split_scenes(train=images, val=1, size=96)
     teacher = detector_spec("fasterrcnn-mini", scenes.classes, imgsz=96).build()
@@ -78,11 +78,11 @@ def main(epochs: int = 3, images: int = 24, judges: Sequence[Judge] = ("teacher"
 
     student = detector_spec("fasterrcnn-tiny", scenes.classes, imgsz=96).build()
     objective = TrainingStep(student, lessons(judges), FrozenDetector(teacher, scenes.classes))
-    told = []
+    history = []
     for losses in learn(objective, scenes, epochs):
         print("student:", ", ".join(f"{name} {value:.3f}" for name, value in losses.items()))
-        told.append(losses)
-    return told
+        history.append(losses)
+    return history
 
 
 if __name__ == "__main__":

@@ -1,13 +1,13 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
-The verbs of the command line are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
+The commands are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
 :func:`val`, :func:`predict`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`, and
-:func:`assign_show`, :func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. Their parts are in the packages
+:func:`assign_show`, :func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. They are built from the packages
 ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``, ``ladle.objectives``,
 ``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine``,
 ``ladle.exporting`` and ``ladle.visual``; the records that they exchange are in ``ladle.types``.
 
-Modules are imported when they are first used.
+Modules are imported at first use.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What a person types, what they read, and what is left on the disk."""
+"""The command line: flags, output, and the files that it writes."""
 
 import json
 import shutil
@@ -71,12 +71,12 @@ def test_help_names_every_verb(ladle, line):
     assert all(f"  {verb} " in printed and meaning in printed for verb, meaning in VERBS.items())
 
 
-def test_the_version_is_told(ladle):
+def test_the_version_is_printed(ladle):
     assert ladle("--version").startswith("ladle 0.")
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_explains_its_flags(verb, capsys):
+def test_the_help_of_every_verb_lists_its_flags(verb, capsys):
     assert main([*verb.split(), "--help"]) == 0
     printed = capsys.readouterr().out
     assert VERBS[verb] in printed
@@ -91,7 +91,7 @@ def test_every_flag_of_a_run_is_described(capsys):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("trian", "did you mean `ladle train`?"),
         ("sing", "expected one of demo, train"),
@@ -132,24 +132,24 @@ def test_every_flag_of_a_run_is_described(capsys):
         ("train --config nowhere.yaml", "nowhere.yaml"),
     ],
 )
-def test_a_slip_of_the_keyboard_is_answered_with_the_way_out(refused, line, said):
-    assert said in refused(line)
+def test_the_error_for_a_typing_mistake_names_the_correction(refused, line, message):
+    assert message in refused(line)
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [("epoch_s: 3", "did you mean --epochs?"), ("epochs: many", "--epochs takes a whole number"), ("- 3", "config")],
 )
-def test_a_slip_in_a_config_is_answered_like_one_in_a_flag(refused, text, said):
+def test_a_mistake_in_a_config_gives_the_same_error_as_in_a_flag(refused, text, message):
     Path("slip.yaml").write_text(text)
-    assert said in refused("train --config slip.yaml")
+    assert message in refused("train --config slip.yaml")
 
 
 def configured(name):
     return yaml.safe_load(Path(f"runs/train/{name}/config.yaml").read_text())
 
 
-def test_training_leaves_a_run_and_says_what_it_does(ladle):
+def test_training_writes_a_run_and_prints_a_summary(ladle):
     printed = ladle(f"train --data data --model paa-tiny {TINY} --name files --max-det 2")
     files = {path.relative_to("runs/train/files").as_posix() for path in Path("runs/train/files").rglob("*.*")}
     assert files >= {"config.yaml", "metrics.jsonl", "results.csv", "resume.pt"}
@@ -218,7 +218,7 @@ def test_val_scores_what_was_trained(ladle):
         (f"predict source=data/val model={TEACHER} score=0.9", 4),
     ],
 )
-def test_predict_draws_a_image_a_folder_and_a_pattern(ladle, tmp_path, line, count):
+def test_predict_draws_an_image_a_folder_and_a_pattern(ladle, tmp_path, line, count):
     assert f"in {count} pictures" in ladle(f"{line} --device cpu --out {tmp_path}")
     assert len(list(tmp_path.glob("*.png"))) == count
 
@@ -252,7 +252,7 @@ def test_predict_takes_files_as_a_shell_hands_them_over(words, names, place, tmp
     assert capsys.readouterr().err == ""
 
 
-def test_a_damaged_image_among_others_is_answered_with_2(capsys, tmp_path):
+def test_a_damaged_image_among_others_gives_exit_code_2(capsys, tmp_path):
     shutil.copytree("data/val", tmp_path / "in")
     (tmp_path / "in" / "000001.png").write_bytes(b"half")
     line = f"predict {tmp_path / 'in'} --model {TEACHER} --device cpu --out {tmp_path / 'out'}"
@@ -264,7 +264,7 @@ def test_a_damaged_image_among_others_is_answered_with_2(capsys, tmp_path):
     assert len(list((tmp_path / "out").glob("*.png"))) == 3
 
 
-def test_predict_without_a_image_is_refused(refused):
+def test_predict_without_an_image_is_refused(refused):
     assert "found no image" in refused(f"predict nowhere --model {TEACHER}")
 
 
@@ -315,12 +315,12 @@ def test_a_student_is_distilled(ladle, method):
         ),
     ],
 )
-def test_the_assigner_can_be_chosen_and_is_told(ladle, line, assigner):
+def test_the_assigner_can_be_chosen_and_is_printed(ladle, line, assigner):
     assert f"assigner  {assigner}\n" in ladle(f"{line} {TINY}")
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("train", "--data"),
         ("train --data nowhere", "nowhere"),
@@ -372,8 +372,8 @@ def test_the_assigner_can_be_chosen_and_is_told(ladle, line, assigner):
         ("check nowhere", "nowhere"),
     ],
 )
-def test_a_mistake_is_answered_with_one_sentence(refused, line, said):
-    assert said in refused(line)
+def test_a_mistake_gives_one_sentence(refused, line, message):
+    assert message in refused(line)
 
 
 def test_a_teacher_that_is_no_detector_is_refused(refused):
@@ -387,11 +387,11 @@ def test_a_teacher_that_lacks_a_class_is_refused_by_the_classs_name(refused):
     assert "crescent" in refused("distill --data data --student paa-tiny --teacher few.safetensors")
 
 
-def test_a_weak_teacher_is_refused_with_the_flag_that_insists(refused, monkeypatch):
+def test_the_error_for_a_weak_teacher_names_the_flag_that_accepts_it(refused, monkeypatch):
     monkeypatch.setattr(preflight, "LEAST_AP", 1.0)
-    said = refused(f"distill --data data --student paa-tiny --teacher {TEACHER} {TINY}")
-    assert "--allow-weak-teacher" in said
-    assert TEACHER in said
+    message = refused(f"distill --data data --student paa-tiny --teacher {TEACHER} {TINY}")
+    assert "--allow-weak-teacher" in message
+    assert TEACHER in message
 
 
 def test_a_name_that_is_taken_is_refused_and_the_run_can_be_resumed(ladle, refused):

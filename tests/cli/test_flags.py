@@ -1,4 +1,4 @@
-"""Flags in all spellings become typed arguments, or one sentence."""
+"""Flags in all spellings are parsed to typed arguments, or give an error of one sentence."""
 
 from typing import Annotated, Literal
 
@@ -56,7 +56,7 @@ def test_every_spelling_gives_a_typed_value(line, given):
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "message"),
     [
         ("--steps 0", "--steps takes a whole number from 1 to 100, found 0"),
         ("--steps 1000000000000", "--steps takes a whole number from 1 to 100, found 1000000000000"),
@@ -81,14 +81,14 @@ def test_every_spelling_gives_a_typed_value(line, given):
         ("--config", "--config takes a YAML file of flags, found nothing behind it"),
     ],
 )
-def test_anything_else_is_one_sentence(line, said):
+def test_anything_else_is_one_sentence(line, message):
     with pytest.raises(UserError) as error:
         read_flags(VERB, line.split())
-    assert said in str(error.value)
+    assert message in str(error.value)
     assert len(str(error.value)) < 300
 
 
-def test_what_has_no_default_is_asked_for():
+def test_a_missing_required_flag_is_named():
     check_complete(VERB, {"data"})
     with pytest.raises(UserError, match=r"give --data \(`ladle paint --help`\)"):
         check_complete(VERB, {"steps"})
@@ -119,7 +119,7 @@ def test_flags_win_over_files_and_later_files_over_earlier_ones(file, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("- 3", "expected flags such as `epochs: 12`, found [3]"),
         ("", "expected flags such as `epochs: 12`, found None"),
@@ -140,10 +140,10 @@ def test_flags_win_over_files_and_later_files_over_earlier_ones(file, tmp_path):
         ("x" * 40_000, "expected YAML of at most 32000 bytes"),
     ],
 )
-def test_what_is_wrong_with_a_file_of_flags_is_said(file, content, said):
+def test_the_error_for_a_file_of_flags_names_the_mistake(file, content, message):
     with pytest.raises(UserError, match=r"flags\.yaml: ") as error:
         file(content)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_file_of_flags_is_a_file(tmp_path):
@@ -153,7 +153,7 @@ def test_a_file_of_flags_is_a_file(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("values", "said"),
+    ("values", "message"),
     [
         ({"batch": 10**12}, "--batch 1000000000000: expected a whole number from 1 to 4096"),
         ({"imgsz": 10**9}, "--imgsz 1000000000: expected a whole number from 32 to 8192"),
@@ -173,10 +173,10 @@ def test_a_file_of_flags_is_a_file(tmp_path):
         ({"jitter": 1.5}, "--jitter 1.5: expected a number from 0 to 1"),
     ],
 )
-def test_a_run_made_in_python_keeps_the_same_limits(values, said):
+def test_a_run_made_in_python_keeps_the_same_limits(values, message):
     with pytest.raises(UserError) as error:
         Run(**values)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_the_printed_flags_are_read_again(capsys, tmp_path):
@@ -192,6 +192,6 @@ def test_the_printed_flags_are_read_again(capsys, tmp_path):
 @pytest.mark.parametrize("line", [["check", "no\nwhere"], ["a\nb"], ["check", "\ud800"], ["check", "\x1b[2J"]])
 def test_a_sentence_is_one_line_whatever_it_names(capsys, line):
     assert main(line) == 2
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert said.rstrip("\n").isprintable()
+    message = capsys.readouterr().err
+    assert message.count("\n") == 1
+    assert message.rstrip("\n").isprintable()

@@ -1,4 +1,4 @@
-"""One data set and one teacher for all recipes; nobody changes them."""
+"""One data set and one teacher for all recipes; no test changes them."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Two detectors learn together, on one process and on two."""
+"""Two detectors are trained together, in one process and in two."""
 
 import csv
 import hashlib
@@ -40,7 +40,7 @@ def test_both_are_saved_scored_and_drawn(run, data):
         assert val(data, str(one.weights), batch=4, out=str(folder / "val"), device="cpu").ap == one.evaluation.ap
 
 
-def test_the_results_tell_of_both_and_of_who_judged(run):
+def test_the_results_contain_both_students_and_the_share_of_the_judges(run):
     rows = list(csv.DictReader((run.first.folder / "results.csv").read_text().splitlines()))
     assert len(rows) == 2
     assert {"first/ap", "second/ap", "loss/first/class", "loss/second/box", "second_judges/level_1"} <= set(rows[0])
@@ -71,7 +71,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(run, data, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def trained(data, tmp_path_factory):
-    """A detector to start as, trained for an epoch."""
+    """A detector for the initial weights, trained for an epoch."""
     return make_teacher(data, tmp_path_factory.mktemp("trained"), PAIR[0])
 
 
@@ -117,9 +117,9 @@ def test_first_weights_that_are_another_detector_are_refused_in_a_sentence(data,
     assert "found a paa-tiny with another backbone;" in refused(norm="group")
     assert "found a paa-tiny with another neck;" in refused(neck_norm="batch")
     assert "--first-weights" in refused(file=tmp_path / "nothing.safetensors")
-    for classes, said in ((CLASSES[1:], "does not know 'disc'"), ((*CLASSES, "cup"), "also knows 'cup'")):
+    for classes, message in ((CLASSES[1:], "does not know 'disc'"), ((*CLASSES, "cup"), "also knows 'cup'")):
         save_detector(detector_spec(PAIR[0], classes).build(), tmp_path / "other.safetensors")
-        assert said in refused(file=tmp_path / "other.safetensors")
+        assert message in refused(file=tmp_path / "other.safetensors")
 
 
 def test_another_file_under_the_same_name_is_refused_only_while_it_is_needed(data, tmp_path):
@@ -138,7 +138,7 @@ def test_another_file_under_the_same_name_is_refused_only_while_it_is_needed(dat
     Job.read(str(folder), "colearn").check_origins()
 
 
-def test_who_is_surer_and_what_they_imitate_can_be_chosen(run, data, tmp_path, capsys):
+def test_selection_and_distillation_of_two_students_can_be_chosen(run, data, tmp_path, capsys):
     def weights(name, **flags):
         shown = replace(RUN, epochs=2, name=name, project=str(tmp_path), quiet=False)
         return colearn(data, *PAIR, shown, **flags).first.weights
@@ -147,14 +147,14 @@ def test_who_is_surer_and_what_they_imitate_can_be_chosen(run, data, tmp_path, c
     capsys.readouterr()
     assert not same_weights(weights("soft", method="soft+pkd", weight="soft=0.1"), run.first.weights)
     printed = capsys.readouterr().out
-    assert "assigner  PAA, judged by whoever is surer (spread)" in printed
+    assert "assigner  PAA, judged by the more certain of the two (spread)" in printed
     assert "teaches   first/soft_class: 6 class scores at every prior (weight 0.1)" in printed
     assert "first/pkd: correlation of channels, maps of stride 8, 16, 32, 1 x 1 convolutions from 48 to 64" in printed
     assert "teaches   second/soft_class" in printed
 
 
 def test_two_processes_train_as_one_with_the_whole_batch(data, tmp_path):
-    """Group normalization, whose statistics are each image's own; two ranks of two see what one of four sees."""
+    """Group normalization has statistics per image, so two ranks with two images equal one with four."""
 
     def train(name, devices):
         run = replace(RUN, batch=4 // devices, devices=devices, norm="group", name=name, project=str(tmp_path), lr=1e-3)

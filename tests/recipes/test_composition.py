@@ -1,4 +1,4 @@
-"""Every sum of two methods trains; teachers of other kinds, chains of assistants, and what is said of it all."""
+"""Every sum of two methods trains; teachers of other kinds, chains of assistants, and the printed summary."""
 
 import json
 from copy import deepcopy
@@ -35,13 +35,13 @@ def networks():
 
 
 @pytest.mark.parametrize("pair", SUMS, ids="+".join)
-def test_every_sum_of_two_trains_two_steps(networks, pair):
+def test_every_sum_of_two_methods_trains_two_steps(networks, pair):
     student, teacher, batch = networks
-    student = deepcopy(student)  # what the steps of one sum make of it is not where the next begins
+    student = deepcopy(student)  # each sum starts from the same weights
     plan = plan_for("+".join(pair), STUDENT, TEACHER)
     torch.manual_seed(0)
     objective = TrainingStep(student, plan.lessons, teacher)
-    objective.set_time(1, 400)  # where everything that rises has risen
+    objective.set_time(1, 400)  # after all warm-ups
     optimizer = torch.optim.SGD(objective.parameters(), lr=1e-4)
     for _ in range(2):
         terms = objective(batch)
@@ -50,14 +50,14 @@ def test_every_sum_of_two_trains_two_steps(networks, pair):
         loss.backward()
         optimizer.step()
         assert loss.isfinite()
-        assert objective.distilled == set(plan.teaches), "the plan is not what is taught"
-        assert all(float(terms[name].total.detach()) > 0 for name in plan.teaches), "something is not heard"
+        assert objective.distilled == set(plan.teaches), "the plan differs from the distilled terms"
+        assert all(float(terms[name].total.detach()) > 0 for name in plan.teaches), "a term is zero"
     assert all(parameter.grad is not None for parameter in objective.parameters())
     assert all(parameter.grad is None for parameter in teacher.detector.parameters())
 
 
 @pytest.mark.parametrize("pair", [("boxes", "soft"), ("ld", "ld-main")], ids="+".join)
-def test_a_sum_that_would_teach_something_twice_is_refused(pair):
+def test_a_sum_with_a_repeated_term_is_refused(pair):
     assert {*pair} in SAME_TERMS
     with pytest.raises(UserError, match="which another part teaches too"):
         plan_for("+".join(pair), STUDENT, TEACHER)
@@ -77,7 +77,7 @@ def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, 
     run = replace(RUN, project=str(tmp_path), quiet=False)
     taught = distill(data, "paa-tiny", teacher, "pkd+fitnet", run)
     printed = capsys.readouterr().out
-    assert "retinanet-r18, not tried: it knows other classes, its features alone count" in printed
+    assert "retinanet-r18, not evaluated: it has other classes, only its features are used" in printed
     assert (
         "pkd: correlation of channels, maps of stride 8, 16, 32, 1 x 1 convolutions from 48 to 256 channels" in printed
     )
@@ -86,21 +86,21 @@ def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, 
     assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
 
 
-def test_a_teacher_whose_predictions_are_needed_must_line_up(data, tmp_path):
+def test_a_teacher_whose_predictions_are_used_must_match_the_student(data, tmp_path):
     teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="imitate feature maps alone, such as --method pkd"):
+    with pytest.raises(UserError, match="distill feature maps alone, such as --method pkd"):
         distill(data, "paa-tiny", teacher, "gi", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
 
 
-def test_a_student_of_its_own_kind_teaches_itself(data, tmp_path):
-    """Self-LD: the same architecture, trained before."""
+def test_a_teacher_of_the_same_architecture_trains_a_student(data, tmp_path):
+    """Self-LD: the teacher has the same architecture."""
     first = train(data, "gfl-tiny", replace(RUN, project=str(tmp_path)))
     run = replace(RUN, project=str(tmp_path), seed=1)
     taught = distill(data, "gfl-tiny", str(first.weights), "ld", run, allow_weak_teacher=True)
     assert not same_weights(taught.weights, first.weights)
 
 
-def test_the_plan_says_what_is_taught_between_which_tensors_and_when(data, teacher, tmp_path, capsys):
+def test_the_summary_lists_the_distilled_tensors_and_their_schedule(data, teacher, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
     distill(data, "paa-tiny", teacher, "lad+pkd+classes", run, True, weight="pkd=0.5", until="classes=1")
     lines = capsys.readouterr().out.splitlines()
@@ -123,7 +123,7 @@ def chain(data, teacher, project, name="chain"):
     return distill(data, "paa-tiny", teacher, "solad", run, True, assistants="mini, paa-tiny")
 
 
-def test_assistants_teach_one_another_and_last_the_student(data, teacher, tmp_path):
+def test_assistants_are_trained_in_turn_and_then_the_student(data, teacher, tmp_path):
     taught = chain(data, teacher, tmp_path)
     folder = taught.folder / "assistants"
     assert sorted(path.name for path in folder.iterdir()) == ["1-paa-mini", "2-paa-tiny"]
@@ -135,7 +135,7 @@ def test_assistants_teach_one_another_and_last_the_student(data, teacher, tmp_pa
     assert json.loads((taught.folder / "teacher.json").read_text())["file"] == teacher
 
 
-def test_a_chain_that_was_stopped_goes_on_where_it_was(data, teacher, tmp_path, monkeypatch):
+def test_a_stopped_chain_is_resumed(data, teacher, tmp_path, monkeypatch):
     whole = chain(data, teacher, tmp_path / "a")
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
@@ -164,10 +164,10 @@ def test_an_assistant_without_a_name_is_refused(data, teacher, tmp_path, assista
 
 
 @pytest.mark.parametrize("flag", ["weight", "warm", "until"])
-def test_weights_and_times_of_nothing_are_refused(data, teacher, tmp_path, flag):
+def test_weights_and_schedules_without_a_distiller_are_refused(data, teacher, tmp_path, flag):
     run = replace(RUN, project=str(tmp_path / "runs"))
-    with pytest.raises(UserError, match=f"--{flag} 2: by --method lad nothing is imitated"):
+    with pytest.raises(UserError, match=f"--{flag} 2: by --method lad nothing is distilled"):
         distill(data, "paa-tiny", teacher, "lad", run, True, **{flag: "2"})
-    with pytest.raises(UserError, match=f"--{flag} 2: by --method plain nothing is imitated"):
+    with pytest.raises(UserError, match=f"--{flag} 2: by --method plain nothing is distilled"):
         colearn(data, "paa-tiny", "paa-tiny", run, **{flag: "2"})
     assert list(tmp_path.iterdir()) == []

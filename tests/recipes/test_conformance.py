@@ -1,4 +1,4 @@
-"""Every assigner trains every detector it makes sense for, and at home it learns four scenes by heart."""
+"""Every assigner trains every detector it supports, and overfits four scenes with its default family."""
 
 from itertools import product
 from types import SimpleNamespace
@@ -80,7 +80,7 @@ def test_a_teacher_can_judge_with_every_assigner(family, assigner):
 
 
 @pytest.mark.parametrize(("family", "assigner"), AT_HOME)
-def test_four_scenes_are_learnt_by_heart(family, assigner):
+def test_four_scenes_are_overfitted(family, assigner):
     student, batch = detector(family), scenes(4)
     train(TrainingStep(student, lessons_of(student.spec, ASSIGNERS[assigner])), batch, steps=120, lr=5e-3)
     student.eval()
@@ -89,7 +89,7 @@ def test_four_scenes_are_learnt_by_heart(family, assigner):
 
 
 @pytest.mark.parametrize("family", IN_STAGES)
-def test_four_scenes_are_learnt_by_heart_in_several_stages(family):
+def test_four_scenes_are_overfitted_in_several_stages(family):
     student, batch = detector(family), scenes(4)
     lots = torch.Generator().manual_seed(0)
     train(TrainingStep(student, lessons_of(student.spec), generator=lots), batch, steps=60, lr=5e-3)

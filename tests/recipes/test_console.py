@@ -1,4 +1,4 @@
-"""What is printed is what was meant: no markup, no emoji by name, nothing that a terminal would obey."""
+"""Text is printed unchanged: no markup, no emoji by name, no terminal control characters."""
 
 import io
 import sys

@@ -1,4 +1,4 @@
-"""The demo's teacher is fit to teach its student, and the demo ends in images."""
+"""The demo's teacher matches its student, and the demo writes drawings."""
 
 import pytest
 
@@ -13,7 +13,7 @@ from ladle.recipes.preflight import load_teacher
 from ladle.recipes.scoring import Evaluator
 
 
-def test_the_packaged_teacher_lines_up_with_the_student_and_is_small():
+def test_the_packaged_teacher_matches_the_student_and_is_small():
     teacher = load_teacher(str(teacher_file()), detector_spec(STUDENT, CLASSES))
     assert teacher.detector.spec.classes == CLASSES
     assert teacher_file().stat().st_size < 10e6

@@ -1,4 +1,4 @@
-"""A teacher teaches and is left alone."""
+"""Distillation changes the student and never the teacher."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def taught(data, teacher, tmp_path_factory):
     return runs | {"plain": train(data, "paa-tiny", replace(RUN, project=str(project)))}
 
 
-def test_every_method_teaches_something_of_its_own(taught):
+def test_every_method_gives_different_weights(taught):
     files = [run.weights for run in taught.values()]
     pairs = [(one, other) for at, one in enumerate(files) for other in files[at + 1 :]]
     assert [pair for pair in pairs if same_weights(*pair)] == []
@@ -45,7 +45,7 @@ def test_the_saved_student_holds_nothing_of_its_teacher(taught, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_teacher_is_referenced_by_path_and_content(taught, teacher, method):
+def test_the_teacher_is_recorded_by_path_and_content(taught, teacher, method):
     job = Job.read(str(taught[method].folder), "distill")
     assert (job.method, job.teacher, job.teacher_sha256) == (method, teacher, file_hash(Path(teacher)))
 
@@ -85,24 +85,24 @@ def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another
     assert same_weights(weights("nothing", weight="0", balance="moments"), taught["plain"].weights)
     balanced = weights("norm", balance="norm", balance_share=0.5)
     assert not same_weights(balanced, taught["soft"].weights)
-    assert "balance   backbone and neck: the gradient of what is taught is at most 0.5" in capsys.readouterr().out
+    assert "balance   backbone and neck: the gradient of distillation is at most 0.5" in capsys.readouterr().out
     job = Job.read(str(balanced.parents[1]), "distill")
     assert (job.balance, job.balance_share) == ("norm", 0.5)
 
 
 def test_a_run_whose_teacher_has_changed_is_not_resumed(data, teacher, tmp_path):
-    own = tmp_path / "teacher.safetensors"
-    own.write_bytes(Path(teacher).read_bytes())
-    run = distill(data, "paa-tiny", str(own), "lad", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
-    own.write_bytes(Path(run.weights).read_bytes())
+    copy = tmp_path / "teacher.safetensors"
+    copy.write_bytes(Path(teacher).read_bytes())
+    run = distill(data, "paa-tiny", str(copy), "lad", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+    copy.write_bytes(Path(run.weights).read_bytes())
     with pytest.raises(UserError, match="not the file this run began with"):
         distill(resume=str(run.folder))
-    own.unlink()
+    copy.unlink()
     with pytest.raises(UserError, match=r"teacher\.safetensors"):
         distill(resume=str(run.folder))
 
 
-def test_a_teacher_of_another_family_gives_soft_labels_and_what_is_skipped_is_said(data, teacher, tmp_path, capsys):
+def test_a_teacher_of_another_family_gives_soft_labels_and_skipped_terms_are_listed(data, teacher, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
     taught = distill(data, "atss-tiny", teacher, "soft", run, allow_weak_teacher=True)
     assert taught.weights.is_file()

@@ -1,4 +1,4 @@
-"""A run's folder is made by one process, held while it works, free when it dies, and gone where nothing began."""
+"""A run folder is made by one process, locked while it runs, unlocked when it dies, removed if training never began."""
 
 import errno
 import fcntl
@@ -24,13 +24,13 @@ MANY = 8
 
 
 def begin(folder):
-    """What a run leaves as soon as it trains."""
+    """Write the files of a run that has begun training."""
     (folder / "weights").mkdir(parents=True)
     (folder / CONFIG).touch()
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("", "is empty"),
         (" ", "is empty"),
@@ -54,8 +54,8 @@ def begin(folder):
         ("猫" * 67, "longer than 200 bytes"),
     ],
 )
-def test_what_is_no_name_of_a_folder_is_refused(name, said):
-    with pytest.raises(UserError, match=f"^--name .*{said}.*: expected the name of one folder") as error:
+def test_what_is_no_name_of_a_folder_is_refused(name, message):
+    with pytest.raises(UserError, match=f"^--name .*{message}.*: expected the name of one folder") as error:
         Run(name=name)
     assert str(error.value).isprintable()
 
@@ -210,7 +210,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path):
         pass
     kill(holder)
     with held_folder(tmp_path):
-        assert names_in(tmp_path / "weights") == [], "what a killed process left half-written is cleared away"
+        assert names_in(tmp_path / "weights") == [], "partial files of a killed process are removed"
     assert names_in(tmp_path) == [CONFIG, "weights"]
 
 
@@ -240,11 +240,11 @@ def test_a_process_whose_run_was_taken_up_by_another_does_not_join(tmp_path):
     begin(tmp_path)
     with (tmp_path / ".lock").open("wb") as other:
         fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(UserError, match="another process has taken up this run"), joined_folder(tmp_path):
+        with pytest.raises(UserError, match="another process has resumed this run"), joined_folder(tmp_path):
             pass
 
 
-def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
+def test_a_file_system_without_locks_gives_a_warning(tmp_path, monkeypatch, capsys):
     def refuse(file, shared):
         raise OSError(errno.ENOTSUP, "Operation not supported")
 
@@ -258,9 +258,9 @@ def test_a_file_system_without_locks_is_told_of(tmp_path, monkeypatch, capsys):
 @pytest.mark.parametrize("project", ["file", "file/runs"])
 def test_a_project_that_cannot_be_made_is_named_with_its_flag(tmp_path, project):
     (tmp_path / "file").touch()
-    said = "expected a folder that can be made and written to, found .*/train: something in its place is no folder"
+    message = "expected a folder that can be made and written to, found .*/train: something that is not a folder is in"
     with (
-        pytest.raises(UserError, match=f"^--project {tmp_path / project}: {said}"),
+        pytest.raises(UserError, match=f"^--project {tmp_path / project}: {message}"),
         new_folder(str(tmp_path / project), "train", None, "x"),
     ):
         pass

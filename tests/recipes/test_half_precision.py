@@ -1,4 +1,4 @@
-"""Half precision on a processor: every family learns, and from the same losses as in single precision."""
+"""Half precision on a CPU: every family trains, with the same losses as in single precision."""
 
 import pytest
 import torch

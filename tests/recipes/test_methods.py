@@ -1,4 +1,4 @@
-"""Each method is the published one."""
+"""Each method has the published settings."""
 
 import re
 from dataclasses import replace
@@ -25,7 +25,7 @@ def plan_of(method, student, teacher=None, assigner=None):
     return plans.plan_of(method, spec(student), spec(teacher), assigner)
 
 
-def who_judges(plan):
+def judges_of(plan):
     return tuple("student" if lesson.judge is None else "teacher" for lesson in plan.lessons)
 
 
@@ -45,12 +45,12 @@ def test_plain_training_is_that_of_the_students_own_paper():
 @pytest.mark.parametrize("family", DENSE)
 def test_plain_training_needs_no_teacher(family):
     plan = plan_of("plain", family)
-    assert (who_judges(plan)[0], plan.lessons[0].distillers, plan.teaches, plan.skipped) == ("student", (), {}, ())
+    assert (judges_of(plan)[0], plan.lessons[0].distillers, plan.teaches, plan.skipped) == ("student", (), {}, ())
 
 
 def test_lad_changes_the_judge_and_shares_the_box_loss_equally():
     plain, lad = plan_of("plain", "paa"), plan_of("lad", "paa", "paa")
-    assert who_judges(lad)[0] == "teacher"
+    assert judges_of(lad)[0] == "teacher"
     assert lad.lessons[0].assigner_at(None) == plain.lessons[0].assigner_at(None)
     assert lad.lessons[0].criterion == DenseCriterion(share="count")
     assert lad.lessons[0].distillers == ()
@@ -59,18 +59,18 @@ def test_lad_changes_the_judge_and_shares_the_box_loss_equally():
 def test_solad_is_lad_with_soft_labels():
     lad, solad = plan_of("lad", "paa", "paa"), plan_of("solad", "paa", "paa")
     assert solad.lessons[0].criterion == lad.lessons[0].criterion
-    assert who_judges(solad)[0] == "teacher"
+    assert judges_of(solad)[0] == "teacher"
     assert solad.lessons[0].distillers == (SOLAD,)
 
 
 def test_soft_labels_stand_beside_plain_training():
     plain, soft = plan_of("plain", "paa"), plan_of("soft", "paa", "paa")
-    assert who_judges(soft)[0] == "student"
+    assert judges_of(soft)[0] == "student"
     assert soft.lessons[0].criterion == plain.lessons[0].criterion
     assert soft.lessons[0].distillers == (SOLAD,)
 
 
-def test_soft_labels_alone_know_no_ground_truth_and_weigh_more():
+def test_soft_labels_alone_use_no_ground_truth_and_have_larger_weights():
     plan = plan_of("soft-only", "paa", "paa")
     assert plan.lessons[0].criterion is None
     assert plan.lessons[0].distillers == (
@@ -79,7 +79,7 @@ def test_soft_labels_alone_know_no_ground_truth_and_weigh_more():
 
 
 @pytest.mark.parametrize("method", ["soft", "soft-only", "solad"])
-def test_qualities_of_another_family_are_skipped_and_that_is_said(method):
+def test_qualities_of_another_family_are_skipped_and_listed(method):
     plan = plan_of(method, "paa", "atss")
     assert plan.lessons[0].distillers[0].quality_weight == 0
     assert len(plan.skipped) == 1
@@ -88,7 +88,7 @@ def test_qualities_of_another_family_are_skipped_and_that_is_said(method):
     assert plan_of(method, "paa", "paa").skipped == ()
 
 
-def test_lad_skips_nothing_since_it_imitates_nothing():
+def test_lad_skips_nothing_since_it_distills_nothing_else():
     assert plan_of("lad", "paa", "atss").skipped == ()
 
 
@@ -96,7 +96,7 @@ def test_lad_skips_nothing_since_it_imitates_nothing():
 @pytest.mark.parametrize("method", ["lad", "solad"])
 def test_a_teacher_can_judge_for_every_family(method, family):
     plan = plan_of(method, family, family)
-    assert who_judges(plan)[0] == "teacher"
+    assert judges_of(plan)[0] == "teacher"
     assert type(plan.lessons[0].assigner_at(None)) is type(plan_of("plain", family).lessons[0].assigner_at(None))
     if family != "paa":
         assert plan.lessons[0].criterion == plan_of("plain", family).lessons[0].criterion
@@ -111,12 +111,12 @@ def test_a_teacher_can_judge_for_every_family(method, family):
         ("ota", OTA()),
     ],
 )
-def test_the_teachers_boxes_stand_in_where_overlaps_decide(family, rule):
+def test_the_teachers_boxes_replace_the_priors_of_overlap_assigners(family, rule):
     assert plan_of("lad", family, family).lessons[0].assigner_at(None) == rule
 
 
 @pytest.mark.parametrize("assigner", ASSIGNERS)
-def test_every_assigner_has_a_family_it_comes_home_to_and_serves_others(assigner):
+def test_every_assigner_is_the_default_of_a_family_and_works_with_others(assigner):
     assert assigner in {*HOME.values(), "PseudoIoU", "Hungarian"}
     for family in DENSE:
         if family == "retinanet" and assigner in ("FCOS", "PseudoIoU"):
@@ -137,7 +137,7 @@ def test_another_assigner_leaves_the_losses_alone():
 
 
 @pytest.mark.parametrize("assigner", ["FCOS", "PseudoIoU"])
-def test_points_cannot_tell_nine_anchors_apart(assigner):
+def test_assigners_of_points_do_not_support_nine_anchors(assigner):
     with pytest.raises(UserError, match="9 anchors"):
         plan_of("plain", "retinanet", assigner=assigner)
 
@@ -152,7 +152,7 @@ def test_an_assigner_that_is_none_is_refused_with_the_one_meant():
 def test_every_method_is_described():
     assert all(word.meaning for word in WORDS.values())
     one_stage = WORDS.keys() - {"lad-rpn", "lad-roi"}
-    assert {who_judges(plan_of(method, "paa+dist", "paa+dist"))[0] for method in one_stage} == {"student", "teacher"}
+    assert {judges_of(plan_of(method, "paa+dist", "paa+dist"))[0] for method in one_stage} == {"student", "teacher"}
 
 
 # ----------------------------------------------------------------------------------------------------------- two stages
@@ -170,10 +170,10 @@ def test_every_method_is_described():
         ("lad+pkd", ("teacher", "teacher")),
     ],
 )
-def test_a_word_says_which_stages_the_teacher_judges(family, method, judges):
+def test_a_word_selects_the_stages_the_teacher_judges(family, method, judges):
     plan = plan_of(method, family, family)
-    assert who_judges(plan) == (judges[0], *judges[1:] * (3 if family == "cascade" else 1))
-    for lesson, judge in zip(plan.lessons, who_judges(plan), strict=True):
+    assert judges_of(plan) == (judges[0], *judges[1:] * (3 if family == "cascade" else 1))
+    for lesson, judge in zip(plan.lessons, judges_of(plan), strict=True):
         assert lesson.assigner_at(None).boxes == ("predictions" if judge == "teacher" else "priors")
         assert lesson.assigner.boxes == "priors"
 
@@ -199,12 +199,12 @@ def test_in_region_heads_class_scores_count_and_what_is_turned_down_is_ignored(f
 
 
 @pytest.mark.parametrize("power", [0.0, 0.5])
-def test_how_much_they_count_can_be_said_for_all_stages(power):
+def test_class_power_applies_to_all_stages(power):
     plan = plans.plan_of("lad", spec("fasterrcnn"), spec("fasterrcnn"), class_power=power)
     assert [lesson.assigner_at(None).class_power for lesson in plan.lessons] == [power, power]
 
 
-def test_how_a_teacher_judges_can_be_said():
+def test_flags_set_how_a_teacher_judges():
     for student in ("retinanet", "fasterrcnn"):
         plan = plans.plan_of("lad", spec(student), spec(student), keep_count=False, class_power=0.5)
         rules = [lesson.assigner_at(None) for lesson in plan.lessons]
@@ -212,7 +212,7 @@ def test_how_a_teacher_judges_can_be_said():
 
 
 @pytest.mark.parametrize(
-    ("method", "student", "judging", "said"),
+    ("method", "student", "judging", "message"),
     [
         ("lad", "retinanet", {"class_power": -1.0}, "--class_power -1.0: expected a number of 0 or more"),
         ("lad", "retinanet", {"judge_until": -2.0}, "--judge_until -2.0: expected"),
@@ -222,8 +222,8 @@ def test_how_a_teacher_judges_can_be_said():
         ("lad", "fcos", {"keep_count": False}, "--keep_count False: FCOS always keeps the counts"),
     ],
 )
-def test_what_is_said_of_judging_and_would_change_nothing_is_refused(method, student, judging, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_judging_flags_without_effect_are_refused(method, student, judging, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         plans.plan_of(method, spec(student), spec(student), **judging)
 
 
@@ -239,7 +239,7 @@ def test_features_are_imitated_once_and_soft_labels_in_every_stage_both_have():
 
 
 @pytest.mark.parametrize(
-    ("method", "student", "teacher", "said"),
+    ("method", "student", "teacher", "message"),
     [
         ("lad-rpn", "paa", "paa", "paa-tiny has one stage only; say lad"),
         ("lad", "fasterrcnn", "atss", "take lad-rpn, or a teacher in two stages"),
@@ -249,8 +249,8 @@ def test_features_are_imitated_once_and_soft_labels_in_every_stage_both_have():
         ("cross", "fasterrcnn", "fasterrcnn", "head"),
     ],
 )
-def test_what_stages_cannot_do_is_refused(method, student, teacher, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_what_stages_cannot_do_is_refused(method, student, teacher, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         plan_of(method, student, teacher)
 
 
@@ -265,7 +265,7 @@ def test_a_proposal_network_takes_other_assigners_but_not_bags():
 
 def test_words_add_up_in_any_order():
     one, other = plan_of("lad+ld+pkd", "gfl", "gfl"), plan_of("pkd+lad+ld", "gfl", "gfl")
-    assert who_judges(one)[0] == who_judges(other)[0] == "teacher"
+    assert judges_of(one)[0] == judges_of(other)[0] == "teacher"
     assert one.lessons[0].distillers == (LocalizationDistillation(), PKD(10.0))
     assert set(one.lessons[0].distillers) == set(other.lessons[0].distillers)
     assert set(one.teaches) == {"ld", "ld_ring", "ld_class", "pkd"}
@@ -273,7 +273,7 @@ def test_words_add_up_in_any_order():
 
 
 @pytest.mark.parametrize(
-    ("method", "said"),
+    ("method", "message"),
     [
         ("osmosis", "no method is called 'osmosis'; take one or more of plain, lad"),
         ("lad+pdk", "no method is called 'pdk'; did you mean pkd?"),
@@ -286,8 +286,8 @@ def test_words_add_up_in_any_order():
         ("", "no method is called ''"),
     ],
 )
-def test_a_sum_that_makes_no_sense_is_refused(method, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_a_sum_that_makes_no_sense_is_refused(method, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         plan_of(method, "gfl", "gfl")
 
 
@@ -299,7 +299,7 @@ def test_edges_cannot_be_compared_where_there_are_none():
     assert "ld" in plan_of("ld", "paa+dist", "gfl").teaches
 
 
-def test_what_would_teach_nothing_is_refused():
+def test_a_method_without_effect_is_refused():
     with pytest.raises(UserError, match="quality would teach nothing: soft_quality: the student has no quality branch"):
         plan_of("quality", "gfl", "gfl")
     with pytest.raises(UserError, match="would teach nothing.*means iou, the teacher's centerness"):
@@ -327,8 +327,8 @@ def test_localization_distillation_has_the_released_settings_of_its_family(famil
 
 @pytest.mark.parametrize(("backbone", "images"), [("tiny", 3), ("r18", 3), ("r34", 3), ("r50", 2), ("r101", 2)])
 def test_gfls_edges_are_weighed_for_as_many_images_as_released_for_the_backbone(backbone, images):
-    own = detector_spec(f"gfl-{backbone}", ("a", "b"))
-    (found,) = plans.plan_of("ld", own, spec("gfl")).lessons[0].distillers
+    student = detector_spec(f"gfl-{backbone}", ("a", "b"))
+    (found,) = plans.plan_of("ld", student, spec("gfl")).lessons[0].distillers
     assert found == LocalizationDistillation(images=images)
 
 
@@ -358,22 +358,22 @@ def test_students_in_two_stages_have_their_own_settings_and_leave_the_pooled_lev
 
 def test_crosskd_has_the_released_settings_of_the_teachers_family():
     assert plan_of("cross", "paa", "paa").lessons[0].distillers == (CrossKD(),)
-    guide = detector_spec("fcos-r18", ("a", "b"))
-    (found,) = plans.plan_of("cross", guide, guide).lessons[0].distillers
+    teacher = detector_spec("fcos-r18", ("a", "b"))
+    (found,) = plans.plan_of("cross", teacher, teacher).lessons[0].distillers
     assert found == CrossKD(0.4, box_weight=0.75, quality_weight=0.0, after=2, box_loss="iou", count="centerness")
 
 
-def test_fine_grained_imitation_rises_over_the_steps_in_which_the_release_is_silent():
+def test_fine_grained_imitation_rises_over_the_warmup_steps_of_the_release():
     plan = plan_of("fine-grained", "paa", "paa")
     assert plan.lessons[0].distillers == (Scheduled(FineGrained(), warmup_steps=400),)
     assert plan.teaches["fine_grained"].endswith("(rising over the first 400 steps)")
     assert plans.plan_of("fine-grained", spec("paa"), spec("paa"), warm="0").lessons[0].distillers == (FineGrained(),)
 
 
-def test_one_softmax_for_a_box_asks_for_equal_bins():
-    own = spec("retinanet+dist")
-    guide = replace(own, head=replace(own.head, bins=9))
-    (found,) = plans.plan_of("ld", own, guide).lessons[0].distillers
+def test_one_softmax_for_a_box_needs_equal_bins():
+    student = spec("retinanet+dist")
+    teacher = replace(student, head=replace(student.head, bins=9))
+    (found,) = plans.plan_of("ld", student, teacher).lessons[0].distillers
     assert found.rows == "edge"
 
 
@@ -388,7 +388,7 @@ def test_distributions_have_a_loss_of_their_own_where_it_was_published(family, e
     assert plan_of("ld", family, family).lessons[0].criterion == criterion
 
 
-def test_features_alone_ask_for_nothing_else():
+def test_feature_distillation_alone_needs_only_features():
     assert plan_of("pkd+fgd", "paa", "paa").features_only
     assert not plan_of("pkd+gi", "paa", "paa").features_only
     assert not plan_of("lad+pkd", "paa", "paa").features_only
@@ -405,7 +405,7 @@ def test_weights_and_times_are_read_for_all_or_by_word():
 
 
 @pytest.mark.parametrize(
-    ("weight", "said"),
+    ("weight", "message"),
     [
         ("fgd=1", "'fgd' is no part of this --method; expected one of ld, pkd"),
         ("pkd=much", "expected a number of 0 or more for pkd, found 'much'"),
@@ -413,6 +413,6 @@ def test_weights_and_times_are_read_for_all_or_by_word():
         ("pkd=1,2", "'2' is no part"),
     ],
 )
-def test_a_weight_that_is_none_is_refused(weight, said):
-    with pytest.raises(UserError, match=re.escape(said)):
+def test_a_weight_that_is_none_is_refused(weight, message):
+    with pytest.raises(UserError, match=re.escape(message)):
         plans.plan_of("lad+ld+pkd", spec("gfl"), spec("gfl"), weight=weight)

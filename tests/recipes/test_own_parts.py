@@ -1,4 +1,4 @@
-"""Parts of one's own take part like those that come with Ladle: a family by one value, an assigner by one class."""
+"""Custom parts work like those of Ladle: a family by one value, an assigner by one class."""
 
 from dataclasses import dataclass, replace
 
@@ -20,14 +20,14 @@ from ladle.types import Assignment
 
 @dataclass(frozen=True)
 class NearestCenter:
-    """A prior learns the object whose middle is nearest, within some strides; a teacher's boxes move the priors."""
+    """A prior learns the object with the nearest center, within some strides; a teacher's boxes replace the priors."""
 
     strides: float = 1.5
     boxes: str = "priors"
     power: float = 0.0
 
     def judged_by_teacher(self, keep_count, class_power, ignore_rejected):
-        """The form in which a teacher's boxes take the place of the priors."""
+        """The version in which a teacher's boxes replace the priors."""
         return replace(self, boxes="predictions", power=class_power)
 
     def __call__(self, predictions, priors, truth):
@@ -48,7 +48,7 @@ def batch():
 
 @pytest.fixture
 def mine(monkeypatch):
-    """A family that one file and one line of ``ladle.families`` would add."""
+    """A family as one file and one line of ``ladle.families`` would add it."""
     family = replace(FCOS, name="mine", assigner=NearestCenter(), criterion=DenseCriterion(box_weight=3.0))
     monkeypatch.setattr(ladle.families, "MINE", family, raising=False)
     return family

@@ -1,4 +1,4 @@
-"""Values as text: every field can be set, what is written can be read again, and nothing else is evaluated."""
+"""Values as text: every field can be set, written text can be parsed again, and nothing else is evaluated."""
 
 import pytest
 
@@ -49,7 +49,7 @@ def test_fields_with_their_default_values_are_not_written():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("zzz", "no assigner is called that; take one of ATSS"),
         ("pa", "did you mean PAA?"),
@@ -70,10 +70,10 @@ def test_fields_with_their_default_values_are_not_written():
         ("PAA(**{})", "expected a name such as PAA"),
     ],
 )
-def test_anything_else_is_refused_in_one_sentence(text, said):
+def test_anything_else_is_refused_in_one_sentence(text, message):
     with pytest.raises(UserError) as error:
         assigner_of(text)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_a_class_of_ones_own_is_written_as_its_module_and_name():
@@ -85,7 +85,7 @@ def test_a_class_of_ones_own_is_written_as_its_module_and_name():
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("nowhere:Mine", "expected module:Name that can be imported (No module named 'nowhere')"),
         ("ladle.assigners:Mine", "has no attribute 'Mine'"),
@@ -94,10 +94,10 @@ def test_a_class_of_ones_own_is_written_as_its_module_and_name():
         ("os:system", "does not work"),
     ],
 )
-def test_what_a_module_does_not_have_is_refused_in_one_sentence(text, said):
+def test_what_a_module_does_not_have_is_refused_in_one_sentence(text, message):
     with pytest.raises(UserError) as error:
         assigner_of(text)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 # ------------------------------------------------------------------------------------------------- methods and criteria
@@ -134,7 +134,7 @@ def test_a_method_that_is_written_is_read_again(method):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("pkd(weigth=2)", "PKD has no field 'weigth'"),
         ("lad+PKD(weight='much')", "weight takes a number, found 'much'"),
@@ -142,10 +142,10 @@ def test_a_method_that_is_written_is_read_again(method):
         ("lad+FocalLoss(1)", "no method is called 'FocalLoss'"),
     ],
 )
-def test_a_method_with_a_wrong_field_is_refused_in_one_sentence(text, said):
+def test_a_method_with_a_wrong_field_is_refused_in_one_sentence(text, message):
     with pytest.raises(UserError) as error:
         plan_of(text, SPEC, SPEC)
-    assert said in str(error.value)
+    assert message in str(error.value)
 
 
 def test_fields_of_a_word_change_the_published_settings_and_no_others():

@@ -1,4 +1,4 @@
-"""Images in, drawn images and COCO results out."""
+"""From images to drawings and COCO results."""
 
 import json
 import re
@@ -36,7 +36,7 @@ def album(tmp_path):
     return folder
 
 
-def test_a_folder_is_searched_to_its_bottom_and_every_image_is_drawn_once(album, teacher, tmp_path):
+def test_a_folder_is_searched_recursively_and_every_image_is_drawn_once(album, teacher, tmp_path):
     out = tmp_path / "out"
     found = predict(str(album), teacher, out=str(out), **HOW)
     assert list(found) == [album / "a.png", album / "b.jpg", album / "deep" / "a.png"]
@@ -62,7 +62,7 @@ def test_results_are_those_found_in_the_pixels_of_the_files(album, teacher, tmp_
         assert y + height <= sides[row["image_id"]][0] + 1e-3
 
 
-def test_a_image_is_seen_the_same_alone_and_among_others(album, teacher, tmp_path):
+def test_detections_of_an_image_do_not_depend_on_the_batch(album, teacher, tmp_path):
     together = predict(str(album), teacher, out=str(tmp_path), batch=1, device="cpu")
     alone = predict(str(album / "b.jpg"), teacher, out=str(tmp_path), batch=1, device="cpu")
     assert torch.equal(together[album / "b.jpg"].boxes, alone[album / "b.jpg"].boxes)
@@ -74,7 +74,7 @@ def test_a_pattern_chooses(album, teacher, tmp_path):
 
 
 @pytest.mark.parametrize("source", ["nowhere", "*.png", ""])
-def test_a_source_without_a_image_is_refused_by_name(source, teacher, tmp_path, monkeypatch):
+def test_a_source_without_an_image_is_refused_by_name(source, teacher, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match="found no image") as caught:
         predict(source, teacher, out=str(tmp_path / "out"), **HOW)
@@ -131,22 +131,22 @@ def test_where_no_image_is_whole_nothing_is_written(album, teacher, tmp_path, ca
     assert len(capsys.readouterr().err.splitlines()) == 3
     with pytest.raises(UserError, match=r"a\.png: expected a whole image"):
         predict(str(album / "a.png"), teacher, out=str(tmp_path / "out"), **HOW)
-    assert capsys.readouterr().err == ""  # the command says it, once
+    assert capsys.readouterr().err == ""  # the command prints it once
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(("out", "said"), [("", "is empty"), ("~/x", "only a shell"), ("a.png/x", "the file a.png")])
-def test_what_can_be_no_folder_is_refused_before_anything_is_looked_at(album, monkeypatch, out, said):
+@pytest.mark.parametrize(("out", "message"), [("", "is empty"), ("~/x", "only a shell"), ("a.png/x", "the file a.png")])
+def test_an_invalid_output_folder_is_refused_before_images_are_read(album, monkeypatch, out, message):
     monkeypatch.chdir(album)
     for verb in (partial(predict, "a.png"), partial(val, "nowhere")):
-        with pytest.raises(UserError, match=f"^--out .*{said}"):
+        with pytest.raises(UserError, match=f"^--out .*{message}"):
             verb("no weights", out=out)
 
 
-def test_images_of_formats_that_are_not_read_are_told(album, teacher, tmp_path, capsys):
+def test_images_of_unsupported_formats_are_reported(album, teacher, tmp_path, capsys):
     (album / "c.heic").write_bytes(b"x")
     predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)
-    assert f"1 files left out, such as {album / 'c.heic'}: no format that is read" in capsys.readouterr().out
+    assert f"1 files skipped, such as {album / 'c.heic'}: the format is not supported" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("score", [-0.1, 1.5, 30, float("nan")])
@@ -171,7 +171,7 @@ def test_what_was_found_is_kept_when_the_work_is_interrupted(album, teacher, tmp
     assert {row["image_id"] for row in json.loads((tmp_path / "out" / "results.json").read_text())} == {1}
 
 
-def test_no_more_is_found_than_max_det_says(album, teacher, tmp_path, capsys):
+def test_max_det_limits_the_detections(album, teacher, tmp_path, capsys):
     every = predict(str(album), teacher, out=str(tmp_path / "all"), **HOW)
     assert max(len(one.scores) for one in every.values()) > 3
     capsys.readouterr()
@@ -179,13 +179,15 @@ def test_no_more_is_found_than_max_det_says(album, teacher, tmp_path, capsys):
     for file, one in few.items():
         assert torch.equal(one.scores, every[file].scores[:3])
     cut = sum(len(one.scores) > 3 for one in every.values())
-    assert f"{cut} images gave more than 3 detections: the surest 3 of each are kept" in capsys.readouterr().out
+    assert (
+        f"{cut} images gave more than 3 detections: the 3 with the highest scores are kept" in capsys.readouterr().out
+    )
 
 
-def test_what_is_passed_over_is_told(album, teacher, tmp_path, capsys):
+def test_skipped_files_are_reported(album, teacher, tmp_path, capsys):
     image(album / "._a.png")
     assert len(predict(str(album), teacher, out=str(tmp_path / "out"), **HOW)) == 3
-    assert f"1 files passed over, such as {album / '._a.png'}" in capsys.readouterr().out
+    assert f"1 files skipped, such as {album / '._a.png'}" in capsys.readouterr().out
 
 
 def test_a_device_that_is_not_there_is_refused(album, teacher, tmp_path, monkeypatch):
@@ -210,11 +212,11 @@ def test_the_lists_fit_a_terminal_of_80_columns(capsys, monkeypatch):
     assert max(map(len, printed.splitlines())) <= 80
 
 
-def test_every_assigner_is_told_in_one_sentence(capsys, monkeypatch):
+def test_every_assigner_is_listed_with_one_sentence(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     models()
-    _, _, told = capsys.readouterr().out.partition("Assigners")
-    lines = [" ".join(line.split()) for line in told.splitlines()[4:] if line.strip()]
+    _, _, listed = capsys.readouterr().out.partition("Assigners")
+    lines = [" ".join(line.split()) for line in listed.splitlines()[4:] if line.strip()]
     assert [line.split()[0] for line in lines] == list(ASSIGNERS)
     assert all(re.fullmatch(r"\w+ [A-Z][^.]+\.", line) for line in lines)
 

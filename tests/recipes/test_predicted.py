@@ -1,4 +1,4 @@
-"""No drawing and no result ever takes the place of another."""
+"""No drawing and no result replaces another."""
 
 import json
 import os
@@ -76,7 +76,7 @@ def listed(out):
     return {image["drawing"]: image["file_name"] for image in json.loads((out / "images.json").read_text())}
 
 
-def test_an_earlier_album_is_replaced_whole_and_that_is_told(tmp_path, capsys):
+def test_an_earlier_album_is_replaced_with_a_message(tmp_path, capsys):
     first, second, third = (photo(tmp_path / "in" / f"{n}.png") for n in "abc")
     out = tmp_path / "out"
     fill(out, first, second)
@@ -95,7 +95,7 @@ def test_files_that_no_album_made_are_never_overwritten(tmp_path):
     assert listed(tmp_path) == {"a-2.png": str(photos[0]), "b-2.png": str(photos[1])}
 
 
-def test_drawings_of_an_earlier_album_that_are_looked_at_now_stay(tmp_path):
+def test_drawings_of_an_earlier_album_that_are_inputs_are_kept(tmp_path):
     fill(tmp_path / "out", photo(tmp_path / "a.png"))
     drawing = tmp_path / "out" / "a.png"
     before = drawing.read_bytes()
@@ -105,7 +105,7 @@ def test_drawings_of_an_earlier_album_that_are_looked_at_now_stay(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{}", "[1]", "[[", '[{"drawing": "../x.png"}]', '[{"drawing": 3}]', "[" * 100_000])
-def test_a_strange_record_removes_nothing(tmp_path, text):
+def test_an_invalid_record_removes_nothing(tmp_path, text):
     out = tmp_path / "out"
     photo(tmp_path / "x.png"), photo(out / "x.png")
     (out / "images.json").write_text(text)
@@ -157,7 +157,7 @@ def test_rows_that_fail_leave_the_file_before(tmp_path):
     assert json.loads((tmp_path / "a.json").read_text()) == [1]
 
 
-def test_a_folder_that_nobody_named_is_always_a_new_one(tmp_path):
+def test_the_default_folder_is_always_a_new_one(tmp_path):
     usual = tmp_path / "runs" / "predict"
     made = [output_folder(None, usual) for _ in range(3)]
     assert made == [usual, tmp_path / "runs" / "predict-2", tmp_path / "runs" / "predict-3"]

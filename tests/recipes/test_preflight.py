@@ -1,4 +1,4 @@
-"""A teacher that cannot teach, and images that a network cannot take, are found before the first step."""
+"""Unsuitable teachers and image sizes are errors before the first step."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def test_a_teacher_keeps_every_one_of_its_weights(saved):
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
-def test_a_teacher_may_know_more_classes_in_another_order(saved):
+def test_a_teacher_may_have_more_classes_in_another_order(saved):
     many = detector_spec("paa-small", ("unicorn", *reversed(CLASSES)), imgsz=96)
     assert load_teacher(saved(many), STUDENT).order.tolist() == [6, 5, 4, 3, 2, 1]
 
@@ -70,34 +70,34 @@ def test_an_incomplete_teacher_is_refused(saved, tmp_path):
 
 
 @pytest.fixture
-def beginner():
+def untrained():
     torch.manual_seed(0)
     return STUDENT.build()
 
 
-def test_a_weak_teacher_is_refused_with_the_way_to_insist(beginner):
+def test_the_error_for_a_weak_teacher_names_the_flag_that_accepts_it(untrained):
     with pytest.raises(UserError, match="--allow-weak-teacher"):
-        check_strength("some.safetensors", beginner, Scenes(16, size=64), 64, 8, allow_weak=False)
-    assert check_strength("some.safetensors", beginner, Scenes(16, size=64), 64, 8, allow_weak=True) < 0.01
+        check_strength("some.safetensors", untrained, Scenes(16, size=64), 64, 8, allow_weak=False)
+    assert check_strength("some.safetensors", untrained, Scenes(16, size=64), 64, 8, allow_weak=True) < 0.01
 
 
-def test_a_teacher_above_the_bar_passes(beginner, monkeypatch):
+def test_a_teacher_above_the_bar_passes(untrained, monkeypatch):
     monkeypatch.setattr(preflight, "LEAST_AP", 0.0)
-    assert check_strength("some.safetensors", beginner, Scenes(4, size=64), 64, 4, allow_weak=False) >= 0
+    assert check_strength("some.safetensors", untrained, Scenes(4, size=64), 64, 4, allow_weak=False) >= 0
 
 
 class Empty(Scenes):
-    """Scenes from which every object was taken."""
+    """Scenes without objects."""
 
     def sample(self, index):
         scene = super().sample(index)
         return replace(scene, boxes=scene.boxes[:0], labels=scene.labels[:0], crowd=scene.crowd[:0])
 
 
-def test_images_without_objects_say_nothing_against_a_teacher(beginner):
-    ap = check_strength("some.safetensors", beginner, Empty(4, size=64), 64, 4, allow_weak=False)
+def test_a_sample_without_objects_accepts_any_teacher(untrained):
+    ap = check_strength("some.safetensors", untrained, Empty(4, size=64), 64, 4, allow_weak=False)
     assert ap != ap
-    assert strength_in_words(ap) == "not tried: the sample of validation images holds no object"
+    assert strength_in_words(ap) == "not evaluated: the sample of validation images holds no object"
     assert strength_in_words(0.25) == "25.0 AP on a sample of the validation images"
 
 
@@ -124,7 +124,7 @@ def test_one_value_is_too_few_for_batch_normalization(batch, sides, norm, fits):
 
 
 class OfOneSize(nn.Module):
-    """A backbone that takes images of 64 x 64 pixels alone."""
+    """A backbone that takes images of 64 x 64 pixels only."""
 
     def __init__(self, backbone):
         super().__init__()

@@ -1,4 +1,4 @@
-"""A run goes on where it was stopped: from elsewhere, for longer, and never with something else in silence."""
+"""A run is resumed where it was stopped: from another folder, for more epochs, and never silently with other data."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ LAST = "weights/last.safetensors"
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
-    """A folder with data and a finished run of two epochs, whose flags were relative to it; nobody changes them."""
+    """A folder with data and a finished run of two epochs, whose flags were relative to it; no test changes them."""
     place = tmp_path_factory.mktemp("place")
     make_data(place / "data")
     with pytest.MonkeyPatch.context() as patch:
@@ -36,14 +36,14 @@ def finished(tmp_path_factory):
 
 @pytest.fixture
 def run(finished, tmp_path, monkeypatch):
-    """A copy of that run, in another place than where it began; the data lie where they lay."""
+    """A copy of that run in another folder; the data have not moved."""
     monkeypatch.chdir(tmp_path)
     return Path(shutil.copytree(finished / "runs" / "train" / "one", tmp_path / "one"))
 
 
 @pytest.fixture
 def refused(capsys):
-    """Resume by the command line; it must be refused in one sentence, which is returned."""
+    """Resume by the command line, which must fail with one sentence; returns the sentence."""
 
     def resume(run, *flags, verb="train"):
         capsys.readouterr()
@@ -61,7 +61,7 @@ def refused(capsys):
 
 @pytest.fixture
 def untrained(monkeypatch):
-    """Everything up to the training itself; what would be trained is kept."""
+    """Run everything up to the training itself; returns the jobs that would be trained."""
     kept = []
 
     def launch(devices, device, work, ready):
@@ -92,7 +92,7 @@ def test_a_run_is_resumed_from_another_folder(run, finished):
     assert changed <= {"history.png", "precision_recall.png", "confusion.png"}, "what is the same is not written again"
 
 
-def test_data_that_moved_are_given_anew_and_known_again(run, finished, tmp_path, refused, untrained):
+def test_data_that_moved_are_given_again_and_recognized(run, finished, tmp_path, refused, untrained):
     moved = shutil.copytree(finished / "data", tmp_path / "moved")
     config = run / "config.yaml"
     config.write_text(config.read_text().replace(str(finished / "data"), str(tmp_path / "gone")))
@@ -103,7 +103,7 @@ def test_data_that_moved_are_given_anew_and_known_again(run, finished, tmp_path,
 
 
 @pytest.mark.parametrize(
-    ("write", "said"),
+    ("write", "message"),
     [
         ({"train": 9, "val": 4}, "the training images of .* there are 9 instead of 8"),
         ({"train": 8, "val": 5}, "the validation images of .* there are 5 instead of 4"),
@@ -113,9 +113,9 @@ def test_data_that_moved_are_given_anew_and_known_again(run, finished, tmp_path,
         ),
     ],
 )
-def test_other_data_are_refused(run, tmp_path, refused, write, said):
+def test_other_data_are_refused(run, tmp_path, refused, write, message):
     write_coco(tmp_path / "other", size=64, **write)
-    with pytest.raises(UserError, match=f"^--resume {run}: {said}.*--data"):
+    with pytest.raises(UserError, match=f"^--resume {run}: {message}.*--data"):
         train("other", resume=str(run))
 
 
@@ -129,21 +129,21 @@ def test_other_classes_are_refused(run, finished, tmp_path, refused):
 def test_an_object_that_moved_by_a_pixel_is_seen(run, finished, tmp_path, refused):
     shutil.copytree(finished / "data", tmp_path / "nudged")
     file = tmp_path / "nudged" / "annotations" / "instances_train.json"
-    told = json.loads(file.read_text())
-    told["annotations"][3]["bbox"][0] += 1
-    file.write_text(json.dumps(told))
+    annotations = json.loads(file.read_text())
+    annotations["annotations"][3]["bbox"][0] += 1
+    file.write_text(json.dumps(annotations))
     assert "their names, sizes or boxes differ" in refused(run, "--data", "nudged")
 
 
-def test_without_a_record_of_the_data_that_is_said(run, untrained, capsys):
+def test_a_missing_summary_of_the_data_is_reported(run, untrained, capsys):
     (run / "data.json").unlink()
     assert main(["train", "--resume", "one", "--quiet=false"]) == 130
-    said = " ".join(capsys.readouterr().out.split())
-    assert "data.json is missing, so nobody knows whether the data are the same" in said
+    message = " ".join(capsys.readouterr().out.split())
+    assert "data.json is missing, so the data cannot be compared with those of its start" in message
     assert json.loads((run / "data.json").read_text())["train"]["images"] == 8
 
 
-def test_a_teacher_that_moved_is_given_anew_and_known_again(finished, tmp_path, monkeypatch, refused, untrained):
+def test_a_teacher_that_moved_is_given_again_and_recognized(finished, tmp_path, monkeypatch, refused, untrained):
     monkeypatch.chdir(tmp_path)
     weights, run = finished / "runs" / "train" / "one" / LAST, Path("runs/distill/taught")
     shutil.copy(weights, "teacher.safetensors")
@@ -153,10 +153,10 @@ def test_a_teacher_that_moved_is_given_anew_and_known_again(finished, tmp_path, 
         assert main(["distill", "--data", str(finished / "data"), *flags.split()]) == 130
     assert json.loads((run / "teacher.json").read_text())["file"] == str(tmp_path / "teacher.safetensors")
     Path("teacher.safetensors").rename("moved.safetensors")
-    assert "teacher.safetensors is not there any more; give its place with --teacher" in refused(run, verb="distill")
+    assert "teacher.safetensors is not there any more; give its path with --teacher" in refused(run, verb="distill")
     Path("other.safetensors").write_bytes(weights.read_bytes()[:-4] + b"else")
-    said = refused(run, "--teacher", "other.safetensors", verb="distill")
-    assert "other.safetensors is not the file this run began with; give its place with --teacher" in said
+    message = refused(run, "--teacher", "other.safetensors", verb="distill")
+    assert "other.safetensors is not the file this run began with; give its path with --teacher" in message
     with pytest.raises(KeyboardInterrupt):
         distill(teacher="moved.safetensors", resume=str(run))
     assert json.loads((run / "teacher.json").read_text())["file"] == str(tmp_path / "moved.safetensors")
@@ -173,10 +173,10 @@ def test_a_finished_run_goes_on_for_more_epochs(run, finished, tmp_path, capsys,
     whole = shutil.copytree(run, tmp_path / "whole")
     assert main(["train", "--resume", "whole", "--epochs", "4", "--quiet", "false"]) == 0
     assert "resume    2 of 4 epochs are done" in capsys.readouterr().out
-    told = rows(whole)
-    assert [row["epoch"] for row in told] == ["1", "2", "3", "4"]
-    assert told[:2] == rows(finished / "runs" / "train" / "one")
-    assert float(told[3]["lr"]) < float(told[2]["lr"]), "on the way down of a cosine of four epochs"
+    history = rows(whole)
+    assert [row["epoch"] for row in history] == ["1", "2", "3", "4"]
+    assert history[:2] == rows(finished / "runs" / "train" / "one")
+    assert float(history[3]["lr"]) < float(told[2]["lr"]), "on the way down of a cosine of four epochs"
     assert yaml.safe_load((whole / "config.yaml").read_text())["epochs"] == 4
     with monkeypatch.context() as patch:
         stop_after(patch, 3)
@@ -186,13 +186,13 @@ def test_a_finished_run_goes_on_for_more_epochs(run, finished, tmp_path, capsys,
     assert same_weights(run / LAST, whole / LAST), "stopped again, it ends as the one that was not"
 
 
-def test_a_finished_run_says_that_there_is_nothing_to_do(run, capsys):
+def test_resuming_a_finished_run_reports_nothing_to_do(run, capsys):
     assert main(["train", "--resume", "one", "--quiet=false"]) == 0
     assert "finished: all 2 epochs are done, nothing to train; give --epochs N to go on" in capsys.readouterr().out
 
 
 def test_fewer_epochs_than_are_done_are_refused(run, refused):
-    assert "--epochs 1: one has 2 epochs behind it; give more" in refused(Path("one"), "--epochs", "1")
+    assert "--epochs 1: one has finished 2 epochs; give more" in refused(Path("one"), "--epochs", "1")
 
 
 @pytest.mark.parametrize(
@@ -210,10 +210,10 @@ def test_fewer_epochs_than_are_done_are_refused(run, refused):
     ],
 )
 def test_a_flag_that_cannot_be_changed_is_named(run, refused, flags, named):
-    said = refused(run, *flags)
-    assert all(name in said for name in named)
-    assert "leave that out, or start a new run; it takes --epochs, --patience" in said
-    assert said.count("it began with") == len(named)
+    message = refused(run, *flags)
+    assert all(name in message for name in named)
+    assert "leave that out, or start a new run; it takes --epochs, --patience" in message
+    assert message.count("it began with") == len(named)
 
 
 def test_python_names_it_too(run):
@@ -282,13 +282,13 @@ def test_weights_and_results_that_follow_from_the_resume_file_are_made_again(run
     assert (run / "results.csv").read_bytes() == (one / "results.csv").read_bytes()
 
 
-def test_a_stop_says_how_to_go_on(run, capsys, monkeypatch):
+def test_a_stopped_run_prints_the_resume_command(run, capsys, monkeypatch):
     monkeypatch.setattr("ladle.objectives.TrainingStep.forward", lambda *_: stop())
     assert main(["train", "--resume", "one", "--epochs=3"]) == 130
     assert capsys.readouterr().err == "stopped; go on with `ladle train --resume one`\n"
 
 
-def test_a_run_that_is_terminated_says_it_too_and_gives_its_folder_back(run, capsys, monkeypatch):
+def test_a_terminated_run_prints_the_resume_command_and_unlocks_its_folder(run, capsys, monkeypatch):
     monkeypatch.setattr("ladle.objectives.TrainingStep.forward", lambda *_: signal.raise_signal(signal.SIGTERM))
     with pytest.raises(SystemExit) as ended:
         main(["train", "--resume", "one", "--epochs=3"])
@@ -298,15 +298,15 @@ def test_a_run_that_is_terminated_says_it_too_and_gives_its_folder_back(run, cap
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
-def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(run, capsys, monkeypatch):
+def test_the_error_for_a_full_disk_names_the_resume_command(run, capsys, monkeypatch):
     from tests.test_writing import room_for
 
     before = (run / "resume.pt").read_bytes()
     with room_for(len(before) // 2):
         assert main(["train", "--resume", "one", "--epochs=3"]) == 2
-    said = capsys.readouterr().err
-    assert said == (
-        "ladle train: one/resume.pt: File too large; the run is as it was last saved: mend that, then go on with "
+    message = capsys.readouterr().err
+    assert message == (
+        "ladle train: one/resume.pt: File too large; the run is as it was last saved: correct this, then go on with "
         "`ladle train --resume one`\n"
     )
     assert (run / "resume.pt").read_bytes() == before
@@ -315,6 +315,6 @@ def test_a_full_disk_is_one_sentence_that_says_how_to_go_on(run, capsys, monkeyp
     assert [row["epoch"] for row in rows(run)] == ["1", "2", "3"]
 
 
-def test_a_run_without_its_resume_file_does_not_overwrite_what_it_learnt(run, refused):
+def test_a_run_without_its_resume_file_does_not_overwrite_weights(run, refused):
     (run / "resume.pt").unlink()
     assert "resume.pt: expected it beside the weights of finished epochs, found none" in refused(run, "--epochs", "3")

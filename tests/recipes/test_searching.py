@@ -1,4 +1,4 @@
-"""Which files a file, a folder or a pattern names."""
+"""The image files given by a file, a folder or a pattern."""
 
 import os
 import shutil
@@ -30,7 +30,7 @@ def passed_over(*sources):
     return sorted(file.as_posix() for file in find_images(sources).passed_over)
 
 
-def test_a_folder_is_searched_to_its_bottom_for_images_in_order():
+def test_a_folder_is_searched_recursively_for_images_in_order():
     lay("p/b.jpg", "p/a.PNG", "p/sub/deep/c.webp", "p/notes.txt", "p/none")
     assert found("p") == ["p/a.PNG", "p/b.jpg", "p/sub/deep/c.webp"]
 
@@ -76,13 +76,13 @@ def test_links_are_followed_and_circles_end():
     assert found("p") == ["p/d.jpg", "p/one.jpg", "p/store/a.jpg", "p/store/more/b.jpg"]
 
 
-def test_a_link_that_leads_nowhere_is_no_less_a_image():
+def test_a_broken_link_counts_as_an_image():
     lay("p/a.jpg")
     Path("p/gone.jpg").symlink_to("nowhere.jpg")
     assert found("p") == ["p/a.jpg", "p/gone.jpg"]
 
 
-def test_companions_of_images_are_passed_over_and_told():
+def test_hidden_companions_of_images_are_skipped_and_listed():
     lay("p/a.jpg", "p/._a.jpg", "p/__MACOSX/._b.jpg", "p/__MACOSX/c.jpg", "p/.thumbs/d.jpg", "p/.notes")
     assert found("p") == ["p/a.jpg"]
     assert passed_over("p") == ["p/._a.jpg", "p/.thumbs/d.jpg", "p/__MACOSX/._b.jpg", "p/__MACOSX/c.jpg"]
@@ -106,7 +106,7 @@ def test_a_pipe_is_never_waited_for():
 
 
 @pytest.mark.parametrize("source", ["", "nowhere", "nowhere/*.jpg", "p", "p/*.jpg"])
-def test_a_source_without_a_image_is_refused_even_among_others(source):
+def test_a_source_without_an_image_is_refused_even_among_others(source):
     lay("a.jpg", "p/._b.jpg", "p/notes.txt")
     with pytest.raises(UserError, match="found no image there") as caught:
         find_images(["a.jpg", source])
@@ -139,18 +139,18 @@ def test_a_file_system_of_another_encoding_is_no_obstacle():
 
 def test_links_that_go_round_do_not_repeat_what_a_pattern_matches():
     lay("p/a.jpg", "p/sub/b.jpg", "q/c.jpg")
-    for link in ("p/sub/one", "p/sub/two", "p/three"):  # by each of which one could go on for ever
+    for link in ("p/sub/one", "p/sub/two", "p/three"):  # each of them is a cycle
         Path(link).symlink_to(Path("p").resolve(), target_is_directory=True)
     Path("p/far").symlink_to(Path("q").resolve(), target_is_directory=True)
     assert found("p/**/*.jpg") == found("p/**") == ["p/a.jpg", "p/far/c.jpg", "p/sub/b.jpg"]
     assert found("p/**/sub/*.jpg") == found("**/sub/**/b.jpg") == ["p/sub/b.jpg"]
 
 
-def test_images_that_are_not_read_are_told_apart_from_those_passed_over():
+def test_images_of_unsupported_formats_are_separate_from_hidden_ones():
     lay("p/a.jpg", "p/b.heic", "p/._c.heic", "p/d.JFIF", "p/e.txt", "q/f.avif")
     search = find_images(["p"])
     assert [file.as_posix() for file in search.unread] == ["p/b.heic", "p/d.JFIF"]
     assert passed_over("p") == ["p/._c.heic"]
-    assert found("p/d.JFIF") == ["p/d.JFIF"]  # whose name says less than its content
+    assert found("p/d.JFIF") == ["p/d.JFIF"]  # a file given by name is read whatever its suffix
     with pytest.raises(UserError, match="found no image there, 1 files of formats that are not read"):
         find_images(["q"])

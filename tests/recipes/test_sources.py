@@ -1,4 +1,4 @@
-"""What is said of the data before anything is done with it, and what nobody can learn from."""
+"""Notes about the data before training, and data that cannot be trained on."""
 
 import json
 import shutil
@@ -23,7 +23,7 @@ from tests.recipes.tiny import RUN
 
 
 def yolo(folder, train=4, val=2, rows="0 0.5 0.5 0.5 0.5\n", splits=("train", "val")):
-    """Grey images of 64 pixels, no two alike, each with the same rows."""
+    """Gray images of 64 pixels, all different, each with the same rows."""
     for split, count in zip(splits, (train, val), strict=True):
         (folder / "images" / split).mkdir(parents=True)
         (folder / "labels" / split).mkdir(parents=True)
@@ -36,41 +36,41 @@ def yolo(folder, train=4, val=2, rows="0 0.5 0.5 0.5 0.5\n", splits=("train", "v
     return folder
 
 
-def said(folder, imgsz=64, **flags):
-    return supply(str(folder), replace(RUN, **flags), imgsz).said
+def notes(folder, imgsz=64, **flags):
+    return supply(str(folder), replace(RUN, **flags), imgsz).notes
 
 
-def test_of_sound_data_nothing_is_said(tmp_path):
-    assert said(yolo(tmp_path)) == []
+def test_data_without_defects_give_no_notes(tmp_path):
+    assert notes(yolo(tmp_path)) == []
 
 
-def test_images_without_a_label_file_are_told(tmp_path):
+def test_images_without_a_label_file_give_a_note(tmp_path):
     yolo(tmp_path)
     (tmp_path / "labels" / "train" / "1.txt").unlink()
-    assert said(tmp_path) == ["train: note: 1 of 4 images have no label file and count as background"]
+    assert notes(tmp_path) == ["train: note: 1 of 4 images have no label file and count as background"]
 
 
-def test_a_split_that_stands_in_is_told(tmp_path):
+def test_a_split_used_in_place_of_another_gives_a_note(tmp_path):
     yolo(tmp_path, splits=("train", "test"))
-    assert said(tmp_path) == ["val: note: there is no split 'val'; 'test' stands in for it"]
+    assert notes(tmp_path) == ["val: note: there is no split 'val'; 'test' stands in for it"]
 
 
-def test_repairs_are_told_by_kind_with_their_number(tmp_path):
+def test_repairs_are_counted_by_kind(tmp_path):
     yolo(tmp_path)
     for number in (0, 1):
         (tmp_path / "labels" / "val" / f"{number}.txt").write_text("0 0.5 0.5 1.9 1.9\n0 0.5 0.5 0.5 0.5\n")
-    (line,) = [line for line in said(tmp_path) if "cut at the border" in line]
+    (line,) = [line for line in notes(tmp_path) if "cut at the border" in line]
     assert line.startswith("val: 2 × box reached outside the image; cut at the border (labels/val/0.txt: line 1")
 
 
-def test_images_in_both_splits_are_told(tmp_path):
+def test_images_in_both_splits_give_a_note(tmp_path):
     yolo(tmp_path)
     shutil.copy(tmp_path / "images" / "train" / "2.png", tmp_path / "images" / "val" / "0.png")
-    assert said(tmp_path) == ["note: 1 of the 2 images of val are in train too, which flatters the AP"]
+    assert notes(tmp_path) == ["note: 1 of the 2 images of val are in train too, so the AP is too high"]
 
 
 def coco(folder):
-    """One JSON of three images beside it."""
+    """One JSON file next to three images."""
     images, annotations = [], []
     for number in range(3):
         Image.new("RGB", (64, 64), (number, 0, 0)).save(folder / f"{number}.png")
@@ -81,33 +81,33 @@ def coco(folder):
     return folder / "default.json"
 
 
-def test_one_file_for_both_splits_is_told(tmp_path):
-    lines = said(coco(tmp_path), batch=2)
+def test_one_file_for_both_splits_gives_a_note(tmp_path):
+    lines = notes(coco(tmp_path), batch=2)
     assert lines == [
-        "note: 3 of the 3 images of val are in train too, which flatters the AP",
+        "note: 3 of the 3 images of val are in train too, so the AP is too high",
         "train: note: default.json is one split by itself and is read as 'train', as it is for any other split",
         "val: note: default.json is one split by itself and is read as 'val', as it is for any other split",
     ]
 
 
-def test_classes_without_objects_are_told(tmp_path):
+def test_classes_without_objects_give_a_note(tmp_path):
     yolo(tmp_path)
     file = tmp_path / "data.yaml"
     file.write_text(file.read_text().replace("[red]", "[red, green, blue]"))
-    assert said(tmp_path) == ["note: train has no object of 'green', 'blue'"]
+    assert notes(tmp_path) == ["note: train has no object of 'green', 'blue'"]
 
 
-def test_small_objects_are_told_at_the_size_of_the_run(tmp_path):
+def test_small_objects_are_counted_at_the_size_of_the_run(tmp_path):
     yolo(tmp_path, rows="0 0.5 0.5 0.1 0.5\n")
-    assert said(tmp_path, 64) == [
+    assert notes(tmp_path, 64) == [
         "train: note: 4 of 4 objects have a side under 8 pixels at --imgsz 64",
         "val: note: 2 of 2 objects have a side under 8 pixels at --imgsz 64",
     ]
-    assert said(tmp_path, 160) == []
+    assert notes(tmp_path, 160) == []
 
 
-def test_built_in_scenes_need_no_words():
-    assert supply("scenes:4", RUN, 64).said == []
+def test_built_in_scenes_give_no_notes():
+    assert supply("scenes:4", RUN, 64).notes == []
     assert remarks(Scenes(2), "train", 64) == []
 
 
@@ -121,7 +121,7 @@ def test_built_in_scenes_need_no_words():
         ("damaged", "damaged one"),
     ],
 )
-def test_data_that_nobody_can_learn_from_are_refused_before_there_is_a_run(tmp_path, broken, named):
+def test_data_that_cannot_be_trained_on_are_refused_before_there_is_a_run(tmp_path, broken, named):
     data = yolo(tmp_path / "data", rows="0 0.5 0.5 0.01 0.5\n" if broken == "tiny" else "0 0.5 0.5 0.5 0.5\n")
     for file in (data / "labels" / ("val" if broken == "validation" else "train")).iterdir():
         if broken in ("labels", "validation"):
@@ -136,7 +136,7 @@ def test_data_that_nobody_can_learn_from_are_refused_before_there_is_a_run(tmp_p
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_class_that_only_validation_knows_is_refused(tmp_path):
+def test_a_class_in_validation_only_is_refused(tmp_path):
     for split, name in (("train", "red"), ("val", "blue")):
         (tmp_path / split).mkdir()
         document = json.loads(coco(tmp_path / split).read_text())
@@ -147,7 +147,7 @@ def test_a_class_that_only_validation_knows_is_refused(tmp_path):
         supply(str(tmp_path), RUN, 64)
 
 
-def test_a_damaged_image_says_what_leaves_it_out(tmp_path):
+def test_the_error_for_a_damaged_image_names_the_flag_that_skips_it(tmp_path):
     yolo(tmp_path)
     file = tmp_path / "images" / "train" / "2.png"
     file.write_bytes(file.read_bytes()[:-30])
@@ -155,12 +155,12 @@ def test_a_damaged_image_says_what_leaves_it_out(tmp_path):
     with pytest.raises(UserError, match=r"2\.png: .*damaged.*--on-defect skip"):
         source.sample(2)
     assert len(open_source(str(tmp_path), "train", replace(RUN, on_defect="skip"), 64)) == 3
-    (line,) = said(tmp_path, on_defect="skip", batch=2)
+    (line,) = notes(tmp_path, on_defect="skip", batch=2)
     assert line.startswith("train: left out: 1 × ")
 
 
 def deepened(data, most):
-    """The same images as a camera of fewer than 16 bits writes them; the brightest value is ``most``."""
+    """The same images as written by a camera of fewer than 16 bits; the brightest value is ``most``."""
     for file in data.rglob("*.png"):
         with Image.open(file) as image:
             grey = np.asarray(image.convert("L")).astype(np.uint32)
@@ -174,8 +174,8 @@ def test_images_of_sixteen_bits_are_read_by_what_both_splits_hold(tmp_path):
     ready = supply(str(data), RUN, 64)
     assert ready.value_range == (0, 4095)
     assert [int(ready.train.sample(number).image.max()) for number in range(4)] == list(map(round, shades))
-    assert "so that they are read with --value-range 0,4095" in ready.said[0]
-    assert "train: note: 4 of 4 images have 16 bits a channel" in ready.said[1]
+    assert "so that they are read with --value-range 0,4095" in ready.notes[0]
+    assert "train: note: 4 of 4 images have 16 bits a channel" in ready.notes[1]
     given = supply(str(data), replace(RUN, value_range="0,8000"), 64)
     assert given.value_range == (0, 8000)
     assert int(given.val.sample(0).image.max()) == round(4000 * 3 // 36 * 255 / 8000)
@@ -188,7 +188,7 @@ def deep(tmp_path_factory):
     return data, train(str(data), "paa-tiny", replace(RUN, project=str(data.parent / "runs")))
 
 
-def test_a_detector_remembers_how_its_images_were_read(deep):
+def test_a_detector_stores_the_value_range_of_its_images(deep):
     _, run = deep
     assert read_spec(Path(run.weights)).value_range == (0, 4095)
     assert yaml.safe_load((run.folder / "config.yaml").read_text())["value_range"] == "0,4095"
@@ -209,7 +209,7 @@ def test_val_and_predict_read_images_as_training_did(deep, tmp_path, monkeypatch
     assert seen[-1] == (0, 9000)
 
 
-def test_of_images_to_predict_on_only_deep_ones_are_told(tmp_path):
+def test_remarks_on_files_list_only_images_of_sixteen_bits(tmp_path):
     files = sorted((yolo(tmp_path) / "images" / "train").iterdir())
     assert remarks_on_files(files, (0, 4095)) == []
     files[0].write_bytes(b"no image")
@@ -218,7 +218,7 @@ def test_of_images_to_predict_on_only_deep_ones_are_told(tmp_path):
     assert line.startswith("note: 1 of 4 images have 16 bits a channel")
 
 
-def test_val_says_what_was_repaired_and_what_the_detector_does_not_know(data, teacher, tmp_path, capsys):
+def test_val_reports_repairs_and_classes_the_detector_lacks(data, teacher, tmp_path, capsys):
     copy = tmp_path / "data"
     shutil.copytree(data, copy)
     file = copy / "annotations" / "instances_val.json"
@@ -232,26 +232,26 @@ def test_val_says_what_was_repaired_and_what_the_detector_does_not_know(data, te
     assert "note: paa-tiny does not know 'gnu', and finds none of it" in out
 
 
-def test_a_step_of_more_images_than_there_are_is_told(tmp_path):
-    told = "note: a step takes 6 images, more than the 4 of train: some are taken several times in it"
-    assert said(yolo(tmp_path), batch=3, devices=2) == [told]
-    assert said(tmp_path, batch=2, devices=2) == []
+def test_a_step_of_more_images_than_there_are_gives_a_note(tmp_path):
+    note = "note: a step takes 6 images, more than the 4 of train: some are used several times in it"
+    assert notes(yolo(tmp_path), batch=3, devices=2) == [note]
+    assert notes(tmp_path, batch=2, devices=2) == []
 
 
-def test_a_range_that_changes_nothing_is_told_and_one_that_is_none_refused(tmp_path):
-    told = "note: --value-range 0,4095 changes nothing: no image has 16 bits a channel"
-    assert said(yolo(tmp_path), value_range="0,4095") == [told]
+def test_a_range_without_effect_gives_a_note_and_an_invalid_one_an_error(tmp_path):
+    note = "note: --value-range 0,4095 changes nothing: no image has 16 bits a channel"
+    assert notes(yolo(tmp_path), value_range="0,4095") == [note]
     assert supply(str(tmp_path), replace(RUN, value_range="0,4095"), 64).value_range is None
     with pytest.raises(UserError, match="--value-range 12"):
         Run(value_range="12")
 
 
-def test_a_split_without_objects_is_told_where_it_is_scored(tmp_path):
+def test_a_validation_split_without_objects_gives_a_note(tmp_path):
     source = open_source(str(yolo(tmp_path, rows="")), "val", RUN, 64)
     assert remarks(source, "val", 64) == ["val: note: no objects to score"]
 
 
-def test_a_teacher_that_read_images_otherwise_is_told(tmp_path):
+def test_a_teacher_with_another_value_range_gives_a_note(tmp_path):
     teacher = detector_spec("paa-tiny", ("red",))
     data = yolo(tmp_path)
     assert reads_otherwise(supply(str(data), RUN, 64).train, teacher) == [], "8 bits are read in one way"

@@ -1,4 +1,4 @@
-"""A run leaves everything behind, is repeatable, and goes on where it was stopped."""
+"""A run writes all its files, is reproducible, and can be resumed."""
 
 import csv
 import json
@@ -168,7 +168,7 @@ def test_a_config_of_another_version_is_refused(run, tmp_path):
 def test_settings_that_make_no_sense_are_refused(data, tmp_path, changed, named):
     with pytest.raises(UserError, match=named):
         train(data, "paa-tiny", replace(RUN, project=str(tmp_path), **changed))
-    assert list(tmp_path.iterdir()) == [], "a refused run leaves nothing behind that bars its corrected form"
+    assert list(tmp_path.iterdir()) == [], "a refused run leaves no file that blocks the corrected one"
 
 
 def test_a_run_stopped_in_its_first_epoch_begins_again(data, tmp_path, monkeypatch):

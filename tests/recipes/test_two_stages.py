@@ -1,4 +1,4 @@
-"""Detectors in two stages go through every recipe: trained, taught, stopped, resumed, scored."""
+"""Two-stage detectors in every recipe: trained, distilled, stopped, resumed, evaluated."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -17,9 +17,9 @@ METHODS = ("lad", "lad-rpn", "lad-roi", "lad+pkd", "soft")
 
 
 @pytest.fixture(scope="module")
-def guide(data, tmp_path_factory):
-    """A Faster R-CNN that teaches; after one epoch it would refine boxes by next to nothing, so it is made to."""
-    file = Path(make_teacher(data, tmp_path_factory.mktemp("guide"), "fasterrcnn-mini"))
+def teacher(data, tmp_path_factory):
+    """A Faster R-CNN as teacher; after one epoch it would hardly refine boxes, so its weights are changed."""
+    file = Path(make_teacher(data, tmp_path_factory.mktemp("teacher"), "fasterrcnn-mini"))
     detector = load_detector(file)
     with torch.no_grad():
         detector.stages[1].box_deltas.weight.mul_(300)
@@ -28,14 +28,14 @@ def guide(data, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def taught(data, guide, tmp_path_factory):
+def taught(data, teacher, tmp_path_factory):
     """One run of every method, and the plain one, by name."""
     run = replace(RUN, project=str(tmp_path_factory.mktemp("taught")))
-    runs = {method: distill(data, "fasterrcnn-tiny", guide, method, run, True) for method in METHODS}
+    runs = {method: distill(data, "fasterrcnn-tiny", teacher, method, run, True) for method in METHODS}
     return runs | {"plain": train(data, "fasterrcnn-tiny", run)}
 
 
-def test_every_method_teaches_something_of_its_own(taught):
+def test_every_method_gives_different_weights(taught):
     files = [run.weights for run in taught.values()]
     pairs = [(one, other) for at, one in enumerate(files) for other in files[at + 1 :]]
     assert [pair for pair in pairs if same_weights(*pair)] == []
@@ -50,9 +50,9 @@ def test_what_is_saved_is_a_whole_detector_and_finds_the_same_again(taught, data
     assert predict(str(images), str(file), out=str(tmp_path / "found"), device="cpu")
 
 
-def test_a_cascade_is_taught_by_a_faster_rcnn(data, guide, tmp_path, capsys):
+def test_a_cascade_is_taught_by_a_faster_rcnn(data, teacher, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
-    assert distill(data, "cascade-tiny", guide, "lad+soft", run, True).weights.is_file()
+    assert distill(data, "cascade-tiny", teacher, "lad+soft", run, True).weights.is_file()
     printed = capsys.readouterr().out
     assert "judged by the teacher" in printed
     assert "roi_3/soft_class" in printed
@@ -73,10 +73,10 @@ def test_a_teacher_with_other_anchors_judges_what_the_student_proposes(data, tmp
     assert distill(data, "fasterrcnn-tiny", str(file), "lad-roi", run, True).weights.is_file()
 
 
-def test_a_stopped_run_goes_on_bit_for_bit(data, guide, tmp_path, monkeypatch):
+def test_a_stopped_run_goes_on_bit_for_bit(data, teacher, tmp_path, monkeypatch):
     def start(name):
         run = replace(RUN, epochs=2, name=name, project=str(tmp_path))
-        return distill(data, "fasterrcnn-tiny", guide, "lad", run, True, judge_until=1.0, class_power=0.5)
+        return distill(data, "fasterrcnn-tiny", teacher, "lad", run, True, judge_until=1.0, class_power=0.5)
 
     whole = start("whole")
     with monkeypatch.context() as patch:

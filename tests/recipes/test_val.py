@@ -1,4 +1,4 @@
-"""A detector is scored on every image once, by the names of its classes."""
+"""A detector is evaluated on every image once; classes are matched by name."""
 
 import json
 import shutil
@@ -23,14 +23,14 @@ SCENES = Scenes(10, size=64)
 
 
 def truth(scene, classes):
-    """What is there, in another order of classes."""
+    """The ground truth, in another order of classes."""
     real = ~scene.crowd
     labels = [classes.index(CLASSES[label]) for label in scene.labels[real]]
     return Detections(scene.boxes[real], torch.ones(len(labels)), torch.tensor(labels))
 
 
 def oracle(classes=CLASSES, find=truth):
-    """A detector that finds what ``find`` says, and keeps in ``asked`` which images it saw."""
+    """A detector that returns the detections of ``find``, and records its images in ``asked``."""
     detector = detector_spec("paa-tiny", classes).build()
     detector.asked = []
 
@@ -43,7 +43,7 @@ def oracle(classes=CLASSES, find=truth):
     return detector
 
 
-def test_every_image_is_looked_at_once():
+def test_every_image_is_evaluated_once():
     detector = oracle()
     score = Evaluator(SCENES, 64, 4)(detector)
     assert detector.asked == list(range(10))
@@ -62,7 +62,7 @@ def unicorns(scene, classes):
     return Detections(found.boxes, found.scores, torch.full_like(found.labels, classes.index("unicorn")))
 
 
-def test_finds_of_unknown_classes_do_not_count():
+def test_detections_of_unknown_classes_do_not_count():
     score = Evaluator(SCENES, 64, 4)(oracle(("unicorn", *CLASSES), unicorns))
     assert all(len(found.boxes) == 0 for found in score.detections.values())
     assert score.evaluation.ap == 0
@@ -113,7 +113,7 @@ def test_results_are_called_by_the_run_and_the_file(model, name):
     assert name_of(Path(model)) == name
 
 
-def test_val_says_what_was_repaired(data, teacher, tmp_path, capsys):
+def test_val_reports_repairs(data, teacher, tmp_path, capsys):
     shutil.copytree(data, tmp_path / "data")
     (file,) = (tmp_path / "data").rglob("*val*.json")
     document = json.loads(file.read_text())
@@ -123,14 +123,14 @@ def test_val_says_what_was_repaired(data, teacher, tmp_path, capsys):
     assert "1 × box" in capsys.readouterr().out
 
 
-def test_val_counts_as_many_detections_as_it_is_told(data, teacher, tmp_path, capsys):
+def test_val_counts_at_most_max_det_detections(data, teacher, tmp_path, capsys):
     one = val(data, teacher, out=str(tmp_path / "one"), device="cpu", max_det=1)
     printed = capsys.readouterr().out
     assert one.most == 1
     assert one.ar100 == one.ar1
     assert "up to 1 detections of an image count, not 100 as in COCO" in printed
     assert " of 4 images hold more than 1 objects (up to " in printed
-    assert "4 images gave more than 1 detections: the surest 1 of each count" in printed
+    assert "4 images gave more than 1 detections: the 1 with the highest scores count" in printed
     found = Counter(row["image_id"] for row in json.loads((tmp_path / "one" / "results.json").read_text()))
     assert set(found.values()) == {1}
     assert val(data, teacher, out=str(tmp_path / "all"), device="cpu").most == 100
@@ -181,8 +181,8 @@ def test_val_does_not_depend_on_the_batch(data, teacher, tmp_path):
     assert one.ap == pytest.approx(four.ap, abs=1e-3)
 
 
-def test_val_refuses_data_of_which_the_detector_knows_nothing(data, tmp_path):
-    file = tmp_path / "stranger.safetensors"
+def test_val_refuses_data_without_a_class_of_the_detector(data, tmp_path):
+    file = tmp_path / "other.safetensors"
     save_detector(detector_spec("paa-tiny", ("gnu", "unicorn")).build(), file)
     with pytest.raises(UserError, match="gnu, unicorn"):
         val(data, str(file), out=str(tmp_path))

@@ -1,4 +1,4 @@
-"""Values of one's own in the public functions: they train, are recorded, resume, distill and are evaluated."""
+"""Custom values in the public functions: they train, are recorded, resume, distill and are evaluated."""
 
 import sys
 from dataclasses import dataclass, replace
@@ -66,7 +66,7 @@ class Scores(Joinable):
 
 @pytest.fixture
 def mine(tmp_path, monkeypatch):
-    """A module of one's own that can be imported."""
+    """A custom module that can be imported."""
     (tmp_path / "ownparts.py").write_text(MODULE)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.delitem(sys.modules, "ownparts", raising=False)
@@ -85,7 +85,7 @@ def config(folder):
 
 @dataclass(frozen=True)
 class Tracing:
-    """PAA, which notes through which functions it was called."""
+    """PAA, which records the functions through which it is called."""
 
     def __call__(self, predictions, priors, truth):
         frame, names = sys._getframe(1), []
@@ -180,14 +180,14 @@ def test_fields_alone_are_those_of_the_familys_own_assigner(data, tmp_path, caps
 def test_data_and_a_teacher_of_ones_own_are_given_as_objects(teacher, tmp_path, capsys):
     data = Splits(*split_scenes(train=4, val=2, size=64))
     detector = load_detector(teacher)
-    guide = FrozenDetector(detector, data.train.classes)
-    taught = distill(data, "paa-tiny", guide, "lad+soft", run(tmp_path, quiet=False), True)
-    assert "teacher   paa-tiny, given in Python and not tried" in capsys.readouterr().out
+    frozen = FrozenDetector(detector, data.train.classes)
+    taught = distill(data, "paa-tiny", frozen, "lad+soft", run(tmp_path, quiet=False), True)
+    assert "teacher   paa-tiny, given in Python and not evaluated" in capsys.readouterr().out
     assert config(taught.folder)["data"] == "python:Splits"
     assert config(taught.folder)["teacher"] == "python:FrozenDetector"
     with pytest.raises(UserError, match="begun in Python with an object"):
         distill(resume=str(taught.folder), run=replace(RUN, epochs=RUN.epochs + 1))
-    again = distill(data, resume=str(taught.folder), teacher=guide, run=replace(RUN, epochs=RUN.epochs + 1))
+    again = distill(data, resume=str(taught.folder), teacher=frozen, run=replace(RUN, epochs=RUN.epochs + 1))
     assert len((again.folder / "results.csv").read_text().splitlines()) == RUN.epochs + 2
 
 
@@ -199,14 +199,14 @@ def test_a_student_is_given_as_a_spec(data, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         ({"assigner": PAA}, "assigner takes text or a Assigner"),
         ({"data": Splits((), ())}, r"data.train: expected classes, category_ids, __len__ and sample"),
     ],
 )
-def test_what_is_no_value_is_refused_before_a_folder_is_made(arguments, said, tmp_path):
-    with pytest.raises(UserError, match=said):
+def test_what_is_no_value_is_refused_before_a_folder_is_made(arguments, message, tmp_path):
+    with pytest.raises(UserError, match=message):
         train(**{"data": "scenes", "model": "paa-tiny", "run": run(tmp_path)} | arguments)
     assert list(tmp_path.iterdir()) == []
 

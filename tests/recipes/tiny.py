@@ -14,13 +14,13 @@ FLAGS = "--epochs 1 --batch 4 --imgsz 64 --device cpu --quiet"
 
 
 def make_data(folder):
-    """Eight drawn images of 64 pixels to train on, four to validate, in COCO's form."""
+    """Eight drawn images of 64 pixels for training, four for validation, in COCO format."""
     write_coco(folder, train=8, val=4, size=64)
     return str(folder)
 
 
 def make_teacher(data, folder, model="paa-tiny"):
-    """The weights of one epoch: next to no AP, yet a whole detector."""
+    """The weights of a detector after one epoch, with an AP near 0."""
     run = replace(RUN, name=model, project=str(folder), seed=5)
     return str(train(data, model, run).weights)
 

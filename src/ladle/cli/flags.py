@@ -1,4 +1,4 @@
-"""From the words of a command line and files of flags to the typed arguments of a verb."""
+"""Parse command lines and files of flags into the typed arguments of a verb."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Argument(NamedTuple):
 
 
 class Verb(NamedTuple):
-    """A verb's arguments by name, the one that needs no flag, whether that has several values, other names of flags."""
+    """A verb's arguments by name, the one that needs no flag, whether it has several values, other names of flags."""
 
     name: str
     arguments: Mapping[str, Argument]
@@ -54,9 +54,9 @@ class Verb(NamedTuple):
 
 
 def read_flags(verb: Verb, line: Sequence[str]) -> dict[str, Any]:
-    """The arguments that a command line gives, typed; raises :class:`UserError` for what it may not say.
+    """The typed arguments of a command line; raises :class:`UserError` for invalid flags or values.
 
-    Flags win over files, later files and flags over earlier ones.
+    Flags override files, later files and flags override earlier ones.
     """
     parts = list(_spelled(verb, line))
     values = [text for name, text in parts if name is None]
@@ -78,7 +78,7 @@ def read_flags(verb: Verb, line: Sequence[str]) -> dict[str, Any]:
 
 
 def check_complete(verb: Verb, given: Collection[str]) -> None:
-    """Raise :class:`UserError` where an argument without a default is not given."""
+    """Raise :class:`UserError` if an argument without a default is missing."""
     missing = [name for name, one in verb.arguments.items() if one.default is NEEDED and name not in given]
     if missing:
         raise UserError(f"give {' and '.join(map(flag, missing))} (`ladle {verb.name} --help`)")
@@ -87,8 +87,8 @@ def check_complete(verb: Verb, given: Collection[str]) -> None:
 def _spelled(verb: Verb, line: Sequence[str]) -> Iterator[tuple[str | None, str | None]]:
     """Names and values in all accepted spellings: ``name=value``, dashes in names, switches.
 
-    Values of the argument that needs no flag have no name. After ``--`` every word is one, and so is the name of a
-    file, whatever it looks like. Only where there may be several is more than one taken, also behind its own flag.
+    Values of the argument that needs no flag have no name. Every word after ``--`` is such a value, and so is the name
+    of an existing file. More than one value, also after its flag, is accepted only if the verb takes several.
     """
     known, rest = {*verb.arguments, *verb.also, "config"}, deque(line)
     places = 0 if verb.bare is None else len(line) if verb.several else 1
@@ -109,7 +109,7 @@ def _spelled(verb: Verb, line: Sequence[str]) -> Iterator[tuple[str | None, str 
 
 
 def _flag(verb: Verb, word: str, rest: deque[str]) -> tuple[str | None, str | None]:
-    """The name of a flag and its value, which is taken from the words behind it where it does not stand in ``word``."""
+    """The name of a flag and its value, which is the next word if it is not part of ``word``."""
     if _is_assignment(word):
         word = f"--{word}"
     if not word.startswith("--") or word == "--":
@@ -134,7 +134,7 @@ def _is_assignment(word: str) -> bool:
 
 
 def _is_value(word: str, known: Collection[str]) -> bool:
-    """Whether a word is a value without a flag, rather than a flag, perhaps misspelt."""
+    """Whether a word is a value without a flag, rather than a flag, possibly misspelled."""
     name = word.lstrip("-").partition("=")[0].replace("-", "_")
     if word.startswith("-"):
         return name not in (*known, *_ALONE) and Path(word).exists()
@@ -152,7 +152,7 @@ def _argument(verb: Verb, name: str, where: str = "") -> Argument:
 
 
 def _add_field(verb: Verb, given: dict[str, Any], name: str, text: str) -> None:
-    """Add to an argument such as ``assigner`` the field that a flag such as ``--assigner.topk`` names."""
+    """Set the field given by a flag such as ``--assigner.topk`` in an argument such as ``assigner``."""
     argument, *path = name.split(".")
     one = _argument(verb, argument)
     if not one.is_value or not all(path):
@@ -192,7 +192,7 @@ def _from_file(verb: Verb, file: str) -> dict[str, Any]:
 
 
 def _typed(name: str, hint: Any, text: str) -> Any:
-    """A word in the type of an argument."""
+    """Convert a word to the type of an argument."""
     try:
         return converted(hint, _value(set(_kinds(hint)), text))
     except MismatchError:
@@ -200,7 +200,7 @@ def _typed(name: str, hint: Any, text: str) -> Any:
 
 
 def _value(kinds: set[Any], text: str) -> object:
-    """The value that a word stands for where values of these kinds are expected; else the word."""
+    """Convert a word to one of these types if possible; otherwise return the word."""
     if NoneType in kinds and text == "null":
         return None
     if bool in kinds and text.lower() in (*_TRUE, *_FALSE):
@@ -211,7 +211,7 @@ def _value(kinds: set[Any], text: str) -> object:
 
 
 def _kinds(hint: Any) -> Iterator[Any]:
-    """The plain types that a hint is made of."""
+    """The plain types in a type hint."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         yield from _kinds(args[0])
@@ -223,7 +223,7 @@ def _kinds(hint: Any) -> Iterator[Any]:
 
 
 def _in_words(hint: Any) -> str:
-    """A type in words; that an argument may be left out is understood."""
+    """Describe a type in words, without None."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     plain = [part for part in parts if part in _PLAIN or get_origin(part) is not None]
     return " or ".join(words(part) for part in plain or parts if part is not NoneType)

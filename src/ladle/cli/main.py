@@ -1,6 +1,6 @@
 """``ladle``: one verb per recipe, one flag per argument.
 
-The verbs are known here without importing anything heavy; a verb's own flags are read off its recipe when it is called.
+The verbs are listed here without importing torch; the flags of a verb are read from its recipe when it is called.
 """
 
 from __future__ import annotations
@@ -25,42 +25,42 @@ if TYPE_CHECKING:
 __all__ = ["VERBS", "main"]
 
 VERBS = {
-    "demo": "teach one small student three ways on the built-in scenes and compare",
+    "demo": "train one small student with three methods on the built-in scenes and compare",
     "train": "train a detector on ground truth",
     "distill": "train a detector with a teacher",
     "colearn": "train two detectors together, without a teacher",
-    "val": "score a trained detector",
-    "predict": "find objects in images",
+    "val": "evaluate a trained detector",
+    "predict": "detect objects in images",
     "assign show": "draw which prior learns which object, the worst objects first",
-    "assign stats": "count who learns what and who learns nothing",
+    "assign stats": "count the positives of objects, and the objects without any",
     "assign diff": "compare two assignments",
     "export": "write a trained detector as ONNX or .pt2, checked against PyTorch",
-    "bench": "measure what detectors cost: parameters, time, memory",
-    "check": "tell whether a data set is fit to train on",
+    "bench": "measure the cost of detectors: parameters, time, memory",
+    "check": "check a data set before training",
     "models": "list the detectors, the methods and the assigners",
 }
-"""What ``ladle`` can do; a verb of two words is typed as two."""
+"""The verbs and their descriptions; a verb of two words is typed as two words."""
 
 _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
 _BARE = {"predict": "source", "check": "data", "export": "model", "bench": "model"}
-"""The argument that a verb takes without its flag."""
+"""The argument of a verb whose flag may be left out."""
 _SEVERAL = ("predict", "bench")
-"""The verbs that take several such arguments: a shell makes them of one pattern."""
+"""The verbs that take several values of this argument: a shell expands a pattern to them."""
 _ALSO = {"train": {"student": "model"}, "bench": {"compare": "model"}}
-"""Other names of a verb's flags: what learns is the student elsewhere."""
+"""Other names of a verb's flags, such as ``--student`` for ``--model`` of ``train``."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
-"""How torch tells that there is none left."""
+"""Parts of torch's error messages when memory runs out."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one verb; return 0, or 2 after one sentence on standard error where the user gave something wrong."""
+    """Run one verb; return 0, or 2 after a mistake of the user, with one sentence on standard error."""
     if arguments is not None:
         return _answer(list(arguments))
     be_patient()
     code, lost = _answer(sys.argv[1:]), what_was_lost()
     if lost is not None:
-        _complain("not all that was said could be written", lost)
+        _print_error("not all output could be written", lost)
     return code or (0 if lost is None else 2)
 
 
@@ -82,17 +82,17 @@ def _answer(words: list[str]) -> int:
         sentence = _sentence(error)
         if sentence is None:
             raise
-        return _complain(name, sentence)
+        return _print_error(name, sentence)
 
 
 def _verb_of(words: list[str]) -> tuple[str, list[str]]:
-    """The verb, of one word or of two, and the words behind it."""
+    """The verb, of one word or of two, and the words after it."""
     long = " ".join(words[:2])
     return (long, words[2:]) if long in VERBS else (words[0], words[1:])
 
 
 def _sentence(error: Exception) -> str | None:
-    """What to say of an error that is not the program's own fault; None of any other."""
+    """The message for an error that is not a bug of the program; None for any other."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
@@ -102,8 +102,8 @@ def _sentence(error: Exception) -> str | None:
     return None
 
 
-def _complain(verb: str, sentence: str) -> int:
-    """One line on standard error, whatever is in the names that it quotes."""
+def _print_error(verb: str, sentence: str) -> int:
+    """Print one line on standard error, with control characters escaped."""
     line = f"ladle {verb}: {sentence}"
     print("".join(c if c.isprintable() else ascii(c)[1:-1] for c in line), file=sys.stderr)  # noqa: T201
     return 2
@@ -112,7 +112,7 @@ def _complain(verb: str, sentence: str) -> int:
 def _help(shown: Sequence[str] = tuple(VERBS)) -> str:
     width = max(map(len, shown))
     verbs = "\n".join(f"  {verb:<{width}}  {VERBS[verb]}" for verb in shown)
-    return f"usage: ladle VERB [--help] [flags]\n\nDistil label assignment into small object detectors.\n\n{verbs}"
+    return f"usage: ladle VERB [--help] [flags]\n\nDistill label assignment into small object detectors.\n\n{verbs}"
 
 
 def _run(name: str, words: list[str]) -> int:
@@ -146,14 +146,14 @@ def _run(name: str, words: list[str]) -> int:
         recipes.runs.resume_run(name, given.pop("resume"), given)
         return 0
     if name in _RUNS:
-        own = {field.name for field in fields(recipes.Run)}
-        given["run"] = recipes.Run(**{key: given.pop(key) for key in list(given) if key in own})
+        of_run = {field.name for field in fields(recipes.Run)}
+        given["run"] = recipes.Run(**{key: given.pop(key) for key in list(given) if key in of_run})
     outcome = recipe(**given)
     return 2 if (name == "check" and outcome.fatal) or (name == "predict" and outcome.damaged) else 0
 
 
 def _check_not_running(words: list[str]) -> None:
-    """Refuse at once to resume a run that is still running: by the time all is imported it could have ended."""
+    """Raise an error for a run that is still running before the imports, during which it could end."""
     for word, following in zip(words, [*words[1:], ""], strict=False):
         name, _, folder = word.removeprefix("--").partition("=")
         if name == "resume":
@@ -161,7 +161,7 @@ def _check_not_running(words: list[str]) -> None:
 
 
 def _verb(name: str, recipe: Callable[..., Any]) -> Verb:
-    """The arguments of a recipe, and where it makes a run those of a run."""
+    """The arguments of a recipe, with those of :class:`ladle.recipes.Run` if it trains."""
     from ladle.cli.flags import Argument, Verb
     from ladle.limits import hints_of
     from ladle.recipes import Run
@@ -177,7 +177,7 @@ def _verb(name: str, recipe: Callable[..., Any]) -> Verb:
 
 
 def _config(verb: Verb, given: dict[str, Any]) -> str:
-    """All flags of a verb with the values that they would have, as ``--config`` reads them."""
+    """All flags of a verb with their values, in the format of ``--config``."""
     import yaml
 
     from ladle.cli.flags import NEEDED
@@ -189,7 +189,7 @@ def _config(verb: Verb, given: dict[str, Any]) -> str:
 
 
 def _parser(name: str, recipe: Callable[..., Any]) -> ArgumentParser:
-    """What explains the flags; it does not read them."""
+    """The parser that prints the help; it does not parse the flags."""
     from argparse import SUPPRESS
 
     from jsonargparse import ArgumentParser
@@ -197,11 +197,11 @@ def _parser(name: str, recipe: Callable[..., Any]) -> ArgumentParser:
     from ladle.recipes import Run
 
     parser = ArgumentParser(prog=f"ladle {name}", description=VERBS[name], exit_on_error=False)
-    parser.add_argument("--config", action="config", help="a YAML file of flags; flags on the command line win")
+    parser.add_argument("--config", action="config", help="a YAML file of flags; flags on the command line override it")
     parser.add_function_arguments(recipe, skip={"run"}, as_group=False)
     if name in _RUNS:
         parser.add_class_arguments(Run, as_group=False)
     for action in parser._actions:
-        if action.dest.endswith(".help"):  # of flags that take values in Python; it is not read here
+        if action.dest.endswith(".help"):  # added for flags that take values in Python; not supported here
             action.help = SUPPRESS
     return parser

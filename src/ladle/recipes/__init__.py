@@ -1,4 +1,4 @@
-"""Whole jobs as plain functions: what the command line offers, under the same names."""
+"""The commands as plain functions with the same names and arguments."""
 
 from ladle.recipes.assign import assign_diff, assign_show, assign_stats
 from ladle.recipes.bench import bench

@@ -1,4 +1,4 @@
-"""Whether a data set is fit to train on."""
+"""Check a data set before training."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ __all__ = ["check"]
 
 
 def check(data: str, imgsz: int = 640) -> Health:
-    """Print the health of a data set: sizes, classes, objects, duplicates between splits, and every defect.
+    """Print a report on a data set: sizes, classes, objects, duplicates between splits, and every defect.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form.
-        imgsz: long side of the images in pixels at which you mean to train: tells which objects are too small for it.
+        data: a folder in COCO, YOLO or Pascal VOC format.
+        imgsz: long side of the images in pixels at which you will train, to report objects that are too small for it.
     """
     if imgsz < 1:
         raise UserError(f"--imgsz {imgsz}: expected the long side of the images in pixels, such as 640")

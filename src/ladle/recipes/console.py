@@ -1,4 +1,4 @@
-"""What a person reads while a job runs."""
+"""Console output of the recipes."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from ladle.names import printable
 __all__ = ["say", "shown", "table", "warn"]
 
 _SENTENCE = 40
-"""Columns with longer cells are wrapped where the terminal is narrow; names and numbers never are."""
+"""Columns with longer cells are wrapped if the terminal is narrow; names and numbers never are."""
 
 
 def say(text: object = "", quiet: bool = False) -> None:
-    """Print lines, or anything rich can render; what a terminal would obey is written out, not done."""
+    """Print lines, or anything rich can render; terminal control characters are escaped."""
     if quiet:
         return
     from rich.console import Console
@@ -32,12 +32,12 @@ def warn(text: str) -> None:
 
 
 def shown(text: str) -> str:
-    """A line as standard output can show it."""
+    """Escape what standard output cannot show."""
     return printable(text, _encoding(sys.stdout))
 
 
 def table(title: str, rows: Sequence[Mapping[str, object]]) -> object:
-    """A table of rows that share their keys; nan reads as a dash."""
+    """A table of rows with the same keys; nan is shown as a dash."""
     from rich import box
     from rich.table import Table
     from rich.text import Text

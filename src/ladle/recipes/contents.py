@@ -1,4 +1,4 @@
-"""What a split of a data set holds, told in a few numbers, by which a resumed run knows its data again."""
+"""A short summary of a split of a data set, with which a resumed run compares its data."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ladle.limits import Length, Range
 __all__ = ["Contents", "contents_of", "difference"]
 
 _PARTS_OF_A_PIXEL = 64
-"""Boxes are compared to so many parts, which rounding on another machine does not reach."""
+"""Boxes are compared at this resolution, which is coarser than differences in rounding between machines."""
 
 Count = Annotated[int, Range(0, 2**53)]
 
@@ -31,7 +31,7 @@ class Contents:
 
 
 def contents_of(source: Source) -> Contents:
-    """What ``source`` holds; pixels are not looked at."""
+    """Summarize ``source``; pixels are not read."""
     images = source.dataset.images if isinstance(source, DatasetSource) else ()
     digest = hashlib.sha256(json.dumps(source.category_ids).encode())
     for one in images:
@@ -43,7 +43,7 @@ def contents_of(source: Source) -> Contents:
 
 
 def difference(before: Contents, now: Contents) -> str | None:
-    """What is not as it was; None where everything is."""
+    """Describe the first difference; None if there is none."""
     if now.images != before.images:
         return f"there are {now.images} instead of {before.images}"
     if now.classes != before.classes:

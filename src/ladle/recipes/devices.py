@@ -1,4 +1,4 @@
-"""Where a detector runs."""
+"""Selection of the device."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 
 def find_device(device: Device) -> str:
-    """The device asked for, which must be there; ``auto`` takes a GPU where there is one."""
+    """The requested device, which must be available; ``auto`` selects a GPU if there is one."""
     available = torch.cuda.is_available()
     if device == "cuda" and not available:
         raise UserError("--device cuda: torch finds no CUDA device; use --device cpu, or install a CUDA build of torch")

@@ -1,4 +1,4 @@
-"""The folder of a run: made by one process alone, held by it while it works, and left clean."""
+"""The folder of a run: created by one process exclusively, locked while the run is active, and cleaned up."""
 
 from __future__ import annotations
 
@@ -33,31 +33,31 @@ __all__ = [
 ]
 
 CONFIG = "config.yaml"
-"""The file that makes a folder that of a run; it is written after the others."""
+"""The file by which a folder is recognized as a run folder; it is written last."""
 TEACHER = "teacher.json"
 FIRST_WEIGHTS = "first_weights.json"
 CONTENTS = "data.json"
 _TRIES = 100
 _BYTES = 200
-"""The longest name; file systems end at 255 bytes."""
+"""The longest name; file systems allow 255 bytes."""
 _RESERVED = {"CON", "PRN", "AUX", "NUL"} | {f"{port}{number}" for port in ("COM", "LPT") for number in range(1, 10)}
-"""What Windows takes for devices, whatever suffix follows."""
+"""Device names on Windows, with any suffix."""
 
 
 def check_name(name: str) -> None:
-    """Raise :class:`UserError` unless ``name`` can be the name of one folder, on every system."""
+    """Raise :class:`UserError` unless ``name`` is a valid name of one folder on every system."""
     wrong = "holds a separator of folders" if re.search(r"[/\\]", name) else _wrong_with(name)
     if wrong is not None:
         raise UserError(f"--name {name!r} {wrong}: expected the name of one folder, such as first-try")
 
 
 def check_project(project: str) -> None:
-    """Raise :class:`UserError` unless ``project`` can be the path of a folder."""
+    """Raise :class:`UserError` unless ``project`` is a valid path of a folder."""
     check_path("--project", project, "runs")
 
 
 def check_path(flag: str, path: str, example: str) -> None:
-    """Raise :class:`UserError` unless ``path``, given by ``flag``, can be the path of a folder such as ``example``."""
+    """Raise :class:`UserError` unless ``path``, given by ``flag``, is a valid path of a folder such as ``example``."""
     parts = [part for part in re.split(r"[/\\]", path) if part not in ("", ".", "..")]
     wrongs = [wrong for wrong in map(_wrong_with, parts) if wrong is not None]
     if path.startswith("~"):
@@ -68,12 +68,12 @@ def check_path(flag: str, path: str, example: str) -> None:
 
 @contextmanager
 def asked_for_by(flag: str, path: str) -> Iterator[None]:
-    """Say of a folder that cannot be made which flag asked for it."""
+    """Name the flag in the error message if a folder cannot be made."""
     try:
         yield
     except OSError as error:
         is_taken = isinstance(error, FileExistsError | NotADirectoryError)
-        found = f"{error.filename}: {'something in its place is no folder' if is_taken else error.strerror}"
+        found = f"{error.filename}: {'something that is not a folder is in its place' if is_taken else error.strerror}"
         raise UserError(f"{flag} {path}: expected a folder that can be made and written to, found {found}") from error
 
 
@@ -90,7 +90,7 @@ def _wrong_with(name: str) -> str | None:
 
 
 def neighbors(folder: Path) -> Iterator[Path]:
-    """``folder`` and then, without end, those beside it with a number behind its name: ``NAME-2``, ``NAME-3``."""
+    """``folder`` and then, without end, its siblings with a number appended: ``NAME-2``, ``NAME-3``."""
     yield folder
     yield from (folder.with_name(f"{folder.name}-{number}") for number in count(2))
 
@@ -102,9 +102,9 @@ def begun(folder: Path) -> bool:
 
 @contextmanager
 def new_folder(project: str, verb: str, name: str | None, label: str) -> Iterator[str]:
-    """Make the folder of a new run and hold it: ``name``, which must be free, or ``label``, numbered.
+    """Make and lock the folder of a new run: ``name``, which must not exist, or ``label``, numbered.
 
-    It is removed again where training has not begun by the end. Raises :class:`UserError` where ``name`` is taken.
+    It is removed on exit if training has not begun. Raises :class:`UserError` if ``name`` exists.
     """
     base = Path(project) / verb
     missing = [path for path in (base, *base.parents) if not path.exists()]
@@ -120,15 +120,15 @@ def new_folder(project: str, verb: str, name: str | None, label: str) -> Iterato
             shutil.rmtree(folder, ignore_errors=True)
         unlock(folder, file)
         for path in missing:
-            with suppress(OSError):  # other runs are in it
+            with suppress(OSError):  # it contains other runs
                 path.rmdir()
 
 
 @contextmanager
 def held_folder(folder: Path) -> Iterator[None]:
-    """Hold the folder of a run that is there already, and clean it of what a killed process left half-written.
+    """Lock the folder of an existing run, and remove partial files that a killed process left.
 
-    Raises :class:`UserError` where another process holds it.
+    Raises :class:`UserError` if another process has locked it.
     """
     try:
         file = lock(folder, warn)
@@ -138,17 +138,17 @@ def held_folder(folder: Path) -> Iterator[None]:
         remove_partials(folder)
         yield
     finally:
-        remove_partials(folder)  # processes that this one started may have been killed
+        remove_partials(folder)  # a child process may have been killed
         unlock(folder, file)
 
 
 @contextmanager
 def joined_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder together with the process that holds it, which may be this one or have started this one."""
+    """Share the lock of a folder with the process that holds it: this process or its parent."""
     try:
         file = share(folder)
     except BlockingIOError:
-        raise UserError(f"{folder}: another process has taken up this run; it goes on there") from None
+        raise UserError(f"{folder}: another process has resumed this run") from None
     try:
         yield
     finally:
@@ -172,9 +172,9 @@ def _numbered(base: Path, label: str) -> tuple[Path, BinaryIO]:
 
 
 def _claim(folder: Path) -> BinaryIO | None:
-    """Make ``folder`` and lock it, or take over one whose maker was killed before it began; None where it is taken."""
+    """Make and lock ``folder``, or take over one whose process was killed before training; None if it is in use."""
     for _ in range(_TRIES):
-        # Whoever holds it may remove it, and its parents, at any moment.
+        # The process that holds it may remove it and its parents at any moment.
         with suppress(FileNotFoundError):
             folder.parent.mkdir(parents=True, exist_ok=True)
             with suppress(FileExistsError):
@@ -189,11 +189,11 @@ def _claim(folder: Path) -> BinaryIO | None:
                 return file
             unlock(folder, file)
             return None
-    raise OSError(errno.ENOENT, "it cannot be made, or something removes it again and again", str(folder))
+    raise OSError(errno.ENOENT, "it cannot be made, or another process keeps removing it", str(folder))
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether nothing is in ``folder`` but what is written before a run begins."""
+    """Whether ``folder`` contains only files that are written before training begins."""
     return folder.is_dir() and all(
         path.name in (LOCK, TEACHER, FIRST_WEIGHTS, CONTENTS) or is_partial(path) for path in folder.iterdir()
     )

@@ -1,4 +1,4 @@
-"""A training job as plain values: written beside the run, read back to resume it."""
+"""A training job as plain values: written into the run folder, read back to resume it."""
 
 from __future__ import annotations
 
@@ -24,30 +24,30 @@ from ladle.untrusted import parse_json, parse_yaml, read_record
 __all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash"]
 
 OBJECT = "python:"
-"""What the text of an object begins with that was given in Python and that no text can name."""
+"""Prefix of the stored text of an object that was given in Python and cannot be written as text."""
 ASSISTANTS = "assistants"
-"""The folder of a run in which its teacher's assistants have theirs."""
+"""The subfolder of a run with the runs of the teacher's assistants."""
 _PATHS = ("data", "teacher", "first_weights", "backbone_weights")
-"""The flags that are kept as absolute paths, so that a run can be resumed from elsewhere."""
+"""The flags that are stored as absolute paths, so that a run can be resumed from another working directory."""
 _MAY_CHANGE = (
     *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet"),
     *("data", "teacher", "first_weights"),
 )
-"""The flags that a resumed run may be given anew."""
-_MOST = 2**20
-"""The bytes that a file of flags or of origins may have."""
-_MEND = "put it back from a copy, or start the run anew"
+"""The flags that may be given together with ``--resume``."""
+_MAX_BYTES = 2**20
+"""Size limit of the files of a run folder that are read here."""
+_REMEDY = "put it back from a copy, or start the run anew"
 
 _NEWER = ("criterion",)
-"""The flags that run folders of earlier versions lack; they are None there."""
+"""The flags that run folders of earlier versions lack; they are read as None."""
 
 T = TypeVar("T")
 
 Verb = Literal["train", "distill", "colearn"]
 
 _STUDENT: dict[Verb, str] = {"train": "model", "distill": "student", "colearn": "first"}
-"""What each verb calls the detector that learns, or the first of them."""
-_OWN: dict[Verb, tuple[str, ...]] = {
+"""The flag of each verb for the student, or for the first of two."""
+_VERB_FLAGS: dict[Verb, tuple[str, ...]] = {
     "train": ("assigner", "criterion"),
     "distill": (
         "assigner",
@@ -67,7 +67,7 @@ _OWN: dict[Verb, tuple[str, ...]] = {
     ),
     "colearn": ("second", "first_weights", "assigner", "criterion", "surer", "method", "weight", "warm", "until"),
 }
-"""The other flags of each verb, which are fields of a job."""
+"""The other flags of each verb that are fields of a job."""
 
 
 @dataclass(frozen=True)
@@ -97,12 +97,12 @@ class _Data:
 
 @dataclass(frozen=True)
 class Job:
-    """Everything that decides how a run goes.
+    """All settings of a run.
 
-    In its folder ``config.yaml`` holds the flags, so that ``--config`` can start another run like it, ``teacher.json``
-    says which teacher that was, by its path and its SHA-256, ``first_weights.json`` the same of the detector that the
-    first of two students started as, and ``data.json`` what the training and the validation images were. ``taught_by``
-    is the last of its teacher's assistants, once it is there.
+    In the run folder ``config.yaml`` holds the flags, so that ``--config`` can start another run with them,
+    ``teacher.json`` the path and SHA-256 of the teacher, ``first_weights.json`` the same of the initial weights of the
+    first of two students, and ``data.json`` a summary of the training and validation images. ``taught_by`` is the
+    weight file of the last of the teacher's assistants, if it is trained.
     """
 
     verb: Verb
@@ -135,60 +135,60 @@ class Job:
 
     @property
     def teacher_file(self) -> str | None:
-        """The weights that teach this run: an assistant's, or the teacher's own; None for an object."""
+        """The weight file of this run's teacher or of its last assistant; None for an object."""
         teacher = self.taught_by or self.teacher
         return None if teacher is None or teacher.startswith(OBJECT) else teacher
 
     def settings(self) -> Settings:
-        """What the training loop is told."""
+        """The settings of the training loop."""
         return replace(self.run.settings(), balance=self.balance, balance_share=self.balance_share)
 
     @property
     def starts_from(self) -> str | None:
-        """The first weights, while the run has none of its own to go on from."""
+        """The initial weights, if the run cannot be resumed from its own."""
         return None if (Path(self.folder) / "resume.pt").exists() else self.first_weights
 
     @property
     def flags(self) -> dict[str, Any]:
-        """The flags that say the same on the command line, by name."""
-        own = {name: getattr(self, name) for name in _OWN[self.verb]}
-        return {"data": self.data, _STUDENT[self.verb]: self.student} | own | asdict(self.run)
+        """The equivalent flags of the command line, by name."""
+        of_verb = {name: getattr(self, name) for name in _VERB_FLAGS[self.verb]}
+        return {"data": self.data, _STUDENT[self.verb]: self.student} | of_verb | asdict(self.run)
 
     @property
     def resuming(self) -> str:
-        """The command that goes on with this run, or with the one that it is an assistant of."""
+        """The command that resumes this run, or the run of which it is an assistant."""
         folder = Path(self.folder)
         whole = folder.parents[1] if folder.parent.name == ASSISTANTS else folder
         return f"ladle {self.verb} --resume {shlex.quote(str(whole))}"
 
     def changed(self, asked: Mapping[str, Any]) -> Job:
-        """The job with the flags that a resumed run is given anew; raises :class:`UserError` for those it cannot."""
+        """The job with the flags given on resume; raises :class:`UserError` for flags that cannot be changed."""
         began = _located(self.flags)
         changes = {name: value for name, value in _located(asked).items() if value != began[name]}
         refused = [name for name in changes if name not in _MAY_CHANGE]
         if refused:
-            told = ", ".join(f"--{name} {asked[name]} (it began with {began[name]})" for name in refused)
+            listed = ", ".join(f"--{name} {asked[name]} (it began with {began[name]})" for name in refused)
             raise UserError(
-                f"--resume {self.folder} goes on as the run was begun and cannot change {told}: leave that out, or "
+                f"--resume {self.folder} goes on as the run was begun and cannot change {listed}: leave that out, or "
                 f"start a new run; it takes --{', --'.join(_MAY_CHANGE)}"
             )
         of_run = {name: changes.pop(name) for name in self.run.__dataclass_fields__ if name in changes}
         return replace(self, run=replace(self.run, **of_run), **changes)
 
     def with_contents(self, train: Contents, val: Contents) -> Job:
-        """The job with what its data hold; raises :class:`UserError` where that is not what the run began with."""
+        """The job with a summary of its data; raises :class:`UserError` if the data differ from those at its start."""
         if self.contents is not None:
             for split, before, now in zip(("training", "validation"), self.contents, (train, val), strict=True):
                 found = difference(before, now)
                 if found is not None:
                     raise UserError(
                         f"--resume {self.folder}: the {split} images of {self.data} are not those the run began with: "
-                        f"{found}; give their place with --data, or start a new run"
+                        f"{found}; give their path with --data, or start a new run"
                     )
         return replace(self, contents=(train, val))
 
     def check_origins(self) -> None:
-        """Raise :class:`UserError` unless the teacher and the first weights are the files that the run began with."""
+        """Raise :class:`UserError` unless the teacher and the initial weights are the same files as at the start."""
         for file, sha256, flag in (
             (None if self.teacher_sha256 is None else self.teacher, self.teacher_sha256, "teacher"),
             (self.starts_from, self.first_weights_sha256, "first-weights"),
@@ -196,10 +196,10 @@ class Job:
             if file is not None and not (Path(file).is_file() and file_hash(Path(file), flag) == sha256):
                 found = "not the file this run began with" if Path(file).is_file() else "not there any more"
                 what = flag.replace("-", " ")
-                raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its place with --{flag}")
+                raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its path with --{flag}")
 
     def with_assistant(self) -> Job:
-        """The job with the SHA-256 of the assistant that teaches it; raises :class:`UserError` where it is another."""
+        """The job with the SHA-256 of its last assistant; raises :class:`UserError` if it is a different file."""
         assert self.taught_by is not None
         found = file_hash(Path(self.taught_by))
         if self.assistant_sha256 not in (None, found):
@@ -207,13 +207,13 @@ class Job:
         return replace(self, assistant_sha256=found)
 
     def write(self) -> None:
-        """Write the job into its folder, the flags last, and nothing that is there already."""
+        """Write the job into its folder, the flags last; files with the same content are not rewritten."""
         folder = Path(self.folder)
         folder.mkdir(parents=True, exist_ok=True)
         if self.teacher_sha256 is not None:
-            whose = {"file": _located(self.flags)["teacher"], "sha256": self.teacher_sha256}
-            whose |= {"assistant": self.assistant_sha256} if self.assistant_sha256 else {}
-            _write(folder / TEACHER, json.dumps(whose, ensure_ascii=False))
+            teacher = {"file": _located(self.flags)["teacher"], "sha256": self.teacher_sha256}
+            teacher |= {"assistant": self.assistant_sha256} if self.assistant_sha256 else {}
+            _write(folder / TEACHER, json.dumps(teacher, ensure_ascii=False))
         if self.first_weights is not None:
             first = {"file": _located(self.flags)["first_weights"], "sha256": self.first_weights_sha256}
             _write(folder / FIRST_WEIGHTS, json.dumps(first, ensure_ascii=False))
@@ -228,24 +228,24 @@ class Job:
         file = Path(folder) / CONFIG
         if not file.is_file():
             raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found none")
-        flags = parse_yaml(read_regular(file, _MOST), str(file))
+        flags = parse_yaml(read_regular(file, _MAX_BYTES), str(file))
         began = next((one for one, key in _STUDENT.items() if isinstance(flags, dict) and key in flags), None)
         if began is None:
-            raise UserError(f"{file}: expected the flags of a run, found no detector; {_MEND}")
+            raise UserError(f"{file}: expected the flags of a run, found no detector; {_REMEDY}")
         flags = dict.fromkeys(_NEWER) | flags
         odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
         if odd:
-            raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_MEND}")
+            raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_REMEDY}")
         if began != verb:
             raise UserError(f"--resume {folder}: this is a run of `ladle {began}`, resume it with that")
-        run = read_record(Run, {one.name: flags.pop(one.name) for one in fields(Run)}, str(file), _MEND)
-        student = read_record(str, flags.pop(_STUDENT[began]), f"{file}: {_STUDENT[began]}", _MEND)
-        told = {"verb": began, "folder": folder, "run": run, "student": student}
-        job = read_record(cls, told | flags, str(file), _MEND)
+        run = read_record(Run, {one.name: flags.pop(one.name) for one in fields(Run)}, str(file), _REMEDY)
+        student = read_record(str, flags.pop(_STUDENT[began]), f"{file}: {_STUDENT[began]}", _REMEDY)
+        known = {"verb": began, "folder": folder, "run": run, "student": student}
+        job = read_record(cls, known | flags, str(file), _REMEDY)
         return job._with_origins(Path(folder))
 
     def _with_origins(self, folder: Path) -> Job:
-        """The job with what its folder tells of its teacher and of its data."""
+        """The job with the records of its teacher and its data in the run folder."""
         job = self
         if self.verb == "distill" and not str(self.teacher).startswith(OBJECT):
             teacher = _read(_Teacher, folder / TEACHER)
@@ -253,14 +253,14 @@ class Job:
         if self.first_weights is not None:
             job = replace(job, first_weights_sha256=_read(_Weights, folder / FIRST_WEIGHTS).sha256)
         if (folder / CONTENTS).exists():
-            mend = f"{_MEND}, or remove it and make sure yourself that the data are the same"
-            data = _read(_Data, folder / CONTENTS, mend)
+            remedy = f"{_REMEDY}, or remove it and make sure yourself that the data are the same"
+            data = _read(_Data, folder / CONTENTS, remedy)
             job = replace(job, contents=(data.train, data.val))
         return job
 
 
 def file_hash(file: Path, flag: str = "teacher") -> str:
-    """SHA-256 of the file that was given by a flag."""
+    """SHA-256 of the file given by a flag."""
     if not file.is_file():
         raise UserError(f"--{flag} {file}: there is no such file; expected weights saved by ladle (.safetensors)")
     with file.open("rb") as stream:
@@ -268,7 +268,7 @@ def file_hash(file: Path, flag: str = "teacher") -> str:
 
 
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:
-    """Flags whose paths mean the same from everywhere; ``scenes`` is no path unless there is a file of that name."""
+    """The flags with absolute paths; ``scenes`` is a path only if a file of that name exists."""
     return {name: _absolute(value) if name in _PATHS and value else value for name, value in flags.items()}
 
 
@@ -279,9 +279,9 @@ def _absolute(path: str) -> str:
         return path
 
 
-def _read(kind: type[T], file: Path, mend: str = _MEND) -> T:
+def _read(kind: type[T], file: Path, remedy: str = _REMEDY) -> T:
     """The record of a JSON file of a run folder."""
-    return read_record(kind, parse_json(read_regular(file, _MOST), str(file)), str(file), mend)
+    return read_record(kind, parse_json(read_regular(file, _MAX_BYTES), str(file)), str(file), remedy)
 
 
 def _write(file: Path, text: str) -> None:

@@ -1,4 +1,4 @@
-"""Which detectors there are."""
+"""List the detectors, methods and assigners."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _HEADS = {
     "cop": "multiplies class scores by a conditional objectness",
     "io": "multiplies class scores by an implicit objectness",
 }
-"""What each head adds to its family."""
+"""What each head option adds to a family."""
 
 
 def models(timm: str | None = None) -> list[str]:
@@ -28,7 +28,7 @@ def models(timm: str | None = None) -> list[str]:
     Returns the names of the ready-made detectors, or of those backbones.
 
     Args:
-        timm: a pattern such as ``mobilenetv3*``; any of these serves as ``paa-NAME``.
+        timm: a pattern such as ``mobilenetv3*``; a backbone is used as ``paa-NAME``.
     """
     if timm is not None:
         from timm import list_models
@@ -43,9 +43,9 @@ def models(timm: str | None = None) -> list[str]:
         )
     )
     say(f"Backbones: {_listed(SMALL)} train on a CPU, at 160 pixels;")
-    say(f"{_listed(RESNETS)} take 640 pixels; so does any timm model with maps")
-    say("of stride 8, 16 and 32.\n")
-    heads = [{"behind the family": f"+{name}", "what its head does": _HEADS[name]} for name in HEADS]
+    say(f"{_listed(RESNETS)} take 640 pixels; so does any timm model with")
+    say("feature maps of stride 8, 16 and 32.\n")
+    heads = [{"option": f"+{name}", "what the head does": _HEADS[name]} for name in HEADS]
     say(table("Heads: <family>+<head>-<backbone>, such as atss+dist-r50", heads))
     methods = [{"name": name, "what the teacher does": word.meaning} for name, word in WORDS.items() if name != "plain"]
     say(table("Methods (--method; several are joined, such as lad+ld+pkd)", methods))
@@ -58,7 +58,7 @@ def models(timm: str | None = None) -> list[str]:
 
 
 def _row(family: Family) -> dict[str, object]:
-    """What all detectors of a family have in common."""
+    """The row of a family: properties shared by its detectors."""
     head = family.spec("r18", ("object",)).head
     return {
         "family": family.name,

@@ -1,4 +1,4 @@
-"""What every training run is told: each field is a flag of ``ladle train`` and ``ladle distill``."""
+"""The settings of a training run: each field is a flag of ``ladle train``, ``ladle distill`` and ``ladle colearn``."""
 
 from __future__ import annotations
 
@@ -18,56 +18,55 @@ __all__ = ["Batch", "Epochs", "MaxDet", "Run", "Seed", "Share", "Side", "Workers
 Epochs = Annotated[int, Range(1, 1_000_000)]
 Batch = Annotated[int, Range(1, 4096)]
 Side = Annotated[int, Range(32, 8192)]
-"""Of images in pixels; fewer leave nothing to see at stride 32."""
+"""Long side of images in pixels; at least one cell at stride 32."""
 Workers = Annotated[int, Range(0, 256)]
 Share = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, 4_000_000_000)]
 MaxDet = Annotated[int, Range(1, 10_000)]
-"""Of objects that are found in an image."""
+"""Largest number of detections in an image."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """How to train, on what device, and where to keep it.
+    """How to train, on what device, and where to store the run.
 
     Args:
         epochs: passes over the training images.
         batch: images per step and device.
-        imgsz: long side of the images in pixels; by default the detector's own.
+        imgsz: long side of the images in pixels; by default that of the detector.
         optimizer: ``adamw``, or ``sgd`` with momentum as in the papers; by default ``sgd`` for a pretrained backbone.
         lr: learning rate; by default 0.003 (adamw) or 0.01 per 16 images (sgd).
         weight_decay: by default 0.05 (adamw) or 0.0001 (sgd).
         backbone_lr: factor on the backbone's learning rate.
         schedule: ``cosine``, ``step`` (a tenth after 2/3 and 11/12 of the run) or ``onecycle``.
         warmup: steps over which the learning rate rises from near zero.
-        clip: largest norm of all gradients together; 0 does not clip.
+        clip: largest total norm of the gradients; 0 does not clip.
         accumulate: batches per optimizer step.
         precision: ``fp32``, or ``bf16`` for the network (assignment and losses stay float32).
         ema: decay of the running average of the weights that is evaluated and saved; 0 is none.
         multiscale: largest relative change of ``imgsz`` from step to step, such as 0.3.
-        flip: rate of mirrored images.
+        flip: rate of horizontally flipped images.
         jitter: strength of color changes, 0 to 1.
         crop: rate of random resized crops.
         mosaic: rate of mosaics of four images.
         pretrained: start the backbone from its hub's ImageNet weights.
         backbone_weights: start the backbone from this file instead.
-        norm: ``batch`` and ``group`` train, ``frozen`` does not; by default ``frozen`` with given weights.
-        neck_norm: normalization behind the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
+        norm: ``batch`` and ``group`` are trained, ``frozen`` is not; by default ``frozen`` with pretrained weights.
+        neck_norm: normalization after the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: how many of them; each takes ``batch`` images a step.
+        devices: number of devices; each takes ``batch`` images a step.
         workers: processes that load images; by default none on the CPU, else up to 8.
         cache: keep decoded images in memory.
-        on_defect: what to do about defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
-        value_range: values of 16-bit images that become black and white, such as ``0,4095``; by default the fewest
-            bits of a sensor that hold all values of training and validation.
-        seed: of the first weights, the order and the views of the images.
-        max_det: most objects that are found in an image, here and wherever the detector is used; COCO's numbers are
-            those of 100.
-        patience: stop after so many epochs without a better AP.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
+        value_range: values of 16-bit images that become black and white, such as ``0,4095``; by default the smallest
+            bit depth of a sensor that holds all values of training and validation.
+        seed: seed of the initial weights, the order and the augmentation of the images.
+        max_det: largest number of detections in an image, stored with the detector; COCO's numbers are those of 100.
+        patience: stop after this many epochs without a better AP.
         eval_every: epochs between evaluations.
         log_every: steps between lines of ``metrics.jsonl``.
         name: the run's folder below ``project/<verb>``; by default the detector's name, numbered.
-        project: where runs are kept.
+        project: folder of all runs.
         quiet: print nothing but errors.
     """
 
@@ -109,7 +108,7 @@ class Run:
     quiet: bool = False
 
     def __post_init__(self) -> None:
-        """Raise :class:`UserError` for values out of their limits."""
+        """Raise :class:`UserError` for values outside their limits."""
         verify(self)
         if self.name is not None:
             check_name(self.name)
@@ -119,16 +118,16 @@ class Run:
 
     @property
     def start(self) -> Start:
-        """What the backbone starts from, and how it and the neck are normalized."""
+        """The initial weights of the backbone, and the normalization of backbone and neck."""
         return Start(self.pretrained, self.backbone_weights, self.norm, self.neck_norm)
 
     @property
     def augmentation(self) -> Augmentation:
-        """How training views differ from the images."""
+        """The augmentation of training images."""
         return Augmentation(self.flip, self.jitter, self.crop, self.mosaic)
 
     def settings(self) -> Settings:
-        """What the training loop is told."""
+        """The settings of the training loop."""
         return Settings(
             epochs=self.epochs,
             optimizer=self._optimizer(),
@@ -145,7 +144,7 @@ class Run:
         )
 
     def scales(self, imgsz: int) -> tuple[int, ...] | None:
-        """The sizes that multi-scale training draws from, multiples of 32; None where it is off."""
+        """The sizes that multi-scale training draws from, multiples of 32; None if it is off."""
         if not self.multiscale:
             return None
         low, high = imgsz * (1 - self.multiscale), imgsz * (1 + self.multiscale)

@@ -1,4 +1,4 @@
-"""Where a verb leaves what it made, and how it tells."""
+"""Output folders and files of the recipes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _SHOWN = 8
 
 
 def free_folder(wanted: Path) -> Path:
-    """Make ``wanted``, or its first numbered neighbor that is not there yet: ``NAME-2``, ``NAME-3`` and so on."""
+    """Make ``wanted``, or its first numbered sibling that does not exist: ``NAME-2``, ``NAME-3`` and so on."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
     for folder in neighbors(wanted):
         with suppress(FileExistsError):
@@ -44,7 +44,7 @@ def free_folder(wanted: Path) -> Path:
 
 
 def check_out(out: str | None) -> None:
-    """Raise :class:`UserError` where ``out`` cannot be a folder, as far as can be told before it is made."""
+    """Raise :class:`UserError` if ``out`` cannot be a folder, as far as this can be checked before it is made."""
     if out is None:
         return
     check_path("--out", out, "runs/predict")
@@ -54,9 +54,9 @@ def check_out(out: str | None) -> None:
 
 
 def output_folder(out: str | None, usual: Path) -> Path:
-    """Make the folder that results go to: the one asked for, or a free one of the usual name.
+    """Make the output folder: ``out``, or a new numbered one with the usual name.
 
-    Results that lie in a folder that was asked for are replaced, which is told.
+    If ``out`` has results of an earlier run, a line announces that they are replaced.
     """
     with asked_for_by("--out", out or str(usual)):
         if out is None:
@@ -69,13 +69,13 @@ def output_folder(out: str | None, usual: Path) -> Path:
 
 
 def coco_rows(found: Mapping[Any, Detections], category_ids: Sequence[int]) -> Iterator[dict[str, Any]]:
-    """The rows of a file of COCO results, made one image at a time."""
+    """The rows of a file of COCO results, generated image by image."""
     for image, detections in found.items():
         yield from coco_results({image: detections}, category_ids)
 
 
 def write_rows(path: Path, rows: Iterable[Any]) -> None:
-    """Write a JSON list, one element a line, whole or not at all, without holding it in memory."""
+    """Write a JSON list atomically, one element per line, without holding it in memory."""
 
     def write(part: Path) -> None:
         with part.open("w", encoding="ascii") as file:
@@ -89,16 +89,16 @@ def write_rows(path: Path, rows: Iterable[Any]) -> None:
 
 
 def title_of(title: str, evaluation: Evaluation) -> str:
-    """The title of a table of AP, which says where its numbers are not those of COCO."""
+    """The title of a table of AP; it notes if the number of detections differs from COCO's."""
     if evaluation.most == _COCO_MOST:
         return title
     return f"{title}\nup to {evaluation.most} detections of an image count, not {_COCO_MOST} as in COCO"
 
 
 def about_labels(classes: Sequence[str]) -> list[str]:
-    """A line where images and charts cannot call a class by its name."""
+    """A line if drawings and charts cannot show the name of a class."""
     pairs = [f"{label} is {name}" for label, name in unwritten(classes).items()]
     more = [f"and {len(pairs) - _SHOWN} more"] if len(pairs) > _SHOWN else []
     if not pairs:
         return []
-    return [f"no font here has all letters of some names, so in images {', '.join([*pairs[:_SHOWN], *more])}"]
+    return [f"no font here has all letters of some names, so in drawings {', '.join([*pairs[:_SHOWN], *more])}"]

@@ -1,4 +1,4 @@
-"""The values of a run: what the words of a command line, of YAML and of ``config.yaml`` become, in one place."""
+"""Conversion of text from the command line, YAML and ``config.yaml`` to the values of a run."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ METHOD = Kind(
     offered(distillers, "summarize") | {"LAD": LAD, "TeacherOnly": TeacherOnly, "Scheduled": Scheduled},
     "lad+PKD(weight=2.0)",
 )
-"""What --method takes besides words."""
+"""What --method takes in addition to words."""
 ASSIGNERS: dict[str, Assigner] = {name: one() for name, one in ASSIGNER.classes.items()}
-"""Every assigner of ``ladle.assigners`` by the name of its class, with the settings of its paper."""
+"""Every assigner of ``ladle.assigners`` by the name of its class, with its default settings."""
 
 
 class Parts(NamedTuple):
-    """The values of a run; None where the detector's own or the files that its job names are meant."""
+    """The values of a run; None stands for the detector's default or for the file that the job names."""
 
     method: Method = Method()
     assigner: Assigner | None = None
@@ -81,7 +81,7 @@ def given_parts(
     assigner: object = None,
     criterion: object = None,
 ) -> Parts:
-    """Those arguments of a recipe that are values; text is left to :func:`parts_of`.
+    """The arguments of a recipe that are values; :func:`parts_of` handles those that are text.
 
     Raises :class:`UserError` for a value that is neither text nor what its argument takes.
     """
@@ -110,7 +110,7 @@ def _summed(method: object) -> Method:
 
 
 def _check_splits(data: Splits) -> None:
-    """Refuse data of one's own that nothing can be learned from."""
+    """Raise :class:`UserError` for custom data that cannot be trained on."""
     for name, split in zip(data._fields, data, strict=True):
         if not isinstance(split, Source):
             raise UserError(
@@ -128,19 +128,19 @@ def _check_splits(data: Splits) -> None:
 
 
 def text_of_part(kind: Kind, value: object) -> str | None:
-    """The text of an argument: text as it is, and that of an assigner or a criterion."""
+    """The text of an argument: text unchanged, an assigner or a criterion written as text."""
     return value if value is None or isinstance(value, str) else text_of(kind, value)
 
 
 def text_of_object(value: object) -> str:
-    """The text of an argument that no text can name, as a run folder keeps it."""
+    """The text of an argument that cannot be written as text, as a run folder stores it."""
     return value if isinstance(value, str) else f"{OBJECT}{type(value).__name__}"
 
 
 def parts_of(job: Job, given: Parts | None = None, again: Collection[str] | None = None) -> Parts:
-    """The values that the words of a job name, except for those that are ``given``.
+    """The values for the texts of a job, except for those that are ``given``.
 
-    ``again`` are the flags that were given anew for a run folder: for the words of the others nothing is imported.
+    ``again`` are the flags that were given together with ``--resume``: nothing is imported for other flags.
     """
     given = given if given is not None else Parts()
     objects = (("data", job.data, given.data), ("student", job.student, given.student))
@@ -162,7 +162,7 @@ def parts_of(job: Job, given: Parts | None = None, again: Collection[str] | None
 
 
 def _of_family(text: str, student: str, kind: Kind) -> str:
-    """A text of fields alone, such as ``(topk=13)``, with the class that the student's family has there."""
+    """Add the class of the student's family to a text of fields alone, such as ``(topk=13)``."""
     family = families().get(student.partition("-")[0].partition("+")[0])
     if not text.startswith("(") or family is None:
         return text
@@ -171,14 +171,14 @@ def _of_family(text: str, student: str, kind: Kind) -> str:
 
 
 def assigner_of(text: str, imports: bool = True) -> Assigner:
-    """The assigner that ``text`` names, perhaps with fields: ``PAA``, ``paa``, ``PAA(topk=13, pool=MaxIoU(0.2, 0.2))``.
+    """The assigner given by ``text``, such as ``PAA``, ``paa`` or ``PAA(topk=13, pool=MaxIoU(0.2, 0.2))``.
 
     Raises :class:`UserError` for an unknown name or field, and for an assigner that assigns nothing.
     """
     assigner = value_of(ASSIGNER, text, imports)
     try:
         serves = bool(assigner(*example_scene()).positive.any())
-    except Exception as error:  # values that contradict each other show in many ways
+    except Exception as error:  # contradicting values can raise any exception
         raise UserError(f"--assigner {text} does not work: {' '.join(str(error).split())[:200]}") from None
     if not serves:
         raise UserError(f"--assigner {text} does not work: in a scene full of objects no prior learns any")
@@ -186,17 +186,17 @@ def assigner_of(text: str, imports: bool = True) -> Assigner:
 
 
 def criterion_of(text: str, imports: bool = True) -> Criterion:
-    """The criterion that ``text`` names, perhaps with fields: ``DenseCriterion(box_weight=3.0)``."""
+    """The criterion given by ``text``, optionally with fields: ``DenseCriterion(box_weight=3.0)``."""
     criterion = value_of(CRITERION, text, imports)
     if not isinstance(criterion, Criterion):
-        raise UserError(f"--criterion {text}: expected something to call with an output, the truth and an assignment")
+        raise UserError(f"--criterion {text}: expected a callable of an output, the truth and an assignment")
     return criterion
 
 
 def method_of(text: str, imports: bool = True) -> Method:
-    """The method that ``text`` names: words, classes of distillers and ``module:Name``, joined by ``+``.
+    """The method given by ``text``: words, classes of distillers and ``module:Name``, joined by ``+``.
 
-    A word may have fields too: ``lad+pkd(weight=2)`` changes the published weight.
+    A word may also have fields: ``lad+pkd(weight=2)`` overrides the published weight.
     """
     parts = [_part(text, part) for part in split_sum(text)]
     check_words(text, [name for name, _ in parts if not _is_class(name)])
@@ -211,7 +211,7 @@ def method_of(text: str, imports: bool = True) -> Method:
 
 
 def _part(text: str, part: str) -> tuple[str, str]:
-    """The name of a part and the expression of its fields; a part without any is a word, however it is written."""
+    """The name of a part and the expression of its fields, which may be empty."""
     return named(METHOD._replace(flag=f"--method {text}:"), part) if "(" in part or ":" in part else (part, "")
 
 
@@ -223,7 +223,7 @@ def _is_class(name: str) -> bool:
 
 
 def text_of_method(method: Method) -> str:
-    """The text by which :func:`method_of` makes a method again."""
+    """The text from which :func:`method_of` makes the same method."""
     return "+".join(_text_of_part(part) for part in method.parts) or "plain"
 
 
@@ -232,7 +232,7 @@ def _text_of_part(part: object) -> str:
 
 
 def _with_flags(method: Method, job: Job) -> Method:
-    """The method with the weights and times that the flags of a job give to its parts."""
+    """The method with the weights and schedules that the flags of a job give to its parts."""
     names = [one for one in map(_name, method.parts) if one is not None]
     schedule: dict[str, dict[str, float]] = {name: {} for name in names}
     for flag, field, text in (
@@ -241,7 +241,7 @@ def _with_flags(method: Method, job: Job) -> Method:
         ("until", "until", job.until),
     ):
         if text is not None and not names:
-            raise UserError(f"--{flag} {text}: by --method {job.method} nothing is imitated; leave it out, or add pkd")
+            raise UserError(f"--{flag} {text}: by --method {job.method} nothing is distilled; leave it out, or add pkd")
         for name, number in _numbers(flag, text, names):
             schedule[name][field] = number
     judging = {"keep_count": job.keep_count, "class_power": job.class_power, "until": job.judge_until}
@@ -260,7 +260,7 @@ def _judges(part: object) -> bool:
 
 
 def _name(part: object) -> str | None:
-    """What flags call a part that is distilled; None for the others."""
+    """The name of a distiller in flags such as ``--weight``; None for other parts."""
     if isinstance(part, Published):
         return None if _judges(part) else part.word
     inner = part.distiller if isinstance(part, Scheduled) else part
@@ -281,7 +281,7 @@ def _flagged(part: Any, judging: dict[str, Any], schedule: dict[str, float]) -> 
 
 
 def _numbers(flag: str, text: str | None, names: Sequence[str]) -> list[tuple[str, float]]:
-    """The numbers of a flag by the names of parts: one for all of them, or ``pkd=2,ld=0.5``."""
+    """The numbers of a flag by the names of parts: one number for all, or ``pkd=2,ld=0.5``."""
     if text is None:
         return []
     given = [part.partition("=") for part in str(text).split(",")]

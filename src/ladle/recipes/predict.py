@@ -1,4 +1,4 @@
-"""Find objects in images."""
+"""Detect objects in images."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ __all__ = ["Found", "predict"]
 
 
 class Found(dict[Path, Detections]):
-    """What was found in each image, by its file; ``damaged`` says of every other file what is wrong with it."""
+    """The detections of each image, by its file; ``damaged`` has the error message of each file that cannot be read."""
 
     def __init__(self, found: Mapping[Path, Detections], damaged: Mapping[Path, str]) -> None:
         super().__init__(found)
@@ -48,21 +48,19 @@ def predict(
     max_det: MaxDet | None = None,
     value_range: str | None = None,
 ) -> Found:
-    """Draw what a detector finds and write it as COCO results.
+    """Draw detections and write them as COCO results.
 
     Args:
         source: an image, a folder of images, or a pattern such as ``'photos/*.jpg'``; or several of them.
         model: weights saved by ladle.
-        score: least score that is drawn; ``results.json`` holds everything found.
-        imgsz: long side of the images; by default what the detector was trained at.
-        batch: images at once.
+        score: least score that is drawn; ``results.json`` holds all detections.
+        imgsz: long side of the images; by default that of training.
+        batch: images per batch.
         device: ``auto``, ``cpu`` or ``cuda``.
-        out: folder for the drawn images, ``results.json`` and ``images.json``, which says which file each
-            ``image_id`` is and how its drawing is called; by default ``runs/predict``, numbered where it is there
-            already.
-        max_det: most objects that are found in an image; by default what the detector was trained with, usually 100.
-        value_range: values of 16-bit images that become black and white; by default what the detector was trained
-            with.
+        out: folder for the drawings, ``results.json`` and ``images.json``, which maps each ``image_id`` to its file and
+            its drawing; by default ``runs/predict``, with a number if it exists.
+        max_det: largest number of detections in an image; by default that of training, usually 100.
+        value_range: values of 16-bit images that become black and white; by default those of training.
     """
     verify_arguments(predict, score=score, imgsz=imgsz, batch=batch, max_det=max_det)
     check_out(out)
@@ -86,6 +84,7 @@ def predict(
     if not album.found:
         (first, *others) = views.damaged.values()
         raise UserError(f"none of the {len(others) + 1} files can be read" if others else first)
+    # The words of this line stay: scripts read it.
     say(f"{drawn} objects of score {score} or more in {len(album.found)} pictures, drawn into {album.folder}")
     for line in _remarks(search, detector, cut):
         say(line)
@@ -95,7 +94,7 @@ def predict(
 
 
 class _Views:
-    """Images as a network sees them; what is wrong with others is kept in ``damaged`` and, unless ``alone``, told."""
+    """Load images as network inputs; errors are stored in ``damaged`` and, unless ``alone``, printed."""
 
     def __init__(self, imgsz: int, values: ValueRange, alone: bool = False) -> None:
         self.damaged: dict[Path, str] = {}
@@ -104,7 +103,7 @@ class _Views:
         self._resize = Resize(imgsz)
 
     def batches(self, files: Sequence[Path], count: int) -> Iterator[tuple[list[Path], Images]]:
-        """The files of a batch and their images, up to ``count`` at once."""
+        """The files and the images of each batch of up to ``count``."""
         for start in range(0, len(files), count):
             views = {file: view for file in files[start : start + count] if (view := self._view(file)) is not None}
             if views:
@@ -123,14 +122,14 @@ class _Views:
 
 
 def _remarks(search: Search, detector: Detector, cut: int) -> Iterator[str]:
-    """What was left aside, cut off or called otherwise."""
+    """Lines about skipped files, dropped detections and renamed classes."""
     most = detector.spec.inference.keep
     if cut:
-        yield f"{cut} images gave more than {most} detections: the surest {most} of each are kept (--max-det)"
+        yield f"{cut} images gave more than {most} detections: the {most} with the highest scores are kept (--max-det)"
     if search.passed_over:
         such = search.passed_over[0]
-        yield f"{len(search.passed_over)} files passed over, such as {such}: hidden, left by an archive, or pipes"
+        yield f"{len(search.passed_over)} files skipped, such as {such}: hidden, left by an archive, or pipes"
     if search.unread:
         such = search.unread[0]
-        yield f"{len(search.unread)} files left out, such as {such}: no format that is read"
+        yield f"{len(search.unread)} files skipped, such as {such}: the format is not supported"
     yield from about_labels(detector.spec.classes)

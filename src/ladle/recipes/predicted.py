@@ -1,4 +1,4 @@
-"""The folder that ``predict`` fills: drawings, results, and which file is which."""
+"""The output folder of ``predict``: drawings, results, and the list of files."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ __all__ = ["Album", "drawing_names"]
 
 _IMAGES = "images.json"
 _LONGEST = 180
-"""A drawing's name may have so many bytes; file systems allow 255, suffix and number included."""
+"""Largest number of bytes in the name of a drawing; file systems allow 255, suffix and number included."""
 _PAUSE = 60.0
-"""Seconds between two writings of the results."""
+"""Seconds between two writes of the results."""
 _SHARE = 0.05
-"""Writing the results takes at most this share of the time, however long they grow."""
+"""Writing the results takes at most this share of the time."""
 
 
 class Album:
-    """Draws what is found image by image and keeps ``results.json`` and ``images.json`` up to date.
+    """Draws the detections of each image and keeps ``results.json`` and ``images.json`` up to date.
 
-    They are written every minute, and at the end, whatever ends the work. The folder is made with the first image.
-    Nothing in it is overwritten but what an earlier album left there by the record of its ``images.json``.
+    They are written every minute and at the end, also after an error. The folder is made with the first image.
+    Only files that an earlier album lists in ``images.json`` are overwritten.
     """
 
     def __init__(
@@ -59,20 +59,20 @@ class Album:
                 drawing.unlink(missing_ok=True)
 
     def add(self, file: Path, found: Detections) -> int:
-        """Draw one image; return how many objects are drawn."""
+        """Draw one image; return the number of drawn objects."""
         folder = self.folder if self.folder is not None else self._open()
-        sure = found.scores >= self._score
-        shown = found.map(lambda values: values[sure])
+        above = found.scores >= self._score
+        shown = found.map(lambda values: values[above])
         path = folder / self._names[file]
         draw_detections(load_image(file, value_range=self._values), shown, self._spec.classes, path)
         self._old = [drawing for drawing in self._old if drawing != path]
         self.found[file] = found
         if time.monotonic() >= self._next:
             self.save()
-        return int(sure.sum())
+        return int(above.sum())
 
     def save(self) -> None:
-        """Write what was found so far."""
+        """Write the detections so far."""
         if self.folder is None:
             return
         start = time.monotonic()
@@ -94,17 +94,17 @@ class Album:
 
 
 def drawing_names(files: Sequence[Path], taken: Collection[str] = ()) -> list[str]:
-    """A name for each file's drawing: its own without the suffix, numbered where others or ``taken`` are called so.
+    """A name for each file's drawing: that of the file without suffix, numbered if others or ``taken`` have it.
 
-    No two are one name to a file system that takes upper for lower case or composes accents.
+    All names differ also on file systems that ignore case or normalize Unicode.
     """
     stems = [_fitting(file.stem) for file in files]
-    own, given = set(map(_key, stems)), set(map(_key, taken))
+    unnumbered, given = set(map(_key, stems)), set(map(_key, taken))
     numbers: dict[str, int] = defaultdict(lambda: 1)
     names = []
     for stem in stems:
         name, key = stem, _key(stem)
-        while _key(name) in given or (name != stem and _key(name) in own):
+        while _key(name) in given or (name != stem and _key(name) in unnumbered):
             numbers[key] += 1
             name = f"{stem}-{numbers[key]}"
         given.add(_key(name))
@@ -123,12 +123,12 @@ def _fitting(stem: str) -> str:
 
 
 def _old_drawings(folder: Path, sources: Sequence[Path]) -> list[Path]:
-    """The drawings of an earlier album in this folder, but for those that are looked at now."""
+    """The drawings of an earlier album in this folder, except those that are now inputs."""
     try:
         images = json.loads((folder / _IMAGES).read_text(encoding="utf-8"))
         names = {image["drawing"] for image in images}
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return []
     drawings = [folder / name for name in names if isinstance(name, str) and Path(name).name == name]
-    looked_at = {file.resolve() for file in sources}
-    return [one for one in drawings if one.suffix == ".png" and one.is_file() and one.resolve() not in looked_at]
+    inputs = {file.resolve() for file in sources}
+    return [one for one in drawings if one.suffix == ".png" and one.is_file() and one.resolve() not in inputs]

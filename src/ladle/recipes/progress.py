@@ -1,4 +1,4 @@
-"""How far a run is, as its folder tells before anything is done with it."""
+"""The state of a run, read from its folder before it is resumed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["about", "best_weights", "disk_error", "state_of"]
 
 
 def state_of(job: Job) -> TrainState | None:
-    """Where a run stands, None in its first epoch; raises :class:`UserError` where its files do not let it go on."""
+    """The state of a run, None in its first epoch; raises :class:`UserError` if its files do not allow a resume."""
     from ladle.engine.checkpoint import load_checkpoint
 
     file = Path(job.folder) / "resume.pt"
@@ -30,7 +30,7 @@ def state_of(job: Job) -> TrainState | None:
         )
     state = load_checkpoint(file).state
     if job.run.epochs < state.epoch:
-        raise UserError(f"--epochs {job.run.epochs}: {job.folder} has {state.epoch} epochs behind it; give more")
+        raise UserError(f"--epochs {job.run.epochs}: {job.folder} has finished {state.epoch} epochs; give more")
     for best in filter(Path.exists, (best_weights(job, name) for name in state.best_epoch)):
         try:
             load_detector(best)
@@ -40,10 +40,10 @@ def state_of(job: Job) -> TrainState | None:
 
 
 def about(job: Job, state: TrainState) -> list[str]:
-    """Lines that say how far the run is, and what of it is missing."""
+    """Lines about the finished epochs and missing files of a run."""
     lines = [f"{state.epoch} of {job.run.epochs} epochs are done"]
     if job.contents is None:
-        lines.append("data.json is missing, so nobody knows whether the data are the same")
+        lines.append("data.json is missing, so the data cannot be compared with those of its start")
     for name, epoch in state.best_epoch.items():
         best = best_weights(job, name)
         if epoch < state.epoch and not best.exists():
@@ -52,15 +52,15 @@ def about(job: Job, state: TrainState) -> list[str]:
 
 
 def best_weights(job: Job, student: str) -> Path:
-    """The best weights of one of a job's students."""
+    """The file of the best weights of a student."""
     from ladle.engine import prefix
 
     return Path(job.folder) / "weights" / f"{prefix(student, '-')}best.safetensors"
 
 
 def disk_error(job: Job, error: OSError) -> UserError:
-    """What to tell the user whose disk is full, or whose files cannot be read or written any more."""
+    """The error for a full disk, or for files that cannot be read or written any more."""
     return UserError(
-        f"{error.filename}: {error.strerror}; the run is as it was last saved: mend that, then go on with "
+        f"{error.filename}: {error.strerror}; the run is as it was last saved: correct this, then go on with "
         f"`{job.resuming}`"
     )

@@ -1,4 +1,4 @@
-"""Begin a run in a folder of its own, or go on with one where it was stopped."""
+"""Start a run in a new folder, or resume one."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ __all__ = ["new_run", "resume_run", "run_chain"]
 
 
 def resume_run(verb: str, folder: str, asked: Mapping[str, Any], given: Parts | None = None) -> dict[str, Trained]:
-    """Go on with the run in ``folder``, which ``verb`` began, with the flags that were ``asked`` for anew.
+    """Resume the run in ``folder``, which ``verb`` started; ``asked`` are the flags given with ``--resume``.
 
-    Returns what is left of each student, by its name. Raises :class:`UserError` where the run is damaged, where another
-    process is at work on it, where its data or its teacher are not what they were, for a flag that cannot be changed,
-    and where code of one's own is not ``given`` again.
+    Returns the result of each student, by its name. Raises :class:`UserError` if the run is damaged, if another process
+    is running it, if its data or its teacher have changed, for a flag that cannot be changed, and if custom code is not
+    ``given`` again.
     """
     where = Path(folder)
     if not (where / CONFIG).is_file():
@@ -45,7 +45,7 @@ def resume_run(verb: str, folder: str, asked: Mapping[str, Any], given: Parts | 
 
 @contextmanager
 def new_run(job: Job, label: str) -> Iterator[Job]:
-    """Make a folder for a run and hold it; gives the job with that folder."""
+    """Make and lock a folder for a run; yields the job with that folder."""
     if not job.data:
         raise UserError("there is nothing to train on: give --data FOLDER (COCO, YOLO or Pascal VOC), or --data scenes")
     with new_folder(job.run.project, job.verb, job.run.name, _as_name(label)) as folder:
@@ -55,13 +55,13 @@ def new_run(job: Job, label: str) -> Iterator[Job]:
 
 
 def _as_name(label: str) -> str:
-    """A label as the name of a folder, on every system."""
+    """Convert a label to a folder name that is valid on every system."""
     return re.sub(r"[^\w.+()=,-]+", "-", label)[:100].rstrip(".-") or "run"
 
 
 @contextmanager
 def _resumable(job: Job) -> Iterator[None]:
-    """Say how to go on where training was stopped by the user, by another program or by the disk."""
+    """Print the command that resumes the run if training is stopped by the user, a signal or a disk error."""
     try:
         with _terminated_by_exception():
             yield
@@ -77,12 +77,12 @@ def _resumable(job: Job) -> Iterator[None]:
 
 @contextmanager
 def _terminated_by_exception() -> Iterator[None]:
-    """Have SIGTERM raise SystemExit, so that what was opened is closed; a second one ends the process as ever."""
+    """Make SIGTERM raise SystemExit, so that open files are closed; a second one ends the process at once."""
     mine = threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     process = os.getpid()
 
     def stop(number: int, frame: object) -> None:
-        if os.getpid() != process:  # a forked child has nothing to close
+        if os.getpid() != process:  # a forked child has no files to close
             os._exit(128 + number)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         raise SystemExit(128 + number)
@@ -97,11 +97,11 @@ def _terminated_by_exception() -> Iterator[None]:
 
 
 def run_chain(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained]:
-    """Run a job; before it, where its teacher has assistants, one for each, which then teaches the next."""
+    """Run a job, and before it one run for each assistant, whose teacher is the previous one."""
     names = links_of(job, parts)
     if not names:
         return run_training(job, parts, resume)
-    # All of it is checked before a new flag is kept, and kept before the first link begins.
+    # Everything is checked before new flags are stored, and they are stored before the first run of the chain.
     if state_of(job) is None and not any(Path(job.folder).rglob("resume.pt")):
         job = replace(job, contents=None)
     job = check_data(job, parts)
@@ -117,7 +117,7 @@ def run_chain(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained
 
 
 def _link(job: Job, name: str, folder: Path) -> Job:
-    """The job of an assistant; one that has begun keeps its budget and its data."""
+    """The job of an assistant; one that has started keeps its epochs and its data."""
     link = replace(job, student=name, folder=str(folder), assistants=None, assistant_sha256=None)
     if job.taught_by is not None:
         link = replace(link, teacher=job.taught_by, teacher_sha256=file_hash(Path(job.taught_by)), taught_by=None)

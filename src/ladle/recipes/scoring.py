@@ -1,4 +1,4 @@
-"""How well a detector does on a split."""
+"""Evaluation of a detector on a split."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ __all__ = ["Evaluator", "Score", "crowded", "detect", "relabeled"]
 
 
 class Score(NamedTuple):
-    """The numbers, what they were computed from, and of how many images only the surest detections were kept."""
+    """The metrics, the detections, and the number of images (``cut``) of which some detections were dropped."""
 
     evaluation: Evaluation
     detections: dict[Hashable, Detections]
@@ -39,25 +39,25 @@ class _Truth(NamedTuple):
 
 
 class Evaluator:
-    """Asks detectors about the images of one split, always the same way.
+    """Evaluates detectors on the images of one split.
 
-    Classes are matched by name, so that every name must be that of one class: what a detector knows beyond the data
-    set's classes does not count. ``limit`` looks at that many images only, spread over the split. As many detections
-    of an image count as the detector's ``inference`` keeps.
+    Classes are matched by name, so class names must be unique; detections of classes that the data set lacks are
+    ignored. With ``limit`` only that many images are used, spread over the split. The number of detections per image is
+    limited by the detector's ``inference``.
     """
 
     def __init__(self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None) -> None:
         check_names(source.classes)
         count = len(source)
-        looks = count if limit is None else min(limit, count)
-        every = [look * count // looks for look in range(looks)]
+        used = count if limit is None else min(limit, count)
+        every = [number * count // used for number in range(used)]
         self.source = source if len(every) == count else Subset(source, every)
         self.truth = _references(source, every)
         self.loader = make_loader(self.source, batch, imgsz, workers=workers)
 
     @lost_workers_told()
     def __call__(self, detector: Detector) -> Score:
-        """Run ``detector``, in evaluation mode and on its own device, over the split."""
+        """Run ``detector`` over the split, in evaluation mode and on the device of its weights."""
         check_names(detector.spec.classes, detector.spec.name)
         device, was_training = detector.mean.device, detector.training
         detector.eval()
@@ -82,7 +82,7 @@ class Evaluator:
 
 
 def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:
-    """What is found in each image, on the processor, and of how many images only the surest were kept."""
+    """The detections of each image, on the CPU, and the number of images of which some detections were dropped."""
     keep = detector.spec.inference.keep
     found = [one.to("cpu") for one in detector.detect(batch, replace(detector.spec.inference, keep=keep + 1))]
     more = sum(len(one.scores) > keep for one in found)
@@ -90,7 +90,7 @@ def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:
 
 
 def crowded(truth: Sequence[Reference], most: int) -> str | None:
-    """A sentence where images hold more objects than a detector may find in each."""
+    """A sentence if images have more objects than the largest number of detections, else None."""
     loads = [int((~as_array(one.crowd)).sum()) for one in truth]
     over = sum(load > most for load in loads)
     if not over:
@@ -101,11 +101,11 @@ def crowded(truth: Sequence[Reference], most: int) -> str | None:
     )
 
 
-def relabeled(found: Detections, spoken: Sequence[str], classes: Sequence[str]) -> Detections:
-    """Detections with labels of ``spoken`` names, as labels of ``classes``; what is none of these goes."""
-    if tuple(spoken) == tuple(classes):
+def relabeled(found: Detections, predicted: Sequence[str], classes: Sequence[str]) -> Detections:
+    """Convert labels from the classes ``predicted`` to ``classes``; detections of other classes are dropped."""
+    if tuple(predicted) == tuple(classes):
         return found
-    label = torch.tensor([classes.index(name) if name in classes else -1 for name in spoken])[found.labels]
+    label = torch.tensor([classes.index(name) if name in classes else -1 for name in predicted])[found.labels]
     known = label >= 0
     return Detections(found.boxes[known], found.scores[known], label[known])
 

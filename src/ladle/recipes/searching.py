@@ -1,4 +1,4 @@
-"""Which image files a person means by a file, a folder or a pattern."""
+"""Find the image files given by a file, a folder or a pattern."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from ladle.errors import UserError
 
 __all__ = ["Search", "find_images"]
 
-_PICTURES = SUFFIXES | UNREAD
+_IMAGE_SUFFIXES = SUFFIXES | UNREAD
 
 
 class Search(NamedTuple):
-    """The image files that were found, each once, those passed over, and those of formats that are not read."""
+    """The image files, each once, the skipped ones, and those of unsupported formats."""
 
     files: list[Path]
     passed_over: list[Path]
@@ -26,11 +26,10 @@ class Search(NamedTuple):
 
 
 def find_images(sources: Sequence[str]) -> Search:
-    """The image files that ``sources`` name: a file of any name, a folder to its bottom, or a pattern.
+    """The image files given by ``sources``: a file of any name, a folder with its subfolders, or a pattern.
 
-    Links are followed, and each folder is entered once. In a folder hidden files are passed over, all that lies in
-    hidden folders, what macOS puts beside the files of an archive, and pipes. Raises UserError for a source that names
-    no image.
+    Links are followed, and each folder is entered once. In a folder hidden files and folders, the extra files of macOS
+    archives, and pipes are skipped. Raises UserError for a source without an image.
     """
     files: dict[Path, None] = {}
     passed_over: dict[Path, None] = {}
@@ -54,12 +53,12 @@ def find_images(sources: Sequence[str]) -> Search:
 
 
 def _aside(hidden: int, unread: int) -> str:
-    hid = f", {hidden} hidden files left aside" if hidden else ""
-    return f"{hid}, {unread} files of formats that are not read" if unread else hid
+    skipped = f", {hidden} hidden files skipped" if hidden else ""
+    return f"{skipped}, {unread} files of formats that are not read" if unread else skipped
 
 
 def _named_by(source: str) -> dict[Path, bool]:
-    """The image files that one source names, read or not, and whether each is to be passed over."""
+    """The image files given by one source, supported or not, and whether each is to be skipped."""
     path = Path(source)
     if source and path.is_file():
         return {path: False}
@@ -67,12 +66,14 @@ def _named_by(source: str) -> dict[Path, bool]:
     listed: dict[Path, bool] = {}
     for match in matches:
         below = _below(match) if match.is_dir() else [(match, False)]
-        listed |= {file: hidden or _is_special(file) for file, hidden in below if file.suffix.lower() in _PICTURES}
+        listed |= {
+            file: hidden or _is_special(file) for file, hidden in below if file.suffix.lower() in _IMAGE_SUFFIXES
+        }
     return _each_once(listed)
 
 
 def _each_once(listed: dict[Path, bool]) -> dict[Path, bool]:
-    """Of a file that several links to its folder lead to, the shortest path."""
+    """Keep the shortest path of files that are reached through several links."""
     places: dict[Path, str] = {}
     first: dict[tuple[str, str], Path] = {}
     for file in sorted(listed, key=lambda file: (len(file.parts), file)):
@@ -83,7 +84,7 @@ def _each_once(listed: dict[Path, bool]) -> dict[Path, bool]:
 
 
 def _expanded(pattern: str) -> Iterator[str]:
-    """What a pattern matches; its first parts are no patterns where there are folders of just these names."""
+    """The matches of a pattern; its leading parts are taken literally if folders with these names exist."""
     root, rest = Path(), list(Path(pattern).parts)
     while rest and (root / rest[0]).exists():
         root /= rest.pop(0)
@@ -91,7 +92,7 @@ def _expanded(pattern: str) -> Iterator[str]:
 
 
 def _matches(folder: Path, parts: Sequence[str]) -> Iterator[str]:
-    """What the parts of a pattern match below a folder; ``**`` enters each folder once, as links may go round."""
+    """The matches of the parts of a pattern below a folder; ``**`` enters each folder once, as links may be cyclic."""
     if "**" not in parts:
         yield from glob.glob(str(Path(glob.escape(str(folder)), *parts)))  # noqa: PTH207
         return
@@ -102,14 +103,14 @@ def _matches(folder: Path, parts: Sequence[str]) -> Iterator[str]:
 
 
 def _folders(top: Path) -> Iterator[Path]:
-    """A folder and all below it that are not hidden, also behind links."""
+    """A folder and all its subfolders that are not hidden, following links."""
     for place, _ in _walk(top):
         if not any(map(_is_hidden, place.relative_to(top).parts)):
             yield place
 
 
 def _below(folder: Path) -> Iterator[tuple[Path, bool]]:
-    """Every file below a folder, also behind links, and whether it is hidden."""
+    """Every file below a folder, following links, and whether it is hidden."""
     for place, names in _walk(folder):
         inside = place.relative_to(folder).parts
         for name in names:
@@ -117,7 +118,7 @@ def _below(folder: Path) -> Iterator[tuple[Path, bool]]:
 
 
 def _walk(folder: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Each folder from this one down, also behind links, once, with the names of its files."""
+    """The folder and all below it, following links, each once, with the names of its files."""
     entered: set[str] = set()
     for place, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         true = os.path.realpath(place)
@@ -134,7 +135,7 @@ def _is_hidden(name: str) -> bool:
 
 
 def _is_special(file: Path) -> bool:
-    """Whether it is there and no file that could be read to its end: a pipe, a socket, a device."""
+    """Whether it exists but is not a regular file: a pipe, a socket, a device."""
     return file.exists() and not file.is_file()
 
 

@@ -1,4 +1,4 @@
-"""Who takes part in a run and what is taught: resolved from a job before any weights are made, then built."""
+"""The networks and lessons of a run: resolved from a job before any weights are created, then built."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ __all__ = ["Setup", "build_objective", "links_of", "resolve", "student_spec"]
 
 
 class Setup(NamedTuple):
-    """The students of a job by name, and what each of them is taught."""
+    """The students of a job by name, and the plan of each."""
 
     specs: dict[str, DetectorSpec]
     plans: dict[str, Plan]
@@ -36,21 +36,21 @@ class Setup(NamedTuple):
         """The long side of the images, the same for all."""
         return next(iter(self.specs.values())).imgsz
 
-    def seeing(self, value_range: tuple[int, int]) -> Setup:
-        """The same students, to be told which values of 16-bit images become black and white."""
+    def with_value_range(self, value_range: tuple[int, int]) -> Setup:
+        """The same students with the values of 16-bit images that become black and white."""
         return self._replace(specs={name: replace(one, value_range=value_range) for name, one in self.specs.items()})
 
 
 def student_spec(
     job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...] | None = None
 ) -> DetectorSpec:
-    """The detector that learns, or the first of two, for the classes of a data set."""
+    """The spec of the student, or of the first of two, for the classes of a data set."""
     run, given = job.run, parts.student
     if given is None:
         return detector_spec(job.student, classes, category_ids, run.imgsz, run.start).keeping(run.max_det)
     if run.start != Start():
         raise UserError(
-            f"{given.name} is given as a spec, which sets how its backbone starts: leave out pretrained, "
+            f"{given.name} is given as a spec, which sets the initial weights of its backbone: leave out pretrained, "
             "backbone_weights, norm and neck_norm"
         )
     ids = category_ids if category_ids is not None else tuple(range(1, len(classes) + 1))
@@ -59,7 +59,7 @@ def student_spec(
 
 
 def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Setup:
-    """Find out who takes part; raises :class:`UserError` for what cannot work, in one sentence."""
+    """Resolve the students and plans of a job; raises :class:`UserError` for a combination that cannot work."""
     student = student_spec(job, parts, classes, category_ids)
     if job.verb == "colearn":
         return _pair(job, parts, student)
@@ -74,22 +74,22 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
 
 
 def _check_balance(job: Job, plan: Plan) -> None:
-    """Refuse a balance of what is not distilled, or without losses of detection, and a share without a balance."""
+    """Raise :class:`UserError` for a balance without distillation or detection losses, or a share without a balance."""
     job.settings()
     if job.balance == "none":
         if job.balance_share != 1.0:
-            raise UserError(f"--balance-share {job.balance_share}: there is no balance to share in; add --balance")
+            raise UserError(f"--balance-share {job.balance_share}: it has no effect without a balance; add --balance")
         return
     criterion = plan.lessons[0].criterion
-    lacking = "distilled" if not plan.teaches else "learnt from ground truth" if criterion is None else ""
+    lacking = "distilled" if not plan.teaches else "learned from ground truth" if criterion is None else ""
     if lacking:
         raise UserError(f"--balance {job.balance}: by --method {job.method} nothing is {lacking}; leave it out")
 
 
 def links_of(job: Job, parts: Parts) -> list[str]:
-    """The assistants of a job's teacher, by their full names, the strongest first.
+    """The full names of the assistants between teacher and student, in the order of training.
 
-    Raises :class:`UserError` where a link of the chain from the teacher to the student cannot work.
+    Raises :class:`UserError` if a link of the chain from the teacher to the student cannot work.
     """
     if job.assistants is None:
         return []
@@ -122,7 +122,7 @@ def build_objective(
     device: torch.device | str = "cpu",
     parts: Parts | None = None,
 ) -> CoLearning | TrainingStep:
-    """What is trained: one student, alone or with a teacher, which goes to ``device`` by itself, or two together."""
+    """The objective: one student, with or without a teacher, which is moved to ``device``, or two students."""
     if job.verb == "colearn":
         first, second = networks.values()
         _start(job, first)
@@ -136,11 +136,11 @@ def build_objective(
 
 
 _NOT_FOR_TWO = ("soft-only", "cross", "lad", "lad-rpn", "lad-roi")
-"""The words of a method that two students cannot learn by."""
+"""The words of methods that are not available for two students."""
 
 
 def _pair(job: Job, parts: Parts, first: DetectorSpec) -> Setup:
-    """Two students: each is the other's teacher, and each has the losses of LAD."""
+    """Two students that distill into each other, each with the losses of LAD."""
     assert job.second is not None
     second = detector_spec(job.second, first.classes, first.category_ids, first.imgsz, job.run.start)
     second = second.keeping(job.run.max_det)
@@ -158,8 +158,8 @@ def _pair(job: Job, parts: Parts, first: DetectorSpec) -> Setup:
     unfit = [part for part in map(_unfit, parts.method.parts) if part is not None]
     if unfit:
         raise UserError(
-            f"--method {job.method}: {unfit[0]} is not for two students that learn together; name what each imitates "
-            f"of the other, such as soft or pkd, or leave --method out"
+            f"--method {job.method}: {unfit[0]} is not available for two students; give a method for distillation in "
+            f"both directions, such as soft or pkd, or leave --method out"
         )
     method = Method((LAD(), *parts.method.parts))
     plans = {}
@@ -169,13 +169,13 @@ def _pair(job: Job, parts: Parts, first: DetectorSpec) -> Setup:
         if not isinstance(lessons[0].assigner, EvidenceAssigner):
             raise UserError(
                 f"{one.name} assigns by {type(lessons[0].assigner).__name__}, but co-learning compares the costs "
-                "behind an assignment, which PAA alone shows: take --assigner PAA"
+                "behind an assignment, which only PAA returns: take --assigner PAA"
             )
     return Setup({"first": first, "second": second}, plans)
 
 
 def _unfit(part: object) -> str | None:
-    """The name of a part of a method that two students cannot learn by; None for any other."""
+    """The name of a part of a method that is not available for two students; None for any other."""
     if isinstance(part, Published):
         return part.word if part.word in _NOT_FOR_TWO else None
     inner = part.distiller if isinstance(part, Scheduled) else part
@@ -183,27 +183,27 @@ def _unfit(part: object) -> str | None:
 
 
 def _check_start(job: Job, first: DetectorSpec) -> None:
-    """Refuse first weights of another detector, or of other classes, than the first of two students."""
+    """Raise :class:`UserError` unless the initial weights fit the architecture and classes of the first student."""
     if job.starts_from is None:
         return
-    given, said = read_spec(Path(job.starts_from)), f"--first-weights {job.starts_from}"
+    given, flag = read_spec(Path(job.starts_from)), f"--first-weights {job.starts_from}"
     lacking = [name for name in first.classes if name not in given.classes]
     more = [name for name in given.classes if name not in first.classes]
     if lacking or more:
         what = (
             f"does not know {', '.join(map(repr, lacking))}" if lacking else f"also knows {', '.join(map(repr, more))}"
         )
-        raise UserError(f"{said}: it {what}; expected a detector of exactly the classes of {job.data}")
-    parts = [name for name, values in _makes(first, given).items() if values[0] != values[1]]
+        raise UserError(f"{flag}: it {what}; expected a detector of exactly the classes of {job.data}")
+    parts = [name for name, values in _architectures(first, given).items() if values[0] != values[1]]
     if parts:
         raise UserError(
-            f"{said}: expected a {first.name}, found a {given.name} with another {' and '.join(parts)}; "
-            "name with --first, --norm and --neck-norm the detector that it is"
+            f"{flag}: expected a {first.name}, found a {given.name} with another {' and '.join(parts)}; "
+            "set --first, --norm and --neck-norm to those of the file"
         )
 
 
-def _makes(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[object, object]]:
-    """What decides of two detectors whether the weights of one are those of the other."""
+def _architectures(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[object, object]]:
+    """The properties of two detectors that must be equal to exchange weights."""
     both = one, other
     a, b = (replace(spec.backbone, pretrained=False, weights=None) for spec in both)
     return {
@@ -216,6 +216,6 @@ def _makes(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[object, ob
 
 
 def _start(job: Job, first: Detector) -> None:
-    """Give the first of two students all weights of the trained detector that it starts as, if it starts as one."""
+    """Load the initial weights of the first of two students, if they are given."""
     if job.starts_from is not None:
         first.load_state_dict(state_in_order(load_detector(job.starts_from), first.spec.classes))

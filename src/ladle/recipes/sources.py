@@ -1,4 +1,4 @@
-"""From what ``--data`` says to images, and what is said of them before anything is done with them."""
+"""Open the images of ``--data``, and collect notes about them before training or evaluation."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from ladle.recipes.options import Run
 __all__ = ["Supply", "open_source", "remarks", "remarks_on_files", "supply"]
 
 SCENES = "scenes"
-"""``--data scenes`` are the built-in scenes, ``scenes:3000`` that many to train on."""
+"""``--data scenes`` selects the built-in scenes, ``scenes:3000`` with 3000 for training."""
 _TRAIN_SCENES, _VAL_SCENES, _MOST_SCENES = 800, 300, 1_000_000
 
 
 class Supply(NamedTuple):
-    """What a training run reads: the images of both splits, how 16-bit values are read, what is to be said of it."""
+    """The images of both splits of a training run, the range of 16-bit values, and lines of notes about the data."""
 
     train: Source
     val: Source
     value_range: ValueRange | None
-    said: list[str]
+    notes: list[str]
 
 
 def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
@@ -50,9 +50,9 @@ def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
 
 
 def supply(data: str, run: Run, imgsz: int, given: Splits | None = None) -> Supply:
-    """Both splits of a training run; raises UserError for data that nobody can learn from.
+    """Both splits of a training run; raises UserError for data that cannot be trained on.
 
-    Where there are images of 16 bits and no ``--value-range``, it is the one that fits all of them.
+    If there are images of 16 bits and no ``--value-range``, the range is chosen to fit all of them.
     """
     train, val = given or (open_source(data, split, run, imgsz) for split in ("train", "val"))
     if not isinstance(train, DatasetSource) or not isinstance(val, DatasetSource):
@@ -60,8 +60,8 @@ def supply(data: str, run: Run, imgsz: int, given: Splits | None = None) -> Supp
     splits = {"train": train.dataset, "val": val.dataset}
     found = obstacles(splits, imgsz)
     if found:
-        raise UserError(f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {data}` tells more)")
-    value_range, told = _range(run, splits)
+        raise UserError(f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {data}` shows more)")
+    value_range, range_notes = _range(run, splits)
     if value_range is not None:
         train, val = (replace(source, value_range=value_range) for source in (train, val))
     together = [
@@ -69,14 +69,14 @@ def supply(data: str, run: Run, imgsz: int, given: Splits | None = None) -> Supp
         *differences(splits),
         *unseen("train", train.dataset),
         *_copies(splits),
-        *told,
+        *range_notes,
     ]
-    said = [f"note: {note}" for note in together]
-    return Supply(train, val, value_range, [*said, *remarks(train, "train", imgsz), *remarks(val, "val", imgsz)])
+    lines = [f"note: {note}" for note in together]
+    return Supply(train, val, value_range, [*lines, *remarks(train, "train", imgsz), *remarks(val, "val", imgsz)])
 
 
 def remarks(source: Source, split: str, imgsz: int) -> list[str]:
-    """A line for everything that was remarked of a split, repaired in it or left out, at one size of images."""
+    """A line for every note, repair and skipped image of a split, at one image size."""
     if not isinstance(source, DatasetSource):
         return []
     empty = [] if source.dataset.holds_objects else ["no objects to score"]
@@ -85,9 +85,9 @@ def remarks(source: Source, split: str, imgsz: int) -> list[str]:
 
 
 def remarks_on_files(files: Sequence[Path], value_range: ValueRange) -> list[str]:
-    """A line for what is to be said of images without annotations: how those of 16 bits are read.
+    """A line about images without annotations, if some of them have 16 bits.
 
-    Images that cannot be opened are passed over: whoever loads them names them.
+    Images that cannot be opened are skipped here; loading them raises the error.
     """
     deep = sum(map(_is_deep, files))
     return [f"note: {note}" for note in [deep_note(deep, len(files), value_range)] if note]
@@ -101,23 +101,23 @@ def _is_deep(file: Path) -> bool:
 
 
 def _range(run: Run, splits: Mapping[str, DetectionDataset]) -> tuple[ValueRange | None, list[str]]:
-    """How images of 16 bits are read, None without any, and the sentence about it."""
+    """The range of 16-bit values, None without such images, and lines of notes about it."""
     if not any(image.deep for split in splits.values() for image in split.images):
         unused = f"--value-range {run.value_range} changes nothing: no image has 16 bits a channel"
         return None, [unused] if run.value_range is not None else []
     if run.value_range is not None:
         return parse_range(run.value_range), []
-    say("looking for the largest value of all images with 16 bits a channel (--value-range spares that)", run.quiet)
+    say("looking for the largest value of all images with 16 bits a channel (--value-range skips this)", run.quiet)
     value_range, sentence = range_of(values_of([*splits.values()]))
     return value_range, [sentence] if sentence else []
 
 
 def _few(run: Run, images: int) -> list[str]:
     step = run.batch * run.devices
-    found = f"a step takes {step} images, more than the {images} of train: some are taken several times in it"
+    found = f"a step takes {step} images, more than the {images} of train: some are used several times in it"
     return [found] if images < step else []
 
 
 def _copies(splits: Mapping[str, DetectionDataset]) -> list[str]:
     copies, images = len(shared(splits)), len(splits["val"])
-    return [f"{copies} of the {images} images of val are in train too, which flatters the AP"] if copies else []
+    return [f"{copies} of the {images} images of val are in train too, so the AP is too high"] if copies else []

@@ -1,4 +1,4 @@
-"""Train a detector, alone, with a teacher, or together with another."""
+"""Train a detector without a teacher, with a teacher, or together with another detector."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ def train(
     """Train a detector on ground truth.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones; in Python also
+        data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
         model: which detector, see ``ladle models``; in Python also a spec.
         run: how to train.
-        resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
+        resume: resume this run folder with its flags; ``epochs`` and a few others may be changed, see the docs.
         assigner: which prior learns which object: an assigner, or text such as ``PAA``, ``PAA(topk=13)`` or
-            ``mymodule:Mine``, see ``ladle models``; by default the detector's own.
+            ``mymodule:Mine``, see ``ladle models``; by default that of the detector.
         criterion: the losses: a criterion, or text such as ``DenseCriterion(box_weight=3.0)`` or ``mymodule:Mine``; by
-            default the detector's own.
+            default that of the detector.
     """
     parts = given_parts(data=data, student=model, assigner=assigner, criterion=criterion)
     name = model if isinstance(model, str) else model.name
@@ -89,34 +89,34 @@ def distill(
     """Train a detector with a teacher.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones; in Python also
+        data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
-        student: which detector learns, see ``ladle models``; in Python also a spec.
+        student: the detector to train, see ``ladle models``; in Python also a spec.
         teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``; in Python also
             any :class:`ladle.teachers.Teacher`.
-        method: what the teacher does: ``lad`` (it assigns), ``solad`` (and gives soft labels), ``ld``, ``pkd`` and
+        method: ``lad`` (the teacher judges), ``solad`` (also soft labels), ``ld``, ``pkd`` and
             more, also several such as ``lad+ld+pkd``; see ``ladle models``. Parts may have fields, ``pkd(weight=2.0)``,
-            and be a distiller of your own, ``lad+mymodule:Mine``; in Python also a sum such as ``LAD() + PKD()``.
+            and be a custom distiller, ``lad+mymodule:Mine``; in Python also a sum such as ``LAD() + PKD()``.
         run: how to train.
-        allow_weak_teacher: go on with a teacher that finds next to nothing.
-        resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
+        allow_weak_teacher: accept a teacher below 1 AP.
+        resume: resume this run folder with its flags; ``epochs`` and a few others may be changed, see the docs.
         assigner: which prior learns which object: an assigner, or text such as ``PAA``, ``PAA(topk=13)`` or
-            ``mymodule:Mine``, see ``ladle models``; by default the student's own.
+            ``mymodule:Mine``, see ``ladle models``; by default that of the student.
         criterion: the losses: a criterion, or text such as ``DenseCriterion(box_weight=3.0)`` or ``mymodule:Mine``; by
-            default the student's own.
-        assistants: detectors between teacher and student, each taught by the one before: ``r50,r34``.
-        weight: of what is distilled: a number for all of it, or ``pkd=2,ld=0.5``.
-        warm: epochs over which that weight rises from 0, in the same way.
-        until: the epoch after which it is no longer distilled, in the same way.
-        keep_count: where the teacher's boxes judge by overlap, give each object as many priors as without it; else
-            their overlaps are compared with thresholds made for priors, as in the paper's plain form.
+            default that of the student.
+        assistants: detectors between teacher and student, each trained with the previous one as teacher: ``r50,r34``.
+        weight: loss weight of the distillers: one number for all, or ``pkd=2,ld=0.5``.
+        warm: epochs over which this weight rises from 0, given in the same way.
+        until: last epoch of a distiller, given in the same way.
+        keep_count: if the teacher's boxes replace the priors, give each object as many priors as without it; else
+            their overlaps are compared with thresholds made for priors, as in the paper's basic version.
         class_power: power of the teacher's score for an object's class by which such overlaps are multiplied; by
             default 1 in region heads and 0 elsewhere.
-        judge_until: the epoch after which the student judges itself; by default the teacher judges to the end.
-        balance: whose gradient moves the backbone and the neck: by ``none`` the sum of detection's and the
-            distillers', by ``moments`` each with optimizer moments of its own, by ``norm`` the sum with the distillers'
-            scaled down to the norm of detection's.
-        balance_share: how far the distillers may move them, for each unit that detection does.
+        judge_until: the epoch after which the student judges; by default the teacher judges to the end.
+        balance: how the gradients of detection and distillation are combined in the backbone and the neck: ``none``
+            adds them, ``moments`` uses separate optimizer moments, ``norm`` first scales the distillation gradient
+            down to the norm of the detection gradient.
+        balance_share: largest update by distillation, relative to that by detection.
     """
     parts = given_parts(
         data=data, student=student, teacher=teacher, method=method, assigner=assigner, criterion=criterion
@@ -147,7 +147,7 @@ def distill(
         raise UserError("--method plain has no teacher: use `ladle train`")
     parts = parts_of(job, parts)
     if job.teacher is None:
-        raise UserError("distilling needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
+        raise UserError("distillation needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     if parts.teacher is None:
         job = replace(job, teacher_sha256=file_hash(Path(job.teacher)))
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
@@ -155,7 +155,7 @@ def distill(
 
 
 class CoLearned(NamedTuple):
-    """What is left of the two students of a run."""
+    """The results of the two students of a run."""
 
     first: Trained
     second: Trained
@@ -176,25 +176,25 @@ def colearn(
     criterion: str | Criterion | None = None,
     first_weights: str | None = None,
 ) -> CoLearned:
-    """Train two detectors together, without a teacher: for each object and level the more certain one assigns for both.
+    """Train two detectors together, without a teacher: for each object and level the more certain one judges for both.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes`` for the built-in ones; in Python also
+        data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
         first: one detector, see ``ladle models``.
-        second: the other, with the same strides and anchors; in the paper the larger one, which is kept.
+        second: the other, with the same strides and anchors; in the paper the larger one, which is used afterwards.
         run: how to train.
         surer: which of the two is more certain: by the ``spread`` of the costs over their mean, or by ``fisher``'s
             score.
-        method: what each also imitates of the other, such as ``soft`` or ``pkd``; nothing by default.
-        weight: of what is imitated: a number for all of it, or ``pkd=2,soft=0.5``.
-        warm: epochs over which that weight rises from 0, in the same way.
-        until: the epoch after which it is no longer imitated, in the same way.
-        resume: go on with this run folder, as it was begun; ``epochs`` and a few more may be given anew, see the docs.
-        assigner: the assigner of both, one that returns the costs behind it: ``PAA``; by default the detectors' own.
-        criterion: the losses of both; by default the detectors' own.
-        first_weights: start the first detector as this whole trained one, such as
-            ``runs/train/NAME/weights/best.safetensors``, with the same classes; the other starts as ever.
+        method: additional distillation in both directions, such as ``soft`` or ``pkd``; none by default.
+        weight: loss weight of the distillers: one number for all, or ``pkd=2,soft=0.5``.
+        warm: epochs over which this weight rises from 0, given in the same way.
+        until: last epoch of a distiller, given in the same way.
+        resume: resume this run folder with its flags; ``epochs`` and a few others may be changed, see the docs.
+        assigner: the assigner of both, which must return its costs: ``PAA``; by default those of the detectors.
+        criterion: the losses of both; by default those of the detectors.
+        first_weights: initialize the first detector from the weights of this trained one, such as
+            ``runs/train/NAME/weights/best.safetensors``, with the same classes.
     """
     parts = given_parts(data=data, method=method, assigner=assigner, criterion=criterion)
     job = Job(
@@ -220,12 +220,12 @@ def colearn(
 
 
 def _with_texts(job: Job, assigner: object, criterion: object) -> Job:
-    """The job with the words for its assigner and its criterion."""
+    """The job with the texts of its assigner and its criterion."""
     return replace(job, assigner=text_of_part(ASSIGNER, assigner), criterion=text_of_part(CRITERION, criterion))
 
 
 def _asked(job: Job, recipe: Callable[..., Any]) -> dict[str, Any]:
-    """The flags of a job that are not the recipe's defaults."""
+    """The flags of a job that differ from the recipe's defaults."""
     defaults = {name: one.default for name, one in signature(recipe).parameters.items()} | asdict(Run())
     asked = {name: value for name, value in job.flags.items() if value != defaults[name]}
     return asked if job.data else {name: value for name, value in asked.items() if name != "data"}

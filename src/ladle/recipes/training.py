@@ -1,4 +1,4 @@
-"""Carry out a training job: check everything, say what will be done, do it, judge the best weights."""
+"""Run a training job: check everything, print a summary, train, evaluate the best weights."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ __all__ = ["Trained", "check_data", "run_training"]
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run left behind: its folder, the weights of the best epoch, how good they are, the training time."""
+    """The result of a run: its folder, the weights of the best epoch, their evaluation, the training time."""
 
     folder: Path
     weights: Path
@@ -53,14 +53,14 @@ class Trained:
 
 
 class _Prepared(NamedTuple):
-    """A job with its images opened and its students resolved: what is wrong with them shows here."""
+    """A job with its images opened and its students resolved."""
 
     job: Job
     parts: Parts
     setup: Setup
     images: Source
     val: Source
-    said: list[str]
+    notes: list[str]
     resumed: bool
 
     def evaluator(self) -> Evaluator:
@@ -69,13 +69,13 @@ class _Prepared(NamedTuple):
 
 
 def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained]:
-    """Do a job from its first check to its last image; with ``resume`` after the last epoch it finished.
+    """Run a job from the first check to the last plot; with ``resume`` after the last finished epoch.
 
-    Returns what is left of each student, by its name: ``student`` where there is one.
+    Returns the result of each student, by its name: ``student`` if there is one.
     """
     from ladle.engine import launch, one_process
 
-    # A run that was stopped in its first epoch has nothing to go on from: it begins again.
+    # A run that was stopped in its first epoch cannot be resumed: it starts again.
     state = state_of(job) if resume else None
     ready = _prepare(job if state else replace(job, contents=None), parts, resumed=state is not None)
     resuming = _once([f"resume    {line}" for line in about(job, state)] if state else [])
@@ -87,28 +87,28 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     result = _work(fabric, ready) if fabric else launch(job.run.devices, job.run.device, _work, ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
-    trained = {name: _judged(ready, result, name) for name in ready.setup.specs}
-    for line in _what_is_left(ready, trained):
+    trained = {name: _evaluate_best(ready, result, name) for name in ready.setup.specs}
+    for line in _final_lines(ready, trained):
         say(line, job.run.quiet)
     return trained
 
 
-def _judged(ready: _Prepared, result: Result, name: str) -> Trained:
-    """Score the best weights of a student and draw how good they are."""
+def _evaluate_best(ready: _Prepared, result: Result, name: str) -> Trained:
+    """Evaluate the best weights of a student and draw the charts."""
     from ladle.engine import prefix
 
     job, folder, weights = ready.job, Path(ready.job.folder), best_weights(ready.job, name)
     evaluator = ready.evaluator()
     score = evaluator(load_detector(weights).to(find_device(job.run.device)))
-    who = f", {name} ({ready.setup.specs[name].name})" if len(ready.setup.specs) > 1 else ""
-    title = f"{folder}{who}, epoch {result.best_epoch[name]} of {job.run.epochs}"
+    student = f", {name} ({ready.setup.specs[name].name})" if len(ready.setup.specs) > 1 else ""
+    title = f"{folder}{student}, epoch {result.best_epoch[name]} of {job.run.epochs}"
     say(table(title_of(title, score.evaluation), [score.evaluation.row()]), job.run.quiet)
     evaluator.draw(score, folder / "plots" / prefix(name, ""))
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 
-def _what_is_left(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
-    """Where the weights are, and what to type next."""
+def _final_lines(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
+    """The paths of the weights, and commands to use them."""
     data, several = ready.job.data, len(trained) > 1
     weights = [f"{name}: {one.weights}" if several else str(one.weights) for name, one in trained.items()]
     commands = [
@@ -127,7 +127,7 @@ def _what_is_left(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
 
 
 def check_data(job: Job, parts: Parts) -> Job:
-    """The job with what its data hold; raises :class:`UserError` where that is not what it began with."""
+    """The job with a summary of its data; raises :class:`UserError` if the data differ from those at its start."""
     return _open(job, parts)[0]
 
 
@@ -140,19 +140,19 @@ def _open(job: Job, parts: Parts) -> tuple[Job, Supply]:
 
 
 def _prepare(job: Job, parts: Parts, resumed: bool) -> _Prepared:
-    job, (images, val, value_range, said) = _open(job, parts)
+    job, (images, val, value_range, notes) = _open(job, parts)
     setup = resolve(_without_start(job) if resumed else job, parts, images.classes, images.category_ids)
     if value_range is not None:
-        setup = setup.seeing(value_range)
+        setup = setup.with_value_range(value_range)
     for spec in setup.specs.values():
         check_trainable(spec.build(), job.run.batch, job.run.scales(setup.imgsz) or (setup.imgsz,))
-    ready = _Prepared(job, parts, setup, images, val, said, resumed)
+    ready = _Prepared(job, parts, setup, images, val, notes, resumed)
     _loader(ready, rank=0, world=job.run.devices)
     return ready
 
 
 def _without_start(job: Job) -> Job:
-    """The same job for networks whose weights are kept: those that their backbones began with are not asked for."""
+    """The same job without the initial weights of the backbones, which a resumed run does not need."""
     start = job.run.start
     norm = start.norm or ("frozen" if start.pretrained or start.weights else None)
     return replace(job, run=replace(job.run, pretrained=False, backbone_weights=None, norm=norm))
@@ -160,7 +160,7 @@ def _without_start(job: Job) -> Job:
 
 @lost_workers_told()
 def _work(fabric: Fabric, ready: _Prepared) -> Result:
-    """The part that runs on every device."""
+    """The part of a job that runs on every device."""
     from ladle.engine import fit
 
     job, folder = ready.job, Path(ready.job.folder)
@@ -199,9 +199,9 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
     )
 
 
-def _metrics(examine: Evaluator, network: nn.Module) -> dict[str, float]:
+def _metrics(evaluator: Evaluator, network: nn.Module) -> dict[str, float]:
     assert isinstance(network, Detector)
-    numbers = asdict(examine(network).evaluation)
+    numbers = asdict(evaluator(network).evaluation)
     del numbers["per_class"], numbers["most"]
     return numbers
 
@@ -212,7 +212,7 @@ def _save(network: nn.Module, path: Path) -> None:
 
 
 def _about(ready: _Prepared) -> list[str]:
-    """What is learnt from, and who learns."""
+    """Lines about the data and the students."""
     job, classes = ready.job, len(ready.images.classes)
     val = ready.val
     full = crowded(val.dataset.images, job.run.max_det) if isinstance(val, DatasetSource) else None
@@ -220,13 +220,13 @@ def _about(ready: _Prepared) -> list[str]:
     return [
         f"data      {job.data}: {sizes}",
         *([f"          {full}"] if full is not None else []),
-        *(" " * 10 + line for line in ready.said),
-        *([f"          `ladle check {job.data}` lists everything"] if ready.said else []),
-        *(f"{name:<9} {_who(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
+        *(" " * 10 + line for line in ready.notes),
+        *([f"          `ladle check {job.data}` lists everything"] if ready.notes else []),
+        *(f"{name:<9} {_description(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
     ]
 
 
-def _who(spec: DetectorSpec, resumed: bool) -> str:
+def _description(spec: DetectorSpec, resumed: bool) -> str:
     origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
     if resumed:
         origin = "resume.pt"
@@ -234,16 +234,18 @@ def _who(spec: DetectorSpec, resumed: bool) -> str:
 
 
 def _about_teacher(ready: _Prepared) -> list[str]:
-    """Load the teacher and try it; everything that could be wrong with it is found here, before the first step."""
+    """Load, check and evaluate the teacher before the first step; returns lines about it."""
     job, file = ready.job, ready.job.teacher_file
     if ready.parts.teacher is not None:
-        return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not tried"]
+        return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not evaluated"]
     if file is None:
         return []
     spec, plan = ready.setup.specs["student"], ready.setup.plans["student"]
     teacher = load_teacher(file, spec, plan.features_only, plan.aligned).to(find_device(job.run.device)).detector
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
-        return [f"teacher   {teacher.spec.name}, not tried: it has other classes, only its features are used ({file})"]
+        return [
+            f"teacher   {teacher.spec.name}, not evaluated: it has other classes, only its features are used ({file})"
+        ]
     ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
     return [
         f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
@@ -252,7 +254,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
 
 
 def _about_lessons(ready: _Prepared) -> list[str]:
-    """Who assigns, what the teacher teaches term by term, what is left out and why."""
+    """Lines about the assigners, the judge, the distilled terms, and what is left out and why."""
     job = ready.job
     lines = _once([f"method    {line}" for line in _method_in_words(job, ready.parts)])
     judge = f", judged by the more certain of the two ({job.surer})" if job.verb == "colearn" else None
@@ -261,44 +263,44 @@ def _about_lessons(ready: _Prepared) -> list[str]:
             lines += _once([f"assigner  {line}" for line in _assigners(plan, job.assigner is not None, judge)])
         if name != "second" and job.criterion is not None:
             lines.append(f"criterion {job.criterion}")
-        whose = f"{name}/" if job.verb == "colearn" else ""
-        lines += _once([f"teaches   {whose}{term}: {what}" for term, what in plan.teaches.items()])
-        lines += _once([f"skipped   {whose}{reason}" for reason in plan.skipped])
+        prefix = f"{name}/" if job.verb == "colearn" else ""
+        lines += _once([f"teaches   {prefix}{term}: {what}" for term, what in plan.teaches.items()])
+        lines += _once([f"skipped   {prefix}{reason}" for reason in plan.skipped])
     lines += [_BALANCE[job.balance].format(share=job.balance_share)] if job.balance != "none" else []
     lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
     return [line for line in lines if line]
 
 
 def _method_in_words(job: Job, parts: Parts) -> list[str]:
-    """Each part of a method and what it does."""
+    """A line for each part of a method."""
     if job.method in WORDS:
         return [] if job.verb == "colearn" and job.method == "plain" else [f"{job.method}: {WORDS[job.method].meaning}"]
-    told = []
+    lines = []
     for part in parts.method.parts:
         inner = part.distiller if isinstance(part, Scheduled) else part
         meaning = WORDS[part.word].meaning if isinstance(part, Published) else first_sentence(type(inner))
-        told.append(f"{part.word if isinstance(part, Published) else type(inner).__name__}: {meaning}")
-    return told
+        lines.append(f"{part.word if isinstance(part, Published) else type(inner).__name__}: {meaning}")
+    return lines
 
 
 _BALANCE = {
-    "moments": "balance   backbone and neck: what is taught has moments of its own, and takes {share:g} of a step",
-    "norm": "balance   backbone and neck: the gradient of what is taught is at most {share:g} of detection's",
+    "moments": "balance   backbone and neck: distillation has separate optimizer moments and {share:g} of a step",
+    "norm": "balance   backbone and neck: the gradient of distillation is at most {share:g} of detection's",
 }
 
 
 def _assigners(plan: Plan, asked: bool, judge: str | None) -> list[str]:
-    """The assigner of each stage and whose predictions decide; the first one with fields if it was ``asked`` for."""
+    """The assigner and the judge of each stage; the first assigner with fields if it was ``asked`` for by a flag."""
     names = [type(lesson.assigner).__name__ for lesson in plan.lessons]
     if asked:
         names[0] = text_of(ASSIGNER, plan.lessons[0].assigner)
     judges = [judge or (", judged by the teacher" if lesson.judge is not None else "") for lesson in plan.lessons]
     stages = [f"{stage}: " if stage else "" for stage in stage_names(len(plan.lessons))]
-    return [f"{stage}{name}{who}" for stage, name, who in zip(stages, names, judges, strict=True)]
+    return [f"{stage}{name}{judged}" for stage, name, judged in zip(stages, names, judges, strict=True)]
 
 
 def _once(lines: list[str]) -> list[str]:
-    """Lines that say the same first word say it once."""
+    """Remove a repeated first word from all lines but the first."""
     return [*lines[:1], *(" " * 10 + line[10:] for line in lines[1:])]
 
 
@@ -313,6 +315,6 @@ def _in_percent(row: dict[str, float | int]) -> dict[str, float | int]:
 
 
 def _label(metric: str) -> str:
-    """The name of an AP as it is drawn, that of one of two students with its name behind; any other name as it is."""
+    """The label of an AP in charts, with the student's name appended if there are two; other names are unchanged."""
     student, _, name = metric.rpartition("/")
     return f"{name.replace('ap', 'AP', 1)} {student}".strip() if name.startswith("ap") else metric

@@ -1,4 +1,4 @@
-"""How good a detector is on a data set."""
+"""Evaluate a detector on a data set."""
 
 from __future__ import annotations
 
@@ -33,22 +33,20 @@ def val(
     max_det: MaxDet | None = None,
     value_range: str | None = None,
 ) -> Evaluation:
-    """Score a trained detector: COCO's twelve numbers, the AP of every class, and plots.
+    """Evaluate a trained detector: COCO's twelve numbers, the AP of every class, and plots.
 
     Args:
-        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes``.
+        data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes``.
         model: weights saved by ladle.
-        split: which part of the data.
-        imgsz: long side of the images; by default what the detector was trained at.
-        batch: images at once.
+        split: the split of the data.
+        imgsz: long side of the images; by default that of training.
+        batch: images per batch.
         workers: processes that load images.
         device: ``auto``, ``cpu`` or ``cuda``.
-        out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``, numbered where it
-            is there already.
-        max_det: most objects that are found in an image; by default what the detector was trained with, usually the
-            100 of COCO.
-        value_range: values of 16-bit images that become black and white; by default what the detector was trained
-            with.
+        out: folder for the plots and ``results.json`` (COCO results); by default ``runs/val/MODEL``, with a number if
+            it exists.
+        max_det: largest number of detections in an image; by default that of training, usually the 100 of COCO.
+        value_range: values of 16-bit images that become black and white; by default those of training.
     """
     verify_arguments(val, imgsz=imgsz, batch=batch, workers=workers, max_det=max_det)
     check_out(out)
@@ -61,7 +59,7 @@ def val(
     source = open_source(data, split, Run(value_range=values), side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
-            f"{model} knows {', '.join(spec.classes)}, but {data} is labeled {', '.join(source.classes)}: "
+            f"{model} has the classes {', '.join(spec.classes)}, but {data} has {', '.join(source.classes)}: "
             "no class has the same name"
         )
     for line in (*remarks(source, split, side), *_unknown(source, spec)):
@@ -78,7 +76,7 @@ def val(
 
 
 def name_of(model: Path) -> str:
-    """What a detector is called: by its run, and by its file where that is not its best."""
+    """The name of a detector: that of its run, with that of its file unless it is ``best``."""
     if model.parent.name != "weights":
         return model.stem
     return model.parent.parent.name + ("" if model.stem == "best" else f"-{model.stem}")
@@ -94,7 +92,8 @@ def _report(score: Score, evaluator: Evaluator, title: str) -> None:
         if line is not None:
             say(line)
     if score.cut:
-        say(f"{score.cut} images gave more than {numbers.most} detections: the surest {numbers.most} of each count")
+        most = numbers.most
+        say(f"{score.cut} images gave more than {most} detections: the {most} with the highest scores count")
 
 
 def _unknown(source: Source, spec: DetectorSpec) -> list[str]:
