@@ -282,10 +282,10 @@ def test_each_look_of_a_cascade_starts_where_the_one_before_ended_and_probs_are_
     for earlier, later in zip(outputs[1:], outputs[2:]):
         assert torch.equal(later.priors.boxes.amax(), earlier.predictions.boxes.clamp(min=0).amax().clamp(max=192.0))
         assert torch.equal(later.priors.valid, earlier.priors.valid)
-    from ladle.detectors.detector import _agreed
+    from ladle.detectors.detector import _averaged
 
     mean = torch.stack([one.predictions.scores for one in outputs[1:]]).mean(0)
-    torch.testing.assert_close(_agreed(outputs[1:]).predictions.scores, mean)
+    torch.testing.assert_close(_averaged(outputs[1:]).predictions.scores, mean)
 
 
 def test_exclusive_classes_share_one_softmax_with_background():

@@ -18,6 +18,7 @@ SLOW = ("demo", "val", "predict", "assign")
 def place(tmp_path, monkeypatch):
     make_place(tmp_path)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ladle.engine, "one_process", lambda *_: None)
     monkeypatch.setattr(ladle.engine, "launch", no_training)
 
 

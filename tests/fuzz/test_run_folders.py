@@ -30,6 +30,7 @@ def run(whole, tmp_path):
 @pytest.fixture
 def resume(monkeypatch, capsys):
     """Resume up to the training itself; the sentence of a refusal, or None."""
+    monkeypatch.setattr(engine, "one_process", lambda *_: None)
     monkeypatch.setattr(engine, "launch", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
 
     def resume(run):

@@ -10,6 +10,7 @@ from ladle.engine.normalizing import normalize
 from ladle.families import families
 from ladle.recipes import Run
 from ladle.recipes.jobs import Job
+from ladle.recipes.parts import parts_of
 from ladle.recipes.setup import build_objective, resolve
 
 
@@ -22,7 +23,7 @@ def batch():
 @pytest.mark.parametrize("family", families())
 def test_every_family_learns_in_half_precision(batch, family):
     job = Job("train", "scenes", f"{family}-tiny", "nowhere", Run(imgsz=64))
-    setup = resolve(job, CLASSES, tuple(range(len(CLASSES))))
+    setup = resolve(job, parts_of(job), CLASSES, tuple(range(len(CLASSES))))
     losses = {}
     for half in (False, True):
         torch.manual_seed(0)

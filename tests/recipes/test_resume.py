@@ -68,6 +68,7 @@ def untrained(monkeypatch):
         kept.append(ready.job)
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(engine, "one_process", lambda *_: None)
     monkeypatch.setattr(engine, "launch", launch)
     return kept
 
@@ -149,6 +150,7 @@ def test_a_teacher_that_moved_is_given_again_and_recognized(finished, tmp_path, 
     shutil.copy(weights, "teacher.safetensors")
     flags = "--student paa-tiny --teacher teacher.safetensors --name taught --imgsz=64 --batch=4 --allow-weak-teacher"
     with monkeypatch.context() as patch:
+        patch.setattr(engine, "one_process", lambda *_: None)
         patch.setattr(engine, "launch", lambda *_: (run / "weights").mkdir() or stop())
         assert main(["distill", "--data", str(finished / "data"), *flags.split()]) == 130
     assert json.loads((run / "teacher.json").read_text())["file"] == str(tmp_path / "teacher.safetensors")
@@ -176,7 +178,7 @@ def test_a_finished_run_goes_on_for_more_epochs(run, finished, tmp_path, capsys,
     history = rows(whole)
     assert [row["epoch"] for row in history] == ["1", "2", "3", "4"]
     assert history[:2] == rows(finished / "runs" / "train" / "one")
-    assert float(history[3]["lr"]) < float(told[2]["lr"]), "on the way down of a cosine of four epochs"
+    assert float(history[3]["lr"]) < float(history[2]["lr"]), "on the way down of a cosine of four epochs"
     assert yaml.safe_load((whole / "config.yaml").read_text())["epochs"] == 4
     with monkeypatch.context() as patch:
         stop_after(patch, 3)

@@ -63,7 +63,7 @@ def _row(family: Family) -> dict[str, object]:
     return {
         "family": family.name,
         "anchors": head.anchors.per_location,
-        "boxes predicted as": head.box if isinstance(head, DenseSpec) else "deltas, in stages",
+        "boxes as": head.box if isinstance(head, DenseSpec) else "deltas, in stages",
         "quality branch": "yes" if isinstance(head, DenseSpec) and head.quality else "no",
         "assigner": type(family.assigner).__name__,
     }
