@@ -38,7 +38,7 @@ _NAMED = re.compile(r"\s*(?P<name>[A-Za-z_][\w-]*|[A-Za-z_][\w.]*:[A-Za-z_][\w.]
 class Kind(NamedTuple):
     """A kind of value that a flag takes.
 
-    Args:
+    Attributes:
         flag: such as ``--assigner``.
         noun: its name in messages, such as ``assigner``.
         classes: Ladle's classes of this kind, by name.

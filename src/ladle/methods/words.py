@@ -45,7 +45,7 @@ _LARGE = ("r50", "r101")
 class Pair(NamedTuple):
     """A student and its teacher: all on which published settings depend.
 
-    Args:
+    Attributes:
         student: description of the student.
         teacher: description of the teacher.
         family: the student's; None for a network that is not Ladle's.
@@ -215,8 +215,8 @@ def method_of_words(text: str) -> Method:
 
     Example:
         >>> from ladle.methods import method_of_words
-        >>> [part.word for part in method_of_words("lad+pkd").parts]
-        ['lad', 'pkd']
+        >>> tuple(part.word for part in method_of_words("lad+pkd").parts)
+        ('lad', 'pkd')
     """
     words = text.split("+")
     check_words(text, words)
