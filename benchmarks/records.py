@@ -4,13 +4,14 @@ import hashlib
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 from pathlib import Path
 
 import torch
 from scipy import stats
+
+from ladle.exporting import processor
 
 COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APS": "ap_small", "APM": "ap_medium", "APL": "ap_large"}
 """The columns of a table, a selection of the twelve numbers."""
@@ -38,14 +39,6 @@ def commit():
         for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "."])
     ]
     return outputs[0] + ("+" if outputs[1] else "")
-
-
-def processor():
-    """The name of the processor, if the system provides it."""
-    file = Path("/proc/cpuinfo")
-    lines = file.read_text().splitlines() if file.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def read(file):

@@ -10,7 +10,6 @@ STUDENT and TEACHER are the weights that these two runs leave: the package holds
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -38,7 +37,7 @@ def _stages(own: Detector, guide: FrozenDetector, batch: Batch) -> list[tuple[Pr
     """For each stage its priors and their plans, before a sample is drawn; without ground truth among the proposals."""
     features, seen = own.extract_features(batch.images), guide.observe(batch)
     lessons = {method: plan_for(method, own.spec, guide.detector.spec).lessons for method in TITLES}
-    objects = replace(batch.truth, labels=torch.zeros_like(batch.truth.labels))
+    objects = batch.truth.one_class()
     previous: Output | None = None
     stages = []
     for number, stage in enumerate(own.chain):

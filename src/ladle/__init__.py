@@ -57,34 +57,20 @@ __all__ = [
 ]
 
 _HOME = {
-    "ladle.detectors": ("Detector", "load_detector", "save_detector"),
-    "ladle.errors": ("UserError",),
-    "ladle.lessons": ("Lesson",),
-    "ladle.objectives": ("TrainingStep",),
-    "ladle.recipes": (
-        "Run",
-        "assign_diff",
-        "assign_show",
-        "assign_stats",
-        "bench",
-        "check",
-        "colearn",
-        "demo",
-        "distill",
-        "export",
-        "models",
-        "predict",
-        "train",
-        "val",
-    ),
-    "ladle.teachers": ("FrozenDetector",),
+    "Detector": "ladle.detectors",
+    "FrozenDetector": "ladle.teachers",
+    "Lesson": "ladle.lessons",
+    "TrainingStep": "ladle.objectives",
+    "UserError": "ladle.errors",
+    "load_detector": "ladle.detectors",
+    "save_detector": "ladle.detectors",
 }
+"""The packages of the names that are no recipes."""
 
 
 def __getattr__(name: str) -> object:
-    for module, names in _HOME.items():
-        if name in names:
-            return getattr(import_module(module), name)
+    if name in __all__:
+        return getattr(import_module(_HOME.get(name, "ladle.recipes")), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -14,7 +14,15 @@ from typing import BinaryIO
 
 from ladle.errors import UserError
 
-__all__ = ["append_line", "is_partial", "open_regular", "read_regular", "remove_partials", "write_atomically"]
+__all__ = [
+    "append_line",
+    "is_partial",
+    "open_regular",
+    "read_regular",
+    "remove_partials",
+    "write_atomically",
+    "write_text",
+]
 
 _PARTIAL = ".partial"
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)
@@ -106,6 +114,11 @@ def write_atomically(path: Path, write: Callable[[Path], object], only_changes: 
             raise
         raise OSError(cause.errno, cause.strerror, str(path)) from error
     _sync_folder(path.parent)
+
+
+def write_text(path: Path, text: str, only_changes: bool = False) -> None:
+    """Write text in UTF-8 as :func:`write_atomically` does."""
+    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"), only_changes)
 
 
 def append_line(path: Path, line: str, sync: bool = False) -> None:

@@ -62,8 +62,12 @@ class NetworkInfo:
         return self.stages[min(number, len(self.stages) - 1)]
 
 
-def prior_mismatches(student: NetworkInfo, teacher: NetworkInfo) -> list[str]:
+def prior_mismatches(
+    student: NetworkInfo, teacher: NetworkInfo, student_name: str = "the student", teacher_name: str = "the teacher"
+) -> list[str]:
     """Why a teacher cannot predict at the priors of a student's first stage: one sentence for each reason.
+
+    The names are those in the sentences.
 
     Example:
         >>> from ladle.families import detector_spec, network_info
@@ -74,7 +78,8 @@ def prior_mismatches(student: NetworkInfo, teacher: NetworkInfo) -> list[str]:
     """
     found, ours, theirs = [], student.pyramid.strides, teacher.pyramid.strides
     if ours != theirs:
-        found.append(f"the teacher predicts at strides {theirs}, the student at {ours}")
-    if student.stage(0).priors != teacher.stage(0).priors:
-        found.append(f"the teacher's priors are {teacher.stage(0).priors}, the student's {student.stage(0).priors}")
+        found.append(f"{teacher_name} predicts at strides {theirs}, {student_name} at {ours}")
+    own, other = student.stage(0).priors, teacher.stage(0).priors
+    if own != other:
+        found.append(f"{teacher_name}'s priors are {other}, {student_name}'s {own}")
     return found

@@ -102,6 +102,10 @@ class GroundTruth(Record):
             padded.crowd[row, : len(b)] = c
         return padded
 
+    def one_class(self) -> GroundTruth:
+        """The same objects with label 0, for a stage that does not tell classes apart."""
+        return replace(self, labels=torch.zeros_like(self.labels))
+
     @property
     def learnable(self) -> Bool[Tensor, "B G"]:
         """The objects that a prior may learn: valid and not a crowd region."""
@@ -193,7 +197,8 @@ class Predictions(Record):
     def placeholder(cls, priors: Priors, classes: int, batch: int) -> Predictions:
         """Placeholder predictions for unscored proposals: zero logits, boxes equal to the priors."""
         boxes = priors.boxes.expand(batch, -1, -1)
-        return cls(boxes.new_zeros(batch, boxes.shape[1], classes), boxes, exclusive=True)
+        # One zero for all, since there may be many priors.
+        return cls(boxes.new_zeros(1).expand(batch, boxes.shape[1], classes), boxes, exclusive=True)
 
     @property
     def log_odds(self) -> Float[Tensor, "B P C"]:

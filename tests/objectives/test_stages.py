@@ -16,7 +16,7 @@ from ladle.objectives import TrainingStep
 from ladle.objectives.training_step import _independent, _with_ground_truth
 from ladle.teachers import FrozenDetector
 from ladle.types import GroundTruth, Output, Predictions
-from tests.objectives.test_training_step import CLASSES, batch, same
+from tests.objectives.test_training_step import CLASSES, Mirror, batch, same
 
 SPECS = {name: detector_spec(f"{name}-tiny", CLASSES, start=Start(norm="group")) for name in ("fasterrcnn", "cascade")}
 
@@ -91,22 +91,6 @@ def test_a_teacher_that_refines_nothing_gives_the_anchor_rule(name, method, keep
     teacher = Scripted(build(1, name), CLASSES)
     judged = staged(build(0, name), LAD(STAGES[method], keep_count, class_power=0.0), teacher, name)
     assert same(plain, train(judged))
-
-
-class Mirror(FrozenDetector):
-    """A teacher whose weights are the student's own, at every step."""
-
-    def __init__(self, student):
-        super().__init__(build(0), CLASSES)
-        self.student = student
-
-    @torch.no_grad()
-    def observe(self, batch):
-        return self.student.extract_features(batch.images)
-
-    @torch.no_grad()
-    def predict_at(self, seen, priors, stage=0, class_agnostic=False, tower_depth=None):
-        return Output(self.student.chain[stage](seen, priors)[0], priors, seen, None)
 
 
 @pytest.mark.parametrize("assigner", [PAA(), TaskAligned(), MaxIoU(0.5, 0.4, boxes="predictions")], ids=repr)

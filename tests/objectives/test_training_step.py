@@ -1,5 +1,6 @@
 """The identities that make distillation trustworthy."""
 
+from copy import deepcopy
 from dataclasses import dataclass
 
 import pytest
@@ -70,7 +71,7 @@ class Mirror(FrozenDetector):
     """A teacher whose weights are the student's own, at every step."""
 
     def __init__(self, student):
-        super().__init__(build(0), CLASSES)
+        super().__init__(deepcopy(student), CLASSES)
         self.student = student
 
     @torch.no_grad()

@@ -27,7 +27,7 @@ from ladle.data.transforms import Augmentation, Resize, mosaic
 from ladle.errors import UserError
 from ladle.types import Batch, GroundTruth
 
-__all__ = ["DatasetSource", "Loader", "Source", "collate", "lost_workers_told", "make_loader", "view"]
+__all__ = ["DatasetSource", "Loader", "Source", "collate", "lost_workers_told", "make_loader", "padded_side", "view"]
 
 _GREY = 114
 _MULTIPLE = 32
@@ -57,13 +57,18 @@ def view(
     return sample
 
 
+def padded_side(side: int) -> int:
+    """The side of the padded images of a batch whose largest image has this side, in pixels: a multiple of 32."""
+    return -(-side // _MULTIPLE) * _MULTIPLE
+
+
 def collate(samples: Sequence[Sample], least: int = 0) -> Batch:
     """Pad samples with grey at the right and the bottom to a common size, and stack them.
 
     The common size is that of the largest sample, at least ``least``, rounded up to a multiple of 32.
     """
     sizes = torch.tensor([sample.size for sample in samples])
-    height, width = (-(-sizes.amax(0).clamp(min=least) // _MULTIPLE) * _MULTIPLE).tolist()
+    height, width = map(padded_side, sizes.amax(0).clamp(min=least).tolist())
     images = torch.full((len(samples), 3, height, width), _GREY, dtype=torch.uint8)
     for canvas, sample in zip(images, samples, strict=True):
         canvas[:, : sample.size[0], : sample.size[1]] = sample.image

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ladle.boxes import clip, pairwise_coverage
 
-__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize"]
+__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize", "unlabeled"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,12 @@ class Sample:
     def size(self) -> tuple[int, int]:
         """Height and width of ``image``."""
         return self.image.shape[1], self.image.shape[2]
+
+
+def unlabeled(image: UInt8[Tensor, "3 H W"], name: str) -> Sample:
+    """An image without annotations."""
+    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
+    return Sample(image, *nothing, id=name, original=(image.shape[1], image.shape[2]))
 
 
 def fit(size: tuple[int, int], imgsz: int | tuple[int, int]) -> tuple[int, int]:

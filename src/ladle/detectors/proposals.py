@@ -15,11 +15,11 @@ from ladle.detectors.priors import Anchors
 from ladle.limits import Range
 from ladle.types import GroundTruth, Output, Predictions, Priors, at_least_float32
 
-__all__ = ["PLAIN_STDS", "ProposalSpec", "ProposalStage", "best_proposals"]
+__all__ = ["LEAST_SIDE", "PLAIN_STDS", "ProposalSpec", "ProposalStage", "best_proposals"]
 
 PLAIN_STDS = (1.0, 1.0)
 """The deltas of proposals are not scaled (torchvision)."""
-_LEAST_SIDE = 1e-3
+LEAST_SIDE = 1e-3
 """Proposals with a side below this, in pixels, are dropped."""
 
 
@@ -98,7 +98,7 @@ def best_proposals(
     boxes = at_least_float32(predictions.boxes).gather(1, index.unsqueeze(-1).expand(-1, -1, 4))
     boxes = boxes if output.sizes is None else clip(boxes, output.sizes)
     score = score.gather(1, index)
-    wide = ((boxes[..., 2:] - boxes[..., :2]) >= _LEAST_SIDE).all(-1) & score.isfinite() & boxes.isfinite().all(-1)
+    wide = ((boxes[..., 2:] - boxes[..., :2]) >= LEAST_SIDE).all(-1) & score.isfinite() & boxes.isfinite().all(-1)
 
     levels = len(priors.counts)
     image, place = wide.nonzero(as_tuple=True)

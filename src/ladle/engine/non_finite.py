@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ladle.engine.processes import gather
 from ladle.errors import UserError
-from ladle.files import write_atomically
+from ladle.files import write_text
 
 __all__ = ["NonFiniteGuard"]
 
@@ -59,7 +59,7 @@ class NonFiniteGuard:
         ids = [name for rank in gather(self._fabric, note.ids) for name in rank]
         report = {"epoch": note.epoch, "step": note.step, "ids": ids, "losses": _spell(values)}
         if self._fabric.is_global_zero:
-            write_atomically(self._path, lambda temporary: temporary.write_text(json.dumps(report, indent=2) + "\n"))
+            write_text(self._path, json.dumps(report, indent=2) + "\n")
         self._fabric.barrier()
         bad = ", ".join(f"{name} is {value}" for name, value in values.items() if not math.isfinite(value))
         raise UserError(

@@ -15,13 +15,11 @@ from torch import Tensor
 
 from ladle.boxes import clip
 from ladle.detectors import Anchors, Detector, Inference, ProposalSpec, RegionStage
+from ladle.detectors.proposals import LEAST_SIDE
 from ladle.exporting.suppression import best_of_levels, rows, suppress
 from ladle.types import Output, Predictions, Priors, at_least_float32
 
 __all__ = ["Raw", "feature_maps", "lay_priors", "predict_raw", "reference_output"]
-
-_LEAST_SIDE = 1e-3
-"""Proposals with a side below this, in pixels, are dropped, as in training."""
 
 
 class Raw(NamedTuple):
@@ -106,7 +104,7 @@ def _fixed_proposals(output: Output, rule: ProposalSpec, sizes: Tensor) -> tuple
     index, level = best_of_levels(score, priors.counts, rule.candidates[1])
     boxes = clip(rows(at_least_float32(predictions.boxes), index), sizes)
     score = score.gather(1, index)
-    wide = ((boxes[..., 2:] - boxes[..., :2]) >= _LEAST_SIDE).all(-1) & boxes.isfinite().all(-1)
+    wide = ((boxes[..., 2:] - boxes[..., :2]) >= LEAST_SIDE).all(-1) & boxes.isfinite().all(-1)
     score = torch.where(wide, score, 0.0)
     levels = torch.arange(len(priors.counts), device=level.device)
     by_level = torch.where(level[None, None] == levels[None, :, None], score.unsqueeze(1), 0.0)

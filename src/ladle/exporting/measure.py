@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,7 +15,7 @@ import torch
 
 from ladle.detectors import Detector
 
-__all__ = ["Cost", "Latency", "latency_of", "network_cost", "peak_memory"]
+__all__ = ["Cost", "Latency", "latency_of", "network_cost", "peak_memory", "processor"]
 
 
 class Cost(NamedTuple):
@@ -80,3 +81,11 @@ def _memory(field: str) -> float:
     """A line of the process's status, in MiB."""
     lines = Path("/proc/self/status").read_text(encoding="ascii", errors="replace").splitlines()
     return next(float(line.split()[1]) / 1024 for line in lines if line.startswith(field))
+
+
+def processor() -> str:
+    """The name of the processor, as far as the system gives it."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

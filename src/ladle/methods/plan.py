@@ -13,7 +13,7 @@ from ladle.errors import UserError
 from ladle.families import Family, lessons_of
 from ladle.lessons import Criterion, Lesson, Scheduled, TeacherJudges
 from ladle.methods.lad import LAD, TeacherOnly
-from ladle.methods.words import Pair, Published, method_of_words, pair_of, pieces_of
+from ladle.methods.words import Pair, method_of_words, pair_of, part_name, pieces_of
 from ladle.networks import NetworkInfo
 from ladle.objectives import stage_names
 
@@ -56,10 +56,10 @@ def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = Non
     """
     if not method.parts:
         return Plan(lessons, {})
-    name = name or "+".join(map(_name, method.parts))
+    name = name or "+".join(map(part_name, method.parts))
     if pair is None:
         raise UserError(f"--method {name} needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
-    pieces = [(_name(part), piece) for part in method.parts for piece in pieces_of(part, pair)]
+    pieces = [(part_name(part), piece) for part in method.parts for piece in pieces_of(part, pair)]
     if any(isinstance(piece, TeacherOnly) for _, piece in pieces):
         lessons = tuple(replace(lesson, criterion=None) for lesson in lessons)
     judging = [piece for _, piece in pieces if isinstance(piece, LAD)]
@@ -73,12 +73,6 @@ def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = Non
             scheduled = piece if isinstance(piece, Scheduled) else Scheduled(cast("Distiller", piece))
             plan = _with(plan, scheduled, word, name, pair)
     return plan
-
-
-def _name(part: object) -> str:
-    if isinstance(part, Published):
-        return part.word
-    return type(part.distiller if isinstance(part, Scheduled) else part).__name__
 
 
 def _judged(name: str, judging: LAD, lessons: tuple[Lesson, ...], pair: Pair) -> tuple[Lesson, ...]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, NamedTuple, TypeVar
 
 from ladle.detectors import DetectorSpec
@@ -34,7 +35,20 @@ from ladle.methods.lad import LAD, TeacherOnly
 from ladle.networks import NetworkInfo
 from ladle.values import Kind, with_fields
 
-__all__ = ["WORDS", "Pair", "Published", "Word", "check_words", "method_of_words", "pair_of", "pieces_of"]
+__all__ = [
+    "JUDGING",
+    "WORDS",
+    "Pair",
+    "Published",
+    "Word",
+    "check_words",
+    "method_of_words",
+    "pair_of",
+    "part_name",
+    "pieces_of",
+    "published",
+    "unscheduled",
+]
 
 D = TypeVar("D")
 
@@ -118,14 +132,9 @@ def _cross(pair: Pair) -> CrossKD:
     return published if pair.teacher.stage(0).tower_depth >= (published.after or 0) else replace(published, after=None)
 
 
-def _fgd(pair: Pair) -> FGD:
+def _of_convolved(kind: type[FGD] | type[MGD], pair: Pair) -> FGD | MGD:
     """The family's settings; for two-stage students without the pooled level."""
-    published = _setting(pair, FGD) or FGD()
-    return replace(published, finest=pair.convolved) if len(pair.student.stages) > 1 else published
-
-
-def _mgd(pair: Pair) -> MGD:
-    published = _setting(pair, MGD) or MGD()
+    published = _setting(pair, kind) or kind()
     return replace(published, finest=pair.convolved) if len(pair.student.stages) > 1 else published
 
 
@@ -179,9 +188,9 @@ WORDS: Mapping[str, Word] = {
     ),
     "gi": Word("feature maps where the two disagree most", _of(lambda pair: GeneralInstance())),
     "defeat": Word("feature maps of objects and of background, apart", _of(lambda pair: DeFeat())),
-    "fgd": Word("feature maps where the teacher attends, and relations", _of(_fgd)),
+    "fgd": Word("feature maps where the teacher attends, and relations", _of(partial(_of_convolved, FGD))),
     "cwd": Word("where every channel of the feature maps is active", _of(lambda pair: CWD())),
-    "mgd": Word("feature maps, restored from a part of them", _of(_mgd)),
+    "mgd": Word("feature maps, restored from a part of them", _of(partial(_of_convolved, MGD))),
     "pkd": Word("feature maps up to their scale", _of(_pkd)),
 }
 """Every word of a method."""
@@ -190,8 +199,10 @@ FIELDS = Kind("--method", "method", {}, "pkd(weight=2.0)")
 """Names for messages about the fields of a word."""
 _ALONE = ("plain", "soft-only")
 """The words that cannot be combined with others."""
-_JUDGES = ("lad", "lad-rpn", "lad-roi", "solad")
+JUDGING = ("lad", "lad-rpn", "lad-roi")
 """The words by which the teacher assigns."""
+_SUMS = {"plain": (), "solad": ("lad", "soft")}
+"""The words that stand for other words."""
 
 
 def check_words(text: str, words: list[str]) -> None:
@@ -201,9 +212,9 @@ def check_words(text: str, words: list[str]) -> None:
             close = get_close_matches(word, WORDS, n=1)
             hint = f"did you mean {close[0]}?" if close else f"take one or more of {', '.join(WORDS)}"
             raise UserError(f"--method {text}: no method is called {word!r}; {hint}")
-    each = [part for word in words for part in (("lad", "soft") if word == "solad" else (word,))]
+    each = [part for word in words for part in _SUMS.get(word) or (word,)]
     twice = sorted({word for word in each if each.count(word) > 1})
-    judging = [word for word in each if word in _JUDGES]
+    judging = [word for word in each if word in JUDGING]
     twice += judging[:1] if len(judging) > 1 else []
     alone = [word for word in each if word in _ALONE and len(each) > 1]
     if twice or alone:
@@ -220,8 +231,22 @@ def method_of_words(text: str) -> Method:
     """
     words = text.split("+")
     check_words(text, words)
-    each = [part for word in words for part in (("lad", "soft") if word == "solad" else (word,))]
-    return Method(tuple(Published(word) for word in each if word != "plain"))
+    return Method(tuple(one for word in words for one in published(word)))
+
+
+def published(word: str, fields: str = "") -> tuple[Published, ...]:
+    """The parts of a method for one word: two for ``solad``, none for ``plain``; ``fields`` replace published ones."""
+    return tuple(Published(one, fields) for one in _SUMS.get(word, (word,)))
+
+
+def part_name(part: object) -> str:
+    """The name of a part of a method: its word, or its class."""
+    return part.word if isinstance(part, Published) else type(unscheduled(part)).__name__
+
+
+def unscheduled(part: Any) -> Any:
+    """A part of a method without its weight and schedule."""
+    return part.distiller if isinstance(part, Scheduled) else part
 
 
 def pieces_of(part: object, pair: Pair) -> tuple[object, ...]:
@@ -231,14 +256,13 @@ def pieces_of(part: object, pair: Pair) -> tuple[object, ...]:
     return tuple(_changed(piece, part) for piece in WORDS[part.word].parts(pair).parts)
 
 
-def _changed(part: Any, published: Published) -> object:
-    """A part of a word with the fields and the schedule that ``published`` replaces."""
-    inner: Any = part.distiller if isinstance(part, Scheduled) else part
-    made = with_fields(FIELDS, inner, published.fields, f"{published.word}{published.fields}")
-    made = replace(made, **dict(published.changes or {}))
+def _changed(part: Any, word: Published) -> object:
+    """A part of a word with the fields and the schedule that its word replaces."""
+    made = with_fields(FIELDS, unscheduled(part), word.fields, f"{word.word}{word.fields}")
+    made = replace(made, **dict(word.changes or {}))
     if not isinstance(made, Distiller):
         return made
-    schedule = dict(published.schedule or {})
+    schedule = dict(word.schedule or {})
     usual = part if isinstance(part, Scheduled) else Scheduled(made)
     steps = 0 if "warmup" in schedule else usual.warmup_steps
     scheduled = replace(usual, distiller=made, warmup_steps=steps, **schedule)

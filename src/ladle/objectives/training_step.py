@@ -87,7 +87,7 @@ class TrainingStep(nn.Module):
         losses: dict[str, Term] = {}
         previous: Output | None = None
         for number, (stage, lesson) in enumerate(zip(self._network.chain, self.lessons, strict=True)):
-            truth = _one_class(batch.truth) if stage.class_agnostic else batch.truth
+            truth = batch.truth.one_class() if stage.class_agnostic else batch.truth
             priors = stage.propose(features, previous, truth, batch.sizes)
             if stage.samples_first:
                 predictions = self._proposal_predictions(number, features, seen, priors, truth)
@@ -193,10 +193,6 @@ def stage_names(count: int) -> list[str]:
 def positives_per_object(assignment: Assignment, truth: GroundTruth) -> Tensor:
     """The mean number of positive priors per object of a batch."""
     return assignment.positive.sum() / truth.learnable.sum().clamp(min=1)
-
-
-def _one_class(truth: GroundTruth) -> GroundTruth:
-    return replace(truth, labels=torch.zeros_like(truth.labels))
 
 
 def _independent(predictions: Predictions) -> Predictions:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from ladle.assigners import uses_predictions
 from ladle.errors import UserError
-from ladle.files import write_atomically
+from ladle.files import write_text
 from ladle.recipes.assign_tables import (
     LEVELS,
     MOST_OBJECTS,
@@ -257,4 +257,4 @@ def _write_json(
         "assignments": [side.title for side in sides],
     }
     text = json.dumps(about | dict(numbers), indent=2, allow_nan=False)
-    write_atomically(file, lambda part: part.write_text(text + "\n", encoding="utf-8"))
+    write_text(file, text + "\n")

@@ -22,10 +22,11 @@ from ladle.networks import prior_mismatches
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Run
-from ladle.recipes.parts import ASSIGNER, assigner_of, text_of_part
+from ladle.recipes.parts import ASSIGNER, assigner_of
 from ladle.recipes.sources import open_source, remarks
 from ladle.teachers import FrozenDetector
 from ladle.types import Assignment, Batch, Predictions, Priors
+from ladle.values import text_of
 
 __all__ = ["Assigned", "Context", "Options", "Side", "Wanted", "open_context"]
 
@@ -111,9 +112,11 @@ class Context:
         given = assigner_of(wanted.assigner) if isinstance(wanted.assigner, str) else wanted.assigner
         rule: Assigner = lessons_of(spec, given)[0].assigner
         if wanted.teacher is None:
-            return Side(f"{_text(rule)}, {title}", rule, network if uses_predictions(rule) else None)
+            return Side(f"{text_of(ASSIGNER, rule)}, {title}", rule, network if uses_predictions(rule) else None)
         judge = self._frozen(f"{flag}teacher", wanted.teacher, load_detector(wanted.teacher))
-        return Side(f"{_text(rule)}, judged by {_called(wanted.teacher)}", _judged(rule), judge)
+        return Side(
+            f"{text_of(ASSIGNER, rule)}, judged by {_called(wanted.teacher)}", TeacherJudges().assigner(rule), judge
+        )
 
     def named(self, image: int | str) -> str:
         """What an image is called: by its file, or where it has none by its id."""
@@ -127,19 +130,16 @@ class Context:
 
     @torch.no_grad()
     def _assigned(self, batch: Batch, sides: Sequence[Side]) -> Assigned:
-        truth = replace(batch.truth, labels=torch.zeros_like(batch.truth.labels)) if self.spec.regions else batch.truth
+        truth = batch.truth.one_class() if self.spec.regions else batch.truth
         priors = _priors(self.network, self._maps(batch.images), batch.sizes)
         seen: dict[int, Predictions] = {}
         for judge in (side.judge for side in sides):
             if judge is not None and id(judge) not in seen:
                 seen[id(judge)] = _predictions(judge, batch, priors, bool(self.spec.regions))
-        nothing = _nothing(priors, len(batch.images), self._stage_classes)
+        classes = 1 if self.spec.regions else len(self.classes)
+        nothing = Predictions.placeholder(priors, classes, len(batch.images))
         plans = tuple(side.assign(seen.get(id(side.judge), nothing), priors, truth) for side in sides)
         return Assigned(batch, priors, plans)
-
-    @property
-    def _stage_classes(self) -> int:
-        return 1 if self.spec.regions else len(self.classes)
 
     def _maps(self, images: Tensor) -> tuple[Tensor, ...]:
         """Feature maps of an empty image of this size, from which priors are laid out; made once for each size."""
@@ -209,14 +209,6 @@ def _called(file: str) -> str:
     return f"{run}/{path.stem}" if run else path.stem
 
 
-def _text(rule: Assigner) -> str:
-    """What an assigner is called; one of the user's own by its class."""
-    try:
-        return text_of_part(ASSIGNER, rule) or ""
-    except UserError:
-        return type(rule).__name__
-
-
 def _names(source: Source) -> dict[int | str, str]:
     """The files of images by the ids that batches give them."""
     if not isinstance(source, DatasetSource):
@@ -235,11 +227,10 @@ def _frozen(flag: str, file: str, detector: Detector, base: DetectorSpec, classe
             f"--{flag} {file}: it does not know {', '.join(map(repr, lacking))} of the data, expected a detector "
             f"trained on these classes; it knows {', '.join(detector.spec.classes)}"
         )
-    found = prior_mismatches(network_info(base), network_info(detector.spec))
+    found = prior_mismatches(network_info(base), network_info(detector.spec), base.name, detector.spec.name)
     if found:
-        differing = "; ".join(found).replace("the teacher", detector.spec.name).replace("the student", base.name)
         raise UserError(
-            f"--{flag} {file} ({detector.spec.name}) has other priors than {base.name}: {differing}; take two "
+            f"--{flag} {file} ({detector.spec.name}) has other priors than {base.name}: {'; '.join(found)}; take two "
             "detectors of the same family and kind of backbone"
         )
     return FrozenDetector(detector, detector.spec.classes if lacking else classes)
@@ -258,14 +249,3 @@ def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) ->
 def _predictions(network: FrozenDetector, batch: Batch, priors: Priors, proposes: bool) -> Predictions:
     """What the first stage of a network predicts at priors: of any object where it ``proposes``, else of each class."""
     return network.predict_at(network.observe(batch), priors, class_agnostic=proposes).predictions
-
-
-def _judged(rule: Assigner) -> Assigner:
-    """The assigner as a teacher judges by it with ``--method lad`` and the usual flags."""
-    return TeacherJudges().assigner(rule)
-
-
-def _nothing(priors: Priors, batch: int, classes: int) -> Predictions:
-    """Predictions for assigners that use none; they take no memory."""
-    boxes = priors.boxes.expand(batch, -1, -1)
-    return Predictions(boxes.new_zeros(1).expand(batch, boxes.shape[1], classes), boxes)

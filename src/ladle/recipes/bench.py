@@ -14,19 +14,16 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 
-from ladle.data.loader import collate
-from ladle.data.samples import Sample
-from ladle.data.scenes import Scenes
-from ladle.data.transforms import Resize
+from ladle.data.loader import collate, padded_side
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
 from ladle.evaluation import evaluate
-from ladle.exporting import Cost, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory
-from ladle.files import write_atomically
+from ladle.exporting import Cost, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory, processor
+from ladle.files import write_text
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.export import write_file
+from ladle.recipes.export import scene_samples, write_file
 from ladle.recipes.folders import check_path
 from ladle.recipes.options import Run, Side
 from ladle.recipes.scoring import Evaluator, relabeled
@@ -36,7 +33,6 @@ from ladle.types import Batch, Detections
 __all__ = ["Measured", "bench"]
 
 _TOGETHER = 16
-_MULTIPLE = 32
 
 Calls = Annotated[int, Range(2, 100_000)]
 Threads = Annotated[int, Range(1, 1024)]
@@ -130,7 +126,7 @@ def _contenders(file: Path, onnx: bool, imgsz: int | None, threads: int, device:
     if imgsz is not None:
         detector.spec = replace(detector.spec, imgsz=imgsz)
     spec, size = detector.spec, file.stat().st_size
-    cost = network_cost(detector, _side(spec.imgsz))
+    cost = network_cost(detector, padded_side(spec.imgsz))
     written = _exported(detector) if onnx else None
 
     def detect(batch: Batch) -> list[Detections]:
@@ -161,13 +157,13 @@ def _from_onnx(file: Path, imgsz: int | None, threads: int) -> _Contender:
 
 def _exported(detector: Detector) -> bytes:
     """The detector as ONNX, checked on the images that it is timed on."""
-    plan = Plan(side=_side(detector.spec.imgsz))
-    written, _ = write_file(detector, plan, iter([_images(1, detector.spec.imgsz)]))
+    plan = Plan(side=padded_side(detector.spec.imgsz))
+    written, _ = write_file(detector, plan, [collate(scene_samples(1, detector.spec.imgsz))])
     return written
 
 
 def _measure(one: _Contender, data: str | None, split: str, calls: int) -> Measured:
-    alone, together = (_images(count, one.imgsz) for count in (1, _TOGETHER))
+    alone, together = (collate(scene_samples(count, one.imgsz)) for count in (1, _TOGETHER))
     peak = peak_memory(lambda: one.detect(together), one.cuda)
     single = latency_of(lambda: one.detect(alone), calls)
     many = latency_of(lambda: one.detect(together), calls)
@@ -205,17 +201,6 @@ def _ap(one: _Contender, data: str | None, split: str) -> float:
     return 100 * evaluate(evaluator.truth, found, source.classes).ap
 
 
-def _images(count: int, imgsz: int) -> Batch:
-    """Built-in scenes, as a network sees them."""
-    scenes = Scenes(count, size=max(_MULTIPLE, imgsz))
-    samples: list[Sample] = [Resize(imgsz)(one) for one in scenes]
-    return collate(samples)
-
-
-def _side(imgsz: int) -> int:
-    return -(-imgsz // _MULTIPLE) * _MULTIPLE
-
-
 @contextmanager
 def _threads(wanted: int | None) -> Iterator[int]:
     """So many threads for PyTorch in this block; how many those are."""
@@ -231,7 +216,7 @@ def _threads(wanted: int | None) -> Iterator[int]:
 def _setting(threads: int, calls: int, measured: list[Measured]) -> dict[str, Any]:
     """Where and how it was measured."""
     setting = {
-        "processor": _processor(),
+        "processor": processor(),
         "threads": threads,
         "calls": calls,
         "python": platform.python_version(),
@@ -243,15 +228,6 @@ def _setting(threads: int, calls: int, measured: list[Measured]) -> dict[str, An
     if any("cuda" in one.runtime for one in measured):
         setting["gpu"] = torch.cuda.get_device_name()
     return setting
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _row(one: Measured) -> dict[str, object]:
@@ -279,4 +255,4 @@ def _write(file: Path, setting: dict[str, Any], measured: list[Measured]) -> Non
     ]
     text = json.dumps({**setting, "measured": rows}, indent=1) + "\n"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(file, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(file, text)

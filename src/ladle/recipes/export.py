@@ -10,11 +10,9 @@ from itertools import islice
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
-import torch
-
 from ladle.data import load_image
-from ladle.data.loader import collate
-from ladle.data.samples import Sample
+from ladle.data.loader import collate, padded_side
+from ladle.data.samples import Sample, unlabeled
 from ladle.data.scenes import Scenes
 from ladle.data.transforms import Resize
 from ladle.detectors import Detector, load_detector
@@ -40,7 +38,7 @@ from ladle.exporting import (
     spelled,
     trace,
 )
-from ladle.files import write_atomically
+from ladle.files import write_atomically, write_text
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.console import say
 from ladle.recipes.folders import check_path
@@ -48,11 +46,12 @@ from ladle.recipes.options import Batch, MaxDet, Side
 from ladle.recipes.searching import find_images
 from ladle.types import Batch as Batched
 
-__all__ = ["Exported", "export"]
+__all__ = ["Exported", "export", "scene_samples", "write_file"]
 
 _SCRIPT = "infer.py"
-_MULTIPLE = 32
 _SCENES, _MOST_CHECKED, _TOGETHER = 4, 16, 4
+_LEAST_SCENE = 32
+"""The least side of a scene in pixels."""
 
 
 class Exported(NamedTuple):
@@ -107,7 +106,7 @@ def export(
     )
     _check_flags(format, dynamic, half, batch)
     detector = _load(model, imgsz, max_det)
-    side = -(-detector.spec.imgsz // _MULTIPLE) * _MULTIPLE
+    side = padded_side(detector.spec.imgsz)
     plan = Plan(format, images, dynamic, nms, half, side, batch)
     file = _place(out, model, format)
     samples = _samples(detector, check)
@@ -175,7 +174,7 @@ def _is_ours(script: Path) -> bool:
 
 def _write_script(folder: Path) -> Path:
     script = folder / _SCRIPT
-    write_atomically(script, lambda part: part.write_text(SCRIPT, encoding="utf-8"), only_changes=True)
+    write_text(script, SCRIPT, only_changes=True)
     return script
 
 
@@ -183,19 +182,19 @@ def _samples(detector: Detector, check: str | None) -> list[Sample]:
     """The images that the file is checked on, as the network sees them."""
     resize = Resize(detector.spec.imgsz)
     if check is None:
-        scenes = Scenes(_SCENES, size=max(_MULTIPLE, detector.spec.imgsz))
-        return [replace(resize(one), id=f"scene {number}") for number, one in enumerate(scenes)]
+        return scene_samples(_SCENES, detector.spec.imgsz)
     files = find_images([check]).files
     if len(files) > _MOST_CHECKED:
         say(f"checked on {_MOST_CHECKED} of the {len(files)} images of {check}, spread over them")
         files = [files[index * len(files) // _MOST_CHECKED] for index in range(_MOST_CHECKED)]
-    return [resize(_sample(file, detector)) for file in files]
+    values = detector.spec.value_range
+    return [resize(unlabeled(load_image(file, value_range=values), str(file))) for file in files]
 
 
-def _sample(file: Path, detector: Detector) -> Sample:
-    image = load_image(file, value_range=detector.spec.value_range)
-    nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
-    return Sample(image, *nothing, id=str(file), original=(image.shape[1], image.shape[2]))
+def scene_samples(count: int, imgsz: int) -> list[Sample]:
+    """Built-in scenes, as a network sees them."""
+    scenes = Scenes(count, size=max(_LEAST_SCENE, imgsz))
+    return [replace(Resize(imgsz)(one), id=f"scene {number}") for number, one in enumerate(scenes)]
 
 
 def _batches(samples: Sequence[Sample], plan: Plan) -> Iterator[Batched]:

@@ -14,7 +14,7 @@ import yaml
 
 from ladle.engine import Balance, Settings
 from ladle.errors import UserError
-from ladle.files import read_regular, write_atomically
+from ladle.files import read_regular, write_text
 from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
@@ -285,4 +285,4 @@ def _read(kind: type[T], file: Path, remedy: str = _REMEDY) -> T:
 
 
 def _write(file: Path, text: str) -> None:
-    write_atomically(file, lambda temporary: temporary.write_text(text, encoding="utf-8"), only_changes=True)
+    write_text(file, text, only_changes=True)

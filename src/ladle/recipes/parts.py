@@ -17,7 +17,7 @@ from ladle.families import families
 from ladle.lessons import Criterion, Scheduled
 from ladle.limits import shortened
 from ladle.methods import LAD, WORDS, Published, TeacherOnly
-from ladle.methods.words import check_words
+from ladle.methods.words import JUDGING, check_words, part_name, published, unscheduled
 from ladle.recipes.jobs import OBJECT, Job
 from ladle.teachers import Teacher
 from ladle.testing import example_scene
@@ -198,16 +198,13 @@ def method_of(text: str, imports: bool = True) -> Method:
 
     A word may also have fields: ``lad+pkd(weight=2)`` overrides the published weight.
     """
-    parts = [_part(text, part) for part in split_sum(text)]
-    check_words(text, [name for name, _ in parts if not _is_class(name)])
-    method = Method()
-    for (name, fields), part in zip(parts, split_sum(text), strict=True):
-        if name in WORDS:
-            every = ("lad", "soft") if name == "solad" else (name,) if name != "plain" else ()
-            method = Method((*method.parts, *(Published(word, fields) for word in every)))
-        else:
-            method = Method((*method.parts, value_of(METHOD, part, imports)))
-    return method
+    texts = split_sum(text)
+    named_parts = [_part(text, part) for part in texts]
+    check_words(text, [name for name, _ in named_parts if not _is_class(name)])
+    parts: list[object] = []
+    for (name, fields), part in zip(named_parts, texts, strict=True):
+        parts += published(name, fields) if name in WORDS else (value_of(METHOD, part, imports),)
+    return Method(tuple(parts))
 
 
 def _part(text: str, part: str) -> tuple[str, str]:
@@ -256,15 +253,13 @@ def _with_flags(method: Method, job: Job) -> Method:
 
 
 def _judges(part: object) -> bool:
-    return isinstance(part, LAD) or (isinstance(part, Published) and part.word.startswith("lad"))
+    return isinstance(part, LAD) or (isinstance(part, Published) and part.word in JUDGING)
 
 
 def _name(part: object) -> str | None:
     """The name of a distiller in flags such as ``--weight``; None for other parts."""
-    if isinstance(part, Published):
-        return None if _judges(part) else part.word
-    inner = part.distiller if isinstance(part, Scheduled) else part
-    return type(inner).__name__ if isinstance(inner, Distiller) else None
+    distilled = isinstance(part, Published) or isinstance(unscheduled(part), Distiller)
+    return part_name(part) if distilled and not _judges(part) else None
 
 
 def _flagged(part: Any, judging: dict[str, Any], schedule: dict[str, float]) -> object:

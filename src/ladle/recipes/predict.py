@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import torch
-
 from ladle.data import load_image
 from ladle.data.depth import ValueRange, parse_range
 from ladle.data.loader import collate
-from ladle.data.samples import Sample
+from ladle.data.samples import Sample, unlabeled
 from ladle.data.transforms import Resize
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
@@ -117,8 +115,7 @@ class _Views:
             if not self._alone:
                 warn(str(error))
             return None
-        nothing = torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), torch.zeros(0, dtype=torch.bool)
-        return self._resize(Sample(image, *nothing, id=str(file), original=(image.shape[1], image.shape[2])))
+        return self._resize(unlabeled(image, str(file)))
 
 
 def _remarks(search: Search, detector: Detector, cut: int) -> Iterator[str]:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ladle.data.depth import spelled
+from ladle.data.loader import padded_side
 from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
@@ -30,7 +31,7 @@ def check_trainable(network: Detector, batch: int, sides: Sequence[int]) -> None
     pixels, and some backbones take images of one size only. Raises :class:`UserError` in these cases. ``sides`` are the
     long sides of the images.
     """
-    spec, side = network.spec, -(-min(sides) // 32) * 32
+    spec, side = network.spec, padded_side(min(sides))
     wrong = _failure(network, batch, 32, side)
     if wrong is None:
         return

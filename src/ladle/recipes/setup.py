@@ -13,8 +13,8 @@ from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec, st
 from ladle.distillers import CrossKD, Method
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec, lessons_of, network_info
-from ladle.lessons import Scheduled
 from ladle.methods import LAD, Plan, Published, TeacherOnly, pair_of, plan_of
+from ladle.methods.words import JUDGING, part_name, unscheduled
 from ladle.networks import prior_mismatches
 from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.jobs import Job
@@ -120,22 +120,25 @@ def build_objective(
     setup: Setup,
     networks: dict[str, Detector],
     device: torch.device | str = "cpu",
-    parts: Parts | None = None,
+    given: Teacher | None = None,
 ) -> CoLearning | TrainingStep:
-    """The objective: one student, with or without a teacher, which is moved to ``device``, or two students."""
+    """The objective: one student, with or without a teacher, which is moved to ``device``, or two students.
+
+    A teacher that is ``given`` takes the place of the one that the job names.
+    """
     if job.verb == "colearn":
         first, second = networks.values()
         _start(job, first)
         lessons = [(setup.plans["first"].lessons[0], setup.plans["second"].lessons[0])]
         return CoLearning(first, second, lessons, CostSelector(job.surer))
     (student,), (plan,) = networks.values(), setup.plans.values()
-    teacher: Teacher | None = parts.teacher if parts is not None else None
+    teacher = given
     if teacher is None and job.teacher_file is not None:
         teacher = load_teacher(job.teacher_file, student.spec, plan.features_only, plan.aligned)
     return TrainingStep(student, plan.lessons, teacher.to(device) if teacher is not None else None)
 
 
-_NOT_FOR_TWO = ("soft-only", "cross", "lad", "lad-rpn", "lad-roi")
+_NOT_FOR_TWO = ("soft-only", "cross", *JUDGING)
 """The words of methods that are not available for two students."""
 
 
@@ -151,10 +154,9 @@ def _pair(job: Job, parts: Parts, first: DetectorSpec) -> Setup:
             "stage, such as paa-r18 and paa-r50"
         )
     _check_start(job, first)
-    found = prior_mismatches(network_info(first), network_info(second))
+    found = prior_mismatches(network_info(first), network_info(second), first.name, second.name)
     if found:
-        reasons = "; ".join(found).replace("the teacher", second.name).replace("the student", first.name)
-        raise UserError(f"{first.name} and {second.name} cannot learn from each other: {reasons}")
+        raise UserError(f"{first.name} and {second.name} cannot learn from each other: {'; '.join(found)}")
     unfit = [part for part in map(_unfit, parts.method.parts) if part is not None]
     if unfit:
         raise UserError(
@@ -176,10 +178,8 @@ def _pair(job: Job, parts: Parts, first: DetectorSpec) -> Setup:
 
 def _unfit(part: object) -> str | None:
     """The name of a part of a method that is not available for two students; None for any other."""
-    if isinstance(part, Published):
-        return part.word if part.word in _NOT_FOR_TWO else None
-    inner = part.distiller if isinstance(part, Scheduled) else part
-    return type(inner).__name__ if isinstance(inner, LAD | TeacherOnly | CrossKD) else None
+    is_unfit = isinstance(unscheduled(part), LAD | TeacherOnly | CrossKD)
+    return part_name(part) if is_unfit or (isinstance(part, Published) and part.word in _NOT_FOR_TWO) else None
 
 
 def _check_start(job: Job, first: DetectorSpec) -> None:

@@ -16,7 +16,8 @@ from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
-from ladle.methods import WORDS, Plan, Published, Scheduled
+from ladle.methods import WORDS, Plan, Published
+from ladle.methods.words import part_name, unscheduled
 from ladle.objectives import stage_names
 from ladle.recipes.console import say, table
 from ladle.recipes.contents import contents_of
@@ -179,7 +180,7 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
 def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
     torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.setup.specs.items()}
-    return build_objective(ready.job, ready.setup, students, fabric.device, ready.parts)
+    return build_objective(ready.job, ready.setup, students, fabric.device, ready.parts.teacher)
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
@@ -277,9 +278,8 @@ def _method_in_words(job: Job, parts: Parts) -> list[str]:
         return [] if job.verb == "colearn" and job.method == "plain" else [f"{job.method}: {WORDS[job.method].meaning}"]
     lines = []
     for part in parts.method.parts:
-        inner = part.distiller if isinstance(part, Scheduled) else part
-        meaning = WORDS[part.word].meaning if isinstance(part, Published) else first_sentence(type(inner))
-        lines.append(f"{part.word if isinstance(part, Published) else type(inner).__name__}: {meaning}")
+        meaning = WORDS[part.word].meaning if isinstance(part, Published) else first_sentence(type(unscheduled(part)))
+        lines.append(f"{part_name(part)}: {meaning}")
     return lines
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from ladle.files import write_atomically
+from ladle.files import write_text
 from ladle.names import printable
 
 __all__ = ["Html", "bullets", "figure", "heading", "links", "paragraph", "section", "table", "write_page"]
@@ -125,7 +125,7 @@ def write_page(path: Path, title: str, parts: Sequence[Html]) -> Path:
         + "\n</body>\n</html>\n"
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, lambda part: part.write_text(text, encoding="utf-8"))
+    write_text(path, text)
     return path
 
 
