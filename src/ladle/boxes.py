@@ -46,7 +46,8 @@ def area(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
         >>> area(torch.tensor([0.0, 0.0, 4.0, 2.0]))
         tensor(8.)
     """
-    return (boxes[..., 2] - boxes[..., 0]).clamp(min=0) * (boxes[..., 3] - boxes[..., 1]).clamp(min=0)
+    width, height = (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).unbind(-1)
+    return width * height
 
 
 def centers(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 2"]:

@@ -117,7 +117,7 @@ def _searched(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[Tensor
     batch, objects = truth.labels.shape
     middles = centers(truth.boxes)
     keeps, exists = [], []
-    for part in object_slices(batch, max(priors.counts), objects):
+    for part in object_slices(batch, max(priors.counts), objects, truth.boxes):
         levels, start = [], 0
         for count in priors.counts:
             level = slice(start, start + count)

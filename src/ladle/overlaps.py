@@ -10,12 +10,10 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR, pairwise_coverage
+from ladle.device import block_size, fused, may_look, surely_none
 from ladle.types import Grid, GroundTruth, Priors, Record
 
-__all__ = ["Overlaps", "best_overlaps", "may_look", "object_slices", "outside_crowds", "overlap_slices", "surely_none"]
-
-CHUNK = 1 << 18
-"""Largest number of prior-object pairs in one matrix: 1 MiB in float32, which fits the cache of a CPU core."""
+__all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "overlap_slices"]
 
 _FEWEST = 8
 """Least number of objects in a slice, however many priors there are: slices of one would be a loop over objects."""
@@ -48,12 +46,12 @@ class Overlaps(Record):
     claimant: Int[Tensor, "B P"]
 
 
-def object_slices(batch: int, priors: int, objects: int) -> list[slice]:
-    """Slices of the objects such that one slice with all priors has at most :data:`CHUNK` pairs.
+def object_slices(batch: int, priors: int, objects: int, like: Tensor) -> list[slice]:
+    """Slices of the objects such that one slice with all priors is one block on the device of ``like``.
 
     They depend on shapes alone, so the loop over them can be compiled.
     """
-    width = max(_FEWEST, CHUNK // max(batch * priors, 1))
+    width = max(_FEWEST, block_size(like) // max(batch * priors, 1))
     return [slice(start, min(start + width, objects)) for start in range(0, objects, width)]
 
 
@@ -84,6 +82,21 @@ def best_overlaps(
         >>> found.iou.shape, found.index.shape, found.peak.shape  # of every prior, of every prior, of every object
         (torch.Size([2, 1008]), torch.Size([2, 1008]), torch.Size([2, 6]))
     """
+    if may_look(boxes):
+        return _in_blocks(boxes, valid, truth, rescue, grids, trust)
+    least = -1.0 if rescue is None else rescue
+    return Overlaps(*_OVERLAPS(boxes, valid, truth.boxes, truth.labels, truth.learnable, least, trust))
+
+
+def _in_blocks(
+    boxes: Tensor,
+    valid: Tensor,
+    truth: GroundTruth,
+    rescue: float | None,
+    grids: tuple[Grid, ...] | None,
+    trust: Tensor | None,
+) -> Overlaps:
+    """:func:`best_overlaps` from matrices of overlaps, one slice of objects at a time."""
     best = truth.boxes.new_zeros(len(truth.labels), boxes.shape[1])  # (B, P)
     index, last = torch.zeros_like(best), torch.zeros_like(best)  # floats, for the arithmetic with _FAR
     peaks = [best[:, :0]]
@@ -118,14 +131,10 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
         >>> outside_crowds(priors, truth, share=0.5).all()  # there is no crowd in this scene
         tensor(True)
     """
-    batch, objects = truth.labels.shape
-    free = priors.valid.expand(batch, -1)
     crowd = truth.crowd & truth.valid
     if surely_none(crowd):
-        return free
-    for part in object_slices(batch, priors.boxes.shape[1], objects):
-        covered = pairwise_coverage(priors.boxes, truth.boxes[:, part]) > share
-        free = free & ~(covered & crowd[:, None, part]).any(-1)
+        return priors.valid.expand(len(crowd), -1)
+    free: Tensor = _OUTSIDE(priors.boxes, priors.valid, truth.boxes, crowd, share)
     return free
 
 
@@ -144,7 +153,7 @@ def overlap_slices(
     box_area = ((x2 - x1).clamp(min=0) * (y2 - y1).clamp(min=0)).clamp(min=IOU_FLOOR)  # (B, 1, P)
     lines = [(x1, y1, x2, y2)] if grids is None else _lines(boxes, grids)
     counted = torch.where(truth.learnable.unsqueeze(-1), truth.boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(-1)
-    for part in object_slices(batch, boxes.shape[1], objects):
+    for part in object_slices(batch, boxes.shape[1], objects, boxes):
         sides = counted[:, :, part]
         shared = torch.cat([_shared(sides, line) for line in lines], dim=-1)  # (B, g, P)
         left, top, right, bottom = sides
@@ -180,11 +189,41 @@ def _shared(sides: Float[Tensor, "4 B g 1"], line: tuple[Tensor, ...]) -> Float[
     return shared
 
 
-def may_look(tensor: Tensor) -> bool:
-    """Whether the values of a tensor can be read without a device sync: on the CPU, and not in ``torch.compile``."""
-    return tensor.device.type == "cpu" and not torch.compiler.is_compiling()
+def _best_overlaps(
+    boxes: Tensor,
+    valid: Tensor,
+    objects: Tensor,
+    labels: Tensor,
+    learnable: Tensor,
+    rescue: float,
+    trust: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """:func:`best_overlaps` of plain tensors, in plain operations; no rescue if ``rescue`` is negative."""
+    truth = GroundTruth(objects, labels, learnable, torch.zeros_like(learnable))
+    found = _in_blocks(boxes, valid, truth, rescue if rescue >= 0 else None, None, trust)
+    return found.iou, found.index, found.peak, found.claimant
 
 
-def surely_none(mask: Bool[Tensor, "*b"]) -> bool:
-    """Whether nothing is marked; False wherever :func:`may_look` is false, since the values are not read there."""
-    return may_look(mask) and not bool(mask.any())
+def _outside_crowds(boxes: Tensor, valid: Tensor, objects: Tensor, crowd: Tensor, share: float) -> Tensor:
+    """:func:`outside_crowds` of plain tensors, in plain operations, one slice of objects at a time."""
+    batch, many = crowd.shape
+    free = valid.repeat(batch // len(valid), 1)
+    for part in object_slices(batch, boxes.shape[1], many, boxes):
+        covered = pairwise_coverage(boxes, objects[:, part]) > share
+        free &= ~(covered & crowd[:, None, part]).any(-1)
+    return free
+
+
+_OVERLAPS = fused(
+    "best_overlaps(Tensor boxes, Tensor valid, Tensor objects, Tensor labels, Tensor learnable, float rescue, "
+    "Tensor? trust) -> (Tensor, Tensor, Tensor, Tensor)",
+    _best_overlaps,
+    module="overlaps",
+    launches=3,
+)
+_OUTSIDE = fused(
+    "outside_crowds(Tensor boxes, Tensor valid, Tensor objects, Tensor crowd, float share) -> Tensor",
+    _outside_crowds,
+    module="overlaps",
+    launches=1,
+)

@@ -13,14 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from itertools import chain, islice
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.boxes import centers, contains
-from ladle.overlaps import may_look, object_slices
+from ladle.boxes import centers, contains, iou
+from ladle.device import fused, may_look
+from ladle.overlaps import object_slices
 from ladle.types import Grid, GroundTruth, Priors, Record
+from ladle.windows import window_priors
 
 __all__ = [
     "Pairs",
@@ -80,13 +83,40 @@ class Pairs(Record):
 
     def of_object(self, values: Tensor) -> Tensor:
         """Gather per-object ``values`` (B, G, ...) for each pair: (N, ...)."""
+        rows = values.flatten(0, 1)
+        if self.width is not None and len(self.prior) == len(rows) * self.width:
+            return rows.unsqueeze(1).expand(-1, self.width, *rows.shape[1:]).flatten(0, 1)  # a row for each object
         return values.flatten(0, 1).index_select(0, self.image * values.shape[1] + self.object)
 
     def of_label(self, logits: Float[Tensor, "B P C"], labels: Int[Tensor, "B G"]) -> Float[Tensor, " N"]:
         """The logit of each pair's prior for the class of its object; for class 0 where the pair is padding."""
         _, priors, classes = logits.shape
-        label = torch.where(self.real, self.of_object(labels), 0)
+        label = self.of_object(labels) * self.real
         return logits.flatten().index_select(0, (self.image * priors + self.prior) * classes + label)
+
+    def sum_per_object(self, values: Float[Tensor, " N"], batch: int, objects: int) -> Float[Tensor, "B G"]:
+        """The sum of ``values`` over each object's pairs, in float64, so that their order does not matter."""
+        sums = values.new_zeros(batch * objects, dtype=torch.float64)
+        sums = sums.index_add(0, self.image * objects + self.object, values.double())
+        return sums.view(batch, objects).to(values.dtype)
+
+    def sum_per_image(self, values: Float[Tensor, " N"], batch: int) -> Float[Tensor, " B"]:
+        """The sum of ``values`` over each image's pairs, in float64."""
+        sums = values.new_zeros(batch, dtype=torch.float64).index_add(0, self.image, values.double())
+        return sums.to(values.dtype)
+
+    def iou(self, boxes: Float[Tensor, "#B P 4"], objects: Float[Tensor, "B G 4"]) -> Float[Tensor, " N"]:
+        """The IoU of each pair's box and object."""
+        return iou(self.of_prior(boxes), self.of_object(objects))
+
+    def of_level(self, regions: Float[Tensor, "B G L 4"], level: Int[Tensor, " P"]) -> Float[Tensor, "N 4"]:
+        """The region of each pair's object on the level of its prior."""
+        row = (self.image * regions.shape[1] + self.object) * regions.shape[2] + level.index_select(0, self.prior)
+        return regions.flatten(0, 2).index_select(0, row)
+
+    def inside(self, priors: Priors, regions: Float[Tensor, "B G L 4"], margin: float = 0.0) -> Bool[Tensor, " N"]:
+        """Whether each prior's center is more than ``margin`` inside the object's region on the prior's level."""
+        return contains(self.of_level(regions, priors.level), self.of_prior(priors.centers), margin)
 
     def at(self, positions: Int[Tensor, " M"], width: int | None = None) -> Pairs:
         """The pairs at the given positions of the list."""
@@ -132,16 +162,12 @@ def pairs_inside(
         for pairs in _rectangles(priors, priors.grids, regions, included, margin):
             yield pairs if all_valid else pairs.keep(pairs.of_prior(priors.valid))
         return
-    if priors.grids is not None and most is not None:
-        lists = iter([_windows(priors.grids, regions, included, most)])
-    else:
-        lists = _everything(priors, included)
-    for pairs in lists:
-        level = priors.level.index_select(0, pairs.prior)
-        flat_object = pairs.image * regions.shape[1] + pairs.object
-        region = regions.reshape(-1, 4).index_select(0, flat_object * regions.shape[2] + level)  # (N, 4)
-        inside = contains(region, pairs.of_prior(priors.centers), margin)
-        yield pairs.keep(inside & pairs.of_prior(priors.valid))
+    if priors.grids is not None and most is not None and len({grid.each for grid in priors.grids}) == 1:
+        prior, real = window_priors(priors, priors.grids, regions, included, margin, most)
+        yield Pairs.table(prior, real)
+        return
+    for pairs in _everything(priors, included):
+        yield pairs.keep(pairs.inside(priors, regions, margin) & pairs.of_prior(priors.valid))
 
 
 def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, "B G L 4"]:
@@ -201,6 +227,18 @@ def resolve_conflicts_in_lists(
 
     Each list takes two scatters over the B * P priors, so no prior-by-object matrix is built.
     """
+    waiting = iter(parts)
+    held = list(islice(waiting, 1))
+    if held and not may_look(held[0][1]):
+        held += islice(waiting, 1)
+        if len(held) == 1:
+            pairs, score = held[0]
+            return _BEST_PAIRS(pairs.image, pairs.object, pairs.prior, pairs.real, score, batch, priors)  # type: ignore[no-any-return]
+    return _merged(chain(held, waiting), batch, priors)
+
+
+def _merged(parts: Iterable[tuple[Pairs, Tensor]], batch: int, priors: int) -> tuple[Tensor, Tensor]:
+    """:func:`resolve_conflicts_in_lists` in plain operations, one list at a time."""
     best, index = None, None  # of each of the B * P priors: the highest score so far, and its object
     no_object = torch.iinfo(torch.long).max
     for pairs, score in parts:
@@ -327,52 +365,13 @@ def _inside(
     return torch.stack(firsts, dim=2).unflatten(2, shape), extent * (extent.amin(-1, keepdim=True) > 0)
 
 
-def _windows(
-    grids: tuple[Grid, ...], regions: Float[Tensor, "B G L 4"], included: Bool[Tensor, "B G"], most: int
-) -> Pairs:
-    """A padded table of ``most`` by ``most`` cells per object and level; ``real`` where the cell is in the region."""
-    start, extent = _cells(grids, regions, included)
-    parts, reals, base = [], [], 0
-    for number, grid in enumerate(grids):
-        step = torch.arange(most, device=included.device)
-        real = step < extent[:, :, number].unsqueeze(-1)
-        column, row = (start[:, :, number].unsqueeze(-1) + torch.where(real, step, 0)).unbind(2)  # (B, G, most) each
-        cell = row.unsqueeze(-1) * grid.width + column.unsqueeze(-2)  # (B, G, most, most)
-        prior = cell.unsqueeze(-1) * grid.each + torch.arange(grid.each, device=included.device)
-        exists = (real[:, :, 1].unsqueeze(-1) & real[:, :, 0].unsqueeze(-2)).unsqueeze(-1).expand_as(prior)
-        parts.append((prior.clamp(0, grid.height * grid.width * grid.each - 1) + base).flatten(2))
-        reals.append(exists.flatten(2))
-        base += grid.height * grid.width * grid.each
-    return Pairs.table(torch.cat(parts, -1), torch.cat(reals, -1))
-
-
 def _everything(priors: Priors, included: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
     """Every prior paired with every object, one slice of objects at a time."""
     batch, objects = included.shape
     count = priors.boxes.shape[1]
-    for part in object_slices(batch, count, objects):
+    for part in object_slices(batch, count, objects, included):
         prior = torch.arange(count, device=included.device).expand(batch, part.stop - part.start, -1)
         yield Pairs.table(prior, included[:, part, None].expand_as(prior), part.start)
-
-
-def _cells(
-    grids: tuple[Grid, ...], regions: Float[Tensor, "B G L 4"], included: Bool[Tensor, "B G"]
-) -> tuple[Int[Tensor, "B G L 2"], Int[Tensor, "B G L 2"]]:
-    """First column and row of each rectangle of cells, and its columns and rows; 0 for objects not included.
-
-    Only up to rounding: the caller tests every cell exactly.
-    """
-    starts, extents = [], []
-    for level, grid in enumerate(grids):
-        # Limits are Python numbers, because tensors of them would have to be copied to the device.
-        cell = regions[:, :, level] / grid.stride - grid.offset
-        size = (grid.width, grid.height)
-        low = [(cell[..., axis] - _SLACK).ceil().clamp(0, size[axis]) for axis in (0, 1)]
-        high = [(cell[..., axis + 2] + _SLACK).floor().clamp(-1, size[axis] - 1) for axis in (0, 1)]
-        first = torch.stack(low, dim=-1).long()
-        starts.append(first)
-        extents.append((torch.stack(high, dim=-1).long() + 1 - first).clamp(min=0))
-    return torch.stack(starts, dim=2), torch.stack(extents, dim=2) * included[..., None, None]
 
 
 def _balanced(count: Int[Tensor, " G"]) -> Iterator[slice]:
@@ -384,3 +383,19 @@ def _balanced(count: Int[Tensor, " G"]) -> Iterator[slice]:
             start, held = number, 0
         held += pairs
     yield slice(start, len(count))
+
+
+def _best_pairs(
+    image: Tensor, number: Tensor, prior: Tensor, real: Tensor, score: Tensor, batch: int, priors: int
+) -> tuple[Tensor, Tensor]:
+    """:func:`resolve_conflicts` of plain tensors, in plain operations."""
+    return _merged([(Pairs(image, number, prior, real), score)], batch, priors)
+
+
+_BEST_PAIRS = fused(
+    "best_pairs(Tensor image, Tensor number, Tensor prior, Tensor real, Tensor score, int batch, int priors) "
+    "-> (Tensor, Tensor)",
+    _best_pairs,
+    module="conflicts",
+    launches=5,
+)

@@ -243,9 +243,9 @@ class Assignment(Record):
     ) -> Assignment:
         """Build the plan in which each prior learns one object fully, is background, or is ignored."""
         return cls(
-            objects=torch.where(positive, index, 0).unsqueeze(-1),
+            objects=(index * positive).unsqueeze(-1),
             affinity=positive.unsqueeze(-1).float(),
-            background=(background & ~positive).float(),
+            background=(background > positive).float(),
         )
 
     @classmethod

@@ -27,5 +27,5 @@ def test_agrees_with_a_naive_loop(seed, topk):
 def test_a_crowd_too_large_for_one_chunk_is_assigned_alike(monkeypatch):
     scene = Scene("edge")
     whole = assign(scene, ATSS())
-    monkeypatch.setattr("ladle.overlaps.CHUNK", 4 * max(scene.num_lvl) * 3)
+    monkeypatch.setattr("ladle.device._CACHE", 4 * max(scene.num_lvl) * 3)
     assert torch.equal(assign(scene, ATSS()), whole)

@@ -113,7 +113,7 @@ def test_every_prior_of_a_dense_head_can_be_matched():
 def test_small_slices_change_nothing(monkeypatch):
     scene = queries(Scene("edge"))
     whole = Hungarian()(*scene)
-    monkeypatch.setattr("ladle.overlaps.CHUNK", 64)
+    monkeypatch.setattr("ladle.device._CACHE", 64)
     sliced = Hungarian()(*scene)
     assert torch.equal(whole.dense(26), sliced.dense(26))
     assert whole.positive.sum() == 31

@@ -54,5 +54,5 @@ def test_an_object_that_touches_no_prior_rescues_none():
 def test_a_crowd_too_large_for_one_chunk_is_assigned_alike(monkeypatch):
     scene = Scene("edge")
     whole = assign(scene, MaxIoU())
-    monkeypatch.setattr("ladle.overlaps.CHUNK", 4 * scene.A * 3)
+    monkeypatch.setattr("ladle.device._CACHE", 4 * scene.A * 3)
     assert torch.equal(assign(scene, MaxIoU()), whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,10 +13,11 @@ from torch import Tensor
 from ladle.assigners.judged import pair_factors
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers, contains, iou
+from ladle.device import fused, may_look
 from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, resolve_conflicts
-from ladle.types import Assignment, GroundTruth, Predictions, Priors
+from ladle.types import Assignment, Grid, GroundTruth, Predictions, Priors
 
 __all__ = ["ATSS"]
 
@@ -66,12 +68,10 @@ class ATSS:
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by overlaps; predictions are used only if ``boxes`` is ``"predictions"``."""
-        near, found = nearest_priors(priors, truth, self.topk)  # (B, G, K), and which entries exist
-        boxes, objects = boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2)  # (B, G, K, 4), (B, G, 1, 4)
-        eligible = found & contains(objects, centers(boxes), self.margin)
-        overlap = iou(boxes, objects)
-        chosen = eligible & (overlap >= mean_plus_spread(overlap, found))
+        near, found, overlap, chosen = self._candidates(priors, truth)
         if self.boxes == "predictions":
+            objects = truth.boxes.unsqueeze(2)  # (B, G, 1, 4)
+            eligible = found & contains(objects, centers(boxes_at(priors.boxes, near)), self.margin)
             overlap = iou(boxes_at(predictions.boxes, near), objects).nan_to_num(0.0)
             factors = pair_factors(Pairs.table(near, found), predictions, truth, self.class_power)
             overlap = (overlap.flatten() * factors).view_as(overlap)
@@ -79,6 +79,16 @@ class ATSS:
         batch, count = len(truth.labels), priors.boxes.shape[1]
         positive, index = resolve_conflicts(Pairs.table(near, chosen), overlap.flatten(), batch, count)
         return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
+
+    def _candidates(self, priors: Priors, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The candidates of each object (B, G, K), which exist, their overlaps, and which the paper's rule chooses."""
+        if priors.grids is None or may_look(truth.boxes):
+            return _chosen_by_paper(priors, truth, self.topk, self.margin)
+        grids = [float(value) for grid in priors.grids for value in grid]
+        found: tuple[Tensor, Tensor, Tensor, Tensor] = _NEAREST(
+            priors.boxes, priors.valid, truth.boxes, truth.learnable, grids, self.topk, self.margin
+        )
+        return found
 
     def _judged(self, overlap: Tensor, found: Tensor, eligible: Tensor, plain: Tensor) -> Bool[Tensor, "B G K"]:
         """The candidates chosen by predicted boxes; ``plain`` are those chosen by the boxes of the priors."""
@@ -88,3 +98,44 @@ class ATSS:
             return eligible & (rank < plain.sum(-1, keepdim=True))
         chosen = eligible & (overlap > 0) & (overlap >= mean_plus_spread(overlap, found))
         return torch.where(chosen.any(-1, keepdim=True), chosen, plain)
+
+
+def _chosen_by_paper(
+    priors: Priors, truth: GroundTruth, topk: int, margin: float
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    near, found = nearest_priors(priors, truth, topk)  # (B, G, K), and which entries exist
+    boxes, objects = boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2)  # (B, G, K, 4), (B, G, 1, 4)
+    overlap = iou(boxes, objects)
+    inside = contains(objects, centers(boxes), margin)
+    return near, found, overlap, found & inside & (overlap >= mean_plus_spread(overlap, found))
+
+
+def _nearest_candidates(
+    boxes: Tensor,
+    valid: Tensor,
+    objects: Tensor,
+    learnable: Tensor,
+    grids: Sequence[float],
+    topk: int,
+    margin: float,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The candidates on grids from plain tensors, in plain operations; ``grids`` has five numbers for each level."""
+    levels = tuple(
+        Grid(int(height), int(width), stride, offset, int(each))
+        for height, width, stride, offset, each in zip(*[iter(grids)] * 5, strict=True)
+    )
+    counts = tuple(grid.height * grid.width * grid.each for grid in levels)
+    unused = boxes.new_zeros(boxes.shape[1])
+    priors = Priors(boxes, unused, unused.long(), valid, counts, levels)
+    labels = torch.zeros_like(learnable, dtype=torch.long)
+    truth = GroundTruth(objects, labels, learnable, torch.zeros_like(learnable))
+    return _chosen_by_paper(priors, truth, topk, margin)
+
+
+_NEAREST = fused(
+    "nearest_candidates(Tensor boxes, Tensor valid, Tensor objects, Tensor learnable, float[] grids, int topk, "
+    "float margin) -> (Tensor, Tensor, Tensor, Tensor)",
+    _nearest_candidates,
+    module="nearest",
+    launches=1,
+)

@@ -9,8 +9,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.bags import bag_pairs, center_weight, confidence, learnable_only, object_sums
-from ladle.overlaps import best_overlaps, may_look, outside_crowds
+from ladle.all_pairs import AllPairs
+from ladle.bags import bag_pairs, center_weight, confidence, learnable_only
+from ladle.device import may_look
+from ladle.overlaps import best_overlaps, outside_crowds
 from ladle.pairs import Pairs, compact
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -70,15 +72,53 @@ class AutoAssign:
         truth = learnable_only(truth)
         pairs = bag_pairs(priors, truth)
         weight = self._weights(predictions, priors, truth, pairs)
+        if isinstance(pairs, AllPairs):
+            return _matrices(pairs, weight, _negative_matrix(predictions.detach(), priors, truth, pairs), free)
         negative_weight = _negative_weights(predictions.detach(), truth, pairs)
         return _table(pairs, weight, negative_weight, free, truth.labels.shape[1])
 
-    def _weights(
-        self, predictions: Predictions, priors: Priors, truth: GroundTruth, pairs: Pairs
-    ) -> Float[Tensor, " N"]:
+    def _weights(self, predictions: Predictions, priors: Priors, truth: GroundTruth, pairs: Pairs | AllPairs) -> Tensor:
         prob = confidence(predictions, truth, pairs, self.box_weight).nan_to_num(0.0, 0.0, 0.0)
         weight = (prob / self.tau).exp() * center_weight(predictions, priors, truth, pairs)
-        return weight / pairs.of_object(object_sums(pairs, weight, truth).clamp(min=_EPSILON))
+        return weight / pairs.of_object(pairs.sum_per_object(weight, *truth.labels.shape).clamp(min=_EPSILON))
+
+
+@torch.no_grad()
+def _negative_matrix(
+    predictions: Predictions, priors: Priors, truth: GroundTruth, pairs: AllPairs
+) -> Float[Tensor, "B G P"]:
+    """:func:`_negative_weights` in the form of a matrix."""
+    real = pairs.real if pairs.real is not None else torch.ones_like(priors.valid)
+    overlap = best_overlaps(predictions.boxes.nan_to_num(), priors.valid, truth).iou
+    fit = pairs.of_prior(1 / (1 - overlap).clamp(min=_EPSILON))  # (B, 1, P)
+    low = torch.where(real, fit, torch.inf).amin(2, keepdim=True)
+    high = torch.where(real, fit, -torch.inf).amax(2, keepdim=True)
+    negative_weight = torch.where(real, 1 - (fit - low + _EPSILON) / (high - low + _EPSILON), 1.0)
+
+    # All pairs of one prior with objects of one class get the weight of the last of them.
+    batch, objects, count = real.shape
+    number = torch.arange(1, objects + 1, device=real.device).view(1, -1, 1) * real
+    label = truth.labels.unsqueeze(-1).expand(-1, -1, count)
+    none = number.new_zeros(batch, predictions.logits.shape[2], count)
+    last = none.scatter_reduce(1, label, number, "amax").gather(1, label)  # (B, G, P), from 1; 0 for none
+    return torch.where(real, negative_weight.gather(1, (last - 1).clamp(min=0)), 1.0)
+
+
+def _matrices(
+    pairs: AllPairs, weight: Float[Tensor, "B G P"], negative_weight: Float[Tensor, "B G P"], free: Float[Tensor, "B P"]
+) -> Assignment:
+    """The plan from matrices, with one slot for each object."""
+    batch, objects, count = weight.shape
+    if not objects:
+        return Assignment.empty(free > 0)
+    number = torch.arange(objects, device=weight.device).expand(batch, count, -1)
+    real = pairs.real if pairs.real is not None else torch.ones_like(weight, dtype=torch.bool)
+    return Assignment(
+        objects=number * real.transpose(1, 2),
+        affinity=weight.transpose(1, 2),
+        background=free,
+        negative_weight=negative_weight.transpose(1, 2),
+    )
 
 
 @torch.no_grad()

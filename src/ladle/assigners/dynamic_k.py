@@ -15,12 +15,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.boxes import centers
-from ladle.overlaps import may_look, overlap_slices, surely_none
-from ladle.pairs import LONGEST, Pairs, compact, leading, pairs_inside, ranks, resolve_conflicts_in_lists
+from ladle.all_pairs import AllPairs, all_pairs
+from ladle.boxes import centers, contains
+from ladle.device import fused, may_look, surely_none
+from ladle.overlaps import object_slices, overlap_slices
+from ladle.pairs import LONGEST, Pairs, compact, pairs_inside, ranks, resolve_conflicts_in_lists
 from ladle.types import GroundTruth, Priors
 
-__all__ = ["PairCost", "assign_lowest_cost", "dynamic_counts", "inside_any", "sum_over_classes"]
+__all__ = ["PairCost", "assign_in_matrices", "assign_lowest_cost", "dynamic_counts", "inside_any", "sum_over_classes"]
 
 PairCost = Callable[[Pairs], Float[Tensor, " N"]]
 """Computes the cost of each pair of a list."""
@@ -36,6 +38,9 @@ def inside_any(priors: Priors, regions: Float[Tensor, "B G L 4"], included: Bool
     each cell in how many regions it lies.
     """
     batch, count = len(included), priors.boxes.shape[1]
+    if not may_look(included):
+        inside: Tensor = _INSIDE_ANY(priors.boxes, priors.level, priors.valid, regions, included)
+        return inside
     if priors.grids is None:
         hit = torch.zeros(batch * count, dtype=torch.int32, device=included.device)
         for pairs in pairs_inside(priors, regions, included):
@@ -80,10 +85,10 @@ def sum_over_classes(
     """
     batch, count, classes = logits.shape
     rows, flat_priors = logits.flatten(0, 1), torch.arange(batch * count, device=logits.device)
-    parts: Iterable[Tensor] = [flat_priors]
-    if may_look(mask):
-        flat_priors = flat_priors[mask.flatten()]
-        parts = flat_priors.split(max(_TABLE // max(classes, 1), 1))
+    if not may_look(mask):
+        return loss(rows, flat_priors).sum(-1).view(batch, count)
+    flat_priors = flat_priors[mask.flatten()]
+    parts = flat_priors.split(max(_TABLE // max(classes, 1), 1))
     sums = torch.cat([loss(rows.index_select(0, part), part).sum(-1) for part in parts])
     return torch.zeros(batch * count, device=logits.device).scatter(0, flat_priors, sums).view(batch, count)
 
@@ -94,48 +99,84 @@ def assign_lowest_cost(
     bound: float,
     candidate: Bool[Tensor, "B P"],
     counts: Int[Tensor, "B G"],
-    most: int,
 ) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
-    """Assign to every object the ``counts`` candidates of lowest cost for it.
+    """Assign to every object the ``counts`` candidates of lowest cost for it; on the CPU only.
 
     A prior that is selected by several objects goes to the object for which its cost is lowest among *all* objects,
     also if that object has not selected it; the other objects get no replacement. Ties go to the earlier prior and to
     the object listed first.
 
     Args:
-        near: lists that contain every pair with a cost below ``bound``; used on the CPU only.
+        near: lists that contain every pair with a cost below ``bound``.
         cost_for: returns the cost function for pairs whose priors are marked in its argument. A pair of infinite cost
             is never selected.
         bound: lower bound of the cost of all pairs that are not in ``near``.
         candidate: the priors that may be selected.
         counts: how many candidates each object selects; 0 for padding and crowds.
-        most: upper bound of ``counts``.
 
     Returns:
         Which priors are selected, and the object that each of them learns.
     """
-    on_cpu, objects = may_look(counts), counts > 0
-    # On the CPU only near pairs get a cost at first; elsewhere all candidates with all objects, in padded lists.
-    lists = (
-        [pairs.keep(pairs.of_prior(candidate)) for pairs in near] if on_cpu else _pairs_by_object(candidate, objects)
-    )
-    cost = cost_for(_marked(lists, candidate.shape) if on_cpu else candidate)
+    objects = counts > 0
+    # At first only near pairs get a cost.
+    lists = [pairs.keep(pairs.of_prior(candidate)) for pairs in near]
+    cost = cost_for(_marked(lists, candidate.shape))
     selected: list[Pairs] = []
-    scored = _select_from(lists, cost, bound if on_cpu else math.inf, counts, most, selected)
+    scored = _select_from(lists, cost, bound, counts, selected)
     # ``below`` (B, P): priors in a pair that costs less than the bound. For these, ``lowest`` is already the object of
     # lowest cost among all objects, because every pair that was left out costs at least the bound.
     below, lowest = resolve_conflicts_in_lists(scored, *candidate.shape)
-    selection = reduce(Pairs.join, selected)
-    if on_cpu:
-        selection = _complete(selection, cost_for, candidate, counts, most)
-        open_conflict = (_times_selected(selection, candidate.shape)[0] > 1) & ~below
-        lowest = _lowest_among_all(open_conflict, lowest, cost_for, objects)
+    selection = _complete(reduce(Pairs.join, selected), cost_for, candidate, counts)
+    open_conflict = (_times_selected(selection, candidate.shape)[0] > 1) & ~below
+    lowest = _lowest_among_all(open_conflict, lowest, cost_for, objects)
     times, only = _times_selected(selection, candidate.shape)
     return times > 0, torch.where(times > 1, lowest, only)
 
 
+def assign_in_matrices(
+    boxes: Float[Tensor, "B P 4"],
+    cost: Callable[[AllPairs, Float[Tensor, "B g P"]], Float[Tensor, "B g P"]],
+    candidate: Bool[Tensor, "B P"],
+    priors: Priors,
+    truth: GroundTruth,
+    topk: int,
+) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
+    """:func:`dynamic_counts` and :func:`assign_lowest_cost` on a GPU, from matrices of all pairs.
+
+    Args:
+        boxes: the predicted boxes.
+        cost: computes the costs of all pairs of a part, given their IoU.
+        candidate: the priors that may be selected.
+        priors: the priors.
+        truth: the objects.
+        topk: number of IoUs that are summed.
+    """
+    times = torch.zeros_like(candidate, dtype=torch.long)  # by how many objects each prior is selected
+    numbers, index = times, times  # the sum of the numbers of these objects, and the object of lowest cost
+    lowest = torch.full_like(candidate, torch.inf, dtype=truth.boxes.dtype)
+    topk = min(topk, candidate.shape[1])
+    for pairs in all_pairs(priors, truth):
+        unusable = ~(pairs.of_prior(candidate) & pairs.truth.learnable.unsqueeze(2))  # (B, g, P)
+        overlap = pairs.iou(boxes, truth.boxes)
+        costs = cost(pairs, overlap).masked_fill(unusable, torch.inf)
+        value, prior = costs.topk(topk, largest=False)  # (B, g, topk)
+        # Boxes that are not finite count as IoU 0.
+        highest = overlap.nan_to_num(0.0).masked_fill(unusable, 0.0).topk(topk).values
+        count = highest.sum(-1, keepdim=True).long().clamp(min=1)
+        rank = torch.arange(topk, device=prior.device)
+        selected = ((rank < count) & (value < torch.inf)).long().flatten(1)
+        first, last = pairs.part.start * topk, pairs.part.stop * topk
+        number = torch.arange(first, last, device=prior.device) // topk
+        times = times.scatter_add(1, prior.flatten(1), selected)
+        numbers = numbers.scatter_add(1, prior.flatten(1), selected * number)
+        cheapest, winner = costs.min(1)  # (B, P), on equal costs the object listed first
+        index = torch.where(cheapest < lowest, winner + pairs.part.start, index)
+        lowest = lowest.minimum(cheapest)
+    return times > 0, torch.where(times > 1, index, numbers)
+
+
 def _select_from(
-    lists: Iterable[Pairs], cost: PairCost, bound: float, counts: Int[Tensor, "B G"], most: int, selected: list[Pairs]
+    lists: Iterable[Pairs], cost: PairCost, bound: float, counts: Int[Tensor, "B G"], selected: list[Pairs]
 ) -> Iterator[tuple[Pairs, Float[Tensor, " N"]]]:
     """Yield the pairs that cost less than ``bound`` with their scores (minus the cost).
 
@@ -143,21 +184,18 @@ def _select_from(
     """
     for pairs in lists:
         costs = cost(pairs)
-        if bound < math.inf:
-            positions = (costs < bound).nonzero().squeeze(1)
-            pairs, costs = pairs.at(positions), costs.index_select(0, positions)
-        selected.append(_select(pairs, costs, counts, most))
+        positions = (costs < bound).nonzero().squeeze(1)
+        pairs, costs = pairs.at(positions), costs.index_select(0, positions)
+        selected.append(_select(pairs, costs, counts))
         yield pairs, -costs
 
 
-def _select(pairs: Pairs, costs: Float[Tensor, " N"], counts: Int[Tensor, "B G"], most: int) -> Pairs:
-    """The ``counts`` pairs of lowest cost of every object of a list."""
-    if may_look(costs):
-        # By rank and not by topk, whose order is unspecified for equal costs; these are common among penalized pairs.
-        return pairs.keep((ranks(pairs, costs) < pairs.of_object(counts)) & (costs < math.inf))
-    best, _ = leading(pairs, costs, most)
-    rank = torch.arange(len(best.prior), device=costs.device) % (best.width or 1)
-    return best.keep(rank < best.of_object(counts))
+def _select(pairs: Pairs, costs: Float[Tensor, " N"], counts: Int[Tensor, "B G"]) -> Pairs:
+    """The ``counts`` pairs of lowest cost of every object of a list.
+
+    By rank and not by topk, whose order is unspecified for equal costs; these are common among penalized pairs.
+    """
+    return pairs.keep((ranks(pairs, costs) < pairs.of_object(counts)) & (costs < math.inf))
 
 
 def _complete(
@@ -165,7 +203,6 @@ def _complete(
     cost_for: Callable[[Tensor], PairCost],
     candidate: Bool[Tensor, "B P"],
     counts: Tensor,
-    most: int,
 ) -> Pairs:
     """Repeat the selection among all candidates for the objects that have selected fewer than ``counts``."""
     flat_object = selection.image * counts.shape[1] + selection.object
@@ -175,7 +212,7 @@ def _complete(
         return selection
     candidate = candidate & short.any(1, keepdim=True)
     cost = cost_for(candidate)
-    again = [_select(pairs, cost(pairs), counts, most) for pairs in _pairs_by_object(candidate, short)]
+    again = [_select(pairs, cost(pairs), counts) for pairs in _pairs_by_object(candidate, short)]
     return reduce(Pairs.join, again, selection.keep(~selection.of_object(short)))
 
 
@@ -191,10 +228,9 @@ def _lowest_among_all(
 
 
 def _pairs_by_object(candidate: Bool[Tensor, "B P"], objects: Bool[Tensor, "B G"]) -> Iterator[Pairs]:
-    """Every marked object paired with all candidates of its image, in bounded lists."""
+    """Every marked object paired with all candidates of its image, in bounded lists; on the CPU only."""
     column, exists = compact(candidate)  # (B, n)
-    flat_objects = torch.arange(objects.numel(), device=objects.device)
-    flat_objects = flat_objects[objects.flatten()] if may_look(objects) else flat_objects
+    flat_objects = torch.arange(objects.numel(), device=objects.device)[objects.flatten()]
     for part in flat_objects.split(max(LONGEST // max(column.shape[1], 1), 1)):
         image, number = part // objects.shape[1], part % objects.shape[1]
         prior = column.index_select(0, image)  # (objects of this part, n)
@@ -226,3 +262,21 @@ def _times_selected(selection: Pairs, shape: torch.Size) -> tuple[Int[Tensor, "B
     none = torch.zeros(shape.numel(), dtype=torch.long, device=flat_prior.device)
     times = none.index_add(0, flat_prior, real).view(shape)
     return times, none.index_add(0, flat_prior, real * selection.object).view(shape)
+
+
+def _inside_any(boxes: Tensor, level: Tensor, valid: Tensor, regions: Tensor, included: Tensor) -> Tensor:
+    """:func:`inside_any` of plain tensors, in plain operations, one slice of objects at a time."""
+    point = centers(boxes).unsqueeze(1)  # (b, 1, P, 2)
+    inside = torch.zeros(len(included), boxes.shape[1], dtype=torch.bool, device=boxes.device)
+    for part in object_slices(len(included), boxes.shape[1], included.shape[1], boxes):
+        here = contains(regions[:, part].index_select(2, level), point)
+        inside |= (here & included[:, part].unsqueeze(2)).any(1)
+    return inside & valid
+
+
+_INSIDE_ANY = fused(
+    "inside_any(Tensor boxes, Tensor level, Tensor valid, Tensor regions, Tensor included) -> Tensor",
+    _inside_any,
+    module="points",
+    launches=1,
+)

@@ -8,15 +8,18 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ladle.all_pairs import AllPairs
 from ladle.assigners.dynamic_k import (
     PairCost,
+    assign_in_matrices,
     assign_lowest_cost,
     dynamic_counts,
     inside_any,
     sum_over_classes,
 )
 from ladle.assigners.protocol import full_precision
-from ladle.boxes import centers, iou
+from ladle.boxes import centers
+from ladle.device import may_look
 from ladle.losses.focal import softplus
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, pairs_inside, squares
@@ -77,37 +80,67 @@ class DynamicSoftLabel:
         box = truth.boxes.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
         candidate = inside_any(priors, box, truth.learnable)
 
+        if may_look(candidate):
+            positive, index = self._from_lists(candidate, predictions, priors, truth)
+        else:
+            positive, index = self._from_matrices(candidate, predictions, priors, truth)
+        return Assignment.hard(index, positive, free)
+
+    def _from_lists(
+        self, candidate: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate the pairs near their object, and others only where they are needed."""
+
         def cost_for(mask: Bool[Tensor, "B P"]) -> PairCost:
-            background = sum_over_classes(predictions.logits, mask, lambda logits, _: _absent(logits))
-            return lambda pairs: self._cost(pairs, background, predictions, priors, truth)
+            background = _as_background(predictions, mask)
+            return lambda pairs: self._cost(
+                pairs, pairs.iou(predictions.boxes, truth.boxes), background, predictions, priors, truth
+            )
 
         near = pairs_inside(priors, squares(priors, truth, self.soft_center_radius + _REACH), truth.learnable)
         counts = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
-        positive, index = assign_lowest_cost(near, cost_for, 10**_REACH * (1 - _SLACK), candidate, counts, self.topk)
-        return Assignment.hard(index, positive, free)
+        return assign_lowest_cost(near, cost_for, 10**_REACH * (1 - _SLACK), candidate, counts)
+
+    def _from_matrices(
+        self, candidate: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate all pairs."""
+        background = _as_background(predictions, candidate)
+        return assign_in_matrices(
+            predictions.boxes,
+            lambda pairs, overlap: self._cost(pairs, overlap, background, predictions, priors, truth),
+            candidate,
+            priors,
+            truth,
+            self.topk,
+        )
 
     def _cost(
         self,
-        pairs: Pairs,
+        pairs: Pairs | AllPairs,
+        overlap: Tensor,
         background: Float[Tensor, "B P"],
         predictions: Predictions,
         priors: Priors,
         truth: GroundTruth,
-    ) -> Float[Tensor, " N"]:
+    ) -> Tensor:
         """The cost of each pair.
 
         The focal loss summed over classes is the prior's sum as ``background``, corrected at the object's class.
         """
-        box = pairs.of_object(truth.boxes)
-        overlap = iou(pairs.of_prior(predictions.boxes), box)
         logit = pairs.of_label(predictions.logits, truth.labels)
         present = (softplus(logit) - logit * overlap) * (overlap - logit.sigmoid()).square()
         classes = pairs.of_prior(background) - _absent(logit) + present
-        distance = (pairs.of_prior(priors.centers) - centers(box)).square().sum(-1).sqrt()
+        distance = (pairs.of_prior(priors.centers) - pairs.of_object(centers(truth.boxes))).square().sum(-1).sqrt()
         distance = distance / pairs.of_prior(priors.stride.unsqueeze(0))
         cost = classes - (overlap + _FLOOR).log() * self.iou_weight
         cost = cost + torch.pow(10.0, distance - self.soft_center_radius)
-        return torch.where(cost < torch.inf, cost, torch.inf)
+        return cost.nan_to_num(torch.inf, torch.inf, -torch.inf)
+
+
+def _as_background(predictions: Predictions, mask: Bool[Tensor, "B P"]) -> Float[Tensor, "B P"]:
+    """The quality focal loss of the marked priors with target 0 for every class, summed over classes."""
+    return sum_over_classes(predictions.logits, mask, lambda logits, _: _absent(logits))
 
 
 def _absent(logits: Tensor) -> Tensor:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.assigners.judged import pair_factors
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import area, centers, contains, iou
-from ladle.overlaps import outside_crowds
+from ladle.device import constants, fused, may_look
+from ladle.overlaps import object_slices, outside_crowds
 from ladle.pairs import Pairs, pairs_inside, ranks, resolve_conflicts_in_lists, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -72,6 +73,9 @@ class FCOS:
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by geometry; predictions are used only if ``boxes`` is ``"predictions"``."""
+        if self.boxes == "priors" and not may_look(truth.boxes):
+            positive, index = self._smallest(priors, truth)
+            return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
         scored = self._by_geometry if self.boxes == "priors" else self._judged
         batch, count = len(truth.labels), priors.boxes.shape[1]
         positive, index = resolve_conflicts_in_lists(scored(predictions, priors, truth), batch, count)
@@ -84,6 +88,15 @@ class FCOS:
         size = area(truth.boxes)
         for pairs in self._suitable(priors, truth, self.radius):
             yield pairs, -pairs.of_object(size)
+
+    def _smallest(self, priors: Priors, truth: GroundTruth) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
+        """The paper's rule for every pair of a point and an object, in one step."""
+        bounds = constants((_bounds(self.ranges, priors),), priors.boxes.device)[0]
+        points = (priors.boxes, priors.stride, priors.level, priors.valid)
+        result: tuple[Tensor, Tensor] = _SMALLEST(
+            *points, truth.boxes, truth.learnable, bounds, self.radius or 0.0, self.closed
+        )
+        return result
 
     def _judged(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Iterator[tuple[Pairs, Tensor]]:
         """As many pairs of each object as by the paper's rule, those of highest overlap, scored by it."""
@@ -98,8 +111,8 @@ class FCOS:
 
     def _suitable(self, priors: Priors, truth: GroundTruth, radius: float | None) -> Iterator[Pairs]:
         """The pairs of an object and a point inside its square, on a level for objects of its size."""
-        upper = (*self.ranges[: len(priors.counts) - 1], math.inf)
-        bounds = torch.stack([priors.stride.new_full((), bound) for bound in (-1.0, *upper)])
+        lowest, *upper = _bounds(self.ranges, priors)
+        bounds = constants(((lowest, *upper),), priors.boxes.device)[0]
         for near in pairs_inside(
             priors, _regions(priors, truth, radius, upper), truth.learnable, most=_most(priors, radius, upper)
         ):
@@ -118,8 +131,13 @@ class FCOS:
         return contains(torch.cat([center - self.radius * stride, center + self.radius * stride], dim=-1), point)
 
 
+def _bounds(ranges: tuple[float, ...], priors: Priors) -> tuple[float, ...]:
+    """The lower end of the finest level's range, and the upper end of each level's."""
+    return (-1.0, *ranges[: len(priors.counts) - 1], math.inf)
+
+
 def _regions(
-    priors: Priors, truth: GroundTruth, radius: float | None, upper: tuple[float, ...]
+    priors: Priors, truth: GroundTruth, radius: float | None, upper: Sequence[float]
 ) -> Float[Tensor, "B G L 4"]:
     """The region in which the points of each object can lie on each level; one pixel larger than the range allows.
 
@@ -135,7 +153,7 @@ def _regions(
     return torch.cat([first, last], dim=-1)
 
 
-def _most(priors: Priors, radius: float | None, upper: tuple[float, ...]) -> int | None:
+def _most(priors: Priors, radius: float | None, upper: Sequence[float]) -> int | None:
     """The largest number of columns or rows of cells that such a region can have on a level."""
     if priors.grids is None:
         return None
@@ -145,3 +163,43 @@ def _most(priors: Priors, radius: float | None, upper: tuple[float, ...]) -> int
     return max(
         math.ceil(min(span, max(grid.height, grid.width))) for span, grid in zip(spans, priors.grids, strict=True)
     )
+
+
+def _smallest_object(
+    boxes: Tensor,
+    stride: Tensor,
+    level: Tensor,
+    valid: Tensor,
+    objects: Tensor,
+    learnable: Tensor,
+    bounds: Tensor,
+    radius: float,
+    closed: bool,
+) -> tuple[Tensor, Tensor]:
+    """Which points learn an object, and the smallest one that each may learn, in plain operations."""
+    point, reach = centers(boxes).unsqueeze(1), (radius * stride).unsqueeze(-1)  # (b, 1, P, 2) and (P, 1)
+    low, high = bounds[level], bounds[level + 1]  # (P,)
+    size = torch.where(learnable, area(objects), torch.inf)
+    smallest = boxes.new_full((len(learnable), boxes.shape[1]), torch.inf)
+    index = torch.zeros_like(smallest, dtype=torch.long)
+    for part in object_slices(len(learnable), boxes.shape[1], learnable.shape[1], boxes):
+        box = objects[:, part].unsqueeze(2)  # (B, g, 1, 4)
+        inside = contains(box, point) & valid.unsqueeze(1)
+        if radius > 0:
+            middle = centers(box)
+            inside &= contains(torch.cat([middle - reach, middle + reach], dim=-1), point)
+        farthest = torch.maximum(point - box[..., :2], box[..., 2:] - point).amax(-1)
+        suits = (farthest >= low) & (farthest <= high) if closed else (farthest > low) & (farthest < high)
+        value, number = torch.where(inside & suits, size[:, part].unsqueeze(-1), torch.inf).min(1)
+        better = value < smallest
+        smallest, index = torch.where(better, value, smallest), torch.where(better, number + part.start, index)
+    return smallest < torch.inf, index
+
+
+_SMALLEST = fused(
+    "smallest_object(Tensor boxes, Tensor stride, Tensor level, Tensor valid, Tensor objects, Tensor learnable, "
+    "Tensor bounds, float radius, bool closed) -> (Tensor, Tensor)",
+    _smallest_object,
+    module="points",
+    launches=1,
+)

@@ -110,7 +110,7 @@ class Hungarian:
         labels = torch.where(truth.learnable, truth.labels, 0)
         class_values = predictions.logits if self.class_cost == "focal" else predictions.logits.softmax(-1)
         class_values = class_values.transpose(1, 2)  # (B, C, P)
-        for part in object_slices(len(labels), boxes.shape[-1], labels.shape[1]):
+        for part in object_slices(len(labels), boxes.shape[-1], labels.shape[1], boxes):
             label = labels[:, part].unsqueeze(-1).expand(-1, -1, boxes.shape[-1])
             cost = self._class_cost(class_values.gather(1, label)).mul_(self.class_weight)
             cost = cost.add_(_distance(units, unit_corners[:, :, part]), alpha=self.box_weight)

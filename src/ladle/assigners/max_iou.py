@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Bool, Int
 from torch import Tensor
 
 from ladle.assigners.judged import class_factors, count_per_object, fill_unmatched, keep_counts, rejected_ignored
@@ -93,17 +93,19 @@ class MaxIoU:
     def _decide(self, overlaps: Overlaps) -> Assignment:
         rescued = overlaps.claimant > 0
         return Assignment.hard(
-            self._learnt(overlaps), (overlaps.iou >= self.positive) | rescued, overlaps.iou < self.negative
+            self._learnt(overlaps, rescued), (overlaps.iou >= self.positive) | rescued, overlaps.iou < self.negative
         )
 
-    def _learnt(self, overlaps: Overlaps) -> Int[Tensor, "B P"]:
+    def _learnt(self, overlaps: Overlaps, rescued: Bool[Tensor, "B P"]) -> Int[Tensor, "B P"]:
         if self.rescue is None or self.rescued == "prior":
             return overlaps.index
-        return torch.where(overlaps.claimant > 0, overlaps.claimant - 1, overlaps.index)
+        return torch.where(rescued, overlaps.claimant - 1, overlaps.index)
 
     def _as_many(self, judged: Overlaps, plan: Assignment, overlaps: Overlaps, objects: int) -> Assignment:
         """As many positive and ignored priors per object as in ``plan``, by judged overlaps; rescued ones first."""
         positives = count_per_object(plan.index, plan.positive, objects)
         ignored = count_per_object(overlaps.index, ~plan.positive & (plan.background == 0), objects)
         rescued = judged.claimant > 0
-        return keep_counts(self._learnt(judged), judged.iou + rescued, (judged.iou > 0) | rescued, positives, ignored)
+        return keep_counts(
+            self._learnt(judged, rescued), judged.iou + rescued, (judged.iou > 0) | rescued, positives, ignored
+        )

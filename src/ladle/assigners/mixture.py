@@ -14,12 +14,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.overlaps import may_look
+from ladle.device import fused, may_look
 
 __all__ = ["Mixture", "fit_two_gaussians"]
 
 TOLERANCE, LONGEST, RIDGE = 1e-3, 100, 1e-6
-_TINY = 10 * torch.finfo(torch.float64).eps
+TINY = 10 * torch.finfo(torch.float64).eps
 
 
 class Mixture(NamedTuple):
@@ -45,6 +45,13 @@ def fit_two_gaussians(samples: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"])
 
     The ``valid`` samples of a row come first, are finite, and ascend. Rows with fewer than two samples are not fitted.
     """
+    if may_look(samples):
+        return Mixture(*_fit(samples, valid))
+    return Mixture(*_FIT(samples, valid))
+
+
+def _fit(samples: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+    """:func:`fit_two_gaussians` in plain operations."""
     x = torch.where(valid, samples.double(), 0.0)
     count = valid.sum(-1)
     # (2, N, 1): the smallest and the largest valid sample of each row.
@@ -52,7 +59,7 @@ def fit_two_gaussians(samples: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"])
     state = _Parameters(torch.full_like(ends, 0.5), ends, torch.ones_like(ends))
     state = _iterate(x, valid.double(), state, torch.full_like(x[:, 0], -torch.inf), count >= 2, LONGEST)
     density = _log_density(x, state)  # (2, N, K)
-    return Mixture(valid & (density[0] >= density[1]), _log_sum(density))
+    return valid & (density[0] >= density[1]), _log_sum(density)
 
 
 def _iterate(
@@ -97,7 +104,10 @@ def _log_sum(density: Float[Tensor, "2 N K"]) -> Float[Tensor, "N K"]:
 
 def _maximize(x: Tensor, responsibility: Float[Tensor, "2 N K"]) -> _Parameters:
     """The M-step: weighted means and variances, with scikit-learn's ``reg_covariance`` added to the variances."""
-    mass = responsibility.sum(-1, keepdim=True) + _TINY
+    mass = responsibility.sum(-1, keepdim=True) + TINY
     mean = (responsibility * x).sum(-1, keepdim=True) / mass
     variance = (responsibility * (x - mean).square()).sum(-1, keepdim=True) / mass + RIDGE
     return _Parameters(mass / mass.sum(0, keepdim=True), mean, variance)
+
+
+_FIT = fused("fit_mixtures(Tensor samples, Tensor valid) -> (Tensor, Tensor)", _fit, module="mixture", launches=1)

@@ -13,8 +13,9 @@ from torch import Tensor
 from ladle.assigners.protocol import full_precision
 from ladle.assigners.sinkhorn import TransportPlan, TransportProblem, sinkhorn
 from ladle.boxes import iou
+from ladle.device import may_look
 from ladle.losses.focal import softplus
-from ladle.overlaps import may_look, outside_crowds
+from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, pairs_inside, resolve_conflicts, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -70,8 +71,9 @@ class OTA:
         if not len(problem.cost):
             return Assignment.empty(free)
         batch, count = free.shape
-        plan = sinkhorn(problem, used // count, self.epsilon, self.iterations)
-        positive, index = _largest_flow(problem, plan, used, batch * count)
+        image = used // count
+        plan = sinkhorn(problem, image, self.epsilon, self.iterations)
+        positive, index = _largest_flow(problem, plan, used, image, batch * count)
         return Assignment.hard(index.view(batch, count), positive.view(batch, count), free)
 
     @full_precision
@@ -84,14 +86,18 @@ class OTA:
         """
         pairs = self._candidates(priors, truth)
         batch, objects = truth.labels.shape
-        overlap = iou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
-        cost = self._class_cost(pairs, predictions, truth)
+        rows = pairs.image * priors.boxes.shape[1] + pairs.prior
+        overlap = iou(predictions.boxes.flatten(0, 1).index_select(0, rows), pairs.of_object(truth.boxes))
+        cost = self._class_cost(pairs, rows, predictions, truth)
         cost = cost - self.box_weight * overlap.clamp(min=torch.finfo(torch.float32).eps).log()
-        real = pairs.real & cost.isfinite()
+        real = pairs.real & (cost.abs() < torch.inf)
         flat_object = pairs.image * objects + pairs.object  # (N,)
-        used, column = _used_priors(pairs.image * priors.boxes.shape[1] + pairs.prior, batch * priors.boxes.shape[1])
+        used, column = _used_priors(rows, batch * priors.boxes.shape[1])
         labels = self._labels(flat_object, torch.where(real, overlap, 0.0), batch * objects, pairs.width)
-        has_pair = torch.zeros_like(labels).scatter_reduce(0, flat_object, real.to(labels.dtype), "amax")
+        if pairs.width:
+            has_pair = real.view(-1, pairs.width).any(1)
+        else:
+            has_pair = torch.zeros_like(labels).scatter_reduce(0, flat_object, real.to(labels.dtype), "amax")
         supply = (labels.clamp(min=1) * has_pair).view(batch, objects)
         valid_priors = priors.valid.expand(batch, -1).sum(1)
         rest = (valid_priors - supply.sum(1)).clamp(min=1)
@@ -111,9 +117,12 @@ class OTA:
         order = (joined.image * truth.labels.shape[1] + joined.object).argsort(stable=True)
         return joined.at(order, joined.width)
 
-    def _class_cost(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
+    def _class_cost(
+        self, pairs: Pairs, rows: Int[Tensor, " N"], predictions: Predictions, truth: GroundTruth
+    ) -> Float[Tensor, " N"]:
         """Focal loss with the object's class as target minus focal loss as background; all other classes cancel."""
-        logit = pairs.of_label(predictions.logits, truth.labels)
+        label = pairs.of_object(truth.labels) * pairs.real  # 0 in padding, whose label is arbitrary
+        logit = predictions.logits.flatten().index_select(0, rows * predictions.logits.shape[2] + label)
         prob, negative_log = logit.sigmoid(), softplus(logit)  # softplus(z) = -log(1 - p), softplus(z) - z = -log(p)
         return 0.25 * (1 - prob).square() * (negative_log - logit) - 0.75 * prob.square() * negative_log
 
@@ -149,16 +158,22 @@ def _used_priors(flat_priors: Int[Tensor, " N"], total: int) -> tuple[Int[Tensor
 
 
 def _largest_flow(
-    problem: TransportProblem, plan: TransportPlan, used: Int[Tensor, " columns"], total: int
+    problem: TransportProblem,
+    plan: TransportPlan,
+    used: Int[Tensor, " columns"],
+    image: Int[Tensor, " columns"],
+    total: int,
 ) -> tuple[Bool[Tensor, " total"], Int[Tensor, " total"]]:
     """Which priors receive more from an object than from the background, and from which object most.
 
     Every row of the plan is divided by its largest entry first, as in the authors' code.
     """
     objects = problem.supply.shape[1]
-    peak = plan.pairs.new_zeros(problem.supply.numel()).scatter_reduce(0, problem.object, plan.pairs, "amax")  # (R,)
+    if problem.width:
+        peak = plan.pairs.view(-1, problem.width).amax(1)  # (R,)
+    else:
+        peak = plan.pairs.new_zeros(problem.supply.numel()).scatter_reduce(0, problem.object, plan.pairs, "amax")
     score = plan.pairs / peak.index_select(0, problem.object)  # (N,)
-    image = used // (total // len(plan.others))
     background = plan.background / _background_peak(problem, plan, image).index_select(0, image)  # (columns,)
     wins = problem.real & (score >= background.index_select(0, problem.column))
     # The columns of all images count as the priors of one image.
@@ -177,6 +192,5 @@ def _background_peak(
     paired = plan.background.new_zeros(problem.columns)  # 1 where a column is in a real pair
     paired = paired.scatter_reduce(0, problem.column, problem.real.to(paired.dtype), "amax")
     paired_count = torch.zeros_like(plan.others).index_add(0, image, paired)
-    return torch.where(paired_count < problem.priors, plan.others, 0.0).scatter_reduce(
-        0, image, plan.background * paired, "amax"
-    )
+    unpaired = plan.others * (paired_count < problem.priors)
+    return unpaired.scatter_reduce(0, image, plan.background * paired, "amax")

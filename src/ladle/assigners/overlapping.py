@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from ladle.overlaps import CHUNK, object_slices
+from ladle.device import block_size
+from ladle.overlaps import object_slices
 from ladle.pairs import Pairs
 
 __all__ = ["pairs_overlapping"]
@@ -41,13 +42,13 @@ def pairs_overlapping(
     corners = objects.permute(2, 0, 1).contiguous().unsqueeze(-1)  # (4, B, G, 1)
     share = (least / (1 + least) * (1 - _SLACK)).unsqueeze(-1)  # (B, G, 1)
     found = []
-    for part in object_slices(len(boxes), x1.shape[-1], objects.shape[1]):
+    for part in object_slices(len(boxes), x1.shape[-1], objects.shape[1], boxes):
         left, top, right, bottom = corners[:, :, part]
         width = (right.minimum(x2) - left.maximum(x1)).clamp_(min=0)
         shared = (bottom.minimum(y2) - top.maximum(y1)).clamp_(min=0).mul_(width).minimum(largest)
         needed = (smallest + (right - left) * (bottom - top)).mul_(share[:, part])
         found.append((shared > needed).nonzero() + torch.tensor([0, part.start, 0]))
-    for piece in torch.cat(found).split(CHUNK // (4 * _BLOCK)):
+    for piece in torch.cat(found).split(block_size(boxes) // (4 * _BLOCK)):
         image, number, block = piece.t().unsqueeze(-1).expand(-1, -1, _BLOCK).flatten(1)
         prior = block * _BLOCK + torch.arange(_BLOCK).repeat(len(piece))
         exists = prior < boxes.shape[1]

@@ -6,15 +6,17 @@ from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ladle.all_pairs import all_pairs
 from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.mixture import fit_two_gaussians
 from ladle.assigners.protocol import Assigner, Evidence, full_precision
 from ladle.boxes import giou
+from ladle.device import constants, may_look
 from ladle.losses import class_focal_sum, object_focal
-from ladle.overlaps import may_look, outside_crowds
+from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, leading, ranks
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -70,18 +72,30 @@ class PAA:
 
     def _weigh(self, predictions: Predictions, priors: Priors, truth: GroundTruth, everything: bool) -> Evidence:
         pool = self.pool(predictions, priors, truth)
-        no_cost = torch.full_like(pool.background, torch.inf).flatten()
         if not truth.labels.shape[1]:
-            return Evidence(pool.index, no_cost.view_as(pool.index), pool.positive)
+            return Evidence(pool.index, torch.full_like(pool.background, torch.inf), pool.positive)
+        if not may_look(pool.background):
+            return self._weigh_all(pool.index, pool.positive, predictions, truth)
         pairs = Pairs.chosen(pool.index, pool.positive)
         box_cost = self.box_weight * (1 - giou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)))
-        if everything or not may_look(box_cost):
+        if everything:
             costs = _class_cost(pairs, predictions, truth) + box_cost
         else:
             costs = self._costs_of_best(pairs, box_cost, predictions, priors, truth)
+        no_cost = torch.full_like(pool.background, torch.inf).flatten()
         cost = no_cost.scatter(0, pairs.image * pool.index.shape[1] + pairs.prior, costs).view(pool.index.shape)
         candidate = pool.positive & cost.isfinite()
         return Evidence(pool.index, torch.where(candidate, cost, 0.0), candidate)
+
+    def _weigh_all(
+        self, index: Int[Tensor, "B P"], positive: Bool[Tensor, "B P"], predictions: Predictions, truth: GroundTruth
+    ) -> Evidence:
+        """The cost of every prior for its object, then the candidates."""
+        boxes, labels = truth.at(index)
+        cost = class_focal_sum(predictions.logits, labels * positive)
+        cost = cost + self.box_weight * (1 - giou(predictions.boxes, boxes))
+        candidate = positive & (cost.abs() < torch.inf)
+        return Evidence(index, torch.where(candidate, cost, 0.0), candidate)
 
     def _costs_of_best(
         self, pairs: Pairs, box_cost: Float[Tensor, " N"], predictions: Predictions, priors: Priors, truth: GroundTruth
@@ -113,6 +127,32 @@ class PAA:
     @torch.no_grad()
     def select(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Assignment:
         """Keep the ``topk`` per level, fit the mixture per object and cut (paper fig. 3c)."""
+        kept = self._select_listed if may_look(evidence.cost) else self._select_from_matrices
+        return Assignment.hard(evidence.index, kept(evidence, priors, truth), outside_crowds(priors, truth, self.crowd))
+
+    def _select_from_matrices(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
+        """The priors that are kept, by one matrix of costs (B, g, P) for each part of the objects."""
+        candidate_cost = evidence.cost.masked_fill(~evidence.candidate, torch.inf)
+        costs, indices = [], []
+        for pairs in all_pairs(priors, truth):
+            number = torch.arange(pairs.part.start, pairs.part.stop, device=candidate_cost.device).view(1, -1, 1)
+            here = torch.where(pairs.of_prior(evidence.index) == number, pairs.of_prior(candidate_cost), torch.inf)
+            best = [level.topk(min(self.topk, level.shape[2]), largest=False) for level in here.split(priors.counts, 2)]
+            costs.append(torch.cat([level.values for level in best], dim=-1))
+            indices.append(torch.cat([level.indices for level in best], dim=-1))
+        cost, order = (torch.cat(costs, dim=1) if len(costs) > 1 else costs[0]).sort(dim=-1)  # (B, G, W)
+        starts = [sum(priors.counts[:level]) for level in range(len(best))]
+        first = [float(start) for level, start in zip(best, starts, strict=True) for _ in range(level.values.shape[2])]
+        place = (torch.cat(indices, dim=1) if len(indices) > 1 else indices[0]) + constants(
+            (tuple(first),), cost.device
+        )
+        prior = place.long().gather(-1, order)
+        kept = self._cut(cost.flatten(0, 1), cost.flatten(0, 1) < torch.inf)
+        times = torch.zeros_like(evidence.index)
+        return times.scatter_add(1, prior.flatten(1), kept.long().view(len(times), -1)) > 0
+
+    def _select_listed(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
+        """The priors that are kept, by a list of candidates."""
         batch, objects = truth.labels.shape
         levels = len(priors.counts)
         by_level = Pairs.chosen(evidence.index * levels + priors.level, evidence.candidate)
@@ -130,8 +170,7 @@ class PAA:
 
         flat_prior = pairs.image * evidence.index.shape[1] + pairs.prior
         times = torch.zeros_like(evidence.index).view(-1).index_add(0, flat_prior, learns.long())
-        chosen = times.view_as(evidence.index) > 0
-        return Assignment.hard(evidence.index, chosen, outside_crowds(priors, truth, self.crowd))
+        return times.view_as(evidence.index) > 0
 
     def _cut(self, cost: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"]) -> Bool[Tensor, "N K"]:
         """The candidates to keep in each row of ascending costs."""

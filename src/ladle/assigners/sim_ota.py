@@ -9,15 +9,17 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ladle.all_pairs import AllPairs
 from ladle.assigners.dynamic_k import (
     PairCost,
+    assign_in_matrices,
     assign_lowest_cost,
     dynamic_counts,
     inside_any,
     sum_over_classes,
 )
 from ladle.assigners.protocol import full_precision
-from ladle.boxes import contains, iou
+from ladle.device import may_look
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, pairs_inside, squares
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -86,38 +88,64 @@ class SimOTA:
             candidate = candidate | inside_any(priors, box.expand_as(square), truth.learnable)
             square = torch.cat([square[..., :2].maximum(box[..., :2]), square[..., 2:].minimum(box[..., 2:])], dim=-1)
 
+        parts = (square, predictions, priors, truth)
+        if may_look(candidate):
+            positive, index = self._from_lists(candidate, *parts)
+        else:
+            positive, index = self._from_matrices(candidate, *parts)
+        return Assignment.hard(index, positive, free)
+
+    def _from_lists(
+        self, candidate: Tensor, region: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate the pairs near their object, and others only where they are needed."""
+
         def cost_for(mask: Bool[Tensor, "B P"]) -> PairCost:
             background = _as_background(predictions, mask)
-            return lambda pairs: self._cost(pairs, background, square, predictions, priors, truth)
+            return lambda pairs: self._cost(
+                pairs, pairs.iou(predictions.boxes, truth.boxes), background, region, predictions, priors, truth
+            )
 
-        near = pairs_inside(priors, square, truth.learnable)
+        near = pairs_inside(priors, region, truth.learnable)
         counts = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
-        positive, index = assign_lowest_cost(near, cost_for, self.penalty, candidate, counts, self.topk)
-        return Assignment.hard(index, positive, free)
+        return assign_lowest_cost(near, cost_for, self.penalty, candidate, counts)
+
+    def _from_matrices(
+        self, candidate: Tensor, region: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> tuple[Tensor, Tensor]:
+        """Evaluate all pairs."""
+        background = _as_background(predictions, candidate)
+        return assign_in_matrices(
+            predictions.boxes,
+            lambda pairs, overlap: self._cost(pairs, overlap, background, region, predictions, priors, truth),
+            candidate,
+            priors,
+            truth,
+            self.topk,
+        )
 
     def _cost(
         self,
-        pairs: Pairs,
+        pairs: Pairs | AllPairs,
+        overlap: Tensor,
         background: Float[Tensor, "B P"],
         region: Float[Tensor, "B G L 4"],
         predictions: Predictions,
         priors: Priors,
         truth: GroundTruth,
-    ) -> Float[Tensor, " N"]:
+    ) -> Tensor:
         """The cost of each pair.
 
         The cross entropy summed over classes is the prior's sum as ``background``, corrected at the object's class.
         ``region`` is where a prior must lie to count as near the center.
         """
-        overlap = iou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
         quality = None if predictions.quality is None else pairs.of_prior(predictions.quality)
         score = _score(pairs.of_label(predictions.logits, truth.labels), quality)
         classes = pairs.of_prior(background) - _log(score) + _log(1 - score)
-        row = (pairs.image * region.shape[1] + pairs.object) * region.shape[2] + pairs.of_prior(priors.level[None])
-        far = ~contains(region.flatten(0, 2).index_select(0, row), pairs.of_prior(priors.centers))
+        far = ~pairs.inside(priors, region)
         cost = classes * self.class_weight - (overlap + self.floor).log() * self.box_weight
         cost = torch.where(far, cost + self.penalty, cost)
-        return torch.where(cost < torch.inf, cost, torch.inf)
+        return cost.nan_to_num(torch.inf, torch.inf, -torch.inf)
 
 
 def _score(logit: Tensor, quality: Tensor | None) -> Tensor:

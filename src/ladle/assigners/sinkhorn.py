@@ -23,13 +23,14 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ladle.device import fused, may_look
 from ladle.types import Record
 
 __all__ = ["TransportPlan", "TransportProblem", "sinkhorn"]
 
-_REACH = 600.0
+REACH = 600.0
 """Largest exponent: cost differences above this times epsilon are clamped to it."""
-_LEAST, _MOST = 1e-290, 1e290
+LEAST, MOST = 1e-290, 1e290
 """Lower bound of sums and upper bound of scalings, so that products stay finite for any predictions."""
 
 
@@ -94,12 +95,25 @@ def sinkhorn(
         epsilon: weight of the entropy; the larger, the softer the plan.
         iterations: number of iterations.
     """
+    if may_look(problem.cost) or not problem.width:
+        return _iterated(problem, image, epsilon, iterations)
+    width, columns = problem.width, problem.columns
+    demands = (problem.supply, problem.rest, problem.priors)
+    return TransportPlan(
+        *_TRANSPORT(problem.column, problem.cost, problem.real, *demands, columns, width, epsilon, iterations)
+    )
+
+
+def _iterated(
+    problem: TransportProblem, image: Int[Tensor, " columns"], epsilon: float, iterations: int
+) -> TransportPlan:
+    """:func:`sinkhorn` in plain operations."""
     batch, objects = problem.supply.shape
     lowest = problem.lowest_cost().double()  # (R,)
     lowest = torch.where(lowest.isfinite(), lowest, 0.0)
     exponent = (lowest.index_select(0, problem.object) - problem.cost.double()) / epsilon
-    kernel = torch.where(problem.real, exponent.clamp(-_REACH, 0.0).exp(), 0.0)  # (N,), at most 1
-    scale = (-lowest / epsilon).clamp(-_REACH, _REACH).exp()  # (R,), row scalings relative to the background's
+    kernel = torch.where(problem.real, exponent.clamp(-REACH, 0.0).exp(), 0.0)  # (N,), at most 1
+    scale = (-lowest / epsilon).clamp(-REACH, REACH).exp()  # (R,), row scalings relative to the background's
     supply, rest, priors = problem.supply.double(), problem.rest.double(), problem.priors.double()
     ratio = supply / rest.unsqueeze(1)  # (B, G), an object's supply relative to the background's
     # index_select is faster with 32-bit indices; scatter accepts 64-bit ones only.
@@ -113,9 +127,9 @@ def sinkhorn(
         inverse.fill_(1.0).scatter_add_(0, problem.column, flow).reciprocal_()  # (columns,), column scalings
         # Rows: what the objects do not ship to the priors of an image, the background does.
         torch.index_select(inverse, 0, column, out=flow).mul_(kernel)
-        received = _sums(flow, lengths, problem.width).clamp_(min=_LEAST)  # (R,)
-        remaining = (priors - (scale * received).view(batch, objects).sum(1)).clamp_(min=_LEAST)  # (B,)
-        scale = (ratio * remaining.unsqueeze(1)).flatten().div_(received).clamp_(max=_MOST)
+        received = _sums(flow, lengths, problem.width).clamp_(min=LEAST)  # (R,)
+        remaining = (priors - (scale * received).view(batch, objects).sum(1)).clamp_(min=LEAST)  # (B,)
+        scale = (ratio * remaining.unsqueeze(1)).flatten().div_(received).clamp_(max=MOST)
     # Undo the division by the background's scaling, which is rest / remaining.
     factor = rest / remaining
     background = inverse * factor.index_select(0, image)
@@ -128,3 +142,24 @@ def _sums(values: Tensor, lengths: Tensor | None, width: int | None) -> Tensor:
     if lengths is None or width:
         return values.view(-1, width or 1).sum(1)
     return torch.segment_reduce(values, "sum", lengths=lengths, unsafe=True)
+
+
+def _transport(
+    column: Tensor, cost: Tensor, real: Tensor, supply: Tensor, rest: Tensor, priors: Tensor, columns: int, width: int,
+    epsilon: float, iterations: int,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """:func:`sinkhorn` of plain tensors: a table of ``width`` pairs for each object, and every prior a column."""
+    row = torch.arange(supply.numel(), device=cost.device).repeat_interleave(width)
+    image = torch.arange(len(rest), device=cost.device).repeat_interleave(columns // max(len(rest), 1))
+    problem = TransportProblem(row, column, cost, real, supply, rest, priors, columns, width)
+    plan = _iterated(problem, image, epsilon, iterations)
+    return plan.pairs, plan.background, plan.others
+
+
+_TRANSPORT = fused(
+    "transport(Tensor column, Tensor cost, Tensor real, Tensor supply, Tensor rest, Tensor priors, int columns, "
+    "int width, float epsilon, int iterations) -> (Tensor, Tensor, Tensor)",
+    _transport,
+    module="sinkhorn",
+    launches=1,
+)

@@ -12,10 +12,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ladle.all_pairs import AllPairs, all_pairs
 from ladle.assigners.overlapping import pairs_overlapping
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers, contains, iou
-from ladle.overlaps import may_look, object_slices, outside_crowds
+from ladle.device import may_look
+from ladle.overlaps import object_slices, outside_crowds
 from ladle.pairs import Pairs, leading, pairs_inside, resolve_conflicts
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
@@ -107,18 +109,35 @@ class TaskAligned:
     def _select(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> _Aligned:
         """The pairs that the objects select, before conflicts are resolved."""
         region = _widened(truth.boxes, self.least_side)
+        if not may_look(truth.valid):
+            return self._from_matrices(region, predictions, priors, truth)
         inside = pairs_inside(priors, region, truth.learnable, self.margin)
         if self.inside == "before":
             return self._best(self._aligned(pairs, predictions, truth) for pairs in inside)
         # TOOD: priors outside the object take part in the top k, and are removed afterwards.
-        if may_look(truth.valid):
-            best = self._best(self._competitors(inside, predictions, priors, truth))
-        else:
-            everywhere = torch.cat([region[..., :2] - math.inf, region[..., 2:] + math.inf], dim=-1)
-            every = pairs_inside(replace(priors, grids=None), everywhere, truth.learnable)
-            best = self._best(self._aligned(pairs, predictions, truth) for pairs in every)
+        best = self._best(self._competitors(inside, predictions, priors, truth))
         pairs = best.pairs
         return best.only(contains(pairs.of_object(region), pairs.of_prior(priors.centers), self.margin))
+
+    def _from_matrices(
+        self, region: Float[Tensor, "B G 4"], predictions: Predictions, priors: Priors, truth: GroundTruth
+    ) -> _Aligned:
+        """The same from matrices of all pairs."""
+        found, point = [], priors.centers
+        for pairs in all_pairs(priors, truth, parts=1 if self.overlap == "iou" else 4):
+            overlap = self._overlap(pairs, predictions, truth)
+            alignment = self._alignment(pairs, overlap, predictions, truth)
+            usable = pairs.truth.learnable.unsqueeze(2) & pairs.of_prior(priors.valid)  # (B, g, P)
+            if self.inside == "before":
+                on_levels = region.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
+                usable = usable & pairs.inside(priors, on_levels, self.margin)
+            value, prior = (alignment * usable).topk(min(self.topk, point.shape[1]))  # (B, g, topk)
+            table = Pairs.table(prior, value > 0, pairs.part.start)
+            found.append(_Aligned(table, value.flatten(), overlap.gather(2, prior).flatten()))
+        best = reduce(_Aligned.join, found)
+        if self.inside == "before":
+            return best
+        return best.only(contains(best.pairs.of_object(region), best.pairs.of_prior(point), self.margin))
 
     def _competitors(
         self, inside: Iterable[Pairs], predictions: Predictions, priors: Priors, truth: GroundTruth
@@ -138,7 +157,7 @@ class TaskAligned:
         # An object without a pair inside it needs no competitors.
         least = torch.where(lowest.isfinite(), root, _UNREACHABLE).view_as(none)
         for pairs in pairs_overlapping(predictions.boxes, priors.valid, truth.boxes, least):
-            overlap = self._overlap(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
+            overlap = self._overlap(pairs, predictions, truth)
             positions = (overlap >= pairs.of_object(least)).nonzero().squeeze(1)
             near, overlap = pairs.at(positions), overlap.index_select(0, positions)
             yield _Aligned(near, self._alignment(near, overlap, predictions, truth), overlap)
@@ -154,21 +173,21 @@ class TaskAligned:
         return _Aligned(best, aligned.alignment.index_select(0, positions), aligned.overlap.index_select(0, positions))
 
     def _aligned(self, pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> _Aligned:
-        overlap = self._overlap(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
+        overlap = self._overlap(pairs, predictions, truth)
         return _Aligned(pairs, self._alignment(pairs, overlap, predictions, truth), overlap)
 
     def _alignment(
-        self, pairs: Pairs, overlap: Tensor, predictions: Predictions, truth: GroundTruth
-    ) -> Float[Tensor, " N"]:
+        self, pairs: Pairs | AllPairs, overlap: Tensor, predictions: Predictions, truth: GroundTruth
+    ) -> Tensor:
         """The alignment of each pair; 0 where it is NaN."""
         logit = pairs.of_label(predictions.logits, truth.labels)
         # In float64 and rounded once, because vectorized powers in float32 depend on the position in the list.
-        alignment = (logit.double().sigmoid().pow(self.alpha) * overlap.double().pow(self.beta)).float()
-        return torch.where(alignment > 0, alignment, 0.0)
+        return (logit.double().sigmoid().pow(self.alpha) * overlap.double().pow(self.beta)).float().nan_to_num(0.0)
 
-    def _overlap(self, boxes: Tensor, objects: Tensor) -> Tensor:
-        overlap = iou(boxes, objects) if self.overlap == "iou" else complete_iou(boxes, objects).clamp(min=0)
-        return overlap.nan_to_num(0.0)
+    def _overlap(self, pairs: Pairs | AllPairs, predictions: Predictions, truth: GroundTruth) -> Tensor:
+        if self.overlap == "iou":
+            return pairs.iou(predictions.boxes, truth.boxes).nan_to_num(0.0)
+        return complete_overlap(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes))
 
     def _overlapped_most(
         self, index: Int[Tensor, "B P"], selected: Pairs, predictions: Predictions, priors: Priors, truth: GroundTruth
@@ -180,12 +199,13 @@ class TaskAligned:
         most, winner = predictions.boxes.new_full(prior.image.shape, -1.0), prior.object
         boxes, center = prior.of_prior(predictions.boxes).unsqueeze(1), prior.of_prior(priors.centers).unsqueeze(1)
         region = _widened(truth.boxes, self.least_side)
-        for part in object_slices(1, len(winner), truth.labels.shape[1]):
+        for part in object_slices(4, len(winner), truth.labels.shape[1], winner):
             # (N, g, 4), (N, g, 4) and (N, g): the objects of each prior's image.
             every = (each[:, part].index_select(0, prior.image) for each in (truth.boxes, region, truth.learnable))
             objects, regions, real = every
             inside = contains(regions, center, self.margin) & real
-            value, number = torch.where(inside, self._overlap(boxes, objects), -1.0).max(1)
+            overlap = iou(boxes, objects).nan_to_num(0.0) if self.overlap == "iou" else complete_overlap(boxes, objects)
+            value, number = torch.where(inside, overlap, -1.0).max(1)
             winner = torch.where(prior.real & (value > most), number + part.start, winner)
             most = most.maximum(value)
         return index.flatten().scatter(0, prior.image * index.shape[1] + prior.prior, winner).view_as(index)
@@ -218,6 +238,11 @@ class _Aligned(NamedTuple):
     def join(self, other: _Aligned) -> _Aligned:
         alignment, overlap = torch.cat([self.alignment, other.alignment]), torch.cat([self.overlap, other.overlap])
         return _Aligned(self.pairs.join(other.pairs), alignment, overlap)
+
+
+def complete_overlap(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:
+    """:func:`complete_iou` clamped to at least 0; 0 where it is NaN."""
+    return complete_iou(first, second).clamp(min=0).nan_to_num(0.0)
 
 
 def complete_iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tensor:

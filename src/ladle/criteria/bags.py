@@ -9,8 +9,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.bags import bag_pairs, center_weight, confidence, learnable_only, object_sums
-from ladle.overlaps import may_look
+from ladle.all_pairs import AllPairs
+from ladle.bags import bag_pairs, center_weight, confidence, learnable_only
+from ladle.device import may_look
 from ladle.pairs import Pairs
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 
@@ -67,7 +68,7 @@ class BagCriterion:
             predictions, priors = output.predictions.map(Tensor.float), output.priors
             truth = learnable_only(truth)
             pairs = bag_pairs(priors, truth)
-            central = center_weight(predictions, priors, truth, pairs)  # (N,)
+            central = center_weight(predictions, priors, truth, pairs)  # of each pair
             return {
                 "positive": self._positive(predictions, truth, assignment),
                 "negative": self._negative(predictions, truth, assignment, central.detach().sum()),
@@ -78,9 +79,10 @@ class BagCriterion:
         pairs, position = _entries(plan, plan.affinity > 0, truth)
         weight = plan.affinity.flatten().index_select(0, position)  # (N,)
         weighted = weight * confidence(predictions, truth, pairs, self.box_weight)
-        prob = object_sums(pairs, torch.where(pairs.real, weighted, 0.0), truth)  # (B, G)
+        shape = truth.labels.shape
+        prob = pairs.sum_per_object(torch.where(pairs.real, weighted, 0.0), *shape)  # (B, G)
         # The weights of a bag sum to 1 up to rounding; those of a hard plan sum to the number of its priors.
-        prob = prob / object_sums(pairs, weight.detach(), truth).clamp(min=1)
+        prob = prob / pairs.sum_per_object(weight.detach(), *shape).clamp(min=1)
         zero = prob == 0  # replaced before the logarithm, whose gradient would be infinite
         cost = torch.where(zero, -_LOG_FLOOR, -torch.where(zero, 1.0, prob).log()).clamp(max=-_LOG_FLOOR)
         total = self.positive_weight * torch.where(truth.learnable, cost, 0.0).sum()
@@ -101,13 +103,13 @@ class BagCriterion:
         )
         return Term(self.negative_weight * total, count, torch.ones_like(count))
 
-    def _center(self, central: Tensor, pairs: Pairs, truth: GroundTruth) -> Term:
-        none = central.new_zeros(len(truth.labels))
-        mass = none.index_add(0, pairs.image, central)
-        any_inside = none.index_add(0, pairs.image, pairs.real.float()) > 0
+    def _center(self, central: Tensor, pairs: Pairs | AllPairs, truth: GroundTruth) -> Term:
+        batch = len(truth.labels)
+        mass = pairs.sum_per_image(central, batch)
+        any_inside = mass > 0 if pairs.real is None else pairs.sum_per_image(pairs.real.float(), batch) > 0
         rate = truth.learnable.sum(1) / mass.clamp(min=_NARROW)
         total = self.center_weight * torch.where(any_inside, rate, 0.0).sum()
-        return Term(total, torch.full_like(total, len(none)), torch.zeros_like(total))
+        return Term(total, torch.full_like(total, batch), torch.zeros_like(total))
 
 
 def joint_background(

@@ -106,7 +106,7 @@ def _object_cells(level: Level, truth: GroundTruth, strides: list[int], rank: in
     side = (truth.boxes[..., 2:] - truth.boxes[..., :2] + 1).clamp(min=1).prod(-1).sqrt()
     level_of = (side / (_LEVEL_SIDE * strides[0]) + 1e-6).log2().floor().clamp(0, len(strides) - 1)
     found = torch.zeros(batch, height, width, dtype=torch.bool, device=level.student.device)
-    for part in object_slices(batch, height * width, truth.labels.shape[1]):
+    for part in object_slices(batch, height * width, truth.labels.shape[1], truth.boxes):
         rows, columns = cells_of_objects(truth, (height, width), level.stride, part, outward=False)
         here = (level_of[:, part] == rank)[..., None, None]
         found = found | (rows[..., :, None] & columns[..., None, :] & here).any(1)

@@ -183,7 +183,7 @@ def _object_share(level: Level, truth: GroundTruth) -> Float[Tensor, "B 1 H W"]:
     """1 / number of cells of the smallest object that covers a cell; 0 for a cell without an object."""
     batch, _, height, width = level.student.shape
     share = torch.zeros(batch, height, width, device=level.student.device)
-    for part in object_slices(batch, height * width, truth.labels.shape[1]):
+    for part in object_slices(batch, height * width, truth.labels.shape[1], truth.boxes):
         rows, columns = cells_of_objects(truth, (height, width), level.stride, part, outward=True)
         each = 1 / (rows.sum(-1) * columns.sum(-1)).clamp(min=1)
         covered = rows[..., :, None] & columns[..., None, :]

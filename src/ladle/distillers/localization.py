@@ -9,12 +9,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from ladle.device import may_look
 from ladle.distillers.joining import Joinable
 from ladle.distillers.protocol import Network, Summary
 from ladle.distillers.regions import Measure, within_objects, worthwhile_ring
 from ladle.losses import rebinned, softened_kl
 from ladle.networks import NetworkInfo
-from ladle.overlaps import may_look
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 
 __all__ = ["LocalizationDistillation"]

@@ -33,7 +33,7 @@ def worthwhile_ring(
     # A single candidate has no standard deviation; as in the released code, its object has no ring.
     high = mean_plus_spread(overlap, found).masked_fill(found.sum(-1, keepdim=True) < 2, -torch.inf)
     weight = truth.boxes.new_zeros(len(truth.labels), priors.boxes.shape[1])
-    for part in object_slices(len(weight), weight.shape[1], truth.labels.shape[1]):
+    for part in object_slices(len(weight), weight.shape[1], truth.labels.shape[1], weight):
         value, near_miss = _overlap_and_distance(truth.boxes[:, part], priors.boxes, measure)
         low = gamma * high[:, part]
         ring = (near_miss >= low) & (near_miss < high[:, part]) & truth.learnable[:, part, None]
@@ -59,7 +59,7 @@ def within_objects(priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
     """The valid priors whose center lies inside an object, on any level."""
     points = priors.centers.unsqueeze(1)
     found = torch.zeros(len(truth.labels), points.shape[2], dtype=torch.bool, device=points.device)
-    for part in object_slices(len(found), found.shape[1], truth.labels.shape[1]):
+    for part in object_slices(len(found), found.shape[1], truth.labels.shape[1], found):
         box = truth.boxes[:, part].unsqueeze(2)
         inner = torch.minimum(points - box[..., :2], box[..., 2:] - points).amin(-1)
         found = found | ((inner > 0) & truth.learnable[:, part, None]).any(1)

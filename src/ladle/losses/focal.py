@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ladle.overlaps import may_look
+from ladle.device import may_look
 
 __all__ = ["background_focal", "background_focal_sum", "class_focal_sum", "object_focal", "sigmoid_focal", "softplus"]
 
@@ -57,7 +57,7 @@ def class_focal_sum(
         positive = object_focal(part.gather(-1, here), alpha, gamma)
         loss = softplus(part).mul_(part.sigmoid().pow_(gamma)).mul_(1 - alpha)
         parts.append(loss.scatter_(-1, here, positive).sum(-1))
-    return torch.cat(parts).view(label.shape)
+    return (torch.cat(parts) if len(parts) != 1 else parts[0]).view(label.shape)
 
 
 def softplus(logits: Tensor) -> Tensor:
