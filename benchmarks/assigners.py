@@ -237,7 +237,7 @@ def calm_race(
     best: tuple[dict[str, Outcome], float] = {}, torch.inf
     for _ in range(3 if patience else 1):
         calm.wait(patience)
-        watch, start = calm.NonFiniteGuard(), time.monotonic()
+        watch, start = calm.Watch(), time.monotonic()
         outcomes = race(contenders, runs, device)
         best = min(best, (outcomes, watch.share), key=itemgetter(1))
         if best[1] < calm.CALM or time.monotonic() - start > LONG:

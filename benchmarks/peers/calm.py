@@ -20,7 +20,7 @@ PATIENCE = 60.0
 """Seconds to wait for a calm machine before each round."""
 
 
-class NonFiniteGuard:
+class Watch:
     """Watches other processes from its making on; where the kernel does not tell, they are taken to be calm."""
 
     def __init__(self) -> None:
@@ -39,7 +39,7 @@ def wait(patience: float) -> None:
     """Return as soon as others are calm for a second, or after ``patience`` seconds."""
     end = time.monotonic() + patience
     while time.monotonic() < end:
-        watch = NonFiniteGuard()
+        watch = Watch()
         time.sleep(1.0)
         if watch.share < CALM:
             return
@@ -57,7 +57,7 @@ def take_turns(
     foreign = []
     for number in range(rounds + 1):
         wait(PATIENCE)
-        watch = NonFiniteGuard()
+        watch = Watch()
         for name, work in every.items():
             work()
             _settle(device)

@@ -63,7 +63,7 @@ class Case:
         return torch.from_numpy(array).contiguous().to(self.device)
 
     def at_anchors(self) -> tuple[Any, Any, Any]:
-        """Predictions, priors and truth for assigners of anchors (8 strides wide, centerd at whole strides)."""
+        """Predictions, priors and truth for assigners of anchors (8 strides wide, centered at whole strides)."""
         scene = self.scene
         return scene.predictions().to(self.device), scene.priors().to(self.device), self.truth
 

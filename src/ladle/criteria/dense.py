@@ -131,4 +131,4 @@ class DenseCriterion:
         count = objects.sum(-1)
         if self.floor == "image":
             return Term(total, count.clamp(min=1).sum(), torch.zeros_like(count.sum()))
-        return Term(total, count.sum(), count.new_tensor(float(len(count))))
+        return Term(total, count.sum(), count.new_full((), float(len(count))))

@@ -137,7 +137,7 @@ class _Cross(nn.Module):
         scores, positive_weight = target.scores, assignment.weight
         count, images = (
             (positive_weight * self._centerness(student, truth, assignment)).sum(),
-            positive_weight.new_tensor(float(len(positive_weight))),
+            positive_weight.new_full((), float(len(positive_weight))),
         )
         terms: dict[str, Term] = {}
         if spec.class_weight:

@@ -214,7 +214,7 @@ def level_total(values: Float[Tensor, "B C H W"], level: Level, share: Share) ->
 def per_image(name: str, costs: Sequence[Float[Tensor, ""]], images: int) -> dict[str, Term]:
     """The term of ``costs``, one for each level and summed over images; it is divided by ``images``."""
     total = torch.stack(list(costs)).sum()
-    return {name: Term(total, total.new_tensor(float(images)), total.new_zeros(()))}
+    return {name: Term(total, total.new_full((), float(images)), total.new_zeros(()))}
 
 
 def filled_cells(maps: Tensor, sizes: Tensor | None, stride: int) -> Bool[Tensor, "B 1 H W"]:

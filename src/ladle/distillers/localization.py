@@ -103,7 +103,7 @@ class LocalizationDistillation(Joinable):
         pred, target = student.predictions, teacher.predictions.detach()
         for name, one in (("student", pred), ("teacher", target)):
             _needs_edges(name, one.edges is not None)
-        images = pred.logits.new_tensor(float(len(pred.logits)), dtype=torch.float32)
+        images = pred.logits.new_full((), float(len(pred.logits)), dtype=torch.float32)
         best = pred.logits.detach().float().amax(-1).sigmoid()
         terms: dict[str, Tensor] = {}
         if self.weight:

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR, area, centers, iou, pairwise_intersection
+from ladle.device import constants
 from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
 from ladle.overlaps import object_slices, overlap_slices
 from ladle.types import GroundTruth, Priors
@@ -84,7 +85,7 @@ def cells_of_objects(
     cell is left out, and an object that then has no row or no column covers the one cell of its corner (DeFeat).
     """
     boxes = truth.boxes[:, part] / stride
-    edge = boxes.new_tensor([shape[1], shape[0]])
+    edge = constants(((shape[1], shape[0]),), boxes.device)[0]
     first = boxes[..., :2].floor().clamp(min=0).minimum(edge - 1)
     if outward:
         last = boxes[..., 2:].ceil().minimum(edge - 1)

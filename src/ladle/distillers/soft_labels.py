@@ -93,7 +93,7 @@ class SoftLabels(Joinable):
         overlap = best_overlaps(target_boxes, valid, truth).iou
         near = overlap > self.least
         weight = torch.where(near, overlap, 0.0)
-        count, images = weight.sum(), weight.new_tensor(float(len(weight)))
+        count, images = weight.sum(), weight.new_full((), float(len(weight)))
 
         terms: dict[str, Term] = {}
         if self.class_weight:

@@ -1,0 +1,109 @@
+"""The share of a training step that assignment takes, family by family, and the waits for the device in a step.
+
+    python benchmarks/share.py --device cuda
+    python benchmarks/share.py --backbone tiny --scene s640_n20 --batch 1      a first look on a CPU
+
+A step is forward, assignment, losses, backward and SGD of a detector with random weights, which does not change the
+time. Assignment is timed alone, on the predictions of the last step. A wait is an operation after which the host cannot
+go on before the device has finished; PyTorch reports them.
+"""
+
+import argparse
+import statistics
+import time
+import warnings
+from dataclasses import replace
+
+import torch
+from peers.case import SCENES, Case
+from peers.report import append_line
+from step import batch_of, network, step_of
+
+from ladle.methods import plan_for
+from ladle.objectives import TrainingStep
+
+FAMILIES = ("retinanet", "fcos", "atss", "paa", "gfl", "tood", "autoassign", "ota", "yolox", "rtmdet")
+
+
+class Remembered:
+    """An assigner that remembers its last arguments."""
+
+    def __init__(self, assigner):
+        self.assigner, self.arguments = assigner, ()
+
+    def __call__(self, *arguments):
+        """Assign, and remember the arguments."""
+        self.arguments = arguments
+        return self.assigner(*arguments)
+
+
+def milliseconds(work, rounds, device):
+    """The median time of a call."""
+    times = []
+    for _ in range(rounds):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        start = time.perf_counter()
+        work()
+        if device == "cuda":
+            torch.cuda.synchronize()
+        times.append(1e3 * (time.perf_counter() - start))
+    return statistics.median(times)
+
+
+def waits_in(step, device):
+    """The places at which one step waits for the device, as far as PyTorch reports them."""
+    if device != "cuda":
+        return []
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    return [f"{w.filename.rsplit('/', 2)[-1]}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
+
+
+def measured(family, case, arguments):
+    """One row: milliseconds of a step and of assignment, and the waits."""
+    batch = batch_of(case, arguments.batch, arguments.device)
+    student = network(arguments.backbone, family, case.classes).to(arguments.device)
+    (lesson,) = plan_for("plain", student.spec).lessons
+    watched = Remembered(lesson.assigner)
+    step = step_of(TrainingStep(student, (replace(lesson, assigner=watched),)), batch)
+    for _ in range(3):
+        step()
+    waits = waits_in(step, arguments.device)
+    whole = milliseconds(step, arguments.rounds, arguments.device)
+    inputs = watched.arguments
+    assignment = milliseconds(lambda: lesson.assigner(*inputs), 3 * arguments.rounds, arguments.device)
+    return {"family": family, "step": whole, "assignment": assignment, "waits": waits}
+
+
+def main():
+    """Print one Markdown table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--scene", default="s1333_n20", choices=SCENES)
+    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--backbone", default="r50")
+    parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    parser.add_argument("--record", help="append the numbers to this file, one line of JSON each")
+    arguments = parser.parse_args()
+    case = Case(arguments.scene, arguments.device)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
+    print("| family | step, ms | assignment, ms | share | waits |\n|---|---|---|---|---|")
+    for family in arguments.families.split(","):
+        found = measured(family, case, arguments)
+        share = found["assignment"] / found["step"]
+        numbers = f"{found['step']:.1f} | {found['assignment']:.2f} | {share:.1%}"
+        print(f"| {family} | {numbers} | {len(found['waits'])} {' '.join(found['waits'])} |", flush=True)
+        if arguments.record:
+            line = {"table": "share", "scene": arguments.scene, "backbone": arguments.backbone}
+            append_line(arguments.record, line | {"device": arguments.device, "batch": arguments.batch} | found)
+
+
+if __name__ == "__main__":
+    main()
