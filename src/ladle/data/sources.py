@@ -103,11 +103,11 @@ class DatasetSource:
         return self._kept[index]
 
     def _decode(self, index: int) -> Sample:
-        from ladle.data.images import load_image
+        from ladle.data.images import load_interleaved
 
         record = self.dataset.images[index]
         try:
-            image = load_image(record.file, record.upright, self.value_range)
+            image = load_interleaved(record.file, record.upright, self.value_range)
         except UserError as error:
             raise UserError(f"{error}; mend it, or leave such images out with --on-defect skip") from None
         if tuple(image.shape[1:]) != (record.height, record.width):
