@@ -16,16 +16,16 @@ from torch import Tensor
 from ladle.data.color import recolored
 from ladle.data.windows import coverage
 
-__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize", "unlabeled"]
+__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize", "stretched", "unlabeled"]
 
 
 @dataclass(frozen=True)
 class Sample:
     """One image with its objects.
 
-    ``image`` is RGB, with any strides, and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of the shown part in
-    pixels of the file: multiplying a box by ``original / size`` and adding the offset of a crop gives pixels of the
-    file.
+    ``image`` is RGB, with any strides, and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of
+    the shown part in pixels of the file: multiplying a box by ``original / size`` and adding the offset of a crop gives
+    pixels of the file.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -63,10 +63,14 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
     if (height, width) == sample.size:
         return sample
-    down, across = height / sample.size[0], width / sample.size[1]
     image = functional.resize_image(_interleaved(sample.image), [height, width], antialias=True)
-    boxes = sample.boxes * sample.boxes.new_tensor([across, down, across, down])
-    return replace(sample, image=_planar(image), boxes=_inside(boxes, height, width))
+    return replace(sample, image=_planar(image), boxes=stretched(sample.boxes, sample.size, (height, width)))
+
+
+def stretched(boxes: Float[Tensor, "n 4"], before: tuple[int, int], now: tuple[int, int]) -> Float[Tensor, "n 4"]:
+    """Boxes of an image of size ``before`` (h, w) in one that is resized to ``now``."""
+    down, across = now[0] / before[0], now[1] / before[1]
+    return _inside(boxes * boxes.new_tensor([across, down, across, down]), *now)
 
 
 def flip(sample: Sample) -> Sample:
