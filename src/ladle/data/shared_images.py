@@ -54,7 +54,7 @@ class SharedImages:
         if os.pread(self._file.fileno(), 1, index) != _FILLED:
             return None
         pixels = np.empty((*self._sizes[index], 3), np.uint8)
-        read = os.preadv(self._file.fileno(), [pixels], self._starts[index])
+        read = os.preadv(self._file.fileno(), [pixels.data], self._starts[index])
         return torch.from_numpy(pixels).permute(2, 0, 1) if read == pixels.nbytes else None
 
     def put(self, index: int, image: UInt8[Tensor, "3 H W"]) -> None:
@@ -63,7 +63,7 @@ class SharedImages:
         Raises:
             UserError: if the temporary folder is full.
         """
-        pixels = memoryview(np.ascontiguousarray(image.permute(1, 2, 0).numpy())).cast("B")
+        pixels = np.ascontiguousarray(image.permute(1, 2, 0).numpy()).data.cast("B")
         try:
             self._write(pixels, self._starts[index])
             self._write(memoryview(_FILLED), index)
