@@ -1,7 +1,7 @@
 """Make a COCO data set as large as COCO's train2017, of tiny images, and measure how it is read.
 
-    python benchmarks/large_coco.py /tmp/large              # 120,000 images, 860,000 boxes
-    python benchmarks/large_coco.py /tmp/large --only-make
+    python benchmarks/large_coco.py build/large              # 120,000 images, 860,000 boxes
+    python benchmarks/large_coco.py build/large --only-make
 
 The image files are hard links to one JPEG file of 64 x 48 pixels. The output is seconds and the largest resident memory
 of a process that reads the data set; a first reading also opens the header of every image.
