@@ -209,6 +209,16 @@ def test_workers_share_the_cached_images(folder):
     assert_same_views(with_workers, views(make_loader(source, 1, 64)))
 
 
+def test_every_tensor_of_a_batch_is_pinned(monkeypatch):
+    (batch,) = make_loader(scenes(2), 2, 64)
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor + 1)
+    copy, truth = batch.pin_memory(), batch.truth
+    tensors = [batch.images, truth.boxes, truth.labels, truth.valid, truth.crowd, batch.sizes, batch.originals]
+    assert {*map(id, pinned)} == {*map(id, tensors)}
+    assert torch.equal(copy.truth.boxes, truth.boxes + 1)
+
+
 def test_workers_are_chosen_by_device_and_cores(monkeypatch):
     chosen = {}
     for cores in (1, 2, 8, 64):
