@@ -53,6 +53,10 @@ class Record:
         """Return a copy with every tensor on ``device``."""
         return self.map(lambda tensor: tensor.to(device, non_blocking=non_blocking))
 
+    def pin_memory(self: R) -> R:
+        """Return a copy in page-locked memory, from which a GPU copies without waiting; torch's loader calls it."""
+        return self.map(lambda tensor: tensor.pin_memory())
+
     def detach(self: R) -> R:
         """Return a copy with every tensor detached from its autograd graph."""
         return self.map(Tensor.detach)

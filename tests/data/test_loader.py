@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from ladle.data.dataset import DetectionDataset, ImageInfo
-from ladle.data.loader import DatasetSource, collate, make_loader
+from ladle.data.loader import DatasetSource, collate, default_workers, make_loader
 from ladle.data.samples import Sample
 from ladle.data.scenes import CLASSES, Scenes
 from ladle.data.transforms import Augmentation
@@ -192,10 +192,40 @@ def test_a_cached_image_is_decoded_once_and_stays_small(folder):
     source = DatasetSource(folder, cache=32)
     first = source.sample(2)
     Path(folder.images[2].file).unlink()
-    assert source.sample(2) is first
+    again = source.sample(2)
+    assert torch.equal(again.image, first.image)
+    assert torch.equal(again.boxes, first.boxes)
+    assert first.boxes.tolist() == [[5.0, 2.5, 12.5, 7.5]]
     assert first.size == (32, 32)
     assert first.original == (128, 128)
     assert DatasetSource(folder, cache=4096).sample(0).size == (40, 80)
+
+
+def test_workers_share_the_cached_images(folder):
+    source = DatasetSource(folder, cache=48)
+    with_workers = views(make_loader(source, 1, 64, workers=2))
+    for image in folder.images:
+        image.file.unlink()
+    assert_same_views(with_workers, views(make_loader(source, 1, 64)))
+
+
+def test_every_tensor_of_a_batch_is_pinned(monkeypatch):
+    (batch,) = make_loader(scenes(2), 2, 64)
+    pinned = []
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: pinned.append(tensor) or tensor.clone())
+    copy, truth = batch.pin_memory(), batch.truth
+    tensors = [batch.images, truth.boxes, truth.labels, truth.valid, truth.crowd, batch.sizes, batch.originals]
+    assert {*map(id, pinned)} == {*map(id, tensors)}
+    assert torch.equal(copy.truth.boxes, truth.boxes)
+    assert copy.truth.boxes is not truth.boxes
+
+
+def test_workers_are_chosen_by_device_and_cores(monkeypatch):
+    chosen = {}
+    for cores in (1, 2, 8, 64):
+        monkeypatch.setattr("ladle.data.loader._cores", lambda cores=cores: cores)
+        chosen[cores] = [default_workers(*case) for case in (("cpu",), ("cuda",), ("cuda", 4))]
+    assert chosen == {1: [0, 0, 0], 2: [0, 1, 0], 8: [0, 7, 1], 64: [0, 16, 15]}
 
 
 def test_sources_name_their_classes(folder):

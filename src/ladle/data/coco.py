@@ -55,6 +55,7 @@ def read_coco(file: Path, *unread: Path) -> RawSplit:
     labels: dict[int | None, int] = {key: label for label, key in enumerate(classes)}
     for place, annotation in enumerate(annotations):
         _add(annotation, _record(annotation, place), raw_images, labels, file, defects)
+        annotations[place] = {}  # frees the memory of one object after the other; a large file takes a gigabyte
     notes = [f"{other.name} is of the same split as {file.name}, and is not read" for other in unread]
     notes += [finder.note] if finder.note else []
     names, ids = tuple(classes.values()), tuple(classes)

@@ -22,7 +22,7 @@ from ladle.data.depth import ALL_VALUES, ValueRange, is_deep, refusal, shallow
 from ladle.data.raster import Opener, with_image
 from ladle.errors import UserError
 
-__all__ = ["SUFFIXES", "Header", "image_size", "load_image", "locate", "read_header"]
+__all__ = ["SUFFIXES", "Header", "image_size", "load_image", "load_interleaved", "locate", "read_header"]
 
 SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 """The suffixes of images when a folder is listed; files named by an annotation may have any suffix."""
@@ -71,8 +71,14 @@ def load_image(file: Path, upright: bool = True, value_range: ValueRange = ALL_V
         UserError: with the name of the file, if it is missing, damaged, truncated or not an image, or so large that it
             may be a decompression bomb; the latter before memory for pixels is allocated.
     """
-    pixels = with_image(file, lambda open_image: _decoded(open_image, file, upright, value_range))
+    pixels = load_interleaved(file, upright, value_range).permute(1, 2, 0).numpy()
     return torch.from_numpy(np.array(pixels.transpose(2, 0, 1), order="C"))
+
+
+def load_interleaved(file: Path, upright: bool = True, value_range: ValueRange = ALL_VALUES) -> UInt8[Tensor, "3 H W"]:
+    """Decode an image as :func:`load_image`, with the three values of a pixel side by side, as resizing takes it."""
+    pixels = with_image(file, lambda open_image: _decoded(open_image, file, upright, value_range))
+    return torch.from_numpy(np.array(pixels, order="C")).permute(2, 0, 1)
 
 
 def image_size(file: Path) -> tuple[int, int]:

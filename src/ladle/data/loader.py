@@ -27,9 +27,20 @@ from ladle.data.transforms import Augmentation, Resize, mosaic
 from ladle.errors import UserError
 from ladle.types import Batch, GroundTruth
 
-__all__ = ["DatasetSource", "Loader", "Source", "collate", "lost_workers_told", "make_loader", "padded_side", "view"]
+__all__ = [
+    "DatasetSource",
+    "Loader",
+    "Source",
+    "collate",
+    "default_workers",
+    "lost_workers_told",
+    "make_loader",
+    "padded_side",
+    "view",
+]
 
 _GREY = 114
+_MOST_WORKERS = 16
 _MULTIPLE = 32
 """Padded sides are multiples of this number of pixels, the coarsest stride of most detectors."""
 
@@ -227,6 +238,7 @@ def make_loader(
     rank: int = 0,
     world: int = 1,
     drop_last: bool = False,
+    pin: bool = False,
 ) -> Loader:
     """A loader of batches for one rank.
 
@@ -244,6 +256,7 @@ def make_loader(
         world: number of processes.
         drop_last: whether an incomplete last step is left out; fewer images than one step are repeated to fill it.
             Otherwise the last batch may be smaller, and ranks may differ by one step.
+        pin: whether batches are in page-locked memory, from which a GPU copies without waiting.
     """
     import torchvision.transforms.v2  # noqa: F401  (seconds of work that forked workers inherit)
 
@@ -260,6 +273,7 @@ def make_loader(
         collate_fn=_Collate(max(sides) if square else 0),
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=pin,
         worker_init_fn=_begin_worker,
         generator=Generator(),  # otherwise each epoch would draw from the global generator
     )
@@ -281,6 +295,15 @@ def _scales(imgsz: int | tuple[int, int], multiscale: tuple[int, ...] | None) ->
     if not multiscale:
         return (imgsz,)
     return multiscale if isinstance(imgsz, int) else tuple((short, imgsz[1]) for short in multiscale)
+
+
+def default_workers(device: str, devices: int = 1) -> int:
+    """The number of loader processes of each of ``devices`` ranks if none is given.
+
+    There are none on the CPU, where the training step takes all cores. For each GPU there are as many as its share of
+    the cores, without the one that runs the training step, and at most 16.
+    """
+    return 0 if device == "cpu" else min(_MOST_WORKERS, max(0, _cores() // devices - 1))
 
 
 def _cores() -> int:

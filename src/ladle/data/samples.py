@@ -1,29 +1,31 @@
 """One image with its objects, and its transformations: pure functions from sample to sample.
 
-Pixels and boxes are transformed together by torchvision's v2 transforms, as tv_tensors.
+Images are resized by torchvision. Boxes follow in plain arithmetic: torchvision's tv_tensors would take as long for a
+few boxes as for the pixels.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
-from ladle.boxes import clip, pairwise_coverage
+from ladle.data.color import recolored
+from ladle.data.windows import coverage
 
-__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize", "unlabeled"]
+__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize", "stretched", "unlabeled"]
 
 
 @dataclass(frozen=True)
 class Sample:
     """One image with its objects.
 
-    ``image`` is RGB and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of the shown part in
-    pixels of the file: multiplying a box by ``original / size`` and adding the offset of a crop gives pixels of the
-    file.
+    ``image`` is RGB, with any strides, and ``boxes`` are xyxy in its pixels. ``original`` is the height and width of
+    the shown part in pixels of the file: multiplying a box by ``original / size`` and adding the offset of a crop gives
+    pixels of the file.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -61,40 +63,37 @@ def resize(sample: Sample, height: int, width: int) -> Sample:
 
     if (height, width) == sample.size:
         return sample
-    image, boxes = _as_tv_tensors(sample)
-    size = [height, width]
-    stretched = functional.resize(boxes, size)
-    return replace(sample, image=_plain(functional.resize(image, size, antialias=True)), boxes=_inside(stretched, size))
+    image = functional.resize_image(_interleaved(sample.image), [height, width], antialias=True)
+    return replace(sample, image=_planar(image), boxes=stretched(sample.boxes, sample.size, (height, width)))
+
+
+def stretched(boxes: Float[Tensor, "n 4"], before: tuple[int, int], now: tuple[int, int]) -> Float[Tensor, "n 4"]:
+    """Boxes of an image of size ``before`` (h, w) in one that is resized to ``now``."""
+    down, across = now[0] / before[0], now[1] / before[1]
+    return _inside(boxes * boxes.new_tensor([across, down, across, down]), *now)
 
 
 def flip(sample: Sample) -> Sample:
     """Flip horizontally."""
-    from torchvision.transforms.v2 import functional
-
-    image, boxes = _as_tv_tensors(sample)
-    mirrored, moved = functional.horizontal_flip(image), functional.horizontal_flip(boxes)
-    return replace(sample, image=_plain(mirrored), boxes=_plain(moved))
+    x1, y1, x2, y2 = sample.boxes.unbind(1)
+    width = sample.size[1]
+    return replace(sample, image=sample.image.flip(2), boxes=torch.stack([width - x2, y1, width - x1, y2], dim=1))
 
 
 def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float = 0.3) -> Sample:
-    """Crop to ``window`` (left, top, right, bottom) and clip the boxes to it.
+    """Crop to ``window`` (left, top, right, bottom) and clip the boxes to it; the pixels are not copied.
 
     An object is dropped if less than ``least_visible`` of its box remains. A crowd region is kept if any part of it
     remains, because its objects must not become background.
     """
-    from torchvision.transforms.v2 import functional
-
     left, top, right, bottom = window
     height, width = bottom - top, right - left
-    shares = pairwise_coverage(sample.boxes, sample.boxes.new_tensor([window])).squeeze(1)
+    shares = torch.from_numpy(coverage(sample.boxes.numpy(), np.array([window], np.float32))).squeeze(1)
     kept = torch.where(sample.crowd, shares > 0, shares >= least_visible)
-    image, boxes = _as_tv_tensors(sample)
-    # The same call crops pixels and boxes, so that they cannot become inconsistent.
-    cut, moved = (functional.crop(part, top, left, height, width) for part in (image, boxes))
     down, across = (disk / whole for disk, whole in zip(sample.original, sample.size, strict=True))
     return Sample(
-        image=_plain(cut),
-        boxes=_inside(moved, [height, width])[kept],
+        image=sample.image[:, top:bottom, left:right],
+        boxes=_inside((sample.boxes - sample.boxes.new_tensor([left, top, left, top]))[kept], height, width),
         labels=sample.labels[kept],
         crowd=sample.crowd[kept],
         id=sample.id,
@@ -104,25 +103,23 @@ def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float
 
 def recolor(sample: Sample, brightness: float, contrast: float, saturation: float, hue: float) -> Sample:
     """Scale brightness, contrast and saturation (1: no change) and shift the hue (in full turns, 0: no change)."""
-    from torchvision.transforms.v2 import functional
-
-    image = functional.adjust_brightness(sample.image, brightness)
-    image = functional.adjust_contrast(image, contrast)
-    image = functional.adjust_saturation(image, saturation)
-    return replace(sample, image=functional.adjust_hue(image, hue))
+    return replace(sample, image=recolored(sample.image, brightness, contrast, saturation, hue))
 
 
-def _as_tv_tensors(sample: Sample) -> tuple[Any, Any]:
-    from torchvision.tv_tensors import BoundingBoxes, Image
-
-    boxes = BoundingBoxes(sample.boxes, format="XYXY", canvas_size=sample.size)
-    return Image(sample.image), boxes
-
-
-def _plain(tv_tensor: Any) -> Tensor:
-    tensor: Tensor = tv_tensor.as_subclass(Tensor)
-    return tensor
+def _interleaved(image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
+    """The same image with the three values of a pixel side by side, of which torch resizes twice as many a second."""
+    if image.stride(0) == 1:
+        return image
+    pixels = np.empty((*image.shape[1:], 3), np.uint8)
+    for channel, plane in enumerate(image.numpy()):  # numpy copies with strides several times as fast as torch
+        pixels[..., channel] = plane
+    return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def _inside(boxes: Any, size: list[int]) -> Tensor:
-    return clip(_plain(boxes), torch.tensor(size))
+def _planar(image: UInt8[Tensor, "3 H W"]) -> UInt8[Tensor, "3 H W"]:
+    """The same image with one plane after the other, as recoloring and batches take it."""
+    return image if image.is_contiguous() else torch.from_numpy(np.ascontiguousarray(image.numpy()))
+
+
+def _inside(boxes: Float[Tensor, "n 4"], height: int, width: int) -> Float[Tensor, "n 4"]:
+    return boxes.clamp(min=0).minimum(boxes.new_tensor([width, height, width, height]))

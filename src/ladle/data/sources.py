@@ -7,10 +7,13 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import UInt8
+from torch import Tensor
 
 from ladle.data.dataset import DetectionDataset
 from ladle.data.depth import ALL_VALUES, ValueRange
-from ladle.data.samples import Sample, fit, resize
+from ladle.data.samples import Sample, fit, resize, stretched
+from ladle.data.shared_images import SharedImages
 from ladle.errors import UserError
 
 __all__ = ["DatasetSource", "Remembered", "Source", "Splits", "Subset"]
@@ -63,21 +66,24 @@ class Splits(NamedTuple):
 class DatasetSource:
     """The images of a data set on disk.
 
-    With ``cache`` > 0 each image is decoded once and kept in memory, resized to a longer side of at most ``cache``
-    pixels; each worker has its own copies. ``value_range`` are the values of 16-bit channels that become black and
-    white.
+    With ``cache`` > 0 each image is decoded once and kept, resized to a longer side of at most ``cache`` pixels; forked
+    workers share what is kept (see :class:`SharedImages`). ``value_range`` are the values of 16-bit channels that
+    become black and white.
     """
 
     dataset: DetectionDataset
     cache: int = 0
     value_range: ValueRange = ALL_VALUES
-    _kept: dict[int, Sample] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _kept: SharedImages | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.cache and self.cache < _LEAST_CACHE:
             raise UserError(
                 f"cache is the longer side of kept images in pixels, at least {_LEAST_CACHE}, not {self.cache}"
             )
+        if self.cache:
+            kept = SharedImages([self._kept_size(image.height, image.width) for image in self.dataset.images])
+            object.__setattr__(self, "_kept", kept)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -94,20 +100,37 @@ class DatasetSource:
 
     def sample(self, index: int) -> Sample:
         """Decode image ``index``, or take it from memory."""
-        if not self.cache:
-            return self._decode(index)
-        if index not in self._kept:
-            sample = self._decode(index)
-            size = fit(sample.size, self.cache) if max(sample.size) > self.cache else sample.size
-            self._kept[index] = resize(sample, *size)
-        return self._kept[index]
+        if self._kept is None:
+            return self._sample(index, self._decode(index))
+        image = self._kept.get(index)
+        if image is None:
+            sample = self._sample(index, self._decode(index))
+            image = resize(sample, *self._kept_size(*sample.size)).image
+            self._kept.put(index, image)
+        return self._sample(index, image)
 
-    def _decode(self, index: int) -> Sample:
-        from ladle.data.images import load_image
+    def _kept_size(self, height: int, width: int) -> tuple[int, int]:
+        return fit((height, width), self.cache) if max(height, width) > self.cache else (height, width)
+
+    def _sample(self, index: int, image: UInt8[Tensor, "3 H W"]) -> Sample:
+        record = self.dataset.images[index]
+        original, size = (record.height, record.width), (image.shape[1], image.shape[2])
+        boxes = torch.tensor(record.boxes)
+        return Sample(
+            image=image,
+            boxes=boxes if size == original else stretched(boxes, original, size),
+            labels=torch.tensor(record.labels),
+            crowd=torch.tensor(record.crowd),
+            id=record.id,
+            original=original,
+        )
+
+    def _decode(self, index: int) -> UInt8[Tensor, "3 H W"]:
+        from ladle.data.images import load_interleaved
 
         record = self.dataset.images[index]
         try:
-            image = load_image(record.file, record.upright, self.value_range)
+            image = load_interleaved(record.file, record.upright, self.value_range)
         except UserError as error:
             raise UserError(f"{error}; mend it, or leave such images out with --on-defect skip") from None
         if tuple(image.shape[1:]) != (record.height, record.width):
@@ -115,14 +138,7 @@ class DatasetSource:
                 f"{record.file} is {image.shape[2]}x{image.shape[1]} pixels, but its annotations were made for "
                 f"{record.width}x{record.height}: put the annotated image back, or correct its size there"
             )
-        return Sample(
-            image=image,
-            boxes=torch.tensor(record.boxes),
-            labels=torch.tensor(record.labels),
-            crowd=torch.tensor(record.crowd),
-            id=record.id,
-            original=(record.height, record.width),
-        )
+        return image
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,13 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
-from torch import Generator, Tensor
+from jaxtyping import Float32
+from torch import Generator
 
-from ladle.boxes import pairwise_coverage
 from ladle.data.samples import Sample, crop, fit, flip, recolor, resize
+from ladle.data.windows import first_useful, placed
 from ladle.errors import UserError
 
 __all__ = [
@@ -89,13 +91,15 @@ class RandomCrop:
     def __call__(self, sample: Sample, generator: Generator) -> Sample:
         """Crop the sample, or return it unchanged."""
         cropped = _draw(self.rate, generator)
-        first, second = torch.rand(2, _TRIES, generator=generator)
+        first, second, across, down = torch.rand(4, _TRIES, generator=generator).numpy()
+        if not cropped:
+            return sample
         share = self.share[0] + (self.share[1] - self.share[0]) * first
         low, high = math.log(self.aspect[0]), math.log(self.aspect[1])
-        aspect = (low + (high - low) * second).exp() * (sample.size[1] / sample.size[0])
-        windows = _windows(sample.size, aspect, share, generator)
+        aspect = np.exp(low + (high - low) * second) * (sample.size[1] / sample.size[0])
+        windows = placed(sample.size, aspect, share, across, down)
         chosen = 0 if self.may_empty else _first_with_object(sample, windows, self.least_visible)
-        if not cropped or chosen is None:
+        if chosen is None:
             return sample
         return crop(sample, _whole(windows[chosen]), self.least_visible)
 
@@ -109,6 +113,8 @@ class DropSmall:
     def __call__(self, sample: Sample, generator: Generator | None = None) -> Sample:
         """Drop the small boxes."""
         kept = (sample.boxes[:, 2:] - sample.boxes[:, :2]).amin(1) >= self.least
+        if kept.all():
+            return sample
         return replace(sample, boxes=sample.boxes[kept], labels=sample.labels[kept], crowd=sample.crowd[kept])
 
 
@@ -154,7 +160,9 @@ def mosaic(samples: Sequence[Sample], side: int, generator: Generator, least_vis
     image = samples[0].image.new_empty(3, side, side)
     parts = []
     for sample, (left, top, right, bottom) in zip(samples, corners, strict=True):
-        windows = _windows(sample.size, (right - left) / (bottom - top), torch.ones(_TRIES), generator)
+        aspect = (right - left) / (bottom - top)
+        places = torch.rand(2, _TRIES, generator=generator).numpy()
+        windows = placed(sample.size, aspect, np.ones(_TRIES, np.float32), *places)
         chosen = _first_with_object(sample, windows, least_visible)
         part = resize(crop(sample, _whole(windows[chosen or 0]), least_visible), bottom - top, right - left)
         image[:, top:bottom, left:right] = part.image
@@ -169,28 +177,13 @@ def mosaic(samples: Sequence[Sample], side: int, generator: Generator, least_vis
     )
 
 
-def _windows(size: tuple[int, int], aspect: Tensor | float, share: Tensor, generator: Generator) -> Tensor:
-    """Windows (k, 4) of aspect ratio ``aspect`` (w / h) at random places; ``share`` (k,) of the largest sides."""
-    height, width = size
-    tall = torch.as_tensor(width / aspect).clamp(max=height) * share
-    high = tall.round().clamp(1, height)
-    wide = (tall * aspect).round().clamp(1, width)
-    shift = torch.rand(2, len(share), generator=generator)
-    left, top = (shift[0] * (width - wide)).round(), (shift[1] * (height - high)).round()
-    return torch.stack([left, top, left + wide, top + high], dim=1)
-
-
-def _first_with_object(sample: Sample, windows: Tensor, least_visible: float) -> int | None:
+def _first_with_object(sample: Sample, windows: Float32[np.ndarray, "k 4"], least_visible: float) -> int | None:
     """The first window that keeps an object; 0 for a sample without objects, None if no window keeps one."""
-    objects = sample.boxes[~sample.crowd]
-    if len(objects) == 0:
-        return 0
-    useful = (pairwise_coverage(objects, windows) >= least_visible).any(0)
-    return int(useful.int().argmax()) if useful.any() else None
+    return first_useful(sample.boxes[~sample.crowd].numpy(), windows, least_visible)
 
 
-def _whole(window: Tensor) -> tuple[int, int, int, int]:
-    left, top, right, bottom = window.long().tolist()
+def _whole(window: Float32[np.ndarray, " 4"]) -> tuple[int, int, int, int]:
+    left, top, right, bottom = map(int, window)
     return left, top, right, bottom
 
 

@@ -55,8 +55,8 @@ class Run:
         neck_norm: normalization after the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
         device: ``auto``, ``cpu`` or ``cuda``.
         devices: number of devices; each takes ``batch`` images a step.
-        workers: processes that load images; by default none on the CPU, else up to 8.
-        cache: keep decoded images in memory.
+        workers: processes that load images; by default none on the CPU, else up to 16.
+        cache: keep decoded images in a temporary file that all workers share.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
         value_range: values of 16-bit images that become black and white, such as ``0,4095``; by default the smallest
             bit depth of a sensor that holds all values of training and validation.

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ladle.data.depth import spelled
-from ladle.data.loader import Loader, lost_workers_told, make_loader
+from ladle.data.loader import Loader, default_workers, lost_workers_told, make_loader
 from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
@@ -197,6 +197,7 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
         rank=rank,
         world=world,
         drop_last=True,
+        pin=find_device(run.device) != "cpu",
     )
 
 
@@ -307,7 +308,7 @@ def _once(lines: list[str]) -> list[str]:
 def _workers(run: Run) -> int:
     if run.workers is not None:
         return run.workers
-    return 8 if find_device(run.device) != "cpu" else 0
+    return default_workers(find_device(run.device), run.devices)
 
 
 def _in_percent(row: dict[str, float | int]) -> dict[str, float | int]:
