@@ -288,6 +288,7 @@ def own(row: Row, case: Any, build: Callable[[Any], Any] | None = None, compiled
     except AttributeError as error:
         raise ImportError(str(error)) from error
     inputs = row.inputs(case)
+    rule(*inputs)  # constants are copied to the device at the first call
     if compiled:
         torch.compiler.reset()
         rule = torch.compile(rule.__call__, fullgraph=True)
@@ -372,6 +373,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--compile", action="store_true", help="time ours under torch.compile(fullgraph=True) as well")
     parser.add_argument("--patience", type=float, default=60, help="seconds to wait for a calm machine (60); 0: none")
     parser.add_argument("--no-crowd", action="store_true", help="leave out the peak memory with many objects")
+    parser.add_argument("--record", help="append the numbers to this file, one line of JSON each")
     parser.add_argument("--write", action="store_true", help="write docs/benchmarks.md and its chart")
     arguments = parser.parse_args()
     if arguments.write and (arguments.only or arguments.scene or arguments.quick or arguments.no_crowd):
@@ -399,6 +401,8 @@ def main() -> None:
         for name in arguments.only:
             lines.append(compare(name, case, scene, arguments))
             report.progress(lines[-1])
+            if arguments.record:
+                report.record(arguments.record, lines[-1], arguments.device)
     crowds = {} if arguments.no_crowd else crowd_peaks(arguments.only, arguments.device)
     report.show(lines, crowds)
     if arguments.write:

@@ -12,6 +12,7 @@ import argparse
 
 from assigners import ROWS, package
 from peers.case import SCENES, Case
+from peers.report import append_line
 
 from ladle.testing.operations import operations_on_a_gpu
 
@@ -60,16 +61,9 @@ def main():
         shown = f"{alike['same']} of {alike['of']}" if alike else ""
         print(f"| {name} | {few.launches} | {many.launches} | {many.peak / 2**20:.0f} | {shown} |", flush=True)
         if arguments.record:
-            line = {
-                "table": "launches",
-                "assigner": name,
-                "few": few.launches,
-                "many": many.launches,
-                "peak": many.peak,
-            }
-            device = torch.cuda.get_device_name() if alike else "cpu"
-            with open(arguments.record, "a", encoding="utf-8") as file:
-                file.write(json.dumps(line | alike | {"device": device, "torch": torch.__version__}) + "\n")
+            line = {"table": "launches", "assigner": name, "few": few.launches, "many": many.launches}
+            line |= {"peak": many.peak, "device": arguments.device}
+            append_line(arguments.record, line | alike)
 
 
 if __name__ == "__main__":

@@ -42,9 +42,24 @@ def _mmdet() -> tuple[Any, Any]:
     if mmcv.__version__ >= "2.2":
         mmcv.__version__ = "2.1.0"
     import mmdet.models  # noqa: F401  (fills the registries)
+    from mmdet.models.losses import focal_loss
+
+    # On a GPU mmdetection calls mmcv's compiled operator; its own function in PyTorch computes the same.
+    focal_loss.sigmoid_focal_loss = _python_focal
     from mmdet.registry import MODELS, TASK_UTILS
 
     return MODELS, TASK_UTILS
+
+
+def _python_focal(
+    logits: Any, target: Any, weight: Any = None, gamma: float = 2.0, alpha: float = 0.25,
+    reduction: str = "mean", avg_factor: Any = None,
+) -> Any:  # fmt: skip
+    from mmdet.models.losses.focal_loss import py_sigmoid_focal_loss
+
+    classes = logits.size(1)
+    hot = torch.nn.functional.one_hot(target, num_classes=classes + 1)[:, :classes]
+    return py_sigmoid_focal_loss(logits, hot, weight, gamma, alpha, reduction, avg_factor)
 
 
 def _head(**config: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -30,6 +31,21 @@ CAPTION = (
     "*Blue is Ladle, orange the peers; the number says how far the fastest of them is behind.*"
 )
 PACKAGES = "torch torchvision mmdet mmcv-lite scikit-learn scipy POT yolox ultralytics transformers".split()  # noqa: SIM905
+
+
+def append_line(file: str, line: dict[str, Any]) -> None:
+    """Append a line of JSON with the machine, the commit and PyTorch's version; ``line["device"]`` is cpu or cuda."""
+    place = torch.cuda.get_device_name() if line["device"] == "cuda" else platform.machine()
+    where = {"machine": place, "torch": torch.__version__, "commit": _commit()}
+    with Path(file).open("a", encoding="utf-8") as opened:
+        opened.write(json.dumps(line | where) + "\n")
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return done.stdout.strip() or os.environ.get("COMMIT", "unknown")
 
 
 class Outcome(NamedTuple):
@@ -164,6 +180,13 @@ def crowd_table(crowds: dict[str, tuple[Outcome, Outcome]]) -> tuple[list[str], 
         ]
         body.append([name, *cells])
     return head, body
+
+
+def record(file: str, line: Line, device: str) -> None:
+    """Append the outcomes of one assigner on one scene."""
+    outcomes = {title: outcome._asdict() for title, outcome in line.outcomes.items()}
+    row = {"table": "assigners", "device": device, "scene": line.scene, "assigner": line.assigner}
+    append_line(file, row | {"outcomes": outcomes, "foreign": line.foreign})
 
 
 def progress(line: Line) -> None:
