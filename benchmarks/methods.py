@@ -48,6 +48,7 @@ def command(arguments, row, seed):
     flags |= {"jitter": arguments.jitter, "crop": arguments.crop, "eval_every": arguments.epochs, "cache": "true"}
     flags |= {"seed": seed, "name": f"{row.replace('/', '-by-').replace(':', '-')}-{seed}"}
     flags |= {"project": str(arguments.out), "quiet": "true"}
+    flags |= {"workers": 0}  # several runs share the cores
     flags |= {"imgsz": arguments.imgsz} if arguments.imgsz else {}
     flags |= dict(change.split("=", 1) for change in changes)
     if words.partition(":")[0] == "plain":

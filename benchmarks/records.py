@@ -25,6 +25,7 @@ def about(setting, teacher):
         "teacher_sha256": hashlib.sha256(Path(teacher).read_bytes()).hexdigest(),
         "machine": {
             "cpu": processor(),
+            "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
             "torch": torch.__version__,
             "threads": int(os.environ.get("OMP_NUM_THREADS", torch.get_num_threads())),
         },
@@ -32,7 +33,9 @@ def about(setting, teacher):
 
 
 def commit():
-    """The commit of the running code, with a plus if there are uncommitted changes."""
+    """The commit of the running code, with a plus if there are uncommitted changes; $COMMIT where there is no git."""
+    if "COMMIT" in os.environ:
+        return os.environ["COMMIT"]
     folder = Path(__file__).parent
     outputs = [
         subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()

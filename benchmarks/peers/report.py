@@ -42,10 +42,12 @@ def append_line(file: str, line: dict[str, Any]) -> None:
 
 
 def _commit() -> str:
+    if "COMMIT" in os.environ:
+        return os.environ["COMMIT"]
     done = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
     )
-    return done.stdout.strip() or os.environ.get("COMMIT", "unknown")
+    return done.stdout.strip() or "unknown"
 
 
 class Outcome(NamedTuple):
