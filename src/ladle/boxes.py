@@ -127,7 +127,9 @@ def giou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) -> Tenso
     union = (area(first) + area(second) - shared).clamp(min=IOU_FLOOR)
     low = first[..., :2].minimum(second[..., :2])
     high = first[..., 2:].maximum(second[..., 2:])
-    hull = (high - low).clamp(min=0).prod(-1).clamp(min=IOU_FLOOR)
+    # Not prod(-1), whose gradient waits for the device.
+    hull_width, hull_height = (high - low).clamp(min=0).unbind(-1)
+    hull = (hull_width * hull_height).clamp(min=IOU_FLOOR)
     return shared / union - (hull - union) / hull
 
 

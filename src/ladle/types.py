@@ -87,11 +87,15 @@ class GroundTruth(Record):
 
     @classmethod
     def pad(
-        cls, boxes: Sequence[Tensor], labels: Sequence[Tensor], crowd: Sequence[Tensor] | None = None
+        cls,
+        boxes: Sequence[Tensor],
+        labels: Sequence[Tensor],
+        crowd: Sequence[Tensor] | None = None,
+        multiple: int = 1,
     ) -> GroundTruth:
-        """Stack per-image boxes (n,4), labels (n,) and crowd flags (n,) into one padded record."""
+        """Stack per-image boxes (n,4), labels (n,) and crowd flags (n,), padded to a ``multiple`` of objects."""
         crowd = crowd if crowd is not None else [torch.zeros(len(b), dtype=torch.bool, device=b.device) for b in boxes]
-        most = max((len(b) for b in boxes), default=0)
+        most = -(-max((len(b) for b in boxes), default=0) // multiple) * multiple
         device = boxes[0].device if boxes else None
         padded = cls(
             boxes=torch.zeros(len(boxes), most, 4, device=device),

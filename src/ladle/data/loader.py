@@ -41,6 +41,8 @@ __all__ = [
 
 _GREY = 114
 _MOST_WORKERS = 16
+_OBJECTS = 16
+"""Objects of a batch for a GPU are padded to a multiple of this number."""
 _MULTIPLE = 32
 """Padded sides are multiples of this number of pixels, the coarsest stride of most detectors."""
 
@@ -73,10 +75,11 @@ def padded_side(side: int) -> int:
     return -(-side // _MULTIPLE) * _MULTIPLE
 
 
-def collate(samples: Sequence[Sample], least: int = 0) -> Batch:
+def collate(samples: Sequence[Sample], least: int = 0, multiple: int = 1) -> Batch:
     """Pad samples with grey at the right and the bottom to a common size, and stack them.
 
-    The common size is that of the largest sample, at least ``least``, rounded up to a multiple of 32.
+    The common size is that of the largest sample, at least ``least``, rounded up to a multiple of 32. The objects are
+    padded to a ``multiple``.
     """
     sizes = torch.tensor([sample.size for sample in samples])
     height, width = map(padded_side, sizes.amax(0).clamp(min=least).tolist())
@@ -85,7 +88,9 @@ def collate(samples: Sequence[Sample], least: int = 0) -> Batch:
         canvas[:, : sample.size[0], : sample.size[1]] = sample.image
     return Batch(
         images=images,
-        truth=GroundTruth.pad([s.boxes for s in samples], [s.labels for s in samples], [s.crowd for s in samples]),
+        truth=GroundTruth.pad(
+            [s.boxes for s in samples], [s.labels for s in samples], [s.crowd for s in samples], multiple
+        ),
         sizes=sizes,
         originals=torch.tensor([sample.original for sample in samples]),
         ids=tuple(sample.id for sample in samples),
@@ -218,10 +223,12 @@ def _tell_unless_left(kind: type[BaseException], error: BaseException, trace: Tr
 @dataclass(frozen=True)
 class _Collate:
     least: int
+    multiple: int
 
     def __call__(self, samples: Sequence[Sample | UserError]) -> Batch | UserError:
         mistakes = [sample for sample in samples if isinstance(sample, UserError)]
-        return mistakes[0] if mistakes else collate([s for s in samples if isinstance(s, Sample)], self.least)
+        good = [sample for sample in samples if isinstance(sample, Sample)]
+        return mistakes[0] if mistakes else collate(good, self.least, self.multiple)
 
 
 def make_loader(
@@ -270,7 +277,8 @@ def make_loader(
     batches = DataLoader(
         _Views(source, augmentation, seed),
         batch_sampler=plan,
-        collate_fn=_Collate(max(sides) if square else 0),
+        # Batches for a GPU have few different shapes, so that what is recorded for a shape can be replayed.
+        collate_fn=_Collate(max(sides) if square else 0, multiple=_OBJECTS if pin else 1),
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=pin,

@@ -14,6 +14,7 @@ from ladle.assigners import keep_sampled, uses_predictions
 from ladle.detectors import Student
 from ladle.lessons import Lesson, Time
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
+from ladle.replays import Replays
 from ladle.teachers import Observation, Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
@@ -78,6 +79,7 @@ class TrainingStep(nn.Module):
         self.teacher, self.generator = teacher, generator
         every = (StageDistillation(lesson, student, teacher) for lesson in lessons)
         self.distillation = DistillationLosses(every, stage_names(len(self.lessons)))
+        self._assign = Replays()
         self.time: Time | None = None
         self.monitor: dict[str, Tensor] = {}
 
@@ -94,7 +96,7 @@ class TrainingStep(nn.Module):
             else:
                 student, teacher = self._outputs(number, features, seen, priors, batch.sizes)
                 predictions = (teacher if lesson.teacher_judges(self.time) else student).predictions
-            assignment = lesson.assigner_at(self.time)(_independent(predictions), priors, truth)
+            assignment = self._assign(lesson.assigner_at(self.time), _independent(predictions), priors, truth)
             if lesson.sampler is not None:
                 assignment = lesson.sampler(assignment, self.generator)
             if stage.samples_first:
