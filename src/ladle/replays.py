@@ -58,6 +58,7 @@ class Replays:
         """The plan of ``assigner``; its tensors belong to the caller."""
         if not _can_be_recorded(assigner, predictions) or assigner in self._waiting:
             return assigner(predictions, priors, truth)
+        predictions = predictions.detach()  # the plan of an assigner that is not soft has no gradient
         used = (predictions, priors, truth) if uses_predictions(assigner) else (priors, truth)
         key = (assigner, *(_outline(record) for record in used))
         if key in self._recordings:
@@ -98,7 +99,7 @@ class Replays:
 def _can_be_recorded(assigner: Assigner, predictions: Predictions) -> bool:
     if not predictions.boxes.is_cuda or torch.compiler.is_compiling() or isinstance(assigner, SoftAssigner):
         return False
-    return isinstance(assigner, Hashable) and not any(tensor.requires_grad for tensor in _tensors((predictions,)))
+    return isinstance(assigner, Hashable)
 
 
 def _replay(recording: _Recording, used: tuple[Record, ...]) -> Assignment:
