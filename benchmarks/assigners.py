@@ -23,7 +23,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
-from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -32,7 +31,7 @@ from peers import calm, mmdetection, others, report, transport
 from peers.case import SCENES, Case, Ready, object_numbers
 from peers.report import Line, Outcome
 
-from ladle.replays import Replays
+from ladle.replays import Replayed
 from ladle.testing import example_scene
 from ladle.testing.memory import peak_growth
 
@@ -293,7 +292,7 @@ def own(
         raise ImportError(str(error)) from error
     inputs = row.inputs(case)
     if replayed:
-        rule = partial(Replays(), rule)
+        rule = Replayed(rule)
         for _ in range(3):
             rule(*inputs)
     rule(*inputs)  # constants are copied to the device at the first call

@@ -21,6 +21,7 @@ from step import batch_of, network, step_of
 
 from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
+from ladle.replays import Replayed
 
 FAMILIES = ("retinanet", "fcos", "atss", "paa", "gfl", "tood", "autoassign", "ota", "yolox", "rtmdet")
 
@@ -57,17 +58,18 @@ def measured(family, case, arguments):
     """One row: milliseconds of a step and of assignment, and the waits."""
     batch = batch_of(case, arguments.batch, arguments.device)
     student = network(arguments.backbone, family, case.classes).to(arguments.device)
-    objective = TrainingStep(student, plan_for("plain", student.spec).lessons)
-    assign, scene = objective._assign, []
-    objective._assign = lambda *arguments: (scene.append(arguments), assign(*arguments))[1]
+    (lesson,) = plan_for("plain", student.spec).lessons
+    assign, objective = Replayed(lesson.assigner), TrainingStep(student, (lesson,))
+    scene = []
+    objective._assigner_of = lambda _: lambda *given: (scene.append(given), assign(*given))[1]
     step = step_of(objective, batch)
     for _ in range(5):
         step()
     waits = waits_in(step, arguments.device)
     whole = milliseconds(step, arguments.rounds, arguments.device)
-    assigner, *inputs = scene[-1]
-    direct = milliseconds(lambda: assigner(*inputs), 3 * arguments.rounds, arguments.device)
-    assignment = milliseconds(lambda: assign(assigner, *inputs), 3 * arguments.rounds, arguments.device)
+    inputs = scene[-1]
+    direct = milliseconds(lambda: lesson.assigner(*inputs), 3 * arguments.rounds, arguments.device)
+    assignment = milliseconds(lambda: assign(*inputs), 3 * arguments.rounds, arguments.device)
     return {"family": family, "step": whole, "assignment": assignment, "direct": direct, "waits": waits}
 
 

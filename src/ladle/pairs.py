@@ -19,10 +19,10 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.boxes import centers, contains, iou
+from ladle.boxes import contains, iou
 from ladle.device import fused, may_look
 from ladle.overlaps import object_slices
-from ladle.types import Grid, GroundTruth, Priors, Record
+from ladle.types import Grid, Priors, Record
 from ladle.windows import window_priors
 
 __all__ = [
@@ -33,7 +33,6 @@ __all__ = [
     "ranks",
     "resolve_conflicts",
     "resolve_conflicts_in_lists",
-    "squares",
 ]
 
 LONGEST = 1 << 20
@@ -102,8 +101,8 @@ class Pairs(Record):
 
     def sum_per_image(self, values: Float[Tensor, " N"], batch: int) -> Float[Tensor, " B"]:
         """The sum of ``values`` over each image's pairs, in float64."""
-        sums = values.new_zeros(batch, dtype=torch.float64).index_add(0, self.image, values.double())
-        return sums.to(values.dtype)
+        none = values.new_zeros(batch, dtype=torch.float64)
+        return none.index_add(0, self.image, values.double()).to(values.dtype)
 
     def iou(self, boxes: Float[Tensor, "#B P 4"], objects: Float[Tensor, "B G 4"]) -> Float[Tensor, " N"]:
         """The IoU of each pair's box and object."""
@@ -129,11 +128,15 @@ class Pairs(Record):
             return self.at(mask.nonzero().squeeze(1))
         return replace(self, real=self.real & mask)
 
+    @property
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """``image``, ``object``, ``prior`` and ``real``."""
+        return self.image, self.object, self.prior, self.real
+
     def join(self, other: Pairs) -> Pairs:
         """Concatenate this list and ``other``."""
-        first, second = vars(self), vars(other)
-        joined = {name: torch.cat([first[name], second[name]]) for name in ("image", "object", "prior", "real")}
-        return Pairs(**joined, width=self.width if self.width == other.width else None)
+        image, number, prior, real = map(torch.cat, zip(self.columns, other.columns, strict=True))
+        return Pairs(image, number, prior, real, self.width if self.width == other.width else None)
 
 
 def pairs_inside(
@@ -168,14 +171,6 @@ def pairs_inside(
         return
     for pairs in _everything(priors, included):
         yield pairs.keep(pairs.inside(priors, regions, margin) & pairs.of_prior(priors.valid))
-
-
-def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, "B G L 4"]:
-    """The square around each object's center that extends ``radius`` strides of each level to every side."""
-    starts = [sum(priors.counts[:level]) for level in range(len(priors.counts))]
-    reach = (radius * torch.stack([priors.stride[start] for start in starts])).unsqueeze(-1)
-    middle = centers(truth.boxes).unsqueeze(2)
-    return torch.cat([middle - reach, middle + reach], dim=-1)
 
 
 def leading(pairs: Pairs, cost: Float[Tensor, " N"], k: int) -> tuple[Pairs, Int[Tensor, " M"]]:
@@ -232,8 +227,9 @@ def resolve_conflicts_in_lists(
     if held and not may_look(held[0][1]):
         held += islice(waiting, 1)
         if len(held) == 1:
-            pairs, score = held[0]
-            return _BEST_PAIRS(pairs.image, pairs.object, pairs.prior, pairs.real, score, batch, priors)  # type: ignore[no-any-return]
+            listed, score = held[0]
+            found: tuple[Tensor, Tensor] = _BEST_PAIRS(*listed.columns, score, batch, priors)
+            return found
     return _merged(chain(held, waiting), batch, priors)
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ladle.assigners.protocol import Assigner, SoftAssigner, uses_predictions
 from ladle.types import Assignment, GroundTruth, Predictions, Priors, Record
 
-__all__ = ["Replays"]
+__all__ = ["Replayed"]
 
 _AFTER = 2
 """How often shapes must have occurred before they are recorded: batches of rare shapes are not worth a recording."""
@@ -33,73 +33,68 @@ class _Recording:
     plan: Assignment
 
 
-class Replays:
-    """Calls assigners, and replays what it has recorded.
+class Replayed:
+    """An assigner that is replayed from CUDA graphs; it is an assigner itself.
 
     Args:
+        assigner: a pure function; what it reads besides its arguments is recorded once.
         most: the most sets of shapes that are recorded; others are called as they are.
 
     Examples:
         >>> from ladle.assigners import PAA
-        >>> from ladle.replays import Replays
+        >>> from ladle.replays import Replayed
         >>> from ladle.testing import example_scene
-        >>> replays = Replays()
-        >>> replays(PAA(), *example_scene()).positive.sum(1)  # on a CPU a plain call
+        >>> assign = Replayed(PAA())
+        >>> assign(*example_scene()).positive.sum(1)  # on a CPU a plain call
         tensor([23, 39])
     """
 
-    def __init__(self, most: int = 32) -> None:
-        self._most = most
+    def __init__(self, assigner: Assigner, most: int = 32) -> None:
+        self._plain, self._most = assigner, most
+        self._uses_predictions = uses_predictions(assigner)
+        self._never = isinstance(assigner, SoftAssigner)
         self._seen: Counter[Hashable] = Counter()
         self._recordings: dict[Hashable, _Recording] = {}
-        self._waiting: set[Assigner] = set()
 
-    def __call__(self, assigner: Assigner, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
-        """The plan of ``assigner``; its tensors belong to the caller."""
-        if not _can_be_recorded(assigner, predictions) or assigner in self._waiting:
-            return assigner(predictions, priors, truth)
+    def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Assignment:
+        """The plan of the assigner; its tensors belong to the caller."""
+        if self._never or not predictions.boxes.is_cuda or torch.compiler.is_compiling():
+            return self._plain(predictions, priors, truth)
         predictions = predictions.detach()  # the plan of an assigner that is not soft has no gradient
-        used = (predictions, priors, truth) if uses_predictions(assigner) else (priors, truth)
-        key = (assigner, *(_outline(record) for record in used))
+        used = (predictions, priors, truth) if self._uses_predictions else (priors, truth)
+        key = tuple(_outline(record) for record in used)
         if key in self._recordings:
             return _replay(self._recordings[key], used)
         self._seen[key] += 1
-        if self._seen[key] == _AFTER and not self._is_free_of_waits(assigner, predictions, priors, truth):
-            self._waiting.add(assigner)
-        if self._seen[key] <= _AFTER or len(self._recordings) >= self._most:
-            return assigner(predictions, priors, truth)
-        self._recordings[key] = self._record(assigner, predictions, priors, truth)
+        if self._seen[key] == _AFTER and not self._is_free_of_waits(predictions, priors, truth):
+            self._never = True
+        if self._never or self._seen[key] <= _AFTER or len(self._recordings) >= self._most:
+            return self._plain(predictions, priors, truth)
+        self._recordings[key] = self._record(predictions, priors, truth)
         return _replay(self._recordings[key], used)
 
-    def _is_free_of_waits(self, assigner: Assigner, *scene: Any) -> bool:
+    def _is_free_of_waits(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> bool:
         before = torch.cuda.get_sync_debug_mode()
         torch.cuda.set_sync_debug_mode("error")
         try:
-            assigner(*scene)
+            self._plain(predictions, priors, truth)
         except RuntimeError:
             return False
         finally:
             torch.cuda.set_sync_debug_mode(before)
         return True
 
-    def _record(self, assigner: Assigner, predictions: Predictions, priors: Priors, truth: GroundTruth) -> _Recording:
+    def _record(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> _Recording:
         predictions, priors, truth = predictions.map(torch.clone), priors.map(torch.clone), truth.map(torch.clone)
-        used = (predictions, priors, truth) if uses_predictions(assigner) else (priors, truth)
+        used = (predictions, priors, truth) if self._uses_predictions else (priors, truth)
         pool = next(iter(self._recordings.values())).graph.pool() if self._recordings else None
-        assigner(
-            predictions, priors, truth
-        )  # what is prepared once for these tensors, such as compiled kernels, cannot be recorded
+        # What is prepared once for these tensors, such as a compiled kernel, cannot be recorded.
+        self._plain(predictions, priors, truth)
         graph = torch.cuda.CUDAGraph()
         # Other threads, such as the one that pins batches, may go on meanwhile.
         with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
-            plan = assigner(predictions, priors, truth)
+            plan = self._plain(predictions, priors, truth)
         return _Recording(graph, _tensors(used), plan)
-
-
-def _can_be_recorded(assigner: Assigner, predictions: Predictions) -> bool:
-    if not predictions.boxes.is_cuda or torch.compiler.is_compiling() or isinstance(assigner, SoftAssigner):
-        return False
-    return isinstance(assigner, Hashable)
 
 
 def _replay(recording: _Recording, used: tuple[Record, ...]) -> Assignment:

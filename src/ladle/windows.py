@@ -1,4 +1,4 @@
-"""The priors of a grid inside a region, from a window of fixed size: a table whose shape depends on shapes alone."""
+"""Regions around objects on each level, and the priors inside them as a table whose shape depends on shapes alone."""
 
 from __future__ import annotations
 
@@ -10,12 +10,20 @@ from torch import Tensor
 
 from ladle.boxes import centers, contains
 from ladle.device import constants, fused
-from ladle.types import Grid, Priors
+from ladle.types import Grid, GroundTruth, Priors
 
-__all__ = ["window_priors"]
+__all__ = ["squares", "window_priors"]
 
 SLACK = 1e-3
 """Tolerance, in cells, for rounding when a coordinate becomes a cell index; an exact test follows."""
+
+
+def squares(priors: Priors, truth: GroundTruth, radius: float) -> Float[Tensor, "B G L 4"]:
+    """The square around each object's center that extends ``radius`` strides of each level to every side."""
+    starts = [sum(priors.counts[:level]) for level in range(len(priors.counts))]
+    reach = (radius * torch.stack([priors.stride[start] for start in starts])).unsqueeze(-1)
+    middle = centers(truth.boxes).unsqueeze(2)
+    return torch.cat([middle - reach, middle + reach], dim=-1)
 
 
 def window_priors(

@@ -8,9 +8,10 @@ import torch
 from ladle.assigners import dynamic_k
 from ladle.assigners.sim_ota import SimOTA
 from ladle.detectors.priors import Anchors
-from ladle.pairs import Pairs, squares
+from ladle.pairs import Pairs
 from ladle.testing import example_scene
 from ladle.types import GroundTruth, Predictions
+from ladle.windows import squares
 from tests.assigners.naive_dynamic_k import naive_sim_ota
 from tests.golden.scenes import Scene, golden, object_numbers
 

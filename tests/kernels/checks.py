@@ -93,7 +93,7 @@ def smallest_object():
 
 def inside_any():
     _, priors, truth, valid = scene()
-    regions = pairs.squares(priors, truth, 1.5)
+    regions = windows.squares(priors, truth, 1.5)
     arguments = (priors.boxes, priors.level, valid, regions, truth.learnable)
     equal(points.inside_any, dynamic_k._inside_any, arguments)
 
@@ -101,7 +101,7 @@ def inside_any():
 def inside_matrix():
     _, priors, truth, _ = scene()
     for margin in (0.0, 4.0):
-        arguments = (priors.boxes, priors.level, pairs.squares(priors, truth, 1.5), margin)
+        arguments = (priors.boxes, priors.level, windows.squares(priors, truth, 1.5), margin)
         equal(points.inside_matrix, all_pairs._inside_matrix, arguments)
 
 
@@ -135,7 +135,7 @@ def window_priors():
     _, priors, truth, valid = scene()
     grids = [float(value) for grid in priors.grids for value in grid]
     for radius in (2.5, 1.5):
-        regions, most = pairs.squares(priors, truth, radius), int(2 * radius) + 1
+        regions, most = windows.squares(priors, truth, radius), int(2 * radius) + 1
         arguments = (priors.boxes, valid, regions, truth.learnable, grids, 0.0, most)
         equal(windows_kernel.window_priors, windows._window_priors, arguments)
 
@@ -144,7 +144,8 @@ def fit_mixtures():
     torch.manual_seed(0)
     samples, count = torch.randn(40, 27).sort(1).values.to(DEVICE), torch.randint(0, 28, (40,), device=DEVICE)
     valid = torch.arange(27, device=DEVICE) < count[:, None]
-    first, second = mixture._fit(samples, valid), mixture_kernel.fit_mixtures(samples, valid)
+    limits = (mixture.TOLERANCE, mixture.LONGEST, mixture.RIDGE, mixture.TINY)
+    first, second = mixture._fit(samples, valid), mixture_kernel.fit_mixtures(samples, valid, *limits)
     assert torch.equal(first[0], second[0])
     torch.testing.assert_close(first[1][valid], second[1][valid], rtol=1e-9, atol=1e-9)
 
@@ -154,7 +155,17 @@ def transport():
     with as_on_a_gpu():
         problem, _ = OTA().transport_problem(predictions, priors, truth)
     demands = (problem.supply, problem.rest, problem.priors)
-    arguments = (problem.column, problem.cost, problem.real, *demands, problem.columns, problem.width, 0.1, 50)
+    arguments = (
+        problem.column,
+        problem.cost,
+        problem.real,
+        *demands,
+        problem.columns,
+        problem.width,
+        0.1,
+        50,
+        sinkhorn._LIMITS,
+    )
     for one, other in zip(sinkhorn._transport(*arguments), sinkhorn_kernel.transport(*arguments), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
 

@@ -22,8 +22,9 @@ from ladle.boxes import centers
 from ladle.device import may_look
 from ladle.losses.focal import softplus
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, pairs_inside, squares
+from ladle.pairs import Pairs, pairs_inside
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
+from ladle.windows import squares
 
 __all__ = ["DynamicSoftLabel"]
 

@@ -16,8 +16,9 @@ from ladle.assigners.protocol import full_precision
 from ladle.boxes import area, centers, contains, iou
 from ladle.device import constants, fused, may_look
 from ladle.overlaps import object_slices, outside_crowds
-from ladle.pairs import Pairs, pairs_inside, ranks, resolve_conflicts_in_lists, squares
+from ladle.pairs import Pairs, pairs_inside, ranks, resolve_conflicts_in_lists
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
+from ladle.windows import squares
 
 __all__ = ["FCOS"]
 

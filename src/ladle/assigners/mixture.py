@@ -47,7 +47,7 @@ def fit_two_gaussians(samples: Float[Tensor, "N K"], valid: Bool[Tensor, "N K"])
     """
     if may_look(samples):
         return Mixture(*_fit(samples, valid))
-    return Mixture(*_FIT(samples, valid))
+    return Mixture(*_FIT(samples, valid, TOLERANCE, LONGEST, RIDGE, TINY))
 
 
 def _fit(samples: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
@@ -110,4 +110,17 @@ def _maximize(x: Tensor, responsibility: Float[Tensor, "2 N K"]) -> _Parameters:
     return _Parameters(mass / mass.sum(0, keepdim=True), mean, variance)
 
 
-_FIT = fused("fit_mixtures(Tensor samples, Tensor valid) -> (Tensor, Tensor)", _fit, module="mixture", launches=1)
+def _fit_with(
+    samples: Tensor, valid: Tensor, tolerance: float, steps: int, ridge: float, tiny: float
+) -> tuple[Tensor, Tensor]:
+    """:func:`_fit`, which has these constants already; a kernel does not."""
+    return _fit(samples, valid)
+
+
+_FIT = fused(
+    "fit_mixtures(Tensor samples, Tensor valid, float tolerance, int steps, float ridge, float tiny) "
+    "-> (Tensor, Tensor)",
+    _fit_with,
+    module="mixture",
+    launches=1,
+)

@@ -16,8 +16,9 @@ from ladle.boxes import iou
 from ladle.device import may_look
 from ladle.losses.focal import softplus
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, pairs_inside, resolve_conflicts, squares
+from ladle.pairs import Pairs, pairs_inside, resolve_conflicts
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
+from ladle.windows import squares
 
 __all__ = ["OTA"]
 

@@ -21,8 +21,9 @@ from ladle.assigners.dynamic_k import (
 from ladle.assigners.protocol import full_precision
 from ladle.device import may_look
 from ladle.overlaps import outside_crowds
-from ladle.pairs import Pairs, pairs_inside, squares
+from ladle.pairs import Pairs, pairs_inside
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
+from ladle.windows import squares
 
 __all__ = ["SimOTA"]
 

@@ -17,6 +17,7 @@ There is no exponential inside the loop. Each object's row is scaled by its lowe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,10 +29,11 @@ from ladle.types import Record
 
 __all__ = ["TransportPlan", "TransportProblem", "sinkhorn"]
 
-REACH = 600.0
+_REACH = 600.0
 """Largest exponent: cost differences above this times epsilon are clamped to it."""
-LEAST, MOST = 1e-290, 1e290
+_LEAST, _MOST = 1e-290, 1e290
 """Lower bound of sums and upper bound of scalings, so that products stay finite for any predictions."""
+_LIMITS = (_REACH, _LEAST, _MOST)
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def sinkhorn(
     width, columns = problem.width, problem.columns
     demands = (problem.supply, problem.rest, problem.priors)
     return TransportPlan(
-        *_TRANSPORT(problem.column, problem.cost, problem.real, *demands, columns, width, epsilon, iterations)
+        *_TRANSPORT(problem.column, problem.cost, problem.real, *demands, columns, width, epsilon, iterations, _LIMITS)
     )
 
 
@@ -112,8 +114,8 @@ def _iterated(
     lowest = problem.lowest_cost().double()  # (R,)
     lowest = torch.where(lowest.isfinite(), lowest, 0.0)
     exponent = (lowest.index_select(0, problem.object) - problem.cost.double()) / epsilon
-    kernel = torch.where(problem.real, exponent.clamp(-REACH, 0.0).exp(), 0.0)  # (N,), at most 1
-    scale = (-lowest / epsilon).clamp(-REACH, REACH).exp()  # (R,), row scalings relative to the background's
+    kernel = torch.where(problem.real, exponent.clamp(-_REACH, 0.0).exp(), 0.0)  # (N,), at most 1
+    scale = (-lowest / epsilon).clamp(-_REACH, _REACH).exp()  # (R,), row scalings relative to the background's
     supply, rest, priors = problem.supply.double(), problem.rest.double(), problem.priors.double()
     ratio = supply / rest.unsqueeze(1)  # (B, G), an object's supply relative to the background's
     # index_select is faster with 32-bit indices; scatter accepts 64-bit ones only.
@@ -127,9 +129,9 @@ def _iterated(
         inverse.fill_(1.0).scatter_add_(0, problem.column, flow).reciprocal_()  # (columns,), column scalings
         # Rows: what the objects do not ship to the priors of an image, the background does.
         torch.index_select(inverse, 0, column, out=flow).mul_(kernel)
-        received = _sums(flow, lengths, problem.width).clamp_(min=LEAST)  # (R,)
-        remaining = (priors - (scale * received).view(batch, objects).sum(1)).clamp_(min=LEAST)  # (B,)
-        scale = (ratio * remaining.unsqueeze(1)).flatten().div_(received).clamp_(max=MOST)
+        received = _sums(flow, lengths, problem.width).clamp_(min=_LEAST)  # (R,)
+        remaining = (priors - (scale * received).view(batch, objects).sum(1)).clamp_(min=_LEAST)  # (B,)
+        scale = (ratio * remaining.unsqueeze(1)).flatten().div_(received).clamp_(max=_MOST)
     # Undo the division by the background's scaling, which is rest / remaining.
     factor = rest / remaining
     background = inverse * factor.index_select(0, image)
@@ -146,9 +148,12 @@ def _sums(values: Tensor, lengths: Tensor | None, width: int | None) -> Tensor:
 
 def _transport(
     column: Tensor, cost: Tensor, real: Tensor, supply: Tensor, rest: Tensor, priors: Tensor, columns: int, width: int,
-    epsilon: float, iterations: int,
+    epsilon: float, iterations: int, limits: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """:func:`sinkhorn` of plain tensors: a table of ``width`` pairs for each object, and every prior a column."""
+    """:func:`sinkhorn` of plain tensors: a table of ``width`` pairs for each object, and every prior a column.
+
+    ``limits`` is for kernels, which have no constants of this module.
+    """
     row = torch.arange(supply.numel(), device=cost.device).repeat_interleave(width)
     image = torch.arange(len(rest), device=cost.device).repeat_interleave(columns // max(len(rest), 1))
     problem = TransportProblem(row, column, cost, real, supply, rest, priors, columns, width)
@@ -158,7 +163,7 @@ def _transport(
 
 _TRANSPORT = fused(
     "transport(Tensor column, Tensor cost, Tensor real, Tensor supply, Tensor rest, Tensor priors, int columns, "
-    "int width, float epsilon, int iterations) -> (Tensor, Tensor, Tensor)",
+    "int width, float epsilon, int iterations, float[] limits) -> (Tensor, Tensor, Tensor)",
     _transport,
     module="sinkhorn",
     launches=1,

@@ -10,12 +10,12 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ladle.assigners.mixture import LONGEST, RIDGE, TINY, TOLERANCE
-
 __all__ = ["fit_mixtures"]
 
 
-def fit_mixtures(samples: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+def fit_mixtures(
+    samples: Tensor, valid: Tensor, tolerance: float, steps: int, ridge: float, tiny: float
+) -> tuple[Tensor, Tensor]:
     """See ``_fit`` in :mod:`ladle.assigners.mixture`."""
     rows, width = samples.shape
     low = torch.empty_like(valid)
@@ -28,10 +28,10 @@ def fit_mixtures(samples: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
             low,
             likelihood,
             width,
-            TOLERANCE=TOLERANCE,
-            STEPS=LONGEST,
-            RIDGE=RIDGE,
-            TINY=TINY,
+            TOLERANCE=tolerance,
+            STEPS=steps,
+            RIDGE=ridge,
+            TINY=tiny,
             WIDTH=triton.next_power_of_2(width),
             num_warps=1,
         )

@@ -5,12 +5,12 @@ A program keeps its kernel, scalings and sums in memory that only it touches, so
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from ladle.assigners.sinkhorn import LEAST, MOST, REACH
 
 __all__ = ["transport"]
 
@@ -22,10 +22,11 @@ _CHUNK = 32
 
 def transport(
     column: Tensor, cost: Tensor, real: Tensor, supply: Tensor, rest: Tensor, priors: Tensor, columns: int, width: int,
-    epsilon: float, iterations: int,
+    epsilon: float, iterations: int, limits: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
     """See ``_transport`` in :mod:`ladle.assigners.sinkhorn`; there are as many columns in each image."""
     batch, objects = supply.shape
+    reach, least, most = limits
     pairs = torch.empty(len(cost), dtype=torch.float64, device=cost.device)
     background = torch.empty(columns, dtype=torch.float64, device=cost.device)
     others = torch.empty(batch, dtype=torch.float64, device=cost.device)
@@ -50,9 +51,9 @@ def transport(
             width,
             iterations,
             EPSILON=epsilon,
-            REACH=REACH,
-            LEAST=LEAST,
-            MOST=MOST,
+            REACH=reach,
+            LEAST=least,
+            MOST=most,
             ROWS=max(1, _ENTRIES // side),
             WIDTH=side,
             SHELVES=_ENTRIES // min(_CHUNK, side),

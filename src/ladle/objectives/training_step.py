@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ladle.assigners import keep_sampled, uses_predictions
+from ladle.assigners import Assigner, keep_sampled, uses_predictions
 from ladle.detectors import Student
 from ladle.lessons import Lesson, Time
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
-from ladle.replays import Replays
+from ladle.replays import Replayed
 from ladle.teachers import Observation, Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
@@ -79,7 +79,7 @@ class TrainingStep(nn.Module):
         self.teacher, self.generator = teacher, generator
         every = (StageDistillation(lesson, student, teacher) for lesson in lessons)
         self.distillation = DistillationLosses(every, stage_names(len(self.lessons)))
-        self._assign = Replays()
+        self._replayed: dict[int, Replayed] = {}
         self.time: Time | None = None
         self.monitor: dict[str, Tensor] = {}
 
@@ -96,7 +96,7 @@ class TrainingStep(nn.Module):
             else:
                 student, teacher = self._outputs(number, features, seen, priors, batch.sizes)
                 predictions = (teacher if lesson.teacher_judges(self.time) else student).predictions
-            assignment = self._assign(lesson.assigner_at(self.time), _independent(predictions), priors, truth)
+            assignment = self._assigner_of(lesson)(_independent(predictions), priors, truth)
             if lesson.sampler is not None:
                 assignment = lesson.sampler(assignment, self.generator)
             if stage.samples_first:
@@ -111,6 +111,13 @@ class TrainingStep(nn.Module):
         """Set the epochs, fractions included, and the steps done so far; call it before every step."""
         self.time = (epoch, step)
         self.distillation.set_time(epoch, step)
+
+    def _assigner_of(self, lesson: Lesson) -> Assigner:
+        """The lesson's assigner of this time; on a GPU it is replayed."""
+        now = lesson.assigner_at(self.time)
+        if id(now) not in self._replayed:
+            self._replayed[id(now)] = Replayed(now)
+        return self._replayed[id(now)]
 
     @property
     def students(self) -> dict[str, nn.Module]:
