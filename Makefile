@@ -49,7 +49,7 @@ $(VENV)/docs-ready: $(READY)
 
 $(LOWEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
-	@# "torch>=2.7" becomes "torch==2.7.*", and so does torchvision's.
+	@# "torch>=2.6" becomes "torch==2.6.*", and so does torchvision's.
 	sed -n 's/^    "\(torch[a-z]*\)>=\([0-9.]*\).*/\1==\2.*/p' pyproject.toml > $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	touch $(LOWEST)/ready

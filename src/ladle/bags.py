@@ -6,7 +6,6 @@ criterion on the student's. Gradients flow through all results.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import reduce
 
 import torch
@@ -28,7 +27,7 @@ def learnable_only(truth: GroundTruth) -> GroundTruth:
     """The objects, with class 0 and an empty box in padding and crowds, whose values are arbitrary."""
     counted = truth.learnable
     boxes, labels = torch.where(counted.unsqueeze(-1), truth.boxes, 0.0), torch.where(counted, truth.labels, 0)
-    return replace(truth, boxes=boxes, labels=labels)
+    return truth.replaced(boxes=boxes, labels=labels)
 
 
 def bag_pairs(priors: Priors, truth: GroundTruth) -> Pairs | AllPairs:
@@ -40,11 +39,11 @@ def bag_pairs(priors: Priors, truth: GroundTruth) -> Pairs | AllPairs:
     if not may_look(truth.boxes):
         pairs = AllPairs(truth, slice(0, objects))
         inside = pairs.inside(priors, truth.boxes.unsqueeze(2).expand(-1, -1, len(priors.counts), -1))
-        return replace(pairs, real=inside & pairs.of_prior(priors.valid) & pairs.of_object(truth.learnable))
+        return pairs.replaced(real=inside & pairs.of_prior(priors.valid) & pairs.of_object(truth.learnable))
     if not objects:
         nothing = torch.zeros(batch, 0, 0, dtype=torch.long, device=truth.labels.device)
         return Pairs.table(nothing, nothing > 0)
-    return replace(reduce(Pairs.join, pairs_inside(priors, truth.boxes, truth.learnable)), width=None)
+    return reduce(Pairs.join, pairs_inside(priors, truth.boxes, truth.learnable)).replaced(width=None)
 
 
 def confidence(predictions: Predictions, truth: GroundTruth, pairs: Pairs | AllPairs, box_weight: float) -> Tensor:

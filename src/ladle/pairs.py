@@ -12,7 +12,7 @@ Two flat indices are used throughout: ``image * P + prior`` numbers the priors o
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import chain, islice
 
 import torch
@@ -120,13 +120,13 @@ class Pairs(Record):
     def at(self, positions: Int[Tensor, " M"], width: int | None = None) -> Pairs:
         """The pairs at the given positions of the list."""
         picked = self.map(lambda tensor: tensor.index_select(0, positions))
-        return replace(picked, width=width)
+        return picked.replaced(width=width)
 
     def keep(self, mask: Bool[Tensor, " N"]) -> Pairs:
         """The pairs that ``mask`` marks: a shorter list on the CPU, else the same list with the others as padding."""
         if may_look(mask):
             return self.at(mask.nonzero().squeeze(1))
-        return replace(self, real=self.real & mask)
+        return self.replaced(real=self.real & mask)
 
     @property
     def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -186,13 +186,13 @@ def leading(pairs: Pairs, cost: Float[Tensor, " N"], k: int) -> tuple[Pairs, Int
         start = torch.arange(0, len(cost), pairs.width, device=cost.device).unsqueeze(-1)
         positions = (order + start).flatten()
         best = pairs.at(positions, width=kept.shape[1])
-        return replace(best, real=best.real & kept.flatten().isfinite()), positions
+        return best.replaced(real=best.real & kept.flatten().isfinite()), positions
     order, rank = _ranked(pairs, cost)
     chosen = (rank < k) & cost.index_select(0, order).isfinite()
     if may_look(chosen):
         order = order[chosen]
         return pairs.at(order), order
-    return replace(pairs.at(order), real=chosen), order
+    return pairs.at(order).replaced(real=chosen), order
 
 
 def ranks(pairs: Pairs, cost: Float[Tensor, " N"]) -> Int[Tensor, " N"]:

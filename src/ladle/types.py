@@ -10,8 +10,8 @@ query: a place at which a detector makes one prediction.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -45,9 +45,20 @@ def at_least_float32(tensor: Tensor) -> Tensor:
 class Record:
     """A frozen group of tensors that are moved and detached together."""
 
+    _names: ClassVar[tuple[str, ...]] = ()
+    """The names of the fields; ``dataclasses.fields`` cannot be traced by every ``torch.compile``."""
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        cls._names = tuple(cls.__annotations__)
+
     def map(self: R, change: Callable[[Tensor], Tensor]) -> R:
         """Return a copy with ``change`` applied to every tensor, also in nested records and tuples."""
-        return replace(self, **{field.name: _map(getattr(self, field.name), change) for field in fields(self)})
+        return type(self)(**{name: _map(getattr(self, name), change) for name in self._names})
+
+    def replaced(self: R, **changes: Any) -> R:
+        """Return a copy with other fields; ``dataclasses.replace`` that every ``torch.compile`` can trace."""
+        return type(self)(**{name: changes.get(name, getattr(self, name)) for name in self._names})
 
     def to(self: R, device: torch.device | str, non_blocking: bool = False) -> R:
         """Return a copy with every tensor on ``device``."""
@@ -112,7 +123,7 @@ class GroundTruth(Record):
 
     def one_class(self) -> GroundTruth:
         """The same objects with label 0, for a stage that does not tell classes apart."""
-        return replace(self, labels=torch.zeros_like(self.labels))
+        return self.replaced(labels=torch.zeros_like(self.labels))
 
     @property
     def learnable(self) -> Bool[Tensor, "B G"]:
@@ -260,6 +271,10 @@ class Assignment(Record):
     def empty(cls, background: Bool[Tensor, "B P"]) -> Assignment:
         """Build the plan in which no prior learns an object."""
         return cls.hard(torch.zeros_like(background, dtype=torch.long), torch.zeros_like(background), background)
+
+    def limited_to(self, free: Bool[Tensor, "B P"]) -> Assignment:
+        """The plan in which only priors that are ``free`` may be background."""
+        return Assignment(self.objects, self.affinity, self.background * free, self.negative_weight)
 
     @property
     def positive(self) -> Bool[Tensor, "B P"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -61,8 +61,7 @@ class CostSelector:
     not finite for one of the networks is left out.
 
     Examples:
-        >>> from dataclasses import replace
-        >>> from ladle.assigners import PAA, CostSelector
+        >>>         >>> from ladle.assigners import PAA, CostSelector
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
         >>> uncertain = replace(predictions, logits=predictions.logits / 2)
@@ -103,7 +102,7 @@ class CostSelector:
         # The group of every prior (B, P), and the priors whose group takes the costs of the second network.
         cell = (torch.arange(batch, device=group.device)[:, None] * objects + first.index) * levels + priors.level
         from_second = candidate & (second_wins[cell] if len(second_wins) else torch.zeros_like(candidate))
-        evidence = replace(first, cost=torch.where(from_second, second.cost, first.cost), candidate=candidate)
+        evidence = first.replaced(cost=torch.where(from_second, second.cost, first.cost), candidate=candidate)
         return Selection(
             evidence, (groups.count > 0).view(batch, objects, levels), second_wins.view(batch, objects, levels)
         )

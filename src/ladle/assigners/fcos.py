@@ -108,7 +108,7 @@ class FCOS:
             overlap = iou(pairs.of_prior(predictions.boxes), pairs.of_object(truth.boxes)).nan_to_num(0.0)
             overlap = overlap * pair_factors(pairs, predictions, truth, self.class_power)
             learns = ranks(pairs, -overlap) < counts.index_select(0, flat_object)
-            yield replace(pairs, real=pairs.real & learns), overlap
+            yield pairs.replaced(real=pairs.real & learns), overlap
 
     def _suitable(self, priors: Priors, truth: GroundTruth, radius: float | None) -> Iterator[Pairs]:
         """The pairs of an object and a point inside its square, on a level for objects of its size."""

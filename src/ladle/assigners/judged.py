@@ -7,8 +7,6 @@ than priors do, so thresholds made for priors would accept many more of them. Ke
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
@@ -76,7 +74,7 @@ def rejected_ignored(judged: Assignment, plain: Assignment) -> Assignment:
 
     Such a prior overlaps its object well, so training it as background would contradict the targets of its neighbors.
     """
-    return replace(judged, background=judged.background * ~(plain.positive & ~judged.positive))
+    return judged.limited_to(~(plain.positive & ~judged.positive))
 
 
 def fill_unmatched(judged: Assignment, plain: Assignment, objects: int) -> Assignment:

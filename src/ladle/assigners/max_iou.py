@@ -88,7 +88,7 @@ class MaxIoU:
             chosen = self._as_many(judged, plan, overlaps, objects) if self.keep_count else self._decide(judged)
             final = fill_unmatched(chosen, plan, objects)
             plan = rejected_ignored(final, plan) if self.ignore_rejected else final
-        return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
+        return plan.limited_to(outside_crowds(priors, truth, self.crowd))
 
     def _decide(self, overlaps: Overlaps) -> Assignment:
         rescued = overlaps.claimant > 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -53,7 +52,7 @@ def pairs_overlapping(
         prior = block * _BLOCK + torch.arange(_BLOCK).repeat(len(piece))
         exists = prior < boxes.shape[1]
         pairs = Pairs(image, number, torch.where(exists, prior, 0), exists)
-        yield replace(pairs, real=exists & pairs.of_prior(valid))
+        yield pairs.replaced(real=exists & pairs.of_prior(valid))
 
 
 def _blocks(boxes: Float[Tensor, "B P 4"], valid: Bool[Tensor, "#B P"]) -> Float[Tensor, "6 B N"]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
@@ -111,7 +111,7 @@ class PAA:
         levels = len(priors.counts)
         group = pairs.object * levels + priors.level.index_select(0, pairs.prior)
         group_id = pairs.image * (truth.labels.shape[1] * levels) + group
-        _, positions = leading(replace(pairs, object=group), least, self.topk)
+        _, positions = leading(pairs.replaced(object=group), least, self.topk)
         first_costs = _class_cost(pairs.at(positions), predictions, truth) + box_cost.index_select(0, positions)
         costs = torch.full_like(box_cost, torch.inf).scatter_(0, positions, first_costs)
 
@@ -157,7 +157,7 @@ class PAA:
         levels = len(priors.counts)
         by_level = Pairs.chosen(evidence.index * levels + priors.level, evidence.candidate)
         best, _ = leading(by_level, by_level.of_prior(evidence.cost), self.topk)
-        pairs = replace(best, object=best.object // levels)
+        pairs = best.replaced(object=best.object // levels)
         cost = torch.where(pairs.real, pairs.of_prior(evidence.cost), torch.inf)
 
         # A table with one row per object, its candidates by ascending cost. Padding goes to an extra last entry.

@@ -78,7 +78,7 @@ class PseudoIoU:
                 plan = keep_counts(matched.index, overlap, matched.positive, counts, torch.zeros_like(counts))
             else:
                 plan = fill_unmatched(self._above(matched, overlap), plan, objects)
-        return replace(plan, background=plan.background * outside_crowds(priors, truth, self.crowd))
+        return plan.limited_to(outside_crowds(priors, truth, self.crowd))
 
     def _above(self, matched: Assignment, overlap: Float[Tensor, "B P"]) -> Assignment:
         return Assignment.hard(matched.index, matched.positive & (overlap > self.threshold), overlap == overlap)

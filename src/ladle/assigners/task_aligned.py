@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import reduce
 from typing import Literal, NamedTuple
 
@@ -233,7 +233,7 @@ class _Aligned(NamedTuple):
     overlap: Float[Tensor, " N"]
 
     def only(self, mask: Bool[Tensor, " N"]) -> _Aligned:
-        return _Aligned(replace(self.pairs, real=self.pairs.real & mask), self.alignment, self.overlap)
+        return _Aligned(self.pairs.replaced(real=self.pairs.real & mask), self.alignment, self.overlap)
 
     def join(self, other: _Aligned) -> _Aligned:
         alignment, overlap = torch.cat([self.alignment, other.alignment]), torch.cat([self.overlap, other.overlap])
