@@ -41,7 +41,7 @@ JOBS = {
     "ranks": f"train --data data --model paa-tiny --devices 2 --norm group {TINY}",
 }
 """A command line for each way to train."""
-UNLIKE = ("seconds", "images_per_second")
+UNLIKE = ("seconds", "images_per_second", "waiting_for_data")
 """What two runs that are the same may tell differently."""
 
 

@@ -79,7 +79,7 @@ def _train_epoch(run: Run, state: TrainState, loader: Loader, reporter: Reporter
     run.module.train()
     reporter.start_epoch(state)
     tracker = MetricTracker(run.fabric)
-    for window in windows(loader, run.settings.accumulate):
+    for window in reporter.waiting(windows(loader, run.settings.accumulate)):
         take_step(run, state, window, tracker)
         reporter.count(sum(len(batch.ids) for batch in window))
         if state.step % run.settings.log_every == 0:

@@ -77,6 +77,9 @@ def _connected(indices: list[int], accelerator: str) -> Fabric:
     # Fabric logs every process to standard error, which is for errors.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     gpus = torch.cuda.is_available() and accelerator != "cpu"
+    if gpus:
+        # Products of float32 matrices in TF32, as convolutions already are; boxes and assignments compute no products.
+        torch.set_float32_matmul_precision("high")
     several = len(indices) > 1
     strategy = DDPStrategy(process_group_backend=None if gpus else "gloo", timeout=PATIENCE) if several else "auto"
     fabric = Fabric(

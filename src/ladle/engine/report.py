@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from types import TracebackType
+from typing import TypeVar
 
 from ladle.engine.checkpoint import TrainState
 from ladle.engine.log import Display, Journal, Row
@@ -13,6 +14,7 @@ from ladle.engine.run import Run
 
 __all__ = ["Reporter", "phrase"]
 
+T = TypeVar("T")
 
 _NOT_SHOWN = ("epoch", "step", "seconds", "ar", "ap_")
 """Prefixes of the values that results.csv has and an epoch's line has not: recalls and the AP of each size."""
@@ -26,7 +28,7 @@ class Reporter:
         self._epochs, self._steps, self._ranks = run.settings.epochs, run.steps, run.fabric.world_size
         self._display = Display(quiet=run.settings.quiet or not first)
         self._journal = Journal(run.folder / "metrics.jsonl", epoch) if first else None
-        self._images, self._step, self._since = 0, 0, time.monotonic()
+        self._images, self._step, self._since, self._waited = 0, 0, time.monotonic(), 0.0
         if self._journal and self._journal.unreadable:
             self.note(f"left out of metrics.jsonl: {self._journal.unreadable} lines that cannot be read")
 
@@ -41,7 +43,17 @@ class Reporter:
 
     def start_epoch(self, state: TrainState) -> None:
         """Start the clock, so that evaluating and saving do not count as training."""
-        self._images, self._step, self._since = 0, state.step, time.monotonic()
+        self._images, self._step, self._since, self._waited = 0, state.step, time.monotonic(), 0.0
+
+    def waiting(self, windows: Iterator[T]) -> Iterator[T]:
+        """Pass on the batches, and measure how long the training waits for them."""
+        while True:
+            began = time.monotonic()
+            window = next(windows, None)
+            self._waited += time.monotonic() - began
+            if window is None:
+                return
+            yield window
 
     def count(self, images: int) -> None:
         """Count this rank's images of a step; the other ranks are assumed to have as many."""
@@ -50,17 +62,17 @@ class Reporter:
     def step(self, state: TrainState, losses: Mapping[str, float]) -> None:
         """Report the losses, images per second and the time to the last step, without evaluation."""
         seconds = max(time.monotonic() - self._since, 1e-9)
-        speed = self._images / seconds
+        speed, waited = self._images / seconds, self._waited / seconds
         left = timedelta(seconds=round(seconds / (state.step - self._step) * (self._steps - state.step)))
         self._display.step(
             # The most important values come first, since a narrow terminal cuts the end.
             f"epoch {state.epoch}/{self._epochs}  step {state.step}/{self._steps}  ETA {left}"
-            f"  {speed:.1f} images/s  {phrase(losses)}",
+            f"  {speed:.1f} images/s  {waited:.0%} waiting for data  {phrase(losses)}",
             state.step / self._steps,
         )
         if self._journal:
             place = {"epoch": state.epoch, "step": state.step}
-            self._journal.write("step", place | dict(losses) | {"images_per_second": speed})
+            self._journal.write("step", place | dict(losses) | {"images_per_second": speed, "waiting_for_data": waited})
         self.start_epoch(state)
 
     def epoch(self, row: Row) -> None:
