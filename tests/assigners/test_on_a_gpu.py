@@ -1,6 +1,7 @@
 """What runs on a GPU gives the plans of the CPU, in few operations and in bounded memory."""
 
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -18,7 +19,12 @@ from ladle.assigners import (
     TaskAligned,
 )
 from ladle.device import as_on_a_gpu
-from ladle.testing import example_scene
+from ladle.testing import (
+    an_image_without_objects_is_all_background,
+    bad_predictions_do_not_spread,
+    example_scene,
+    padding_changes_nothing,
+)
 from ladle.testing.operations import operations_on_a_gpu
 from tests.golden.scenes import Scene
 
@@ -51,6 +57,11 @@ def example(objects):
     return example_scene(batch=1, objects=objects, size=(160, 160), classes=20)
 
 
+@cache
+def scene_of(case, seed):
+    return Scene(case, seed)
+
+
 def inputs(name, scene):
     if name.split("-")[0] in ("fcos", "pseudo", "sim", "dynamic", "auto"):
         return scene.raw_predictions(), scene.point_priors(), scene.truth()
@@ -60,7 +71,7 @@ def inputs(name, scene):
 @pytest.mark.parametrize("name", RULES)
 def test_plans_are_those_of_the_cpu(name):
     for case, seed in [("tiny", 0), *(("edge", seed) for seed in range(10))]:
-        predictions, priors, truth = inputs(name, Scene(case, seed))
+        predictions, priors, truth = inputs(name, scene_of(case, seed))
         objects = truth.labels.shape[1]
         plain = RULES[name](predictions, priors, truth)
         # Labels in padding are arbitrary, and must not be used as indices.
@@ -70,6 +81,13 @@ def test_plans_are_those_of_the_cpu(name):
         assert torch.equal(plain.positive, fused.positive), (case, seed)
         torch.testing.assert_close(fused.dense(objects), plain.dense(objects))
         assert torch.equal(plain.background, fused.background)
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_laws_hold(name):
+    with as_on_a_gpu():
+        for law in (an_image_without_objects_is_all_background, bad_predictions_do_not_spread, padding_changes_nothing):
+            law(RULES[name])
 
 
 BARS = {

@@ -127,8 +127,11 @@ class PAA:
     @torch.no_grad()
     def select(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Assignment:
         """Keep the ``topk`` per level, fit the mixture per object and cut (paper fig. 3c)."""
+        free = outside_crowds(priors, truth, self.crowd)
+        if not truth.labels.shape[1]:
+            return Assignment.empty(free)
         kept = self._select_listed if may_look(evidence.cost) else self._select_from_matrices
-        return Assignment.hard(evidence.index, kept(evidence, priors, truth), outside_crowds(priors, truth, self.crowd))
+        return Assignment.hard(evidence.index, kept(evidence, priors, truth), free)
 
     def _select_from_matrices(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
         """The priors that are kept, by one matrix of costs (B, g, P) for each part of the objects."""
@@ -140,13 +143,10 @@ class PAA:
             best = [level.topk(min(self.topk, level.shape[2]), largest=False) for level in here.split(priors.counts, 2)]
             costs.append(torch.cat([level.values for level in best], dim=-1))
             indices.append(torch.cat([level.indices for level in best], dim=-1))
-        cost, order = (torch.cat(costs, dim=1) if len(costs) > 1 else costs[0]).sort(dim=-1)  # (B, G, W)
-        starts = [sum(priors.counts[:level]) for level in range(len(best))]
-        first = [float(start) for level, start in zip(best, starts, strict=True) for _ in range(level.values.shape[2])]
-        place = (torch.cat(indices, dim=1) if len(indices) > 1 else indices[0]) + constants(
-            (tuple(first),), cost.device
-        )
-        prior = place.long().gather(-1, order)
+        cost, order = _joined(costs).sort(dim=-1)  # (B, G, W)
+        starts = [sum(priors.counts[:level]) for level in range(len(priors.counts))]
+        first = [float(start) for start, n in zip(starts, priors.counts, strict=True) for _ in range(min(self.topk, n))]
+        prior = (_joined(indices) + constants((tuple(first),), cost.device)).long().gather(-1, order)
         kept = self._cut(cost.flatten(0, 1), cost.flatten(0, 1) < torch.inf)
         times = torch.zeros_like(evidence.index)
         return times.scatter_add(1, prior.flatten(1), kept.long().view(len(times), -1)) > 0
@@ -182,6 +182,11 @@ class PAA:
             return several & mixture.low & upto
         split = several & mixture.low.any(-1, keepdim=True)
         return valid & (upto | ~split)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    """The parts of the objects, in one operation less where there is one part."""
+    return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
 
 def _class_cost(pairs: Pairs, predictions: Predictions, truth: GroundTruth) -> Float[Tensor, " N"]:
