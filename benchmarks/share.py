@@ -61,7 +61,7 @@ def measured(family, case, arguments):
     (lesson,) = plan_for("plain", student.spec).lessons
     assign, objective = Replayed(lesson.assigner), TrainingStep(student, (lesson,))
     scene = []
-    objective._assigner_of = lambda _: lambda *given: (scene.append(given), assign(*given))[1]
+    objective._assigner_of = lambda *_: lambda *given: (scene.append(given), assign(*given))[1]
     step = step_of(objective, batch)
     for _ in range(5):
         step()

@@ -31,7 +31,7 @@ DEVICE = sys.argv[1] if len(sys.argv) > 1 else "cpu"
 def scene(seed=0):
     """Predictions, priors with invalid ones in the second image, and objects with a crowd and padding."""
     torch.manual_seed(seed)
-    predictions, priors, truth = (record.to(DEVICE) for record in example_scene(batch=2, objects=7, size=(96, 128)))
+    predictions, priors, truth = (record.to(DEVICE) for record in example_scene(batch=2, objects=7, size=(64, 96)))
     truth.crowd[:, 2] = True
     truth.valid[1, 5:] = False
     valid = torch.ones(2, priors.boxes.shape[1], dtype=torch.bool, device=DEVICE)
@@ -107,7 +107,7 @@ def inside_matrix():
 
 def best_pairs():
     torch.manual_seed(0)
-    number, batch, count = 700, 2, 90
+    number, batch, count = 500, 2, 90
     image = torch.randint(0, batch, (number,)).sort().values
     listed = (image, torch.randint(0, 6, (number,)), torch.randint(0, count, (number,)), torch.rand(number) > 0.3)
     listed = tuple(each.to(DEVICE) for each in listed)
@@ -241,7 +241,6 @@ def main():
     for name, (check, module) in CHECKS.items():
         result = {"kernel": name, "error": None, "launches": None, "declared": LAUNCHES[name]}
         try:
-            check()
             result["launches"] = started(name, module, check)
         except Exception:
             result["error"] = traceback.format_exc(limit=-3)

@@ -96,7 +96,7 @@ class TrainingStep(nn.Module):
             else:
                 student, teacher = self._outputs(number, features, seen, priors, batch.sizes)
                 predictions = (teacher if lesson.teacher_judges(self.time) else student).predictions
-            assignment = self._assigner_of(lesson)(_independent(predictions), priors, truth)
+            assignment = self._assigner_of(lesson, batch)(_independent(predictions), priors, truth)
             if lesson.sampler is not None:
                 assignment = lesson.sampler(assignment, self.generator)
             if stage.samples_first:
@@ -112,12 +112,10 @@ class TrainingStep(nn.Module):
         self.time = (epoch, step)
         self.distillation.set_time(epoch, step)
 
-    def _assigner_of(self, lesson: Lesson) -> Assigner:
+    def _assigner_of(self, lesson: Lesson, batch: Batch) -> Assigner:
         """The lesson's assigner of this time; on a GPU it is replayed."""
         now = lesson.assigner_at(self.time)
-        if id(now) not in self._replayed:
-            self._replayed[id(now)] = Replayed(now)
-        return self._replayed[id(now)]
+        return self._replayed.setdefault(id(now), Replayed(now)) if batch.images.is_cuda else now
 
     @property
     def students(self) -> dict[str, nn.Module]:
