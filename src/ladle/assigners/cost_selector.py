@@ -61,7 +61,8 @@ class CostSelector:
     not finite for one of the networks is left out.
 
     Examples:
-        >>>         >>> from ladle.assigners import PAA, CostSelector
+        >>> from dataclasses import replace
+        >>> from ladle.assigners import PAA, CostSelector
         >>> from ladle.testing import example_scene
         >>> predictions, priors, truth = example_scene()
         >>> uncertain = replace(predictions, logits=predictions.logits / 2)
