@@ -65,7 +65,7 @@ MAY_IMPORT = {
     "distillers": MATHS,
     "detectors": MATHS,
     "lessons": {"types", "assigners", "distillers"},
-    "replays": {"types", "assigners"},
+    "replays": {"types", "assigners", "device"},
     "families": PARTS | {"lessons"},
     "teachers": PARTS | {"families"},
     "objectives": PARTS | {"lessons", "replays", "teachers"},

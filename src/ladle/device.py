@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["LAUNCHES", "as_on_a_gpu", "block_size", "constants", "fused", "may_look", "surely_none"]
+__all__ = ["LAUNCHES", "as_on_a_gpu", "block_size", "constants", "fused", "has_graphs", "may_look", "surely_none"]
 
 _CACHE = 1 << 18
 """Largest number of elements of a block on a CPU: 1 MiB in float32, which fits the cache of a core."""
@@ -41,6 +41,11 @@ def may_look(tensor: Tensor) -> bool:
 def surely_none(mask: Bool[Tensor, "*b"]) -> bool:
     """Whether nothing is marked; False wherever :func:`may_look` is false, since the values are not read there."""
     return may_look(mask) and not bool(mask.any())
+
+
+def has_graphs(tensor: Tensor) -> bool:
+    """Whether operations on the device of ``tensor`` can be recorded as a CUDA graph."""
+    return tensor.is_cuda and not torch.compiler.is_compiling()
 
 
 def block_size(tensor: Tensor) -> int:

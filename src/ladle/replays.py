@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from ladle.assigners.protocol import Assigner, SoftAssigner, uses_predictions
+from ladle.device import has_graphs
 from ladle.types import Assignment, GroundTruth, Predictions, Priors, Record
 
 __all__ = ["Replayed"]
@@ -24,11 +25,20 @@ _AFTER = 2
 """How often shapes must have occurred before they are recorded: batches of rare shapes are not worth a recording."""
 
 
+@runtime_checkable
+class _Graph(Protocol):
+    """A recorded graph, as ``torch.cuda.CUDAGraph`` is one."""
+
+    def replay(self) -> None: ...
+
+    def pool(self) -> Any: ...
+
+
 @dataclass(frozen=True)
 class _Recording:
     """A graph, the tensors that it reads, and the plan that it writes."""
 
-    graph: torch.cuda.CUDAGraph
+    graph: _Graph
     inputs: tuple[Tensor, ...]
     plan: Assignment
 
@@ -38,7 +48,7 @@ class Replayed:
 
     Args:
         assigner: a pure function; what it reads besides its arguments is recorded once.
-        most: the most sets of shapes that are recorded; others are called as they are.
+        memory: the most bytes of arguments that are kept for recordings; other shapes are called as they are.
 
     Examples:
         >>> from ladle.assigners import PAA
@@ -49,8 +59,8 @@ class Replayed:
         tensor([23, 39])
     """
 
-    def __init__(self, assigner: Assigner, most: int = 32) -> None:
-        self._plain, self._most = assigner, most
+    def __init__(self, assigner: Assigner, memory: int = 1 << 30) -> None:
+        self._plain, self._free = assigner, memory
         self._uses_predictions = uses_predictions(assigner)
         self._never = isinstance(assigner, SoftAssigner)
         self._seen: Counter[Hashable] = Counter()
@@ -58,7 +68,7 @@ class Replayed:
 
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth, /) -> Assignment:
         """The plan of the assigner; its tensors belong to the caller."""
-        if self._never or not predictions.boxes.is_cuda or torch.compiler.is_compiling():
+        if self._never or not has_graphs(predictions.boxes):
             return self._plain(predictions, priors, truth)
         predictions = predictions.detach()  # the plan of an assigner that is not soft has no gradient
         used = (predictions, priors, truth) if self._uses_predictions else (priors, truth)
@@ -68,8 +78,10 @@ class Replayed:
         self._seen[key] += 1
         if self._seen[key] == _AFTER and not self._is_free_of_waits(predictions, priors, truth):
             self._never = True
-        if self._never or self._seen[key] <= _AFTER or len(self._recordings) >= self._most:
+        needed = sum(tensor.nbytes for tensor in _tensors((predictions, priors, truth)))
+        if self._never or self._seen[key] <= _AFTER or needed > self._free:
             return self._plain(predictions, priors, truth)
+        self._free -= needed
         self._recordings[key] = self._record(predictions, priors, truth)
         return _replay(self._recordings[key], used)
 
