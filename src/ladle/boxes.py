@@ -33,6 +33,8 @@ STDS = (0.1, 0.2)
 """Standard deviations by which anchor deltas are divided: of (dx, dy) and of (log dw, log dh)."""
 MAX_LOG_RATIO = abs(math.log(16 / 1000))
 """Largest log ratio of a predicted side to its anchor's side (62.5 times): keeps exp() finite."""
+SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
+"""COCO's areas of small, medium and large objects in square pixels: at least the first, less than the second."""
 IOU_FLOOR = 1e-6
 """Lower bound of the denominator of an overlap, in square pixels, and of the sides of an encoded box, in pixels."""
 

@@ -18,6 +18,8 @@ from ladle.teachers import FrozenDetector
 from ladle.types import GroundTruth, Output, Predictions
 from tests.objectives.test_training_step import CLASSES, Mirror, batch, same
 
+METRICS = ("positives_per_object", "unassigned", "unassigned_small", "unassigned_medium", "unassigned_large")
+
 SPECS = {name: detector_spec(f"{name}-tiny", CLASSES, start=Start(norm="group")) for name in ("fasterrcnn", "cascade")}
 
 
@@ -208,7 +210,7 @@ def test_losses_and_positives_are_told_stage_by_stage():
     objective = staged(build(0, "cascade"), name="cascade")
     names = {name.partition("/")[0] for name in objective(batch(0))}
     assert names == {"rpn", "roi_1", "roi_2", "roi_3"}
-    assert set(objective.monitor) == {f"{name}/positives_per_object" for name in names}
+    assert set(objective.monitor) == {f"{name}/{metric}" for name in names for metric in METRICS}
 
 
 def test_regions_learn_from_a_sample():

@@ -15,6 +15,8 @@ from ladle.objectives import TrainingStep
 from ladle.teachers import FrozenDetector
 from ladle.types import Batch, GroundTruth, Output
 
+METRICS = ("positives_per_object", "unassigned", "unassigned_small", "unassigned_medium", "unassigned_large")
+
 CLASSES = ("disc", "ring", "star")
 SPEC = detector_spec("paa-tiny", CLASSES, start=Start(norm="group"))
 """Group normalization: the network says the same in training and in evaluation."""
@@ -159,7 +161,7 @@ def test_losses_of_stages_never_share_a_name():
         torch.testing.assert_close(terms[f"rpn/{name}"].total, term.total)
         torch.testing.assert_close(terms[f"roi/{name}"].total, factor * term.total)
     assert objective.distilled == {name for name in terms if "soft" in name}
-    assert set(objective.monitor) == {f"{stage}/positives_per_object" for stage in ("rpn", "roi")}
+    assert set(objective.monitor) == {f"{stage}/{name}" for stage in ("rpn", "roi") for name in METRICS}
 
 
 @dataclass(frozen=True)

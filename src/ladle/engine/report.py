@@ -16,8 +16,8 @@ __all__ = ["Reporter", "phrase"]
 
 T = TypeVar("T")
 
-_NOT_SHOWN = ("epoch", "step", "seconds", "ar", "ap_")
-"""Prefixes of the values that results.csv has and an epoch's line has not: recalls and the AP of each size."""
+_NOT_SHOWN = ("epoch", "step", "seconds", "ar", "ap_", "unassigned_")
+"""Prefixes of the values that results.csv has and an epoch's line has not: recalls, and values of each size."""
 
 
 class Reporter:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ladle.assigners import CostSelector, EvidenceAssigner, Selection
 from ladle.lessons import Lesson
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
-from ladle.objectives.training_step import positives_per_object
+from ladle.objectives.monitoring import assignment_metrics
 from ladle.types import Assignment, Batch, Output, Term
 
 __all__ = ["CoLearning"]
@@ -73,7 +73,7 @@ class CoLearning(nn.Module):
                 found = lesson.criterion(student, batch.truth, plan) if lesson.criterion is not None else {}
                 found = joined(found, next(stages)(student, other.detach(), batch.truth, plan))
                 terms = joined(terms, named(name, found))
-            self.monitor = {"positives_per_object": positives_per_object(plan, batch.truth)} | _second_share(selection)
+            self.monitor = assignment_metrics(plan, batch.truth) | _second_share(selection)
         return self.distillation.kept_in_graph(terms)
 
     def set_time(self, epoch: float, step: int) -> None:

@@ -14,11 +14,12 @@ from ladle.assigners import Assigner, keep_sampled, uses_predictions
 from ladle.detectors import Student
 from ladle.lessons import Lesson, Time
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
+from ladle.objectives.monitoring import assignment_metrics
 from ladle.replays import Replayed
 from ladle.teachers import Observation, Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
-__all__ = ["TrainingStep", "positives_per_object", "stage_names"]
+__all__ = ["TrainingStep", "stage_names"]
 
 _CERTAIN = 30.0
 """The logit of a known class: its probability is 1 in float32."""
@@ -185,7 +186,7 @@ class TrainingStep(nn.Module):
         lesson, name = self.lessons[number], self.distillation.names[number]
         terms = lesson.criterion(student, truth, assignment) if lesson.criterion is not None else {}
         terms = joined(terms, self._distillation(number)(student, teacher, truth, assignment))
-        self.monitor |= named(name, {"positives_per_object": positives_per_object(assignment, truth)})
+        self.monitor |= named(name, assignment_metrics(assignment, truth))
         return named(name, terms)
 
 
@@ -194,12 +195,6 @@ def stage_names(count: int) -> list[str]:
     if count == 1:
         return [""]
     return ["rpn", "roi"] if count == 2 else ["rpn", *(f"roi_{number}" for number in range(1, count))]
-
-
-@torch.no_grad()
-def positives_per_object(assignment: Assignment, truth: GroundTruth) -> Tensor:
-    """The mean number of positive priors per object of a batch."""
-    return assignment.positive.sum() / truth.learnable.sum().clamp(min=1)
 
 
 def _independent(predictions: Predictions) -> Predictions:

@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ladle.boxes import SIZES
 from ladle.statistics.counts import ObjectCounts, PriorCounts
 
 __all__ = ["ASPECTS", "QUANTILES", "SIZES", "Group", "Level", "Statistics", "share", "summarize"]
 
-SIZES = {"small": (0.0, 32.0**2), "medium": (32.0**2, 96.0**2), "large": (96.0**2, float("inf"))}
-"""Areas in square pixels of the image on disk, as COCO groups objects: from, up to but not including."""
 ASPECTS = {"up to 1.5": (0.0, 1.5), "1.5 to 3": (1.5, 3.0), "3 and more": (3.0, float("inf"))}
 """The longer side over the shorter one: from, up to but not including."""
 QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
