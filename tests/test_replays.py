@@ -107,3 +107,15 @@ def test_the_plan_belongs_to_the_caller(recorded):
     assign = Replayed(PAA())
     plans = [assign(*scene_of(seed)) for seed in range(5)]
     assert same(plans[3], PAA()(*scene_of(3))), "a later replay has changed an earlier plan"
+
+
+def test_an_assigner_that_cannot_be_recorded_is_called_as_it_is_with_a_warning(recorded, monkeypatch):
+    def fail(self, *scene):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Replayed, "_record", fail)
+    assign = Replayed(PAA())
+    assert all(same(assign(*scene), PAA()(*scene)) for scene in map(scene_of, range(2)))
+    with pytest.warns(UserWarning, match="PAA cannot be recorded as a CUDA graph, so it is slower: operation not"):
+        assert same(assign(*scene_of(2)), PAA()(*scene_of(2)))
+    assert same(assign(*scene_of(3)), PAA()(*scene_of(3)))

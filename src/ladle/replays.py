@@ -7,6 +7,7 @@ gradient, the assigner is called as it is.
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Hashable
 from dataclasses import dataclass, fields
@@ -82,7 +83,13 @@ class Replayed:
         if self._never or self._seen[key] <= _AFTER or needed > self._free:
             return self._plain(predictions, priors, truth)
         self._free -= needed
-        self._recordings[key] = self._record(predictions, priors, truth)
+        try:
+            self._recordings[key] = self._record(predictions, priors, truth)
+        except RuntimeError as error:
+            self._never = True
+            name = getattr(self._plain, "__name__", type(self._plain).__name__)
+            warnings.warn(f"{name} cannot be recorded as a CUDA graph, so it is slower: {error}", stacklevel=2)
+            return self._plain(predictions, priors, truth)
         return _replay(self._recordings[key], used)
 
     def _is_free_of_waits(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> bool:
