@@ -134,9 +134,9 @@ class Pairs(Record):
         return self.image, self.object, self.prior, self.real
 
     def join(self, other: Pairs) -> Pairs:
-        """Concatenate this list and ``other``."""
+        """Concatenate this list and ``other``; the result is not sorted by image, and so is no table."""
         image, number, prior, real = map(torch.cat, zip(self.columns, other.columns, strict=True))
-        return Pairs(image, number, prior, real, self.width if self.width == other.width else None)
+        return Pairs(image, number, prior, real)
 
 
 def pairs_inside(

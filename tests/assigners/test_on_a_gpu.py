@@ -120,3 +120,15 @@ def test_memory_is_bounded_in_a_crowd(name, monkeypatch):
     monkeypatch.setattr("ladle.device._MEMORY", (1 << 24) // 16)
     scene = example(2000)
     assert operations_on_a_gpu(lambda: RULES[name](*scene)).peak < (1 << 30) // 16
+
+
+@pytest.mark.parametrize("name", ["task-aligned", "task-aligned-yolo", "sim-ota-mmdet", "paa", "fcos", "ota"])
+def test_parts_of_the_objects_give_the_same_plan(name, monkeypatch):
+    predictions, priors, truth = inputs(name, scene_of("edge", 1))
+    whole = RULES[name](predictions, priors, truth)
+    monkeypatch.setattr("ladle.device._MEMORY", 1)
+    for scene in (priors, replace(priors, grids=None)):
+        with as_on_a_gpu():
+            parts = RULES[name](predictions, scene, truth)
+        assert torch.equal(whole.positive, parts.positive)
+        torch.testing.assert_close(parts.dense(truth.labels.shape[1]), whole.dense(truth.labels.shape[1]))

@@ -114,9 +114,9 @@ class OTA:
         lists = list(pairs_inside(priors, torch.cat([first, last], dim=-1), truth.learnable, most=most))
         if len(lists) <= 1:
             return lists[0] if lists else Pairs.table(truth.labels.unsqueeze(-1), truth.valid.unsqueeze(-1))
-        joined = reduce(Pairs.join, lists)
+        joined, widths = reduce(Pairs.join, lists), {each.width for each in lists}
         order = (joined.image * truth.labels.shape[1] + joined.object).argsort(stable=True)
-        return joined.at(order, joined.width)
+        return joined.at(order, widths.pop() if len(widths) == 1 else None)
 
     def _class_cost(
         self, pairs: Pairs, rows: Int[Tensor, " N"], predictions: Predictions, truth: GroundTruth
