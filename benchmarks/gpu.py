@@ -17,10 +17,11 @@ import json
 import sys
 from pathlib import Path
 
+from peers.case import SCENES
+
 ROOT = Path(__file__).parents[1]
 PAGE, NUMBERS = ROOT / "docs" / "benchmarks.md", ROOT / "docs" / "results" / "gpu.jsonl"
 START, END = "<!-- gpu: start -->", "<!-- gpu: end -->"
-SCENES = {"s640_n20": "640 × 640 · 20", "s1333_n150": "800 × 1344 · 150"}
 
 
 def last(lines, table, *names):

@@ -11,10 +11,10 @@ go on before the device has finished; PyTorch reports them.
 
 import argparse
 import statistics
-import time
 import warnings
 
 import torch
+from assigners import seconds
 from peers.case import SCENES, Case
 from peers.report import append_line
 from step import batch_of, network, step_of
@@ -28,16 +28,7 @@ FAMILIES = ("retinanet", "fcos", "atss", "paa", "gfl", "tood", "autoassign", "ot
 
 def milliseconds(work, rounds, device):
     """The median time of a call."""
-    times = []
-    for _ in range(rounds):
-        if device == "cuda":
-            torch.cuda.synchronize()
-        start = time.perf_counter()
-        work()
-        if device == "cuda":
-            torch.cuda.synchronize()
-        times.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times)
+    return 1e3 * statistics.median(seconds(work, torch.device(device)) for _ in range(rounds))
 
 
 def waits_in(step, device):

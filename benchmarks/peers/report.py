@@ -36,18 +36,9 @@ PACKAGES = "torch torchvision mmdet mmcv-lite scikit-learn scipy POT yolox ultra
 def append_line(file: str, line: dict[str, Any]) -> None:
     """Append a line of JSON with the machine, the commit and PyTorch's version; ``line["device"]`` is cpu or cuda."""
     place = torch.cuda.get_device_name() if line["device"] == "cuda" else platform.machine()
-    where = {"machine": place, "torch": torch.__version__, "commit": _commit()}
+    where = {"machine": place, "torch": torch.__version__, "commit": commit()}
     with Path(file).open("a", encoding="utf-8") as opened:
         opened.write(json.dumps(line | where) + "\n")
-
-
-def _commit() -> str:
-    if "COMMIT" in os.environ:
-        return os.environ["COMMIT"]
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return done.stdout.strip() or "unknown"
 
 
 class Outcome(NamedTuple):
@@ -257,7 +248,9 @@ def version(package: str) -> str:
 
 
 def commit() -> str:
-    """The commit measured, and whether the source differs from it."""
+    """The commit measured, and whether the source differs from it; $COMMIT where there is no git."""
+    if "COMMIT" in os.environ:
+        return os.environ["COMMIT"]
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=False)

@@ -30,6 +30,7 @@ LAUNCHES: dict[str, int] = {}
 """How many kernels each fused operation starts on a GPU, by its name."""
 
 _LIBRARY = torch.library.Library("ladle", "DEF")
+_HAS_TRITON = find_spec("triton") is not None
 _as_gpu = False
 
 
@@ -102,7 +103,7 @@ def fused(schema: str, plain: Callable[..., Any], module: str, launches: int) ->
 
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, plain, "CompositeExplicitAutograd")
-    if find_spec("triton") is not None:
+    if _HAS_TRITON:
         _LIBRARY.impl(name, kernel, "CUDA")
     operation: Callable[..., Any] = getattr(torch.ops.ladle, name).default
     return operation

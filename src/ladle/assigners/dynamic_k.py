@@ -22,10 +22,20 @@ from ladle.overlaps import object_slices, overlap_slices
 from ladle.pairs import LONGEST, Pairs, compact, pairs_inside, ranks, resolve_conflicts_in_lists
 from ladle.types import GroundTruth, Priors
 
-__all__ = ["PairCost", "assign_in_matrices", "assign_lowest_cost", "dynamic_counts", "inside_any", "sum_over_classes"]
+__all__ = [
+    "CostOfPairs",
+    "PairCost",
+    "assign_by_cost",
+    "assign_lowest_cost",
+    "dynamic_counts",
+    "inside_any",
+    "sum_over_classes",
+]
 
 PairCost = Callable[[Pairs], Float[Tensor, " N"]]
 """Computes the cost of each pair of a list."""
+CostOfPairs = Callable[[Pairs | AllPairs, Tensor], Tensor]
+"""Computes the cost of each pair of a list or of a matrix, given their IoU."""
 
 _TABLE = 1 << 17
 """Elements per block of a (priors, classes) table on the CPU, so that temporaries stay in its cache."""
@@ -133,9 +143,45 @@ def assign_lowest_cost(
     return times > 0, torch.where(times > 1, lowest, only)
 
 
+def assign_by_cost(
+    cost_for: Callable[[Bool[Tensor, "B P"]], CostOfPairs],
+    near: Callable[[], Iterable[Pairs]],
+    bound: float,
+    candidate: Bool[Tensor, "B P"],
+    boxes: Float[Tensor, "B P 4"],
+    priors: Priors,
+    truth: GroundTruth,
+    topk: int,
+) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
+    """Assign to every object its k candidates of lowest cost: from lists on the CPU, from matrices on a GPU.
+
+    Args:
+        cost_for: returns the cost function for pairs whose priors are marked in its argument.
+        near: lists that contain every pair with a cost below ``bound``; called on the CPU only.
+        bound: lower bound of the cost of all other pairs.
+        candidate: the priors that may be selected.
+        boxes: the predicted boxes.
+        priors: the priors.
+        truth: the objects.
+        topk: number of IoUs that are summed for k.
+
+    Returns:
+        Which priors are selected, and the object that each of them learns.
+    """
+    if not may_look(candidate):
+        return assign_in_matrices(boxes, cost_for(candidate), candidate, priors, truth, topk)
+
+    def cost_in_lists(mask: Bool[Tensor, "B P"]) -> PairCost:
+        cost = cost_for(mask)
+        return lambda pairs: cost(pairs, pairs.iou(boxes, truth.boxes))
+
+    counts = dynamic_counts(boxes, candidate, truth, topk)
+    return assign_lowest_cost(near(), cost_in_lists, bound, candidate, counts)
+
+
 def assign_in_matrices(
     boxes: Float[Tensor, "B P 4"],
-    cost: Callable[[AllPairs, Float[Tensor, "B g P"]], Float[Tensor, "B g P"]],
+    cost: CostOfPairs,
     candidate: Bool[Tensor, "B P"],
     priors: Priors,
     truth: GroundTruth,

@@ -9,17 +9,9 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ladle.all_pairs import AllPairs
-from ladle.assigners.dynamic_k import (
-    PairCost,
-    assign_in_matrices,
-    assign_lowest_cost,
-    dynamic_counts,
-    inside_any,
-    sum_over_classes,
-)
+from ladle.assigners.dynamic_k import CostOfPairs, assign_by_cost, inside_any, sum_over_classes
 from ladle.assigners.protocol import full_precision
 from ladle.boxes import centers
-from ladle.device import may_look
 from ladle.losses.focal import softplus
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, pairs_inside
@@ -81,40 +73,21 @@ class DynamicSoftLabel:
         box = truth.boxes.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
         candidate = inside_any(priors, box, truth.learnable)
 
-        if may_look(candidate):
-            positive, index = self._from_lists(candidate, predictions, priors, truth)
-        else:
-            positive, index = self._from_matrices(candidate, predictions, priors, truth)
-        return Assignment.hard(index, positive, free)
-
-    def _from_lists(
-        self, candidate: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
-    ) -> tuple[Tensor, Tensor]:
-        """Evaluate the pairs near their object, and others only where they are needed."""
-
-        def cost_for(mask: Bool[Tensor, "B P"]) -> PairCost:
+        def cost_for(mask: Bool[Tensor, "B P"]) -> CostOfPairs:
             background = _as_background(predictions, mask)
-            return lambda pairs: self._cost(
-                pairs, pairs.iou(predictions.boxes, truth.boxes), background, predictions, priors, truth
-            )
+            return lambda pairs, overlap: self._cost(pairs, overlap, background, predictions, priors, truth)
 
-        near = pairs_inside(priors, squares(priors, truth, self.soft_center_radius + _REACH), truth.learnable)
-        counts = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
-        return assign_lowest_cost(near, cost_for, 10**_REACH * (1 - _SLACK), candidate, counts)
-
-    def _from_matrices(
-        self, candidate: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
-    ) -> tuple[Tensor, Tensor]:
-        """Evaluate all pairs."""
-        background = _as_background(predictions, candidate)
-        return assign_in_matrices(
-            predictions.boxes,
-            lambda pairs, overlap: self._cost(pairs, overlap, background, predictions, priors, truth),
+        positive, index = assign_by_cost(
+            cost_for,
+            lambda: pairs_inside(priors, squares(priors, truth, self.soft_center_radius + _REACH), truth.learnable),
+            10**_REACH * (1 - _SLACK),
             candidate,
+            predictions.boxes,
             priors,
             truth,
             self.topk,
         )
+        return Assignment.hard(index, positive, free)
 
     def _cost(
         self,

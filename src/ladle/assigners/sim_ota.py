@@ -10,16 +10,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ladle.all_pairs import AllPairs
-from ladle.assigners.dynamic_k import (
-    PairCost,
-    assign_in_matrices,
-    assign_lowest_cost,
-    dynamic_counts,
-    inside_any,
-    sum_over_classes,
-)
+from ladle.assigners.dynamic_k import CostOfPairs, assign_by_cost, inside_any, sum_over_classes
 from ladle.assigners.protocol import full_precision
-from ladle.device import may_look
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, pairs_inside
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -89,41 +81,21 @@ class SimOTA:
             candidate = candidate | inside_any(priors, box.expand_as(square), truth.learnable)
             square = torch.cat([square[..., :2].maximum(box[..., :2]), square[..., 2:].minimum(box[..., 2:])], dim=-1)
 
-        parts = (square, predictions, priors, truth)
-        if may_look(candidate):
-            positive, index = self._from_lists(candidate, *parts)
-        else:
-            positive, index = self._from_matrices(candidate, *parts)
-        return Assignment.hard(index, positive, free)
-
-    def _from_lists(
-        self, candidate: Tensor, region: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
-    ) -> tuple[Tensor, Tensor]:
-        """Evaluate the pairs near their object, and others only where they are needed."""
-
-        def cost_for(mask: Bool[Tensor, "B P"]) -> PairCost:
+        def cost_for(mask: Bool[Tensor, "B P"]) -> CostOfPairs:
             background = _as_background(predictions, mask)
-            return lambda pairs: self._cost(
-                pairs, pairs.iou(predictions.boxes, truth.boxes), background, region, predictions, priors, truth
-            )
+            return lambda pairs, overlap: self._cost(pairs, overlap, background, square, predictions, priors, truth)
 
-        near = pairs_inside(priors, region, truth.learnable)
-        counts = dynamic_counts(predictions.boxes, candidate, truth, self.topk)
-        return assign_lowest_cost(near, cost_for, self.penalty, candidate, counts)
-
-    def _from_matrices(
-        self, candidate: Tensor, region: Tensor, predictions: Predictions, priors: Priors, truth: GroundTruth
-    ) -> tuple[Tensor, Tensor]:
-        """Evaluate all pairs."""
-        background = _as_background(predictions, candidate)
-        return assign_in_matrices(
-            predictions.boxes,
-            lambda pairs, overlap: self._cost(pairs, overlap, background, region, predictions, priors, truth),
+        positive, index = assign_by_cost(
+            cost_for,
+            lambda: pairs_inside(priors, square, truth.learnable),
+            self.penalty,
             candidate,
+            predictions.boxes,
             priors,
             truth,
             self.topk,
         )
+        return Assignment.hard(index, positive, free)
 
     def _cost(
         self,

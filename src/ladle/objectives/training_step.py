@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ladle.assigners import Assigner, keep_sampled, uses_predictions
 from ladle.detectors import Student
+from ladle.device import has_graphs
 from ladle.lessons import Lesson, Time
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
 from ladle.objectives.monitoring import assignment_metrics
@@ -116,7 +117,11 @@ class TrainingStep(nn.Module):
     def _assigner_of(self, lesson: Lesson, batch: Batch) -> Assigner:
         """The lesson's assigner of this time; on a GPU it is replayed."""
         now = lesson.assigner_at(self.time)
-        return self._replayed.setdefault(id(now), Replayed(now)) if batch.images.is_cuda else now
+        if not has_graphs(batch.images):
+            return now
+        if id(now) not in self._replayed:
+            self._replayed[id(now)] = Replayed(now)
+        return self._replayed[id(now)]
 
     @property
     def students(self) -> dict[str, nn.Module]:
