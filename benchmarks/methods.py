@@ -2,6 +2,8 @@
 
     python benchmarks/methods.py --data scenes --rows plain,lad,lad+ld+pkd --seeds 0,1,2
     python benchmarks/methods.py --data DIR --teacher runs/train/NAME/weights/best.safetensors --epochs 40 --imgsz 256
+    python benchmarks/methods.py --data DIR --student paa+dist-mobilenetv2_100 --teacher FILE --imgsz 416 \
+        --flag optimizer=adamw --flag backbone_weights=FILE
     python benchmarks/methods.py --table docs/results/scenes.jsonl
 
 A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
@@ -33,6 +35,7 @@ from records import about, append, read, same_setting, table
 
 from ladle import load_detector
 from ladle.recipes.demo import BUDGET, STUDENT, teacher_file
+from ladle.recipes.devices import find_device
 from ladle.recipes.options import Run
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
@@ -50,6 +53,7 @@ def command(arguments, row, seed):
     flags |= {"project": str(arguments.out), "quiet": "true"}
     flags |= {"workers": 0}  # several runs share the cores
     flags |= {"imgsz": arguments.imgsz} if arguments.imgsz else {}
+    flags |= dict(flag.split("=", 1) for flag in arguments.flag)
     flags |= dict(change.split("=", 1) for change in changes)
     if words.partition(":")[0] == "plain":
         return "train", {"model": words.partition(":")[2] or arguments.student} | flags
@@ -95,7 +99,7 @@ def scores(arguments, row, seed):
     folder = run(verb, flags)
     names = {row: "last"} if verb != "colearn" else {f"{row} ({w})": f"{w}-last" for w in ("first", "second")}
     for name, file in names.items():
-        detector = load_detector(folder / "weights" / f"{file}.safetensors")
+        detector = load_detector(folder / "weights" / f"{file}.safetensors").to(find_device("auto"))
         imgsz = detector.spec.imgsz
         numbers = asdict(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
         del numbers["per_class"]
@@ -105,8 +109,10 @@ def scores(arguments, row, seed):
 
 def setting(arguments):
     """The settings shared by all rows of a table; rows with different settings are not compared."""
-    names = ("data", "student", "epochs", "imgsz", "jitter", "crop")
-    return {name: getattr(arguments, name) for name in names} | {"batch": BUDGET.batch, "lr": BUDGET.lr}
+    names = ("student", "epochs", "imgsz", "jitter", "crop")
+    chosen = {"data": Path(arguments.data).name} | {name: getattr(arguments, name) for name in names}
+    flags = dict(flag.split("=", 1) for flag in arguments.flag)
+    return chosen | {"batch": BUDGET.batch, "lr": BUDGET.lr} | {name: Path(flags[name]).name for name in flags}
 
 
 def measure(arguments, file):
@@ -135,6 +141,7 @@ def main():
     parser.add_argument("--imgsz", type=int)
     parser.add_argument("--jitter", type=float, default=BUDGET.jitter)
     parser.add_argument("--crop", type=float, default=BUDGET.crop)
+    parser.add_argument("--flag", action="append", default=[], metavar="NAME=VALUE", help="a flag of every run")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     parser.add_argument("--record", type=Path, help="the file of results; by default OUT/results.jsonl")
     parser.add_argument("--table", type=Path, help="print the table of this file and run nothing")
