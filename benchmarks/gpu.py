@@ -58,11 +58,12 @@ def assigners(lines):
 
 def shares(lines):
     """The share of a step."""
-    yield "| family | step, ms | assignment, ms | share | waits |"
-    yield "|---|---|---|---|---|"
+    yield "| family | step, ms | assignment called, ms | replayed, ms | share | waits |"
+    yield "|---|---|---|---|---|---|"
     for (family,), line in last(lines, "share", "family").items():
-        share = line["direct"] / line["step"]
-        yield f"| `{family}-r50` | {line['step']:.1f} | {line['direct']:.2f} | {share:.1%} | {len(line['waits'])} |"
+        share = line["assignment"] / line["step"]
+        times = f"{line['step']:.1f} | {line['direct']:.2f} | {line['assignment']:.2f}"
+        yield f"| `{family}-r50` | {times} | {share:.1%} | {len(line['waits'])} |"
 
 
 def section(lines):
