@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
 LOWEST := $(VENV)/lowest
 
-.PHONY: demo test test-lowest check bench bench-steps docs images clean
+.PHONY: demo test test-lowest check bench bench-steps results docs images clean
 
 demo: $(READY)  ## teach one small student three ways on the built-in scenes and compare
 	$(BIN)/ladle demo
@@ -28,6 +28,9 @@ bench: $(PEERS)/ready  ## speed of the assigners beside their peers, in one run;
 bench-steps: $(PEERS)/ready  ## speed of training steps: of LAD beside its parts and mmdetection's, of two families beside torchvision's
 	$(PEERS)/bin/python benchmarks/step.py
 	$(PEERS)/bin/python benchmarks/throughput.py
+
+results: $(READY)  ## the tables and charts of docs/results.md, from the recorded results
+	$(BIN)/python benchmarks/results.py
 
 docs: $(VENV)/docs-ready  ## the documentation and the reference as a site, in build/site; a warning is an error
 	PATH="$(abspath $(BIN)):$$PATH" NO_MKDOCS_2_WARNING=1 mkdocs build --strict

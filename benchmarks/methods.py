@@ -1,10 +1,12 @@
-"""Compare the methods over seeds: the tables of docs/results.md.
+"""Compare the methods over seeds: an experiment of rows and seeds on one data set, with one student and one teacher.
 
-    python benchmarks/methods.py --data scenes --rows plain,lad,lad+ld+pkd --seeds 0,1,2
-    python benchmarks/methods.py --data DIR --teacher runs/train/NAME/weights/best.safetensors --epochs 40 --imgsz 256
-    python benchmarks/methods.py --data DIR --student paa+dist-mobilenetv2_100 --teacher FILE --imgsz 416 \
-        --flag optimizer=adamw --flag backbone_weights=FILE
+    python benchmarks/methods.py --experiment benchmarks/experiments/scenes.yaml --teacher FILE
+    python benchmarks/methods.py --experiment benchmarks/experiments/aquarium.yaml --data DIR --teacher FILE --at-once 8
+    python benchmarks/methods.py --rows plain,lad,lad+ld+pkd --seeds 0,1,2
     python benchmarks/methods.py --table docs/results/scenes.jsonl
+
+An experiment is a file of the same options: its rows, seeds, data, student and the flags of every run. What is given on
+the command line overrides it.
 
 A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
 
@@ -18,9 +20,9 @@ A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
 trains on the same images in the same order. The weights after the last epoch are evaluated, so that no epoch is
 selected by the validation images. Results are appended to --record as soon as a run ends, one line of JSON each: the
-row and its seed, all twelve numbers, the time, the commit, the teacher's SHA-256, the machine. A row and a seed that
-are already in the file are not run again. Finally a Markdown table of means, standard errors and differences to the
-first row is printed, and OUT/comparison.png is drawn.
+row and its seed, all twelve numbers, AP by class, the time, the commit, the teacher's SHA-256, the machine. A row and a
+seed that are already in the file are not run again, and a run that was stopped is resumed. Finally a Markdown table of
+means, standard errors and differences to the first row is printed, and OUT/comparison.png is drawn.
 """
 
 import argparse
@@ -28,9 +30,11 @@ import csv
 import shlex
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import asdict
 from pathlib import Path
 
+import yaml
 from records import about, append, read, same_setting, table
 
 from ladle import load_detector
@@ -102,9 +106,10 @@ def scores(arguments, row, seed):
         detector = load_detector(folder / "weights" / f"{file}.safetensors").to(find_device("auto"))
         imgsz = detector.spec.imgsz
         numbers = asdict(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
-        del numbers["per_class"]
-        percent = {name: round(100 * value, 3) for name, value in numbers.items()}
-        yield ({"row": row, "method": name, "seed": seed} | percent | {"seconds": seconds(folder)})
+        classes = {label: round(100 * value, 3) for label, value in numbers.pop("per_class").items()}
+        most = numbers.pop("most")
+        percent = {key: round(100 * value, 3) for key, value in numbers.items()} | {"most": most, "per_class": classes}
+        yield {"row": row, "method": name, "seed": seed} | percent | {"seconds": seconds(folder)}
 
 
 def setting(arguments):
@@ -116,22 +121,29 @@ def setting(arguments):
 
 
 def measure(arguments, file):
-    """Run every row over every seed and append the results, seed by seed."""
+    """Run every row over every seed that the file lacks, some at once, and append each result as it comes."""
     common = about(setting(arguments), arguments.teacher)
-    for seed in map(int, arguments.seeds.split(",")):
-        for row in arguments.rows.split(","):
-            done = [one for one in read(file) if same_setting(one, common)]
-            if any(one["row"] == row and one["seed"] == seed for one in done):
-                continue
-            for one in scores(arguments, row, seed):
+    known = {(one["row"], one["seed"]) for one in read(file) if same_setting(one, common)}
+    wanted = [(row, int(seed)) for row in arguments.rows.split(",") for seed in arguments.seeds.split(",")]
+
+    def results(wish):
+        return list(scores(arguments, *wish))
+
+    if SELF in {row.partition("@")[2] for row, _ in wanted}:
+        own_teacher(arguments)  # before several runs need it
+    with ThreadPoolExecutor(arguments.at_once) as pool:
+        running = [pool.submit(results, wish) for wish in wanted if wish not in known]
+        for future in as_completed(running):
+            for one in future.result():
                 append(file, one | common)
                 print(one, flush=True)
     return [one for one in read(file) if same_setting(one, common)]
 
 
-def main():
-    """Run every row over every seed, or print the table of earlier results."""
+def options():
+    """The parser of the command line, whose defaults are those of the experiment's file if one is given."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--experiment", type=Path, help="a file of these options")
     parser.add_argument("--data", default="scenes")
     parser.add_argument("--student", default=STUDENT)
     parser.add_argument("--teacher", default=str(teacher_file()))
@@ -142,10 +154,28 @@ def main():
     parser.add_argument("--jitter", type=float, default=BUDGET.jitter)
     parser.add_argument("--crop", type=float, default=BUDGET.crop)
     parser.add_argument("--flag", action="append", default=[], metavar="NAME=VALUE", help="a flag of every run")
+    parser.add_argument("--at-once", type=int, default=1, help="runs at the same time")
     parser.add_argument("--out", type=Path, default=Path("runs/methods"))
     parser.add_argument("--record", type=Path, help="the file of results; by default OUT/results.jsonl")
     parser.add_argument("--table", type=Path, help="print the table of this file and run nothing")
-    arguments = parser.parse_args()
+    return parser
+
+
+def parse(words=None):
+    """The options; those of an experiment's file are defaults, and its flags come before others."""
+    parser = options()
+    chosen, _ = parser.parse_known_args(words)
+    if chosen.experiment is not None:
+        given = yaml.safe_load(chosen.experiment.read_text(encoding="utf-8"))
+        known = set(vars(chosen)) - {"experiment", "table"}
+        experiment = {name: given[name] for name in given if name in known}
+        parser.set_defaults(**experiment | {"rows": ",".join(given["rows"].values()), "flag": given.get("flag", [])})
+    return parser.parse_args(words)
+
+
+def main():
+    """Run every row over every seed, or print the table of earlier results."""
+    arguments = parse()
     if arguments.table is not None:
         print(table(read(arguments.table)))
         return

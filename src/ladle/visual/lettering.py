@@ -80,6 +80,7 @@ def default_style() -> Iterator[None]:
 
     with mpl.rc_context():
         mpl.rcdefaults()
+        mpl.rcParams["svg.hashsalt"] = "ladle"  # else the names inside an SVG are drawn anew for each file
         yield
 
 

@@ -1,0 +1,121 @@
+"""The tables and charts of docs/results.md, from the experiments and their recorded results.
+
+    python benchmarks/results.py
+
+An experiment ``benchmarks/experiments/NAME.yaml`` has its results in ``docs/results/NAME.jsonl``. Its table stands
+between the marks ``<!-- results: NAME -->`` and ``<!-- end -->`` of the page, and its chart is
+``docs/images/results-NAME.svg``. All lines of a file have the same setting and the same teacher, else it is refused.
+"""
+
+import json
+import math
+import os
+import re
+import statistics
+from pathlib import Path
+
+import yaml
+from records import COLUMNS, cell, interval, read
+
+from ladle.visual import draw_comparison
+
+ROOT = Path(__file__).parents[1]
+PAGE, IMAGES, NUMBERS = ROOT / "docs" / "results.md", ROOT / "docs" / "images", ROOT / "docs" / "results"
+EXPERIMENTS = ROOT / "benchmarks" / "experiments"
+MARK = re.compile(r"(<!-- results: ([\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
+
+
+def experiment(name):
+    """An experiment and its results by the names of its rows, those that have any, each in the order of its seeds."""
+    described = yaml.safe_load((EXPERIMENTS / f"{name}.yaml").read_text(encoding="utf-8"))
+    lines = read(NUMBERS / f"{name}.jsonl")
+    for field in ("setting", "teacher_sha256"):
+        if len({json.dumps(line[field]) for line in lines}) != 1:
+            raise SystemExit(f"{name}.jsonl mixes results of several values of {field!r}: one file, one experiment")
+    found = {
+        label: sorted((line for line in lines if line["row"] == row), key=lambda line: line["seed"])
+        for label, row in described["rows"].items()
+    }
+    if unknown := {line["row"] for line in lines} - set(described["rows"].values()):
+        raise SystemExit(f"{name}.jsonl has rows that {name}.yaml does not name: {', '.join(sorted(unknown))}")
+    return described, {label: ours for label, ours in found.items() if ours}
+
+
+def beside(ours, plain):
+    """The mean difference to plain training with its 95 % interval, and every seed's; a verdict only if it is clear."""
+    paired = [one["ap"] - plain[one["seed"]] for one in ours if one["seed"] in plain]
+    mean, half = interval(paired)
+    each = ", ".join(f"{value:+.1f}" for value in paired)
+    if math.isnan(half):
+        return each
+    verdict = " **gains**" if mean - half > 0 else " **loses**" if mean + half < 0 else ""
+    return f"{mean:+.1f} ± {half:.1f}{verdict} ({each})"
+
+
+def table(found):
+    """The Markdown table of an experiment."""
+    yield "| method | seeds | " + " | ".join(COLUMNS) + " | AP beside plain training |"
+    yield "|---" * (3 + len(COLUMNS)) + "|"
+    plain = {one["seed"]: one["ap"] for one in found["plain"]}
+    for label, ours in found.items():
+        cells = [cell([one[name] for one in ours]) for name in COLUMNS.values()]
+        last = "" if label == "plain" else beside(ours, plain)
+        yield f"| {label} | {len(ours)} | " + " | ".join([*cells, last]) + " |"
+
+
+def machines(found):
+    """Where and at which commits the results were measured."""
+    lines = [line for ours in found.values() for line in ours]
+    devices = [(line["machine"].get("device", "cpu"), line["machine"]["cpu"]) for line in lines]
+    places = dict.fromkeys(cpu if device == "cpu" else device for device, cpu in devices)
+    commits = sorted({line["commit"] for line in lines})
+    return f"Measured on {' and '.join(places)}, commit{'s' * (len(commits) > 1)} {', '.join(commits)}."
+
+
+def section(name):
+    """Everything between the marks of an experiment."""
+    described, found = experiment(name)
+    commands = f"{' '.join(described['made_by'].split())}\npython benchmarks/methods.py --experiment"
+    return "\n".join(
+        [
+            *table(found),
+            "",
+            f"![AP: the mean, one standard deviation, and every seed](images/results-{name}.svg)",
+            "",
+            f"*{machines(found)} Lines: [{name}.jsonl](results/{name}.jsonl).*",
+            "",
+            "```",
+            f"{commands} benchmarks/experiments/{name}.yaml --teacher TEACHER",
+            "```",
+        ]
+    )
+
+
+def page(text):
+    """The page with all its tables."""
+    return MARK.sub(lambda found: f"{found[1]}\n{section(found[2])}\n\n{found[3]}", text)
+
+
+def chart(name, folder):
+    """Draw the chart of an experiment; the same numbers give the same bytes."""
+    os.environ["SOURCE_DATE_EPOCH"] = "0"  # else a figure holds the time of its drawing
+    _, found = experiment(name)
+    values = {label: [one["ap"] for one in ours] for label, ours in found.items()}
+    best_last = {"plain": values.pop("plain")} | dict(sorted(values.items(), key=lambda row: statistics.fmean(row[1])))
+    return draw_comparison(best_last, folder / f"results-{name}.svg")
+
+
+def names():
+    """The experiments that the page shows."""
+    return [found[2] for found in MARK.finditer(PAGE.read_text(encoding="utf-8"))]
+
+
+def main():
+    """Write the tables and the charts."""
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    for name in names():
+        print(f"wrote {chart(name, IMAGES).relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

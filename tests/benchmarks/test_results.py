@@ -1,0 +1,75 @@
+"""Every table and chart of the page on results is made from the recorded lines, each file from one experiment."""
+
+import json
+import re
+
+import pytest
+
+SHOWN = r"<!-- (\d+\.\d(?: ± \d+\.\d)?) -->"
+"""The text of a mean, which an SVG holds as a comment beside its outlines."""
+
+
+@pytest.fixture
+def results(load):
+    return load("results")
+
+
+def test_the_tables_of_the_page_are_those_of_the_recorded_lines(results):
+    text = results.PAGE.read_text(encoding="utf-8")
+    assert results.page(text) == text
+    assert results.names() == ["aquarium", "scenes", "scenes-two-stage"]
+
+
+def test_a_chart_of_the_same_numbers_has_the_same_bytes_and_shows_every_mean(results, tmp_path):
+    for name in results.names():
+        drawn = results.chart(name, tmp_path).read_bytes()
+        assert results.chart(name, tmp_path).read_bytes() == drawn
+        stored = (results.IMAGES / f"results-{name}.svg").read_text(encoding="utf-8")
+        shown = re.findall(SHOWN, drawn.decode())
+        assert shown == re.findall(SHOWN, stored)
+        _, found = results.experiment(name)
+        means = [f"{sum(line['ap'] for line in ours) / len(ours):.1f}" for ours in found.values()]
+        assert sorted(means) == sorted(text.split(" ")[0] for text in shown[-len(means) :])
+
+
+def test_lines_of_two_teachers_or_of_an_unknown_row_are_refused(results, monkeypatch, tmp_path):
+    lines = results.read(results.NUMBERS / "aquarium.jsonl")
+    monkeypatch.setattr(results, "NUMBERS", tmp_path)
+
+    def write(changed):
+        (tmp_path / "aquarium.jsonl").write_text("\n".join(map(json.dumps, changed)), encoding="utf-8")
+
+    write([lines[0], lines[1] | {"teacher_sha256": "another"}])
+    with pytest.raises(SystemExit, match="'teacher_sha256'"):
+        results.experiment("aquarium")
+    write([lines[0] | {"row": "magic"}])
+    with pytest.raises(SystemExit, match="magic"):
+        results.experiment("aquarium")
+
+
+def test_gains_are_claimed_only_where_the_interval_excludes_zero(results):
+    def runs(*values):
+        return [{"seed": seed, "ap": value} for seed, value in enumerate(values)]
+
+    plain = {0: 30.0, 1: 31.0, 2: 32.0}
+    assert results.beside(runs(32.0, 33.1, 33.9), plain) == "+2.0 ± 0.2 **gains** (+2.0, +2.1, +1.9)"
+    assert results.beside(runs(29.0, 30.1, 30.9), plain) == "-1.0 ± 0.2 **loses** (-1.0, -0.9, -1.1)"
+    assert results.beside(runs(31.0, 30.5, 33.0), plain) == "+0.5 ± 2.2 (+1.0, -0.5, +1.0)"
+    assert results.beside(runs(31.0), plain) == "+1.0"
+
+
+def test_every_gain_on_the_page_of_methods_stands_in_a_table(results):
+    tables = results.PAGE.read_text(encoding="utf-8")
+    quoted = re.findall(r"[+-]\d+\.\d ± \d+\.\d", (results.PAGE.parent / "which_method.md").read_text(encoding="utf-8"))
+    assert len(quoted) >= 8
+    assert [gain for gain in quoted if gain not in tables] == []
+
+
+def test_an_experiment_gives_the_defaults_of_the_command_line(load):
+    methods = load("methods")
+    file = str(load("results").EXPERIMENTS / "aquarium.yaml")
+    chosen = methods.parse(["--experiment", file, "--seeds", "7", "--flag", "lr=0.002"])
+    assert (chosen.student, chosen.imgsz, chosen.epochs, chosen.seeds) == ("paa+dist-mobilenetv2_100", 416, 15, "7")
+    assert chosen.rows.split(",")[:3] == ["plain", "lad", "solad"]
+    assert chosen.flag[0] == "optimizer=adamw"
+    assert chosen.flag[-1] == "lr=0.002"
