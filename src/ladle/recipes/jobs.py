@@ -30,7 +30,7 @@ ASSISTANTS = "assistants"
 _PATHS = ("data", "teacher", "first_weights", "backbone_weights")
 """The flags that are stored as absolute paths, so that a run can be resumed from another working directory."""
 _MAY_CHANGE = (
-    *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet"),
+    *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet", "compile", "val_batch"),
     *("data", "teacher", "first_weights"),
 )
 """The flags that may be given together with ``--resume``."""
@@ -38,8 +38,8 @@ _MAX_BYTES = 2**20
 """Size limit of the files of a run folder that are read here."""
 _REMEDY = "put it back from a copy, or start the run anew"
 
-_NEWER = ("criterion",)
-"""The flags that run folders of earlier versions lack; they are read as None."""
+_NEWER = {"criterion": None, "val_batch": None, "compile": False, "channels_last": True}
+"""The flags that run folders of earlier versions lack, and the values that those runs had."""
 
 T = TypeVar("T")
 
@@ -232,7 +232,7 @@ class Job:
         began = next((one for one, key in _STUDENT.items() if isinstance(flags, dict) and key in flags), None)
         if began is None:
             raise UserError(f"{file}: expected the flags of a run, found no detector; {_REMEDY}")
-        flags = dict.fromkeys(_NEWER) | flags
+        flags = _NEWER | flags
         odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
         if odd:
             raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_REMEDY}")
