@@ -37,7 +37,7 @@ def choose_batch(job: Job, setup: Setup, parts: Parts, images: Source) -> tuple[
         return USUAL_BATCH, "the usual number, because on a CPU memory is shared with all other programs"
     side = padded_side(max(job.run.scales(setup.imgsz) or (setup.imgsz,)))
     objects = most_objects(images) * (_MOSAIC if job.run.mosaic else 1)
-    most = min(_MOST, max(1, len(images) // job.run.devices))
+    most = min(_MOST, max(1, len(images) // job.run.world))
     count = _largest(job, setup, parts, partial(crowded_batch, side, objects, len(images.classes)), most)
     release_memory(device)
     if not count:

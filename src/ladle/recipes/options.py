@@ -59,7 +59,8 @@ class Run:
         norm: ``batch`` and ``group`` are trained, ``frozen`` is not; by default ``frozen`` with pretrained weights.
         neck_norm: normalization after the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: number of devices; each takes ``batch`` images a step.
+        devices: number of devices of each node; each takes ``batch`` images a step.
+        nodes: number of machines, with one command on each that was started by ``srun`` or ``torchrun``.
         workers: processes that load images; by default none on the CPU, else up to 16.
         cache: keep decoded images in a temporary file that all workers share.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
@@ -102,6 +103,7 @@ class Run:
     neck_norm: NeckNorm = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Range(1, 64)] = 1
+    nodes: Annotated[int, Range(1, 1024)] = 1
     workers: Workers | None = None
     cache: bool = False
     on_defect: Literal["repair", "skip", "raise"] = "repair"
@@ -133,6 +135,11 @@ class Run:
     def batch_size(self) -> int:
         """Images per step and device; the usual number as long as ``auto`` is not chosen yet."""
         return USUAL_BATCH if self.batch == "auto" else self.batch
+
+    @property
+    def world(self) -> int:
+        """The number of devices of all nodes."""
+        return self.devices * self.nodes
 
     @property
     def augmentation(self) -> Augmentation:
@@ -168,7 +175,7 @@ class Run:
         if (self.optimizer or ("sgd" if given else "adamw")) == "adamw":
             decay = 0.05 if self.weight_decay is None else self.weight_decay
             return AdamW(0.003 if self.lr is None else self.lr, decay, backbone_lr=self.backbone_lr)
-        per_step = self.batch_size * self.devices * self.accumulate
+        per_step = self.batch_size * self.world * self.accumulate
         decay = 1e-4 if self.weight_decay is None else self.weight_decay
         lr = 0.01 * per_step / 16 if self.lr is None else self.lr
         return SGD(lr, weight_decay=decay, backbone_lr=self.backbone_lr)

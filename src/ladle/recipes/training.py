@@ -26,6 +26,7 @@ from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
 from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
+from ladle.recipes.nodes import connected_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.parts import ASSIGNER, Parts
@@ -82,8 +83,6 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
 
     Returns the result of each student, by its name: ``student`` if there is one.
     """
-    from ladle.engine import launch, one_process
-
     # A run that was stopped in its first epoch cannot be resumed: it starts again.
     state = state_of(job) if resume else None
     ready = _prepare(job if state else replace(job, contents=None), parts, resumed=state is not None)
@@ -92,14 +91,24 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
         say(line, job.run.quiet)
     ready.job.write()
 
-    fabric = one_process(job.run.devices, job.run.device)
-    result = _work(fabric, ready) if fabric else launch(job.run.devices, job.run.device, _work, ready)
+    result = _trained(ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     trained = {name: _evaluate_best(ready, result, name) for name in ready.setup.specs}
     for line in _final_lines(ready, trained):
         say(line, job.run.quiet)
     return trained
+
+
+def _trained(ready: _Prepared) -> Result:
+    """Train in this process, in one for each device, or on the devices of several nodes."""
+    from ladle.engine import launch, launch_on_nodes, one_process
+
+    run, nodes = ready.job.run, connected_nodes()
+    if nodes is not None:
+        return launch_on_nodes(nodes, run.devices, run.device, _work, ready)
+    fabric = one_process(run.devices, run.device)
+    return _work(fabric, ready) if fabric else launch(run.devices, run.device, _work, ready)
 
 
 def _evaluate_best(ready: _Prepared, result: Result, name: str) -> Trained:
@@ -160,7 +169,7 @@ def _prepare(job: Job, parts: Parts, resumed: bool) -> _Prepared:
         job = replace(job, run=replace(job.run, batch=batch))
         notes = [*notes, f"--batch auto: {batch} images for each step and device, {why}"]
     ready = _Prepared(job, parts, setup, images, val, notes, resumed)
-    _loader(ready, rank=0, world=job.run.devices)
+    _loader(ready, rank=0, world=job.run.world)
     return ready
 
 
