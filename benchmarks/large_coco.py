@@ -87,9 +87,8 @@ def main():
     unit = 2**20 if sys.platform == "darwin" else 2**10
     mebibytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / unit
     boxes = sum(len(image.boxes) for image in dataset.images)
-    print(
-        f"{len(dataset):,} images, {boxes:,} boxes: {seconds:.1f} s, {processor:.1f} s of the processor, at most {mebibytes:,.0f} MiB resident"
-    )
+    times = f"{seconds:.1f} s, {processor:.1f} s of the processor"
+    print(f"{len(dataset):,} images, {boxes:,} boxes: {times}, at most {mebibytes:,.0f} MiB resident")
 
 
 if __name__ == "__main__":
