@@ -49,9 +49,9 @@ class PackedImages(Sequence[ImageInfo]):
     """A sequence of :class:`ImageInfo`, each made when it is asked for.
 
     120,000 images with 860,000 boxes are some 30 MB in this form. A forked process that reads them copies no memory,
-    unlike one that reads Python objects, whose counts of references change. ``files`` and ``names`` hold file paths and ids,
-    and ``numbered`` tells which ids are numbers. ``ends`` is the end of each image's rows in ``boxes``, ``labels`` and
-    ``crowd``. For all others see :class:`ImageInfo`.
+    unlike one that reads Python objects, whose counts of references change. ``files`` and ``names`` hold file paths and
+    ids, and ``numbered`` tells which ids are numbers. ``ends`` is the end of each image's rows in ``boxes``, ``labels``
+    and ``crowd``. For all others see :class:`ImageInfo`.
     """
 
     files: Texts
