@@ -5,8 +5,8 @@
 
 A step is forward, assignment, losses, backward and SGD of a detector with random weights, which does not change the
 time. Assignment is timed alone, on the predictions of the last step, as the training step calls it (from a recorded
-CUDA graph) and directly. A wait is an operation after which the host cannot
-go on before the device has finished; PyTorch reports them.
+CUDA graph) and directly; of a detector in stages the assignments of all stages together. A wait is an operation after
+which the host cannot go on before the device has finished; PyTorch reports them.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from ladle.objectives import TrainingStep
 from ladle.replays import Replayed
 
 FAMILIES = ("retinanet", "fcos", "atss", "paa", "gfl", "tood", "autoassign", "ota", "yolox", "rtmdet")
+IN_STAGES = ("fasterrcnn", "cascade")
 
 
 def milliseconds(work, rounds, device):
@@ -45,22 +46,38 @@ def waits_in(step, device):
     return [f"{w.filename.rsplit('/', 2)[-1]}:{w.lineno}" for w in caught if "synchroniz" in str(w.message)]
 
 
+def recorded(stage, assigners, scene):
+    """The assigner of a stage, which also stores its arguments."""
+
+    def assign(*given):
+        scene[stage] = given
+        return assigners[stage](*given)
+
+    return assign
+
+
+def every(assigners, scene):
+    """The assignments of all stages."""
+    for assign, given in zip(assigners, scene, strict=True):
+        assign(*given)
+
+
 def measured(family, case, arguments):
     """One row: milliseconds of a step and of assignment, and the waits."""
     batch = batch_of(case, arguments.batch, arguments.device)
     student = network(arguments.backbone, family, case.classes).to(arguments.device)
-    (lesson,) = plan_for("plain", student.spec).lessons
-    assign, objective = Replayed(lesson.assigner), TrainingStep(student, (lesson,))
-    scene = []
-    objective._assigner_of = lambda *_: lambda *given: (scene.append(given), assign(*given))[1]
+    lessons = plan_for("plain", student.spec).lessons
+    assigners, objective = [Replayed(lesson.assigner) for lesson in lessons], TrainingStep(student, lessons)
+    scene = [()] * len(lessons)
+    objective._assigner_of = lambda lesson, _: recorded(lessons.index(lesson), assigners, scene)
     step = step_of(objective, batch)
     for _ in range(5):
         step()
     waits = waits_in(step, arguments.device)
     whole = milliseconds(step, arguments.rounds, arguments.device)
-    inputs = scene[-1]
-    direct = milliseconds(lambda: lesson.assigner(*inputs), 3 * arguments.rounds, arguments.device)
-    assignment = milliseconds(lambda: assign(*inputs), 3 * arguments.rounds, arguments.device)
+    plain = [lesson.assigner for lesson in lessons]
+    direct = milliseconds(lambda: every(plain, scene), 3 * arguments.rounds, arguments.device)
+    assignment = milliseconds(lambda: every(assigners, scene), 3 * arguments.rounds, arguments.device)
     return {"family": family, "step": whole, "assignment": assignment, "direct": direct, "waits": waits}
 
 
@@ -68,7 +85,7 @@ def main():
     """Print one Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--scene", default="s1333_n20", choices=SCENES)
-    parser.add_argument("--families", default=",".join(FAMILIES))
+    parser.add_argument("--families", default=",".join((*FAMILIES, *IN_STAGES)))
     parser.add_argument("--backbone", default="r50")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rounds", type=int, default=7)

@@ -76,7 +76,7 @@ MAY_IMPORT = {
     "visual": BASE,
     "exporting": BASE | {"detectors"},
     "testing": {"types", "boxes", "device"},
-    "engine": {"types", "errors", "files", "limits", "untrusted", "children"},
+    "engine": {"types", "device", "errors", "files", "limits", "untrusted", "children"},
     "recipes": LEARNING | BESIDE | {"engine", "exporting", "testing", "values"},
     "cli": {"errors", "limits", "locks", "recipes", "streams", "untrusted", "values"},
     "__main__": {"cli"},

@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ladle.errors import UserError
 from ladle.streams import be_patient
 
-__all__ = ["begin_child", "interrupts_ignored", "run_ranks"]
+__all__ = ["Place", "begin_child", "free_port", "interrupts_ignored", "run_ranks"]
 
 T = TypeVar("T")
 
@@ -71,24 +71,54 @@ def _main_hidden(hidden: bool) -> Iterator[None]:
         sys.modules["__main__"] = main
 
 
-def run_ranks(world: int, task: Callable[[], T]) -> T:
-    """Call ``task()`` in ``world`` new processes at the same time and return the result of rank 0.
+@dataclass(frozen=True)
+class Place:
+    """Where the processes of one machine stand among those of a run: the first of them has rank ``first``.
+
+    ``world`` is the number of all, ``node`` the number of the machine; rank 0 listens at ``address`` and ``port``.
+    """
+
+    world: int
+    node: int
+    address: str
+    port: int
+    first: int
+
+    def environment(self, number: int) -> dict[str, str]:
+        """The variables with which torch connects process ``number`` of this machine."""
+        return {
+            "MASTER_ADDR": self.address,
+            "MASTER_PORT": str(self.port),
+            "WORLD_SIZE": str(self.world),
+            "NODE_RANK": str(self.node),
+            "LOCAL_RANK": str(number),
+            "RANK": str(self.first + number),
+            "TORCHELASTIC_USE_AGENT_STORE": "False",  # torchrun's own, of the command that started this one
+        }
+
+
+def run_ranks(
+    count: int, task: Callable[[], T], place: Place | None = None, watch: Callable[[], None] = lambda: None
+) -> T:
+    """Call ``task()`` in ``count`` new processes at the same time and return the result of the first.
+
+    They are all of a run unless ``place`` is given. ``watch`` is called twice a second and may raise an error.
 
     The environment of each process has the variables with which torch connects them. ``task`` must be picklable; the
     program's main file is imported again only if something in it is defined there. An error in one process is raised
     here and ends all others. They also end if this process is interrupted or killed.
     """
     pickled, ranks = pickle.dumps(task), list[_Rank]()
-    place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(_free_port()), "WORLD_SIZE": str(world), "NODE_RANK": "0"}
+    place = place or Place(count, 0, "127.0.0.1", free_port(), 0)
     try:
         with interrupts_ignored(), _main_hidden(b"__main__" not in pickled):
-            for number in range(world):
-                ranks.append(_start(number, place | {"LOCAL_RANK": str(number), "RANK": str(number)}))
+            for number in range(count):
+                ranks.append(_start(number, place.environment(number)))
         for rank in ranks:
             with suppress(OSError):  # it has ended already, which is detected below
                 rank.pipe.send_bytes(pickled)
-        answers = _collect(ranks)
-        _raise_first_cause(answers, world)
+        answers = _collect(ranks, watch)
+        _raise_first_cause(answers, place)
         for rank in ranks:
             rank.process.join(_EXIT_TIME)
         return next(answer for rank, answer in answers if rank.number == 0).value  # type: ignore[no-any-return]
@@ -145,12 +175,13 @@ def _picklable(error: BaseException) -> BaseException:
         return RuntimeError(repr(error))
 
 
-def _collect(ranks: list[_Rank]) -> list[tuple[_Rank, _Answer]]:
+def _collect(ranks: list[_Rank], watch: Callable[[], None]) -> list[tuple[_Rank, _Answer]]:
     """The answers in the order of arrival: all, or those until shortly after the first failure."""
     answers: list[tuple[_Rank, _Answer]] = []
     waiting, until = list(ranks), float("inf")
     while waiting and time.monotonic() < until:
         ready = wait([rank.pipe for rank in waiting], timeout=0.5)
+        watch()
         for rank in [rank for rank in waiting if rank.pipe in ready or rank.process.exitcode is not None]:
             waiting.remove(rank)
             answers.append((rank, _receive(rank)))
@@ -169,7 +200,7 @@ def _receive(rank: _Rank) -> _Answer:
     return _Answer(code=rank.process.exitcode or 0)
 
 
-def _raise_first_cause(answers: list[tuple[_Rank, _Answer]], world: int) -> None:
+def _raise_first_cause(answers: list[tuple[_Rank, _Answer]], place: Place) -> None:
     """Raise the cause of a failure: a UserError, else a rank that was ended, else the first other error.
 
     If one rank fails, the others usually fail as well, because they wait for it.
@@ -179,7 +210,7 @@ def _raise_first_cause(answers: list[tuple[_Rank, _Answer]], world: int) -> None
             raise answer.error
     for rank, answer in answers:
         if answer.code is not None:
-            raise UserError(f"process {rank.number + 1} of {world} {_exit_reason(answer.code)}")
+            raise UserError(f"process {place.first + rank.number + 1} of {place.world} {_exit_reason(answer.code)}")
     for _, answer in answers:
         if answer.error is not None:
             raise answer.error from RuntimeError(answer.words)
@@ -196,7 +227,8 @@ def _exit_reason(code: int) -> str:
     return f"was ended by the signal {name}{why}; go on with --resume"
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])

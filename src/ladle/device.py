@@ -8,7 +8,9 @@ of them are fused into one kernel (:mod:`ladle.kernels`). This module is the onl
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import gc
+import re
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
@@ -19,12 +21,30 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-__all__ = ["LAUNCHES", "as_on_a_gpu", "block_size", "constants", "fused", "has_graphs", "may_look", "surely_none"]
+__all__ = [
+    "LAUNCHES",
+    "as_on_a_gpu",
+    "block_size",
+    "constants",
+    "fits_memory",
+    "fused",
+    "has_graphs",
+    "has_memory",
+    "may_look",
+    "release_memory",
+    "steps_fused",
+    "surely_none",
+]
 
 _CACHE = 1 << 18
 """Largest number of elements of a block on a CPU: 1 MiB in float32, which fits the cache of a core."""
 _MEMORY = 1 << 24
 """Largest number of elements of a block on other devices: 64 MiB in float32, of which a few are alive at once."""
+
+_SHARE = 0.9
+"""Largest part of a GPU's memory that a trial may use; shapes that come later take some more."""
+_LACK = re.compile(r"out of memory|ALLOC_FAILED")
+"""The messages of libraries that lack memory on a GPU."""
 
 LAUNCHES: dict[str, int] = {}
 """How many kernels each fused operation starts on a GPU, by its name."""
@@ -47,6 +67,48 @@ def surely_none(mask: Bool[Tensor, "*b"]) -> bool:
 def has_graphs(tensor: Tensor) -> bool:
     """Whether operations on the device of ``tensor`` can be recorded as a CUDA graph."""
     return tensor.is_cuda and not torch.compiler.is_compiling()
+
+
+def steps_fused(tensors: Iterable[Tensor]) -> bool | None:
+    """The argument ``fused`` of torch's optimizers: True if all weights are on a GPU, else None, torch's default.
+
+    On a CPU the fused optimizers round otherwise than the default ones, so that runs would change.
+    """
+    return True if all(tensor.is_cuda and tensor.is_floating_point() for tensor in tensors) else None
+
+
+def has_memory(device: torch.device) -> bool:
+    """Whether a device has memory of its own, so that using all of it disturbs no other program of the machine."""
+    return device.type == "cuda"
+
+
+def fits_memory(work: Callable[[], object], device: torch.device) -> bool:
+    """Do ``work`` and return whether the memory of the device suffices; a tenth of it has to remain free.
+
+    Errors other than those of a lack of memory are raised.
+    """
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(device)
+    try:
+        work()
+        return device.type != "cuda" or torch.cuda.max_memory_reserved(device) <= _SHARE * _room(device)
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and not _LACK.search(str(error)):
+            raise
+        return False
+
+
+def release_memory(device: torch.device) -> None:
+    """Give memory that no tensor uses back, so that other processes can take it."""
+    if device.type == "cuda":
+        gc.collect()
+        torch.cuda.empty_cache()
+
+
+def _room(device: torch.device) -> int:
+    """The bytes that this process can use on a GPU."""
+    return torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device)
 
 
 def block_size(tensor: Tensor) -> int:

@@ -14,6 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d, boxes
 from ladle.assigners import RandomSampler
 from ladle.boxes import pairwise_iou
 from ladle.detectors.proposals import best_proposals
+from ladle.device import as_on_a_gpu
 from ladle.errors import UserError
 from ladle.families import detector_spec, from_torchvision, lessons_of
 from ladle.objectives import TrainingStep
@@ -243,6 +244,24 @@ def test_proposals_do_not_overlap_much_lie_in_the_image_and_come_best_first():
     first = found[0, 0]
     overlap = pairwise_iou(first[None], output.predictions.boxes[0])[0]
     assert scores[overlap.argmax()] == scores.max()
+
+
+@pytest.mark.parametrize("seed", range(5))
+@torch.no_grad()
+def test_proposals_on_a_gpu_are_those_of_the_cpu(seed):
+    detector = small("fasterrcnn-tiny", seed).eval()
+    nn.init.normal_(detector.stages[0].head.cls_logits.weight, std=1.0)
+    nn.init.normal_(detector.stages[0].head.bbox_pred.weight, std=0.3)
+    output = detector(random_images(), torch.tensor([[128, 192], [64, 40]]))[0]
+    broken = output.predictions.boxes.clone()
+    broken[0, ::7], broken[1, ::5, 0] = torch.nan, 1e9  # neither is proposed, and neither suppresses another
+    for one in (output, replace(output, predictions=replace(output.predictions, boxes=broken), sizes=None)):
+        expected, real = best_proposals(one, candidates=100, keep=40, nms=0.5)
+        with as_on_a_gpu():
+            found, also_real = best_proposals(one, candidates=100, keep=40, nms=0.5)
+        assert real.sum() > 40
+        assert torch.equal(found, expected)
+        assert torch.equal(also_real, real)
 
 
 def test_ground_truth_is_put_among_proposals_in_training_alone():

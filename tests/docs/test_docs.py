@@ -206,6 +206,17 @@ def test_the_table_of_objects_without_a_positive_is_that_of_its_file():
     assert {row["assigner"] for row in rows_of_file} == set(ASSIGNERS)
 
 
+def test_the_cost_of_coco_is_that_of_the_measured_steps():
+    lines = [json.loads(line) for line in (DOCS / "results" / "gpu.jsonl").read_text(encoding="utf-8").splitlines()]
+    step = [one for one in lines if one["table"] == "share" and one["family"] == "paa"][-1]
+    hours = 12 * 117_266 / step["batch"] * step["step"] / 1000 / 3600
+    section = text_of("benchmarks.md").partition("## Train COCO with LAD")[2]
+    assert f"12 epochs | 1.41 million | {hours:.1f} hours | {hours / 8:.1f} hours |" in section
+    assert f"{step['step']:.1f} ms" in section
+    assert "8.8 hours | 1.1 hours" in section  # 0.09 s a step of LAD
+    assert f"{12 * 117_266 / 4 * 0.09 / 3600:.1f}" == "8.8"
+
+
 # ---------------------------------------------------------------------------------------------------- the command line
 
 

@@ -3,6 +3,7 @@ import torch
 
 from ladle.engine import SGD, AdamW
 from ladle.engine.optimizer import parameter_groups
+from ladle.engine.restoring import restore_optimizer
 from ladle.errors import UserError
 
 from .toy import Toy
@@ -65,3 +66,26 @@ def test_an_optimizer_goes_by_its_description():
 def test_a_wholly_frozen_objective_is_refused():
     with pytest.raises(UserError, match="nothing to train"):
         SGD(lr=0.1).build(Toy().requires_grad_(False))
+
+
+def stepped(optimizer, toy):
+    for parameter in toy.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    return optimizer
+
+
+@pytest.mark.parametrize("spec", [SGD(lr=0.1), AdamW(lr=0.1)])
+def test_the_fused_implementation_is_for_gpus_and_takes_up_the_state_of_the_other(spec, monkeypatch):
+    toy = Toy()
+    plain = stepped(spec.build(toy), toy)
+    assert plain.defaults["fused"] is None
+    monkeypatch.setattr("ladle.engine.optimizer.steps_fused", lambda parameters: all(p.ndim >= 0 for p in parameters))
+    fused = spec.build(toy)
+    assert fused.defaults["fused"] is True
+    restore_optimizer(fused, plain.state_dict())
+    assert all(group["fused"] for group in fused.param_groups)
+    kept, taken = plain.state_dict()["state"], fused.state_dict()["state"]
+    assert kept.keys() == taken.keys()
+    assert all(torch.equal(kept[n][key], taken[n][key]) for n in kept for key in kept[n])
+    stepped(fused, toy)

@@ -1,4 +1,5 @@
 import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import pytest
@@ -6,7 +7,9 @@ import torch
 from lightning_fabric import Fabric
 from safetensors.torch import load_file
 
-from ladle.engine import AdamW, fit, launch
+from ladle.children import free_port
+from ladle.engine import AdamW, Nodes, fit, launch, launch_on_nodes, this_node
+from ladle.engine.nodes import Node
 from ladle.errors import UserError
 
 from .toy import SETTINGS, Toy, ToyLoader, read_rows, save_student, score
@@ -122,3 +125,57 @@ def test_a_missing_gpu_is_refused(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     with pytest.raises(UserError, match="--device cpu"):
         launch(1, "cuda", answer, 4)
+
+
+def test_two_nodes_of_one_process_train_like_two_processes_of_one_node(runs, tmp_path):
+    folder, _ = runs
+    first, second = (Node(rank, 2, "127.0.0.1", port) for port in [free_port()] for rank in (0, 1))
+    with ThreadPoolExecutor(1) as pool:
+        nodes = Nodes(first)
+        other = pool.submit(lambda: Nodes(second).serve(1))
+        result = launch_on_nodes(nodes, 1, "cpu", train_ranks, tmp_path, jitter=False)
+        nodes.finish(result.best_epoch)
+        assert other.result() == result.best_epoch
+    expected, found = weights(folder / "two"), weights(tmp_path)
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert read_rows(tmp_path)[-1] | {"seconds": ""} == read_rows(folder / "two")[-1] | {"seconds": ""}
+
+
+def test_a_node_ends_with_an_error_of_the_first_one():
+    first, second = (Node(rank, 2, "127.0.0.1", port) for port in [free_port()] for rank in (0, 1))
+    with ThreadPoolExecutor(1) as pool:
+        nodes = Nodes(first)
+        other = pool.submit(lambda: Nodes(second).serve(1))
+        nodes.finish(UserError("no objects to learn"))
+        with pytest.raises(UserError, match="no objects to learn"):
+            other.result()
+
+
+TORCHRUN = {"TORCHELASTIC_RUN_ID": "x", "GROUP_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "7"}
+SLURM = {"SLURM_NODEID": "1", "SLURM_NODELIST": "gpu[5-6]"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        (TORCHRUN, Node(1, 2, "a", 8)),
+        (SLURM, Node(1, 2, "gpu5", 29400)),
+        (SLURM | {"MASTER_ADDR": "b", "MASTER_PORT": "9"}, Node(1, 2, "b", 9)),
+        ({"NODE_RANK": "0", "MASTER_ADDR": "c"}, Node(0, 2, "c", 29400)),
+    ],
+)
+def test_a_node_knows_its_place_from_the_launcher(environment, expected):
+    assert this_node(2, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("environment", "sentence"),
+    [
+        ({}, "expected a command started by srun or torchrun on each node"),
+        ({"NODE_RANK": "2", "MASTER_ADDR": "c"}, "found NODE_RANK 2"),
+        (TORCHRUN | {"LOCAL_WORLD_SIZE": "8"}, "found 8: give --nproc-per-node 1 to torchrun"),
+    ],
+)
+def test_a_place_that_is_none_is_refused(environment, sentence):
+    with pytest.raises(UserError, match=sentence):
+        this_node(2, environment)

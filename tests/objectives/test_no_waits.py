@@ -85,3 +85,16 @@ def test_a_wait_is_found():
         mask = torch.tensor([1.0, 0.0]) > 0
         torch.ones(2)[mask].sum().item()
     assert waits.found == ["lift_fresh", "index", "_local_scalar_dense"]
+
+
+@pytest.mark.parametrize("family", ["fasterrcnn", "cascade"])
+def test_a_step_in_two_stages_waits_for_the_suppression_and_for_pooling_alone(family, monkeypatch):
+    """What is counted here is all else: on a CPU these two are other operations than on a GPU."""
+    monkeypatch.setattr("torchvision.ops.nms", lambda boxes, scores, threshold: scores.argsort(descending=True))
+    monkeypatch.setattr(
+        "ladle.detectors.regions.roi_align",
+        lambda features, strides, boxes, cells: features[0].new_zeros(
+            boxes.shape[0] * boxes.shape[1], features[0].shape[1], cells, cells
+        ),
+    )
+    assert waits_of(step_of(family, "plain")) == []

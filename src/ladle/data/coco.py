@@ -16,6 +16,7 @@ from typing import Any, TypeAlias
 from ladle.data.coco_boxes import corners_of
 from ladle.data.coco_classes import read_categories
 from ladle.data.coco_files import annotation_files, image_folders, split_of
+from ladle.data.coco_packing import Packed, packed, unpacked
 from ladle.data.dataset import Defect
 from ladle.data.documents import read_json
 from ladle.data.finding import Finder, find_root
@@ -46,16 +47,16 @@ def read_coco(file: Path, *unread: Path) -> RawSplit:
     document = _document(file)
     defects: list[Defect] = []
     annotations = _annotations(document, file, defects)
-    used = {whole(annotation.get("category_id")) for annotation in annotations}
+    used = {whole(annotation.get("category_id")) for annotation in map(unpacked, annotations)}
     classes = read_categories(_entries(document, "categories", file), used, file, defects)
     images = _entries(document, "images", file)
     finder = _finder(images, file)
     raw_images = _raw_images(images, finder, file, defects)
     _check_ids(annotations, raw_images, file, defects)
     labels: dict[int | None, int] = {key: label for label, key in enumerate(classes)}
-    for place, annotation in enumerate(annotations):
+    for place, annotation in enumerate(map(unpacked, annotations)):
         _add(annotation, _record(annotation, place), raw_images, labels, file, defects)
-        annotations[place] = {}  # frees the memory of one object after the other; a large file takes a gigabyte
+        annotations[place] = b""  # frees the memory of one object after the other
     notes = [f"{other.name} is of the same split as {file.name}, and is not read" for other in unread]
     notes += [finder.note] if finder.note else []
     names, ids = tuple(classes.values()), tuple(classes)
@@ -63,7 +64,7 @@ def read_coco(file: Path, *unread: Path) -> RawSplit:
 
 
 def _document(file: Path) -> _Entry:
-    document = read_json(file)
+    document = read_json(file, packed)
     if isinstance(document, list):
         raise UserError(
             f"{file}: expected COCO annotations, found a list: this is a results file; give its ground truth"
@@ -74,18 +75,22 @@ def _document(file: Path) -> _Entry:
 
 
 def _entries(document: _Entry, key: str, file: Path) -> list[_Entry]:
+    return _list(document, key, file, dict)
+
+
+def _list(document: _Entry, key: str, file: Path, kind: Any) -> list[Any]:
     entries = document.get(key)
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
+    if not isinstance(entries, list) or not all(isinstance(entry, kind) for entry in entries):
         found = "something else" if key in document else "no such key"
         raise UserError(f"{file}: expected a list of objects under the key {key!r}, found {found}")
     return entries
 
 
-def _annotations(document: _Entry, file: Path, defects: list[Defect]) -> list[_Entry]:
+def _annotations(document: _Entry, file: Path, defects: list[Defect]) -> list[Packed]:
     if "annotations" not in document:
         defects.append(Defect(str(file), "the key 'annotations' is missing; all images were read as unlabeled"))
         return []
-    return _entries(document, "annotations", file)
+    return _list(document, "annotations", file, dict | bytes)
 
 
 def _finder(images: list[_Entry], file: Path) -> Finder:
@@ -154,9 +159,9 @@ def _stated(image: _Entry, name: str, defects: list[Defect]) -> tuple[int, int] 
 
 
 def _check_ids(
-    annotations: list[_Entry], raw_images: dict[Hashable, RawImage], file: Path, defects: list[Defect]
+    annotations: list[Packed], raw_images: dict[Hashable, RawImage], file: Path, defects: list[Defect]
 ) -> None:
-    uses = Counter(_key(annotation.get("id")) for annotation in annotations)
+    uses = Counter(_key(annotation.get("id")) for annotation in map(unpacked, annotations))
     missing = uses.pop(None, 0)
     for key, times in uses.items():
         if times > 1:
@@ -165,7 +170,8 @@ def _check_ids(
             )
     if missing:
         defects.append(Defect(str(file), "annotation without an id; numbered", missing))
-    if annotations and not any(_key(annotation.get("image_id")) in raw_images for annotation in annotations):
+    images = (_key(annotation.get("image_id")) for annotation in map(unpacked, annotations))
+    if annotations and not any(key in raw_images for key in images):
         raise UserError(f"{file}: expected annotations of its images, found that no image_id is among their ids")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -83,7 +84,7 @@ class DetectionDataset:
     defects, such as which split is used instead of a missing one.
     """
 
-    images: tuple[ImageInfo, ...]
+    images: Sequence[ImageInfo]
     classes: tuple[str, ...]
     category_ids: tuple[int, ...]
     defects: tuple[Defect, ...]
@@ -94,7 +95,7 @@ class DetectionDataset:
         return len(self.images)
 
     @property
-    def pictures(self) -> tuple[ImageInfo, ...]:
+    def pictures(self) -> Sequence[ImageInfo]:
         """The former name of ``images``."""
         warnings.warn("DetectionDataset.pictures is now called images", DeprecationWarning, stacklevel=2)
         return self.images

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,14 @@ def decoded(content: bytes, file: Path) -> str:
         raise UserError(f"{file}: expected UTF-8 text, found {found}: save it as UTF-8") from error
 
 
-def read_json(file: Path) -> Any:
-    """The value in a JSON file; raises UserError for invalid JSON and for an object with two values for one key."""
+def read_json(file: Path, lighten: Callable[[dict[str, Any]], object] = dict) -> Any:
+    """The value in a JSON file; raises UserError for invalid JSON and for an object with two values for one key.
+
+    ``lighten`` may replace each object by something smaller, so that less memory is taken while the rest is read.
+    """
     text = _content(file)
     try:
-        return json.loads(text, object_pairs_hook=_object)
+        return json.loads(text, object_pairs_hook=lambda pairs: lighten(_object(pairs)))
     except (ValueError, RecursionError) as error:
         reason = "it is nested too deeply" if isinstance(error, RecursionError) else error
         raise UserError(f"{file}: expected JSON, found none that can be read ({reason})") from error

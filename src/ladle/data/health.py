@@ -16,6 +16,7 @@ from ladle.data.decoding import values_of
 from ladle.data.fitness import differences, notes, obstacles, range_of
 from ladle.data.reading import Format, detect_format, meant, read
 from ladle.data.reading import splits as offered_splits
+from ladle.data.repairs import Progress, silent
 from ladle.errors import UserError
 
 __all__ = ["Health", "Quantiles", "SplitHealth", "inspect"]
@@ -89,7 +90,13 @@ class Health:
         return "\n".join(lines)
 
 
-def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool = True, imgsz: int = 640) -> Health:
+def inspect(
+    data: Path | str,
+    splits: Sequence[str] | None = None,
+    decode: bool = True,
+    imgsz: int = 640,
+    progress: Progress = silent,
+) -> Health:
     """Examine all splits of a data set, or the given ones; defects are reported and not raised.
 
     Args:
@@ -98,6 +105,7 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
             ``train`` and ``val``, or the splits used instead of them, are those that training reads.
         decode: whether every image is decoded, to find damaged ones and the range of 16-bit values.
         imgsz: image size of the training, in pixels.
+        progress: called for every image with what is done, the number of images so far, and that of all images.
 
     Raises:
         UserError: only if there is no data set.
@@ -106,7 +114,7 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
     fatal: list[str] = []
     aside: list[str] = []
     roles = _roles(source, fatal) if splits is None else {name: [] for name in splits}
-    datasets, unread = _read_all(source, splits if splits is not None else offered_splits(source), decode)
+    datasets, unread = _read_all(source, splits if splits is not None else offered_splits(source), decode, progress)
     for name, sentence in unread.items():
         (fatal if name in roles else aside).append(f"{name}: {sentence}")
     trained = {name: datasets[name] for name in roles if name in datasets}
@@ -129,16 +137,22 @@ def inspect(data: Path | str, splits: Sequence[str] | None = None, decode: bool 
     )
 
 
-def _read_all(source: Path, splits: Sequence[str], decode: bool) -> tuple[dict[str, DetectionDataset], dict[str, str]]:
+def _read_all(
+    source: Path, splits: Sequence[str], decode: bool, progress: Progress
+) -> tuple[dict[str, DetectionDataset], dict[str, str]]:
     """The splits that can be read, and why the others cannot."""
     datasets: dict[str, DetectionDataset] = {}
     unread: dict[str, str] = {}
     for name in splits:
         try:
-            datasets[name] = read(source, name, on_defect="skip", decode=decode)
+            datasets[name] = read(source, name, "skip", decode, _of_split(name, progress))
         except UserError as error:
             unread[name] = str(error)
     return datasets, unread
+
+
+def _of_split(name: str, progress: Progress) -> Progress:
+    return lambda what, done, of: progress(f"{name}: {what}", done, of)
 
 
 def _roles(source: Path, fatal: list[str]) -> dict[str, list[str]]:

@@ -41,7 +41,7 @@ _LYING = frozenset({5, 6, 7, 8})
 _WHITE = (255, 255, 255, 255)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Header:
     """The header of an image file: the stored size, whether EXIF rotates it by 90 degrees (``lying``), its depth.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -14,7 +15,11 @@ Form = Literal["corners", "corner and size", "center and size"]
 """The meaning of the four numbers of a box: two corners, upper left corner and sides, or center and sides."""
 
 
-@dataclass
+def _no_numbers() -> array[float]:
+    return array("d")
+
+
+@dataclass(slots=True)
 class RawImage:
     """An image as its annotations describe it, before its file is opened.
 
@@ -24,7 +29,7 @@ class RawImage:
         file: the image file.
         stated: the (height, width) that the annotations state, or None.
         fractions: whether ``corners`` are fractions of the image instead of pixels.
-        corners: ``x1 y1 x2 y2`` of each object.
+        corners: ``x1 y1 x2 y2`` of all objects, one after the other.
         labels: the class of each object.
         crowd: whether each object is a region to be ignored.
         records: the name of each object in messages.
@@ -36,7 +41,7 @@ class RawImage:
     file: Path
     stated: tuple[int, int] | None = None
     fractions: bool = False
-    corners: list[tuple[float, float, float, float]] = field(default_factory=list)
+    corners: array[float] = field(default_factory=_no_numbers)
     labels: list[int] = field(default_factory=list)
     crowd: list[bool] = field(default_factory=list)
     records: list[str] = field(default_factory=list)
@@ -45,7 +50,7 @@ class RawImage:
     def add(self, record: str, corners: tuple[float, float, float, float], label: int, crowd: bool = False) -> None:
         """Append one object."""
         self.records.append(record)
-        self.corners.append(corners)
+        self.corners.extend(corners)
         self.labels.append(label)
         self.crowd.append(crowd)
 

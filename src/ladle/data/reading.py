@@ -11,7 +11,7 @@ from ladle.data import coco, voc, yolo
 from ladle.data.dataset import DetectionDataset
 from ladle.data.folders import is_companion
 from ladle.data.raw_images import RawSplit
-from ladle.data.repairs import OnDefect, check_and_repair
+from ladle.data.repairs import OnDefect, Progress, check_and_repair, silent
 from ladle.data.yolo_layouts import find_description
 from ladle.errors import UserError
 
@@ -46,7 +46,11 @@ class _Found(NamedTuple):
 
 
 def read(
-    data: Path | str, split: str = "train", on_defect: OnDefect = "repair", decode: bool | None = None
+    data: Path | str,
+    split: str = "train",
+    on_defect: OnDefect = "repair",
+    decode: bool | None = None,
+    progress: Progress = silent,
 ) -> DetectionDataset:
     """Read one split of a COCO, YOLO or Pascal VOC data set.
 
@@ -59,6 +63,7 @@ def read(
             any defect.
         decode: whether every image is decoded to find damaged ones, which is slow; by default only with ``skip``.
             Without it a damaged image raises an error when it is loaded.
+        progress: called for every image with what is done, the number of images so far, and that of all images.
 
     Raises:
         UserError: if there is no such split, and for defects as stated above.
@@ -73,6 +78,7 @@ def read(
         replace(raw_split, notes=(*notes, *raw_split.notes)),
         on_defect,
         on_defect == "skip" if decode is None else decode,
+        progress,
     )
 
 

@@ -15,22 +15,33 @@ Boxes that exceed the image by less than half a pixel, which is rounding, are cu
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 from typing import Literal, NoReturn
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64
 
-from ladle.data.dataset import Defect, DetectionDataset, ImageInfo
+from ladle.data.dataset import Defect, DetectionDataset
 from ladle.data.decoding import bounded
 from ladle.data.forms import check_form, within_first_pixel
-from ladle.data.images import Header, load_image, read_header
+from ladle.data.header_cache import cached_headers
+from ladle.data.images import Header, load_image
+from ladle.data.packed import PackedImages, Texts
 from ladle.data.raw_images import RawImage, RawSplit
 from ladle.errors import UserError
 
-__all__ = ["OnDefect", "check_and_repair"]
+__all__ = ["OnDefect", "Progress", "check_and_repair", "silent"]
+
+Progress = Callable[[str, int, int], object]
+"""Called for every image with what is done, the number of images so far, and that of all images."""
+
+
+def silent(what: str, done: int, of: int) -> None:
+    """Show no progress."""
+
 
 OnDefect = Literal["repair", "skip", "raise"]
 """``repair`` repairs defects and refuses unusable images, ``skip`` leaves these out, ``raise`` refuses any defect."""
@@ -40,7 +51,7 @@ _SUSPICIOUS_SHARE = 0.1
 _NAMED = 50
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Frame:
     """The size to which boxes are clipped, the factors (x, y) to scale them to it, and whether EXIF is applied."""
 
@@ -53,24 +64,25 @@ class _Frame:
 _WithHeader = tuple[RawImage, Header]
 
 
-def check_and_repair(raw_split: RawSplit, on_defect: OnDefect, decode: bool) -> DetectionDataset:
+def check_and_repair(
+    raw_split: RawSplit, on_defect: OnDefect, decode: bool, progress: Progress = silent
+) -> DetectionDataset:
     """Check every raw image against its image file, repair its boxes, and return the data set.
 
-    With ``decode`` every image is decoded to find damaged ones.
+    With ``decode`` every image is decoded to find damaged ones. ``progress`` is called for every image.
 
     Raises:
         UserError: for unusable images unless ``on_defect`` is ``skip``, for any defect if it is ``raise``, and if no
             image is left.
     """
-    opened, fatal = _open(raw_split.raw_images, decode)
+    opened, fatal = _open(raw_split, decode, progress)
     if fatal and on_defect != "skip":
         _refuse(raw_split.source, fatal, "mend them, or leave these images out with --on-defect skip")
     if not opened:
         _refuse(raw_split.source, [*raw_split.defects, *fatal], "give it at least one usable image")
     opened, repeated = _once(opened)
     frames, contradictions = _frames(opened)
-    images, repairs, notes = _images([raw_image for raw_image, _ in opened], frames, raw_split)
-    images = tuple(replace(one, deep=header.deep) for one, (_, header) in zip(images, opened, strict=True))
+    images, repairs, notes = _images(opened, frames, raw_split)
     defects = [*raw_split.defects, *fatal, *repeated, *contradictions, *repairs]
     if defects and on_defect == "raise":
         _refuse(raw_split.source, defects, "mend them, or have them repaired with --on-defect repair")
@@ -86,17 +98,25 @@ def _refuse(source: Path, defects: Sequence[Defect], advice: str) -> NoReturn:
     raise UserError(f"{source}: expected sound data, found {f'{named}{more}' or 'no images at all'} - {advice}")
 
 
-def _open(raw_images: Sequence[RawImage], decode: bool) -> tuple[list[_WithHeader], list[Defect]]:
-    opened = []
-    for raw_image in raw_images:
-        if raw_image.faults:
-            continue
-        try:
-            opened.append((raw_image, read_header(raw_image.file)))
-        except UserError as error:
-            raw_image.faults.append(_fault(raw_image, error))
+def _open(raw_split: RawSplit, decode: bool, progress: Progress) -> tuple[list[_WithHeader], list[Defect]]:
+    raw_images, opened = raw_split.raw_images, []
+    with cached_headers(raw_split.source, len(raw_images)) as read_header:
+        for number, raw_image in enumerate(raw_images, start=1):
+            progress("headers", number, len(raw_images))
+            if raw_image.faults:
+                continue
+            try:
+                opened.append((raw_image, read_header(raw_image.file)))
+            except UserError as error:
+                raw_image.faults.append(_fault(raw_image, error))
     if decode:
-        whole = bounded(lambda place: _is_whole(opened[place][0]), [header.displayed for _, header in opened])
+        numbers = count(1)
+
+        def is_whole(place: int) -> bool:
+            progress("images decoded", next(numbers), len(opened))
+            return _is_whole(opened[place][0])
+
+        whole = bounded(is_whole, [header.displayed for _, header in opened])
         opened = [pair for pair, sound in zip(opened, whole, strict=True) if sound]
     return opened, [fault for raw_image in raw_images for fault in raw_image.faults]
 
@@ -171,21 +191,21 @@ def _trusts_stated(opened: Sequence[_WithHeader]) -> bool:
             continue
         sizes = np.array([raw_image.stated, header.displayed], dtype=np.float64)
         stated, actual = stated + sizes[0].prod(), actual + sizes[1].prod()
-        reach = np.nan_to_num(np.array(raw_image.corners)[:, 2:].max(axis=0)[::-1], nan=0.0)
+        reach = np.nan_to_num(np.array(raw_image.corners).reshape(-1, 4)[:, 2:].max(axis=0)[::-1], nan=0.0)
         fits &= (reach <= sizes + _HALF_PIXEL).all(axis=1)
     return bool(fits[0] and (stated < actual or not fits[1]))
 
 
 def _images(
-    raw_images: Sequence[RawImage], frames: Sequence[_Frame], raw_split: RawSplit
-) -> tuple[tuple[ImageInfo, ...], list[Defect], tuple[str, ...]]:
+    opened: Sequence[_WithHeader], frames: Sequence[_Frame], raw_split: RawSplit
+) -> tuple[PackedImages, list[Defect], tuple[str, ...]]:
     """Repair the boxes of all images at once."""
-    counts = [len(raw_image.corners) for raw_image in raw_images]
+    raw_images = [raw_image for raw_image, _ in opened]
+    counts = [len(raw_image.labels) for raw_image in raw_images]
     owner = np.repeat(np.arange(len(raw_images)), counts)
-    corners = np.array([box for raw_image in raw_images for box in raw_image.corners], dtype=np.float64).reshape(-1, 4)
-    labels = np.array([label for raw_image in raw_images for label in raw_image.labels], dtype=np.int64)
-    crowd = np.array([flag for raw_image in raw_images for flag in raw_image.crowd], dtype=np.bool_)
-    places = [f"{raw_image.name}: {record}" for raw_image in raw_images for record in raw_image.records]
+    corners = np.concatenate([np.zeros(0), *(raw_image.corners for raw_image in raw_images)]).reshape(-1, 4)
+    labels = np.fromiter((label for raw_image in raw_images for label in raw_image.labels), np.int64, sum(counts))
+    crowd = np.fromiter((flag for raw_image in raw_images for flag in raw_image.crowd), np.bool_, sum(counts))
     scale = np.array([frame.scale for frame in frames], dtype=np.float64).reshape(-1, 2)[owner]
     limit = np.array([(frame.width, frame.height) for frame in frames], dtype=np.float64).reshape(-1, 2)[owner]
 
@@ -195,12 +215,23 @@ def _images(
     check_form(raw_split, corners, limit, tiny)
     boxes, kept, defect_rows = _repair(corners, limit, tiny)
     defect_rows["exact copy of another object; kept"] = kept & _copies(owner, labels, crowd, boxes)
-    defects = [Defect(places[row], what) for what, rows in defect_rows.items() for row in np.flatnonzero(rows)]
-    ends = np.cumsum(np.bincount(owner[kept], minlength=len(raw_images)))[:-1]
-    parts = [np.split(values[kept], ends) for values in (boxes, labels, crowd)]
-    images = tuple(
-        ImageInfo(raw_image.id, raw_image.file, frame.height, frame.width, shapes, names, ignored, frame.upright)
-        for raw_image, frame, shapes, names, ignored in zip(raw_images, frames, *parts, strict=True)
+    starts = np.cumsum([0, *counts])
+    defects = [
+        Defect(f"{raw_images[at].name}: {raw_images[at].records[row - starts[at]]}", what)
+        for what, rows in defect_rows.items()
+        for row, at in zip(np.flatnonzero(rows), owner[rows], strict=True)
+    ]
+    images = PackedImages(
+        files=Texts.of([str(one.file) for one in raw_images]),
+        names=Texts.of([str(one.id) for one in raw_images]),
+        numbered=np.array([isinstance(one.id, int) for one in raw_images], np.bool_),
+        sizes=np.array([(frame.height, frame.width) for frame in frames], np.int32).reshape(-1, 2),
+        upright=np.array([frame.upright for frame in frames], np.bool_),
+        deep=np.array([header.deep for _, header in opened], np.bool_),
+        ends=np.cumsum(np.bincount(owner[kept], minlength=len(raw_images)), dtype=np.int64),
+        boxes=boxes[kept],
+        labels=labels[kept],
+        crowd=crowd[kept],
     )
     return images, defects, _suspicion(defect_rows, len(corners))
 
@@ -238,11 +269,16 @@ def _repair(
     )
 
 
-def _copies(*columns: np.ndarray) -> Bool[np.ndarray, " n"]:
-    rows = np.column_stack(columns)
-    _, first = np.unique(rows, axis=0, return_index=True)
-    copies = np.ones(len(rows), dtype=np.bool_)
-    copies[first] = False
+def _copies(owner: np.ndarray, labels: np.ndarray, crowd: np.ndarray, boxes: np.ndarray) -> Bool[np.ndarray, " n"]:
+    """The rows that are equal to an earlier one."""
+    columns = (owner, labels, crowd, *boxes.T)
+    order = np.lexsort(columns)  # stable: of equal rows the first comes first
+    again = np.ones(max(0, len(order) - 1), dtype=np.bool_)
+    for column in columns:
+        values = column[order]
+        again &= values[1:] == values[:-1]
+    copies = np.zeros(len(owner), dtype=np.bool_)
+    copies[order[1:][again]] = True
     return copies
 
 

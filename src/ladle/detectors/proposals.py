@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ladle.boxes import clip, decode_deltas
 from ladle.detectors.priors import Anchors
+from ladle.device import may_look
 from ladle.limits import Range
 from ladle.types import GroundTruth, Output, Predictions, Priors, at_least_float32
 
@@ -88,10 +89,8 @@ def best_proposals(
 ) -> tuple[Float[Tensor, "B keep 4"], Bool[Tensor, "B keep"]]:
     """The boxes with the highest objectness after non-maximum suppression within each level.
 
-    Best first, padded; the second result marks those that are not padding. Suppression needs a device sync.
+    Best first, padded; the second result marks those that are not padding. On a GPU suppression needs one device sync.
     """
-    from torchvision.ops import batched_nms
-
     predictions, priors = output.predictions, output.priors
     score = predictions.log_odds.amax(-1).masked_fill(~priors.valid, -torch.inf)
     index = _best_of_levels(score, priors.counts, candidates)
@@ -100,12 +99,40 @@ def best_proposals(
     score = score.gather(1, index)
     wide = ((boxes[..., 2:] - boxes[..., :2]) >= LEAST_SIDE).all(-1) & score.isfinite() & boxes.isfinite().all(-1)
 
-    levels = len(priors.counts)
-    image, place = wide.nonzero(as_tuple=True)
-    flat, prob = boxes[image, place], score[image, place].sigmoid()
+    image = torch.arange(len(boxes), device=boxes.device).unsqueeze(1)
+    group = image * len(priors.counts) + priors.level[index]
+    if may_look(boxes):
+        kept = _suppressed(boxes, score, group, wide, nms)
+    else:
+        kept = _suppressed_at_once(boxes, score, group, wide, nms)
+    image_of = torch.where(wide, image, len(boxes)).flatten()[kept]
+    return _padded(boxes.flatten(0, 1)[kept], image_of, len(boxes), keep)
+
+
+def _suppressed(boxes: Tensor, score: Tensor, group: Tensor, wide: Tensor, nms: float) -> Int[Tensor, " K"]:
+    """The places of the ``wide`` boxes that are left in each group, best first."""
+    from torchvision.ops import batched_nms
+
+    place = wide.flatten().nonzero()[:, 0]
+    flat, prob = boxes.flatten(0, 1)[place], score.flatten()[place].sigmoid()
     # In double precision: suppression by groups moves each group's boxes far from the others'.
-    kept = batched_nms(flat.double(), prob.double(), image * levels + priors.level[index[image, place]], nms)
-    return _padded(flat, image, kept, len(boxes), keep)
+    kept: Tensor = batched_nms(flat.double(), prob.double(), group.flatten()[place], nms)
+    return place[kept]
+
+
+def _suppressed_at_once(boxes: Tensor, score: Tensor, group: Tensor, wide: Tensor, nms: float) -> Int[Tensor, " K"]:
+    """The same with a single wait, where torchvision waits for each group; boxes that are not ``wide`` come last.
+
+    Such boxes are made empty, so that their overlap with any other is not above 0.
+    """
+    from torchvision.ops import nms as suppress
+
+    flat = torch.where(wide.unsqueeze(-1), boxes, 0.0).double()
+    low = flat.amin()
+    moved = flat - low + (group * (flat.amax() - low + 1)).unsqueeze(-1)
+    prob = torch.where(wide, score.sigmoid(), -1.0).double()
+    kept: Tensor = suppress(moved.flatten(0, 1), prob.flatten(), nms)
+    return kept
 
 
 def _best_of_levels(score: Float[Tensor, "B P"], counts: tuple[int, ...], most: int) -> Int[Tensor, "B n"]:
@@ -117,19 +144,18 @@ def _best_of_levels(score: Float[Tensor, "B P"], counts: tuple[int, ...], most: 
 
 
 def _padded(
-    boxes: Float[Tensor, "N 4"], image: Int[Tensor, " N"], kept: Int[Tensor, " K"], batch: int, most: int
+    boxes: Float[Tensor, "K 4"], image: Int[Tensor, " K"], batch: int, most: int
 ) -> tuple[Float[Tensor, "B most 4"], Bool[Tensor, "B most"]]:
-    """The first ``most`` of the kept ones of every image, in their order."""
-    order = kept[image[kept].argsort(stable=True)]
-    image_of = image[order]
-    first = torch.searchsorted(image_of, torch.arange(batch, device=image_of.device))
-    rank = torch.arange(len(order), device=image_of.device) - first[image_of]
-    among = rank < most
-    padded = boxes.new_zeros(batch, most, 4)
-    real = torch.zeros(batch, most, dtype=torch.bool, device=boxes.device)
-    padded[image_of[among], rank[among]] = boxes[order[among]]
-    real[image_of[among], rank[among]] = True
-    return padded, real
+    """The first ``most`` boxes of every image, in their order; those of an image number ``batch`` are left out."""
+    order = image.argsort(stable=True)
+    image = image[order]
+    first = torch.searchsorted(image, torch.arange(batch + 1, device=image.device))
+    rank = torch.arange(len(order), device=image.device) - first[image]
+    # What is left out is written behind the last place.
+    place = torch.where((image < batch) & (rank < most), image * most + rank, batch * most)
+    padded = boxes.new_zeros(batch * most + 1, 4).index_copy(0, place, boxes[order])
+    real = torch.zeros(batch * most + 1, dtype=torch.bool, device=boxes.device).index_fill(0, place, True)
+    return padded[:-1].view(batch, most, 4), real[:-1].view(batch, most)
 
 
 def _rows(maps: Tensor, width: int) -> Tensor:

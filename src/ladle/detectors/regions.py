@@ -82,11 +82,12 @@ class RegionStage(nn.Module):
         boxes, real = self._boxes(previous, training=truth is not None)
         boxes = boxes if sizes is None else clip(boxes, sizes)
         counts: tuple[int, ...] = (boxes.shape[1],)
+        level = torch.zeros(boxes.shape[1], dtype=torch.long, device=boxes.device)
         if truth is not None:
             boxes = torch.cat([boxes, truth.boxes], dim=1)
             real = torch.cat([real, truth.learnable], dim=1)
             counts = (*counts, truth.boxes.shape[1])
-        level = torch.arange(len(counts)).repeat_interleave(torch.tensor(counts)).to(boxes.device)
+            level = torch.cat([level, level.new_ones(counts[1])])
         is_ground_truth = level == 1 if truth is not None else None
         return Priors(
             boxes, torch.ones_like(level, dtype=torch.float32), level, real, counts, is_ground_truth=is_ground_truth

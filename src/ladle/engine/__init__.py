@@ -15,8 +15,9 @@ from ladle.engine.settings import Balance, Settings
 
 if TYPE_CHECKING:
     from ladle.engine.loop import Evaluate, Result, fit
+    from ladle.engine.nodes import Nodes, this_node
     from ladle.engine.normalizing import normalize
-    from ladle.engine.processes import launch, one_process
+    from ladle.engine.processes import launch, launch_on_nodes, one_process
     from ladle.engine.run import Loader, SaveStudent, prefix
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Cosine",
     "Evaluate",
     "Loader",
+    "Nodes",
     "Objective",
     "OneCycle",
     "OptimizerSpec",
@@ -36,9 +38,11 @@ __all__ = [
     "Step",
     "fit",
     "launch",
+    "launch_on_nodes",
     "normalize",
     "one_process",
     "prefix",
+    "this_node",
 ]
 
 _LATE = {
@@ -47,7 +51,10 @@ _LATE = {
     "Result": "loop",
     "SaveStudent": "run",
     "fit": "loop",
+    "Nodes": "nodes",
     "launch": "processes",
+    "launch_on_nodes": "processes",
+    "this_node": "nodes",
     "normalize": "normalizing",
     "one_process": "processes",
     "prefix": "run",

@@ -10,6 +10,7 @@ from typing import Protocol, TypedDict, runtime_checkable
 import torch
 from torch import nn
 
+from ladle.device import steps_fused
 from ladle.errors import UserError
 
 __all__ = ["SGD", "AdamW", "OptimizerSpec", "ParameterGroup", "parameter_groups"]
@@ -57,7 +58,8 @@ class SGD:
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Return a fresh optimizer over ``module``'s trainable parameters."""
         groups = parameter_groups(module, self.lr, self.weight_decay, self.backbone_lr, self.decay_vectors)
-        return torch.optim.SGD(_plain(groups), lr=self.lr, momentum=self.momentum, nesterov=self.nesterov)
+        momentum, fused = self.momentum, _fused(groups)
+        return torch.optim.SGD(_plain(groups), lr=self.lr, momentum=momentum, nesterov=self.nesterov, fused=fused)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class AdamW:
     def build(self, module: nn.Module) -> torch.optim.Optimizer:
         """Return a fresh optimizer over ``module``'s trainable parameters."""
         groups = parameter_groups(module, self.lr, self.weight_decay, self.backbone_lr, self.decay_vectors)
-        return torch.optim.AdamW(_plain(groups), lr=self.lr, betas=self.betas)
+        return torch.optim.AdamW(_plain(groups), lr=self.lr, betas=self.betas, fused=_fused(groups))
 
 
 def parameter_groups(
@@ -101,6 +103,10 @@ def parameter_groups(
     if not groups:
         raise UserError("there is nothing to train: every parameter of the student is frozen; thaw some layers")
     return list(groups.values())
+
+
+def _fused(groups: Iterable[ParameterGroup]) -> bool | None:
+    return steps_fused(parameter for group in groups for parameter in group["params"])
 
 
 def _plain(groups: Iterable[ParameterGroup]) -> list[dict[str, object]]:

@@ -15,9 +15,10 @@ from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
 from ladle.children import run_ranks
+from ladle.engine.nodes import Nodes
 from ladle.errors import UserError
 
-__all__ = ["gather", "launch", "one_process"]
+__all__ = ["gather", "launch", "launch_on_nodes", "one_process"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -47,6 +48,19 @@ def launch(
     return run_ranks(len(indices), partial(_call, indices, accelerator, fn, args, kwargs))
 
 
+def launch_on_nodes(
+    nodes: Nodes,
+    devices: int,
+    accelerator: str,
+    fn: Callable[Concatenate[Fabric, P], R],
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> R:
+    """As :func:`launch`, on ``devices`` of each node; call it on the first one, while the others serve."""
+    indices = _indices(devices, accelerator)
+    return nodes.launch(devices, partial(_call, indices, accelerator, fn, args, kwargs, nodes.node.count))
+
+
 def one_process(devices: int | Sequence[int], accelerator: str) -> Fabric | None:
     """A fabric for this process alone, ready for use; None where several devices need a process each."""
     indices = _indices(devices, accelerator)
@@ -63,16 +77,22 @@ def gather(fabric: Fabric, value: Any) -> list[Any]:
 
 
 def _call(
-    indices: list[int], accelerator: str, fn: Callable[..., R], args: tuple[Any, ...], kwargs: dict[str, Any]
+    indices: list[int],
+    accelerator: str,
+    fn: Callable[..., R],
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    nodes: int = 1,
 ) -> R:
     """Call ``fn`` on the device of this process; with several processes the environment has its rank."""
-    value = fn(_connected(indices, accelerator), *args, **kwargs)
-    if len(indices) > 1:
+    fabric = _connected(indices, accelerator, nodes)
+    value = fn(fabric, *args, **kwargs)
+    if fabric.world_size > 1:
         torch.distributed.destroy_process_group()
     return value
 
 
-def _connected(indices: list[int], accelerator: str) -> Fabric:
+def _connected(indices: list[int], accelerator: str, nodes: int = 1) -> Fabric:
     """The fabric of this process."""
     # Fabric logs every process to standard error, which is for errors.
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
@@ -80,14 +100,15 @@ def _connected(indices: list[int], accelerator: str) -> Fabric:
     if gpus:
         # Products of float32 matrices in TF32, as convolutions already are; boxes and assignments compute no products.
         torch.set_float32_matmul_precision("high")
-    several = len(indices) > 1
+    several = len(indices) * nodes > 1
     strategy = DDPStrategy(process_group_backend=None if gpus else "gloo", timeout=PATIENCE) if several else "auto"
     fabric = Fabric(
         accelerator=accelerator,
         devices=indices if gpus else len(indices),
         strategy=strategy,
         precision="32-true",
-        # All processes are on one machine, also on a cluster.
+        num_nodes=nodes,
+        # Processes are started by this program, also on a cluster.
         plugins=LightningEnvironment() if several else None,
     )
     fabric.launch()

@@ -20,6 +20,8 @@ _FORMER = {
 """Former parts of the names of weights that distillers train, and their present ones."""
 _PER_PARAMETER = {"exp_avg", "exp_avg_sq", "max_exp_avg_sq", "momentum_buffer"}
 """What optimizers keep in the shape of a parameter; anything else is a single number."""
+_FREE = {"lr", "fused", "foreach"}
+"""The settings of an optimizer that may differ from the saved ones."""
 _NEEDED: dict[type, set[str]] = {torch.optim.AdamW: {"step", "exp_avg", "exp_avg_sq"}}
 """Entries that an optimizer needs for each parameter."""
 
@@ -35,11 +37,12 @@ def restore(module: nn.Module, state: Mapping[str, Any]) -> None:
 def restore_optimizer(optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> None:
     """Load the state of each parameter; raises one of :data:`UNFIT` if the settings differ.
 
-    Learning rates may differ, since the schedule sets them before every step.
+    Learning rates may differ, since the schedule sets them before every step, and so may the implementation, which
+    depends on the device.
     """
     groups = optimizer.state_dict()["param_groups"]
     for group, saved in zip(groups, state["param_groups"], strict=True):
-        differing = [name for name in group.keys() & saved.keys() - {"lr"} if group[name] != saved[name]]
+        differing = [name for name in group.keys() & saved.keys() - _FREE if group[name] != saved[name]]
         if differing:
             raise ValueError(f"{differing[0]} is {saved[differing[0]]}, not {group[differing[0]]}")
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -7,7 +7,6 @@ from dataclasses import replace
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ladle.assigners import Assigner, keep_sampled, uses_predictions
@@ -215,7 +214,9 @@ def _with_ground_truth(predictions: Predictions, priors: Priors, truth: GroundTr
     if is_ground_truth is None:
         return predictions
     boxes = torch.where(is_ground_truth.view(1, -1, 1), priors.boxes, predictions.boxes)
-    known = F.one_hot(truth.labels.clamp(min=0), predictions.logits.shape[-1]).to(predictions.logits)
-    logits = predictions.logits.clone()
-    logits[:, is_ground_truth] = known * (2 * _CERTAIN) - _CERTAIN
+    classes = torch.arange(predictions.logits.shape[-1], device=boxes.device)
+    known = (truth.labels.clamp(min=0).unsqueeze(-1) == classes).to(predictions.logits) * (2 * _CERTAIN) - _CERTAIN
+    # The objects, each at its place among the proposals; a mask as an index would wait for the device.
+    rows = known[:, (is_ground_truth.cumsum(0) - 1).clamp(min=0)] if known.shape[1] else predictions.logits
+    logits = torch.where(is_ground_truth.view(1, -1, 1), rows, predictions.logits)
     return replace(predictions, boxes=boxes, logits=logits)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ladle.data import Health, inspect
 from ladle.errors import UserError
-from ladle.recipes.console import say
+from ladle.recipes.console import say, shown_progress
 
 __all__ = ["check"]
 
@@ -12,12 +12,15 @@ __all__ = ["check"]
 def check(data: str, imgsz: int = 640) -> Health:
     """Print a report on a data set: sizes, classes, objects, duplicates between splits, and every defect.
 
+    If it takes longer than a few seconds, its progress is shown on standard error.
+
     Args:
         data: a folder in COCO, YOLO or Pascal VOC format.
         imgsz: long side of the images in pixels at which you will train, to report objects that are too small for it.
     """
     if imgsz < 1:
         raise UserError(f"--imgsz {imgsz}: expected the long side of the images in pixels, such as 640")
-    health = inspect(data, imgsz=imgsz)
+    with shown_progress() as progress:
+        health = inspect(data, imgsz=imgsz, progress=progress)
     say(health.render())
     return health

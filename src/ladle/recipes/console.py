@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 
 from ladle.names import printable
 
-__all__ = ["say", "shown", "table", "warn"]
+__all__ = ["say", "shown", "shown_progress", "table", "warn"]
 
 _SENTENCE = 40
 """Columns with longer cells are wrapped if the terminal is narrow; names and numbers never are."""
@@ -29,6 +31,30 @@ def say(text: object = "", quiet: bool = False) -> None:
 def warn(text: str) -> None:
     """Print one line to standard error."""
     print(printable(text, _encoding(sys.stderr)), file=sys.stderr, flush=True)  # noqa: T201
+
+
+@contextmanager
+def shown_progress(seconds: float = 5.0) -> Iterator[Callable[[str, int, int], None]]:
+    """A function that shows on standard error what is done, of how many; called often, it prints every few seconds.
+
+    On a terminal the line is replaced by the next one and removed at the end.
+    """
+    last, width = time.monotonic(), 0
+
+    def show(what: str, done: int, of: int) -> None:
+        nonlocal last, width
+        if time.monotonic() - last < seconds:
+            return
+        text = printable(f"{what}: {done:,} of {of:,}", _encoding(sys.stderr))
+        live = sys.stderr.isatty()
+        print(f"\r{text:{width}}" if live else text, end="" if live else "\n", file=sys.stderr, flush=True)  # noqa: T201
+        last, width = time.monotonic(), len(text) if live else 0
+
+    try:
+        yield show
+    finally:
+        if width:
+            print(f"\r{'':{width}}\r", end="", file=sys.stderr, flush=True)  # noqa: T201
 
 
 def shown(text: str) -> str:

@@ -30,16 +30,18 @@ ASSISTANTS = "assistants"
 _PATHS = ("data", "teacher", "first_weights", "backbone_weights")
 """The flags that are stored as absolute paths, so that a run can be resumed from another working directory."""
 _MAY_CHANGE = (
-    *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet"),
+    *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet", "compile", "val_batch"),
     *("data", "teacher", "first_weights"),
 )
 """The flags that may be given together with ``--resume``."""
+_TOGETHER = ("batch", "devices", "nodes")
+"""The flags that may be given if their product stays the same: the number of images of a step on all devices."""
 _MAX_BYTES = 2**20
 """Size limit of the files of a run folder that are read here."""
 _REMEDY = "put it back from a copy, or start the run anew"
 
-_NEWER = ("criterion",)
-"""The flags that run folders of earlier versions lack; they are read as None."""
+_NEWER = {"criterion": None, "val_batch": None, "compile": False, "channels_last": True, "nodes": 1}
+"""The flags that run folders of earlier versions lack, and the values that those runs had."""
 
 T = TypeVar("T")
 
@@ -165,7 +167,11 @@ class Job:
         """The job with the flags given on resume; raises :class:`UserError` for flags that cannot be changed."""
         began = _located(self.flags)
         changes = {name: value for name, value in _located(asked).items() if value != began[name]}
-        refused = [name for name in changes if name not in _MAY_CHANGE]
+        may_change: tuple[str, ...] = _MAY_CHANGE
+        if "devices" in changes or "nodes" in changes:
+            self._check_step(asked)
+            may_change = (*_MAY_CHANGE, *_TOGETHER)
+        refused = [name for name in changes if name not in may_change]
         if refused:
             listed = ", ".join(f"--{name} {asked[name]} (it began with {began[name]})" for name in refused)
             raise UserError(
@@ -174,6 +180,17 @@ class Job:
             )
         of_run = {name: changes.pop(name) for name in self.run.__dataclass_fields__ if name in changes}
         return replace(self, run=replace(self.run, **of_run), **changes)
+
+    def _check_step(self, asked: Mapping[str, Any]) -> None:
+        """Raise :class:`UserError` if another number of devices would make steps of another number of images."""
+        batch, devices, nodes = (asked.get(name, getattr(self.run, name)) for name in _TOGETHER)
+        images = self.run.batch_size * self.run.world
+        if batch != "auto" and batch * devices * nodes != images:
+            raise UserError(
+                f"--resume {self.folder}: expected the {images} images of a step that the run began with, found "
+                f"--batch {batch} on {devices * nodes} devices: give the --batch, --devices and --nodes that make "
+                f"{images} together"
+            )
 
     def with_contents(self, train: Contents, val: Contents) -> Job:
         """The job with a summary of its data; raises :class:`UserError` if the data differ from those at its start."""
@@ -232,7 +249,7 @@ class Job:
         began = next((one for one, key in _STUDENT.items() if isinstance(flags, dict) and key in flags), None)
         if began is None:
             raise UserError(f"{file}: expected the flags of a run, found no detector; {_REMEDY}")
-        flags = dict.fromkeys(_NEWER) | flags
+        flags = _NEWER | flags
         odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
         if odd:
             raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_REMEDY}")

@@ -13,10 +13,12 @@ from ladle.families import Start
 from ladle.limits import Range, verify
 from ladle.recipes.folders import check_name, check_project
 
-__all__ = ["Batch", "Epochs", "MaxDet", "Run", "Seed", "Share", "Side", "Workers"]
+__all__ = ["USUAL_BATCH", "Batch", "Epochs", "MaxDet", "Run", "Seed", "Share", "Side", "Workers"]
 
 Epochs = Annotated[int, Range(1, 1_000_000)]
 Batch = Annotated[int, Range(1, 4096)]
+USUAL_BATCH = 16
+"""The batch of a run if none is given, and of ``auto`` on a CPU."""
 Side = Annotated[int, Range(32, 8192)]
 """Long side of images in pixels; at least one cell at stride 32."""
 Workers = Annotated[int, Range(0, 256)]
@@ -32,7 +34,8 @@ class Run:
 
     Args:
         epochs: passes over the training images.
-        batch: images per step and device.
+        batch: images per step and device; ``auto`` tries on a GPU how many its memory holds.
+        val_batch: images per step of evaluation; by default twice ``batch`` on a GPU, else ``batch``.
         imgsz: long side of the images in pixels; by default that of the detector.
         optimizer: ``adamw``, or ``sgd`` with momentum as in the papers; by default ``sgd`` for a pretrained backbone.
         lr: learning rate; by default 0.003 (adamw) or 0.01 per 16 images (sgd).
@@ -43,6 +46,8 @@ class Run:
         clip: largest total norm of the gradients; 0 does not clip.
         accumulate: batches per optimizer step.
         precision: ``fp32``, or ``bf16`` for the network (assignment and losses stay float32).
+        compile: compile the layers of the trained networks by ``torch.compile``, but not assignment and losses.
+        channels_last: keep the channels of a pixel side by side in memory, as convolutions of GPUs and CPUs prefer it.
         ema: decay of the running average of the weights that is evaluated and saved; 0 is none.
         multiscale: largest relative change of ``imgsz`` from step to step, such as 0.3.
         flip: rate of horizontally flipped images.
@@ -54,7 +59,8 @@ class Run:
         norm: ``batch`` and ``group`` are trained, ``frozen`` is not; by default ``frozen`` with pretrained weights.
         neck_norm: normalization after the convolutions of the feature pyramid: ``none``, ``batch`` or ``group``.
         device: ``auto``, ``cpu`` or ``cuda``.
-        devices: number of devices; each takes ``batch`` images a step.
+        devices: number of devices of each node; each takes ``batch`` images a step.
+        nodes: number of machines, with one command on each that was started by ``srun`` or ``torchrun``.
         workers: processes that load images; by default none on the CPU, else up to 16.
         cache: keep decoded images in a temporary file that all workers share.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
@@ -71,7 +77,8 @@ class Run:
     """
 
     epochs: Epochs = 12
-    batch: Batch = 16
+    batch: Batch | Literal["auto"] = USUAL_BATCH
+    val_batch: Batch | None = None
     imgsz: Side | None = None
     optimizer: Literal["sgd", "adamw"] | None = None
     lr: Annotated[float, Range(0, above=True)] | None = None
@@ -82,6 +89,8 @@ class Run:
     clip: Annotated[float, Range(0)] = 10.0
     accumulate: Annotated[int, Range(1, 10_000)] = 1
     precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = False
+    channels_last: bool = True
     ema: Annotated[float, Range(0, 1, below=True)] = 0.0
     multiscale: Annotated[float, Range(0, 1, below=True)] = 0.0
     flip: Share = 0.5
@@ -94,6 +103,7 @@ class Run:
     neck_norm: NeckNorm = "none"
     device: Literal["auto", "cpu", "cuda"] = "auto"
     devices: Annotated[int, Range(1, 64)] = 1
+    nodes: Annotated[int, Range(1, 1024)] = 1
     workers: Workers | None = None
     cache: bool = False
     on_defect: Literal["repair", "skip", "raise"] = "repair"
@@ -120,6 +130,16 @@ class Run:
     def start(self) -> Start:
         """The initial weights of the backbone, and the normalization of backbone and neck."""
         return Start(self.pretrained, self.backbone_weights, self.norm, self.neck_norm)
+
+    @property
+    def batch_size(self) -> int:
+        """Images per step and device; the usual number as long as ``auto`` is not chosen yet."""
+        return USUAL_BATCH if self.batch == "auto" else self.batch
+
+    @property
+    def world(self) -> int:
+        """The number of devices of all nodes."""
+        return self.devices * self.nodes
 
     @property
     def augmentation(self) -> Augmentation:
@@ -155,7 +175,7 @@ class Run:
         if (self.optimizer or ("sgd" if given else "adamw")) == "adamw":
             decay = 0.05 if self.weight_decay is None else self.weight_decay
             return AdamW(0.003 if self.lr is None else self.lr, decay, backbone_lr=self.backbone_lr)
-        per_step = self.batch * self.devices * self.accumulate
+        per_step = self.batch_size * self.world * self.accumulate
         decay = 1e-4 if self.weight_decay is None else self.weight_decay
         lr = 0.01 * per_step / 16 if self.lr is None else self.lr
         return SGD(lr, weight_decay=decay, backbone_lr=self.backbone_lr)

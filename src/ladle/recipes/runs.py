@@ -117,7 +117,7 @@ def run_chain(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained
 
 
 def _link(job: Job, name: str, folder: Path) -> Job:
-    """The job of an assistant; one that has started keeps its epochs and its data."""
+    """The job of an assistant; one that has started keeps its epochs, batch and data."""
     link = replace(job, student=name, folder=str(folder), assistants=None, assistant_sha256=None)
     if job.taught_by is not None:
         link = replace(link, teacher=job.taught_by, teacher_sha256=file_hash(Path(job.taught_by)), taught_by=None)
@@ -125,6 +125,7 @@ def _link(job: Job, name: str, folder: Path) -> Job:
         began = Job.read(str(folder), job.verb)
         if began.teacher_sha256 != link.teacher_sha256:
             raise UserError(f"--resume {job.folder}: {link.teacher} is not the teacher that {folder} began with")
-        return replace(link, run=replace(link.run, epochs=began.run.epochs), contents=began.contents)
+        run = replace(link.run, epochs=began.run.epochs, batch=began.run.batch)
+        return replace(link, run=run, contents=began.contents)
     folder.mkdir(parents=True, exist_ok=True)
     return link

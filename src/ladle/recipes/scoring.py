@@ -43,17 +43,19 @@ class Evaluator:
 
     Classes are matched by name, so class names must be unique; detections of classes that the data set lacks are
     ignored. With ``limit`` only that many images are used, spread over the split. The number of detections per image is
-    limited by the detector's ``inference``.
+    limited by the detector's ``inference``. ``pin`` is as in :func:`~ladle.data.loader.make_loader`.
     """
 
-    def __init__(self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None) -> None:
+    def __init__(
+        self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None, pin: bool = False
+    ) -> None:
         check_names(source.classes)
         count = len(source)
         used = count if limit is None else min(limit, count)
         every = [number * count // used for number in range(used)]
         self.source = source if len(every) == count else Subset(source, every)
         self.truth = _references(source, every)
-        self.loader = make_loader(self.source, batch, imgsz, workers=workers)
+        self.loader = make_loader(self.source, batch, imgsz, workers=workers, pin=pin)
 
     @lost_workers_told()
     def __call__(self, detector: Detector) -> Score:
@@ -64,7 +66,7 @@ class Evaluator:
         found: dict[Hashable, Detections] = {}
         cut = 0
         for batch in self.loader:
-            seen, more = detect(detector, batch.to(device))
+            seen, more = detect(detector, batch.to(device, non_blocking=True))
             cut += more
             for name, one in zip(batch.ids, seen, strict=True):
                 found[name] = relabeled(one, detector.spec.classes, self.source.classes)

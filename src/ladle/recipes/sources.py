@@ -113,7 +113,7 @@ def _range(run: Run, splits: Mapping[str, DetectionDataset]) -> tuple[ValueRange
 
 
 def _few(run: Run, images: int) -> list[str]:
-    step = run.batch * run.devices
+    step = run.batch_size * run.world
     found = f"a step takes {step} images, more than the {images} of train: some are used several times in it"
     return [found] if images < step else []
 

@@ -17,6 +17,7 @@ from ladle.errors import UserError
 from ladle.lessons import Criterion
 from ladle.limits import Range
 from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.nodes import on_all_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.parts import (
     ASSIGNER,
@@ -34,6 +35,7 @@ from ladle.teachers import Teacher
 __all__ = ["CoLearned", "Trained", "colearn", "distill", "train"]
 
 
+@on_all_nodes
 def train(
     data: str | Splits | None = None,
     model: str | DetectorSpec = "paa-r18",
@@ -66,6 +68,7 @@ def train(
         return run_training(job, parts)["student"]
 
 
+@on_all_nodes
 def distill(
     data: str | Splits | None = None,
     student: str | DetectorSpec = "paa-r18",
@@ -161,6 +164,7 @@ class CoLearned(NamedTuple):
     second: Trained
 
 
+@on_all_nodes
 def colearn(
     data: str | Splits | None = None,
     first: str = "paa-r18",
@@ -225,7 +229,8 @@ def _with_texts(job: Job, assigner: object, criterion: object) -> Job:
 
 
 def _asked(job: Job, recipe: Callable[..., Any]) -> dict[str, Any]:
-    """The flags of a job that differ from the recipe's defaults."""
+    """The flags of a job that differ from the recipe's defaults, and the number of nodes."""
     defaults = {name: one.default for name, one in signature(recipe).parameters.items()} | asdict(Run())
     asked = {name: value for name, value in job.flags.items() if value != defaults[name]}
+    asked["nodes"] = job.run.nodes  # which is the number of commands, whatever the run had before
     return asked if job.data else {name: value for name, value in asked.items() if name != "data"}

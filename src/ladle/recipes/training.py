@@ -18,12 +18,15 @@ from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
 from ladle.methods import WORDS, Plan, Published
 from ladle.methods.words import part_name, unscheduled
-from ladle.objectives import stage_names
-from ladle.recipes.console import say, table
+from ladle.objectives import CoLearning, TrainingStep, stage_names
+from ladle.recipes.batch_size import choose_batch
+from ladle.recipes.compiling import compile_layers
+from ladle.recipes.console import say, table, warn
 from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
 from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
+from ladle.recipes.nodes import connected_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.parts import ASSIGNER, Parts
@@ -53,6 +56,10 @@ class Trained:
     seconds: float
 
 
+_MORE_WITHOUT_GRADIENTS = 2
+"""How many times as many images an evaluation takes at once on a GPU as a training step, which keeps its maps."""
+
+
 class _Prepared(NamedTuple):
     """A job with its images opened and its students resolved."""
 
@@ -66,7 +73,9 @@ class _Prepared(NamedTuple):
 
     def evaluator(self) -> Evaluator:
         run = self.job.run
-        return Evaluator(self.val, self.setup.imgsz, run.batch, _workers(run))
+        pin = find_device(run.device) != "cpu"
+        batch = run.val_batch or run.batch_size * (_MORE_WITHOUT_GRADIENTS if pin else 1)
+        return Evaluator(self.val, self.setup.imgsz, batch, _workers(run), pin=pin)
 
 
 def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained]:
@@ -74,8 +83,6 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
 
     Returns the result of each student, by its name: ``student`` if there is one.
     """
-    from ladle.engine import launch, one_process
-
     # A run that was stopped in its first epoch cannot be resumed: it starts again.
     state = state_of(job) if resume else None
     ready = _prepare(job if state else replace(job, contents=None), parts, resumed=state is not None)
@@ -84,14 +91,24 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
         say(line, job.run.quiet)
     ready.job.write()
 
-    fabric = one_process(job.run.devices, job.run.device)
-    result = _work(fabric, ready) if fabric else launch(job.run.devices, job.run.device, _work, ready)
+    result = _trained(ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     trained = {name: _evaluate_best(ready, result, name) for name in ready.setup.specs}
     for line in _final_lines(ready, trained):
         say(line, job.run.quiet)
     return trained
+
+
+def _trained(ready: _Prepared) -> Result:
+    """Train in this process, in one for each device, or on the devices of several nodes."""
+    from ladle.engine import launch, launch_on_nodes, one_process
+
+    run, nodes = ready.job.run, connected_nodes()
+    if nodes is not None:
+        return launch_on_nodes(nodes, run.devices, run.device, _work, ready)
+    fabric = one_process(run.devices, run.device)
+    return _work(fabric, ready) if fabric else launch(run.devices, run.device, _work, ready)
 
 
 def _evaluate_best(ready: _Prepared, result: Result, name: str) -> Trained:
@@ -146,9 +163,13 @@ def _prepare(job: Job, parts: Parts, resumed: bool) -> _Prepared:
     if value_range is not None:
         setup = setup.with_value_range(value_range)
     for spec in setup.specs.values():
-        check_trainable(spec.build(), job.run.batch, job.run.scales(setup.imgsz) or (setup.imgsz,))
+        check_trainable(spec.build(), job.run.batch_size, job.run.scales(setup.imgsz) or (setup.imgsz,))
+    if job.run.batch == "auto":
+        batch, why = choose_batch(job, setup, parts, images)
+        job = replace(job, run=replace(job.run, batch=batch))
+        notes = [*notes, f"--batch auto: {batch} images for each step and device, {why}"]
     ready = _Prepared(job, parts, setup, images, val, notes, resumed)
-    _loader(ready, rank=0, world=job.run.devices)
+    _loader(ready, rank=0, world=job.run.world)
     return ready
 
 
@@ -168,6 +189,8 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
     try:
         with joined_folder(folder):
             objective = _objective(fabric, ready)
+            if job.run.compile:
+                _compile(fabric, ready, objective)
             loader = _loader(ready, fabric.global_rank, fabric.world_size)
             evaluate = partial(_metrics, ready.evaluator())
             return fit(fabric, objective, loader, job.settings(), folder, evaluate, _save, ready.resumed)
@@ -177,17 +200,29 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
         raise disk_error(job, error) from error
 
 
-def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
+def _objective(fabric: Fabric, ready: _Prepared) -> CoLearning | TrainingStep:
     torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.setup.specs.items()}
-    return build_objective(ready.job, ready.setup, students, fabric.device, ready.parts.teacher)
+    objective = build_objective(ready.job, ready.setup, students, fabric.device, ready.parts.teacher)
+    return objective if ready.job.run.channels_last else objective.to(memory_format=torch.contiguous_format)
+
+
+def _compile(fabric: Fabric, ready: _Prepared, objective: CoLearning | TrainingStep) -> None:
+    """Compile the students, or warn once that this is not possible; both come before the run is seeded."""
+    run, side = ready.job.run, max(ready.job.run.scales(ready.setup.imgsz) or (ready.setup.imgsz,))
+    half = torch.bfloat16 if run.precision == "bf16" else None
+    for name, student in objective.students.items():
+        assert isinstance(student, Detector)
+        reason = compile_layers(student.to(fabric.device), run.batch_size, side, half)
+        if reason is not None and fabric.is_global_zero:
+            warn(f"--compile: {ready.setup.specs[name].name} is trained without it, as torch.compile failed: {reason}")
 
 
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
     run, imgsz = ready.job.run, ready.setup.imgsz
     return make_loader(
         ready.images,
-        run.batch,
+        run.batch_size,
         imgsz,
         run.augmentation,
         seed=run.seed,
@@ -203,7 +238,8 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
 
 def _metrics(evaluator: Evaluator, network: nn.Module) -> dict[str, float]:
     assert isinstance(network, Detector)
-    numbers = asdict(evaluator(network).evaluation)
+    with torch.compiler.set_stance("force_eager"):  # as `ladle val` does it, and no compilation for each size
+        numbers = asdict(evaluator(network).evaluation)
     del numbers["per_class"], numbers["most"]
     return numbers
 
@@ -248,7 +284,7 @@ def _about_teacher(ready: _Prepared) -> list[str]:
         return [
             f"teacher   {teacher.spec.name}, not evaluated: it has other classes, only its features are used ({file})"
         ]
-    ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch, job.allow_weak_teacher)
+    ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch_size, job.allow_weak_teacher)
     return [
         f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
         *reads_otherwise(ready.images, teacher.spec),
