@@ -19,6 +19,7 @@ from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
+from ladle.teachers import parse_uri
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
 __all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash"]
@@ -27,7 +28,7 @@ OBJECT = "python:"
 """Prefix of the stored text of an object that was given in Python and cannot be written as text."""
 ASSISTANTS = "assistants"
 """The subfolder of a run with the runs of the teacher's assistants."""
-_PATHS = ("data", "teacher", "first_weights", "backbone_weights")
+_PATHS = ("data", "first_weights", "backbone_weights")
 """The flags that are stored as absolute paths, so that a run can be resumed from another working directory."""
 _MAY_CHANGE = (
     *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet"),
@@ -135,9 +136,18 @@ class Job:
 
     @property
     def teacher_file(self) -> str | None:
-        """The weight file of this run's teacher or of its last assistant; None for an object."""
+        """The weight file of this run's teacher or of its last assistant; None for an object and a foreign teacher."""
         teacher = self.taught_by or self.teacher
-        return None if teacher is None or teacher.startswith(OBJECT) else teacher
+        if teacher is None or teacher.startswith(OBJECT) or parse_uri(teacher).is_foreign:
+            return None
+        return parse_uri(teacher).path
+
+    @property
+    def foreign_teacher(self) -> str | None:
+        """The text of a teacher that is not a detector of Ladle's; None for any other, and for an object."""
+        if self.teacher is None or self.teacher.startswith(OBJECT) or not parse_uri(self.teacher).is_foreign:
+            return None
+        return self.teacher
 
     def settings(self) -> Settings:
         """The settings of the training loop."""
@@ -190,13 +200,18 @@ class Job:
     def check_origins(self) -> None:
         """Raise :class:`UserError` unless the teacher and the initial weights are the same files as at the start."""
         for file, sha256, flag in (
-            (None if self.teacher_sha256 is None else self.teacher, self.teacher_sha256, "teacher"),
+            (self._origin, self.teacher_sha256, "teacher"),
             (self.starts_from, self.first_weights_sha256, "first-weights"),
         ):
             if file is not None and not (Path(file).is_file() and file_hash(Path(file), flag) == sha256):
                 found = "not the file this run began with" if Path(file).is_file() else "not there any more"
                 what = flag.replace("-", " ")
                 raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its path with --{flag}")
+
+    @property
+    def _origin(self) -> str | None:
+        """The file from which the teacher comes; None without a recorded one."""
+        return None if self.teacher_sha256 is None or self.teacher is None else parse_uri(self.teacher).path
 
     def with_assistant(self) -> Job:
         """The job with the SHA-256 of its last assistant; raises :class:`UserError` if it is a different file."""
@@ -269,7 +284,9 @@ def file_hash(file: Path, flag: str = "teacher") -> str:
 
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags with absolute paths; ``scenes`` is a path only if a file of that name exists."""
-    return {name: _absolute(value) if name in _PATHS and value else value for name, value in flags.items()}
+    located = {name: _absolute(value) if name in _PATHS and value else value for name, value in flags.items()}
+    teacher = located.get("teacher")
+    return located if not teacher or teacher.startswith(OBJECT) else located | {"teacher": parse_uri(teacher).located()}
 
 
 def _absolute(path: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +15,18 @@ from ladle.data.sources import DatasetSource, Source, Subset
 from ladle.detectors import Detector
 from ladle.evaluation import Evaluation, check_names, confusion, evaluate, precision_recall
 from ladle.evaluation.average_precision import Reference, as_array
+from ladle.teachers import ForeignTeacher
 from ladle.types import Batch, Detections
 from ladle.visual import draw_confusion, draw_precision_recall
 
-__all__ = ["Evaluator", "Score", "crowded", "detect", "relabeled"]
+__all__ = ["Evaluator", "Find", "Score", "crowded", "detect", "find_of", "relabeled"]
+
+
+USUAL_MOST = 100
+"""Detections of an image that count, as in COCO."""
+
+Find = Callable[[Batch], tuple[list[Detections], int]]
+"""The detections of each image of a batch, on the CPU, and the number of images of which some were dropped."""
 
 
 class Score(NamedTuple):
@@ -55,21 +63,27 @@ class Evaluator:
         self.truth = _references(source, every)
         self.loader = make_loader(self.source, batch, imgsz, workers=workers)
 
-    @lost_workers_told()
     def __call__(self, detector: Detector) -> Score:
         """Run ``detector`` over the split, in evaluation mode and on the device of its weights."""
         check_names(detector.spec.classes, detector.spec.name)
         device, was_training = detector.mean.device, detector.training
         detector.eval()
+        score = self.score(
+            lambda batch: detect(detector, batch.to(device)), detector.spec.classes, detector.spec.inference.keep
+        )
+        detector.train(was_training)
+        return score
+
+    @lost_workers_told()
+    def score(self, find: Find, classes: Sequence[str], most: int) -> Score:
+        """Evaluate what ``find`` detects, up to ``most`` objects of ``classes`` in an image."""
         found: dict[Hashable, Detections] = {}
         cut = 0
         for batch in self.loader:
-            seen, more = detect(detector, batch.to(device))
+            seen, more = find(batch)
             cut += more
             for name, one in zip(batch.ids, seen, strict=True):
-                found[name] = relabeled(one, detector.spec.classes, self.source.classes)
-        detector.train(was_training)
-        most = detector.spec.inference.keep
+                found[name] = relabeled(one, classes, self.source.classes)
         return Score(evaluate(self.truth, found, self.source.classes, most), found, cut)
 
     def draw(self, score: Score, folder: Path) -> None:
@@ -87,6 +101,19 @@ def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:
     found = [one.to("cpu") for one in detector.detect(batch, replace(detector.spec.inference, keep=keep + 1))]
     more = sum(len(one.scores) > keep for one in found)
     return [one.map(lambda values: values[:keep]) for one in found], more
+
+
+def find_of(teacher: ForeignTeacher, device: str, most: int = USUAL_MOST) -> Find:
+    """The detections of a foreign teacher in a batch, with the student's classes."""
+
+    def find(batch: Batch) -> tuple[list[Detections], int]:
+        batch = batch.to(device)
+        seen, _ = teacher.observe(batch)
+        found = [one.to("cpu") for one in seen.detections(batch, most + 1)]
+        more = sum(len(one.scores) > most for one in found)
+        return [one.map(lambda values: values[:most]) for one in found], more
+
+    return find
 
 
 def crowded(truth: Sequence[Reference], most: int) -> str | None:

@@ -29,7 +29,7 @@ from ladle.recipes.parts import (
 )
 from ladle.recipes.runs import new_run, resume_run, run_chain
 from ladle.recipes.training import Trained, run_training
-from ladle.teachers import Teacher
+from ladle.teachers import Teacher, parse_uri
 
 __all__ = ["CoLearned", "Trained", "colearn", "distill", "train"]
 
@@ -92,8 +92,8 @@ def distill(
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
         student: the detector to train, see ``ladle models``; in Python also a spec.
-        teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``; in Python also
-            any :class:`ladle.teachers.Teacher`.
+        teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``, or a detector
+            of any origin, such as ``onnx:file.onnx``; in Python also any :class:`ladle.teachers.Teacher`.
         method: ``lad`` (the teacher judges), ``solad`` (also soft labels), ``ld``, ``pkd`` and
             more, also several such as ``lad+ld+pkd``; see ``ladle models``. Parts may have fields, ``pkd(weight=2.0)``,
             and be a custom distiller, ``lad+mymodule:Mine``; in Python also a sum such as ``LAD() + PKD()``.
@@ -149,7 +149,7 @@ def distill(
     if job.teacher is None:
         raise UserError("distillation needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     if parts.teacher is None:
-        job = replace(job, teacher_sha256=file_hash(Path(job.teacher)))
+        job = replace(job, teacher_sha256=file_hash(Path(parse_uri(job.teacher).path)))
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
         return run_chain(job, parts)["student"]
 
