@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ladle.recipes.models import models
     from ladle.recipes.options import Run
     from ladle.recipes.predict import predict
+    from ladle.recipes.teacher import teacher_probe
     from ladle.recipes.train import colearn, distill, train
     from ladle.recipes.val import val
     from ladle.teachers import FrozenDetector
@@ -52,6 +53,7 @@ __all__ = [
     "models",
     "predict",
     "save_detector",
+    "teacher_probe",
     "train",
     "val",
 ]

@@ -11,6 +11,7 @@ from ladle.teachers.opening import open_teacher
 from ladle.teachers.placing import place
 from ladle.teachers.protocol import Observation, Teacher
 from ladle.teachers.resampling import resample
+from ladle.teachers.torchvision_file import TorchvisionTeacher
 from ladle.teachers.uri import TeacherURI, parse_uri
 
 __all__ = [
@@ -27,6 +28,7 @@ __all__ = [
     "TeacherDetections",
     "TeacherInput",
     "TeacherURI",
+    "TorchvisionTeacher",
     "match_classes",
     "moved_info",
     "open_teacher",

@@ -10,12 +10,13 @@ from ladle.files import read_regular
 from ladle.teachers.classes import match_classes
 from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.onnx_file import open_onnx
+from ladle.teachers.torchvision_file import open_torchvision
 from ladle.teachers.uri import TeacherURI, parse_uri
 from ladle.untrusted import parse_yaml
 
 __all__ = ["open_foreign", "open_teacher", "taught"]
 
-_OPENERS: Mapping[str, Callable[[TeacherURI], Foreign]] = {"onnx": open_onnx}
+_OPENERS: Mapping[str, Callable[[TeacherURI], Foreign]] = {"onnx": open_onnx, "torchvision": open_torchvision}
 """The function that opens each kind of foreign teacher."""
 _MOST_BYTES = 2**20
 

@@ -14,9 +14,10 @@ __all__ = ["KINDS", "TeacherURI", "parse_uri"]
 KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
     "onnx": "an ONNX file of any detector, onnx:file.onnx",
+    "torchvision": "a detector of torchvision, torchvision:retinanet_resnet50_fpn_v2",
 }
 """The kinds of teachers that text can name, with an example of each."""
-_FILES = ("classes", "class_map")
+_FILES = ("classes", "class_map", "weights")
 """The options that name files."""
 _SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx"}
 
