@@ -3,16 +3,20 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from ladle.cli.main import main
-from ladle.data.scenes import CLASSES
+from ladle.data.loader import collate
+from ladle.data.scenes import CLASSES, write_coco
 from ladle.detectors import load_detector
 from ladle.errors import UserError
-from ladle.recipes import distill, teacher_probe
+from ladle.recipes import distill, teacher_cache, teacher_probe
 from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
-from tests.recipes.tiny import FLAGS, RUN
+from ladle.teachers import open_teacher, read_cache
+from tests.recipes.tiny import FLAGS, RUN, make_data
 from tests.teachers.onnx_files import boxes_and_scores
 
 NAMES = (CLASSES[0], CLASSES[1].upper(), CLASSES[2])
@@ -83,3 +87,60 @@ def test_localization_needs_distributions(data, onnx, tmp_path):
 def test_assistants_need_a_teacher_of_ladle_s(data, onnx, tmp_path):
     with pytest.raises(UserError, match="expected a teacher saved by ladle"):
         distill(data, "paa-tiny", str(onnx), "lad", replace(RUN, project=str(tmp_path)), assistants="mini")
+
+
+@pytest.fixture(scope="module")
+def cache(data, teacher, tmp_path_factory):
+    """What Ladle's own tiny detector finds in all images."""
+    return teacher_cache(teacher, data, str(tmp_path_factory.mktemp("cache") / "tiny.jsonl"), imgsz=64)
+
+
+def test_a_cache_holds_every_image_and_teaches_like_the_teacher_itself(data, teacher, cache):
+    _, images = read_cache(cache)
+    assert {split: len(found) for split, found in images.items()} == {"train": 8, "val": 4}
+    source = open_source(data, "val", RUN, 64)
+    live, cached = (open_teacher(f"{kind}:{one}", CLASSES) for kind, one in (("ladle", teacher), ("cache", cache)))
+    batch = collate([beside(source, cached, "").sample(index) for index in range(4)])
+    (found, _), (wanted, _) = cached.observe(batch), live.observe(batch)
+    assert torch.allclose(found.boxes, wanted.boxes, atol=1e-4)
+    assert torch.allclose(found.logits, wanted.logits, atol=1e-3)
+
+
+def test_an_interrupted_cache_goes_on_and_one_of_another_teacher_is_refused(
+    data, teacher, onnx, cache, tmp_path, capsys
+):
+    whole = cache.read_text()
+    file = tmp_path / "part.jsonl"
+    file.write_text("".join(whole.splitlines(keepends=True)[:6]) + '{"id": 7, "box')
+    teacher_cache(teacher, data, str(file), imgsz=64)
+    (header, found), (wanted_header, wanted) = (read_cache(one) for one in (file, cache))
+    assert header == wanted_header
+    for split, images in wanted.items():
+        assert images.keys() == found[split].keys()
+        assert all(torch.allclose(one.scores, found[split][name].scores, atol=1e-3) for name, one in images.items())
+    assert "7 images to record into" in capsys.readouterr().out
+    with pytest.raises(UserError, match="it holds a cache of another teacher"):
+        teacher_cache(str(onnx), data, str(file), imgsz=64)
+    with pytest.raises(UserError, match="it holds a cache of another imgsz"):
+        teacher_cache(teacher, data, str(file), imgsz=96)
+
+
+def test_a_cache_trains_without_its_teacher(data, cache, tmp_path, capsys):
+    run = replace(RUN, project=str(tmp_path), quiet=False)
+    taught = distill(data, "fcos-tiny", str(cache), "solad", run, allow_weak_teacher=True)
+    assert taught.weights.is_file()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "8 of 8 training images have recorded predictions" in printed
+    assert "AP on a sample of the training images" in printed
+
+
+def test_a_cache_of_other_data_and_predictions_for_other_images_are_refused(data, cache, tmp_path):
+    other = make_data(tmp_path / "other")
+    write_coco(tmp_path / "more", train=9, val=4, size=64)
+    run = replace(RUN, project=str(tmp_path / "runs"))
+    with pytest.raises(UserError, match="this cache was made from other data"):
+        distill(str(tmp_path / "more"), "paa-tiny", str(cache), "lad", run, allow_weak_teacher=True)
+    file = tmp_path / "predictions.json"
+    file.write_text('[{"file_name": "x.jpg", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]')
+    with pytest.raises(UserError, match="its predictions are for other images, such as 'x.jpg': none of the 8 images"):
+        distill(other, "paa-tiny", str(file), "lad", run, allow_weak_teacher=True)

@@ -20,9 +20,10 @@ from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
 from ladle.teachers import parse_uri
+from ladle.teachers.ensemble import members_of
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash"]
+__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash", "teacher_hash"]
 
 OBJECT = "python:"
 """Prefix of the stored text of an object that was given in Python and cannot be written as text."""
@@ -199,19 +200,22 @@ class Job:
 
     def check_origins(self) -> None:
         """Raise :class:`UserError` unless the teacher and the initial weights are the same files as at the start."""
-        for file, sha256, flag in (
-            (self._origin, self.teacher_sha256, "teacher"),
-            (self.starts_from, self.first_weights_sha256, "first-weights"),
-        ):
-            if file is not None and not (Path(file).is_file() and file_hash(Path(file), flag) == sha256):
-                found = "not the file this run began with" if Path(file).is_file() else "not there any more"
-                what = flag.replace("-", " ")
-                raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its path with --{flag}")
+        first = self.starts_from
+        if self.teacher_sha256 is not None and self.teacher is not None:
+            uri = parse_uri(self.teacher)
+            there = uri.kind in ("torchvision", "ensemble") or Path(uri.path).is_file()
+            same = there and teacher_hash(self.teacher) == self.teacher_sha256
+            self._check_origin("teacher", uri.path, there, same)
+        if first is not None:
+            there = Path(first).is_file()
+            same = there and file_hash(Path(first), "first-weights") == self.first_weights_sha256
+            self._check_origin("first-weights", first, there, same)
 
-    @property
-    def _origin(self) -> str | None:
-        """The file from which the teacher comes; None without a recorded one."""
-        return None if self.teacher_sha256 is None or self.teacher is None else parse_uri(self.teacher).path
+    def _check_origin(self, flag: str, file: str, there: bool, same: bool) -> None:
+        if not same:
+            found = "not the file this run began with" if there else "not there any more"
+            what = flag.replace("-", " ")
+            raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its path with --{flag}")
 
     def with_assistant(self) -> Job:
         """The job with the SHA-256 of its last assistant; raises :class:`UserError` if it is a different file."""
@@ -280,6 +284,18 @@ def file_hash(file: Path, flag: str = "teacher") -> str:
         raise UserError(f"--{flag} {file}: there is no such file; expected weights saved by ladle (.safetensors)")
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def teacher_hash(text: str) -> str:
+    """SHA-256 of the file of a teacher; of all files of an ensemble; of the text where there is no file."""
+    uri = parse_uri(text)
+    if uri.kind not in ("torchvision", "ensemble"):
+        return file_hash(Path(uri.path))
+    if uri.kind == "ensemble":
+        parts = [teacher_hash(one) for one in members_of(uri.path)]
+    else:
+        parts = [file_hash(one) for one in uri.files()]
+    return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts or [text]).encode()).hexdigest()
 
 
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def load_teacher(file: str, student: DetectorSpec, plan: Plan) -> FrozenDetector
 
 def load_foreign(text: str, student: DetectorSpec, plan: Plan) -> ForeignTeacher:
     """Open a foreign teacher; raises :class:`UserError` if it would teach that there are no objects of some classes."""
-    teacher = open_teacher(text, student.classes)
+    teacher = open_teacher(text, student.classes, student.category_ids)
     missing = teacher.table.missing
     if missing and any(lesson.distillers for lesson in plan.lessons):
         raise UserError(
@@ -97,27 +97,34 @@ def load_foreign(text: str, student: DetectorSpec, plan: Plan) -> ForeignTeacher
 
 
 def check_strength(
-    text: str, teacher: Detector | ForeignTeacher, val: Source, imgsz: int, batch: int, device: str, allow_weak: bool
+    text: str,
+    teacher: Detector | ForeignTeacher,
+    val: Source,
+    imgsz: int,
+    batch: int,
+    device: str,
+    allow_weak: bool,
+    views: Source | None = None,
 ) -> float:
-    """The teacher's AP on a sample of the validation images, at the image size of the student."""
-    evaluator = Evaluator(val, imgsz, batch, limit=_SAMPLE)
+    """The teacher's AP on a sample of images, at the image size of the student."""
+    evaluator = Evaluator(val, imgsz, batch, limit=_SAMPLE, views=views)
     if isinstance(teacher, Detector):
         ap = evaluator(teacher).evaluation.ap
     else:
         ap = evaluator.score(find_of(teacher, device), val.classes, 100).evaluation.ap
     if not math.isnan(ap) and ap < LEAST_AP and not allow_weak:
         raise UserError(
-            f"--teacher {text} reaches {100 * ap:.1f} AP on {len(evaluator.source)} validation images, expected at "
+            f"--teacher {text} reaches {100 * ap:.1f} AP on {len(evaluator.source)} images, expected at "
             f"least {100 * LEAST_AP:.0f}: train it on this data first, or accept it with --allow-weak-teacher"
         )
     return ap
 
 
-def strength_in_words(ap: float) -> str:
+def strength_in_words(ap: float, split: str = "validation") -> str:
     """The AP of a teacher as text; nan means that the sample has no objects."""
     if math.isnan(ap):
-        return "not evaluated: the sample of validation images holds no object"
-    return f"{100 * ap:.1f} AP on a sample of the validation images"
+        return f"not evaluated: the sample of {split} images holds no object"
+    return f"{100 * ap:.1f} AP on a sample of the {split} images"
 
 
 def reads_otherwise(source: Source, teacher: DetectorSpec) -> list[str]:

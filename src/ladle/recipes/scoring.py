@@ -51,17 +51,28 @@ class Evaluator:
 
     Classes are matched by name, so class names must be unique; detections of classes that the data set lacks are
     ignored. With ``limit`` only that many images are used, spread over the split. The number of detections per image is
-    limited by the detector's ``inference``.
+    limited by the detector's ``inference``. ``views`` are the same images as the loader reads them, such as with
+    recorded predictions.
     """
 
-    def __init__(self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None) -> None:
+    def __init__(
+        self,
+        source: Source,
+        imgsz: int,
+        batch: int,
+        workers: int = 0,
+        limit: int | None = None,
+        views: Source | None = None,
+    ) -> None:
         check_names(source.classes)
         count = len(source)
         used = count if limit is None else min(limit, count)
         every = [number * count // used for number in range(used)]
         self.source = source if len(every) == count else Subset(source, every)
         self.truth = _references(source, every)
-        self.loader = make_loader(self.source, batch, imgsz, workers=workers)
+        loaded = source if views is None else views
+        loaded = loaded if len(every) == count else Subset(loaded, every)
+        self.loader = make_loader(loaded, batch, imgsz, workers=workers)
 
     def __call__(self, detector: Detector) -> Score:
         """Run ``detector`` over the split, in evaluation mode and on the device of its weights."""

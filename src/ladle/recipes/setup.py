@@ -63,17 +63,19 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
     student = student_spec(job, parts, classes, category_ids)
     if job.verb == "colearn":
         return _pair(job, parts, student)
-    plan = _plan(job, parts, student, _teacher_of(job, parts, classes))
+    plan = _plan(job, parts, student, _teacher_of(job, parts, classes, category_ids))
     _check_balance(job, plan)
     return Setup({"student": student}, {"student": plan})
 
 
-def _teacher_of(job: Job, parts: Parts, classes: tuple[str, ...]) -> DetectorSpec | NetworkInfo | None:
+def _teacher_of(
+    job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...]
+) -> DetectorSpec | NetworkInfo | None:
     """The description of a job's teacher; None without one."""
     if parts.teacher is not None:
         return parts.teacher.info
     if job.foreign_teacher is not None:
-        return open_teacher(job.foreign_teacher, classes).info
+        return open_teacher(job.foreign_teacher, classes, category_ids).info
     return None if job.teacher_file is None else read_spec(Path(job.teacher_file))
 
 

@@ -18,6 +18,7 @@ from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, Run, Share, Side, Workers
 from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, write_rows
+from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of, relabeled
 from ladle.recipes.sources import open_source, remarks
 from ladle.teachers import ClassTable, TeacherURI, match_classes, open_teacher, parse_uri
@@ -77,11 +78,11 @@ def teacher_probe(
     check_out(out)
     uri = parse_uri(teacher)
     source = open_source(data, split, Run(), imgsz)
-    name, about, classes, find = _opened(uri, source.classes, find_device(device))
+    name, about, classes, find, views = _opened(uri, source, find_device(device))
     for line in (*remarks(source, split, imgsz), *about, classes.summary()):
         say(line)
     say(table("", classes.rows()))
-    evaluator = Evaluator(source, imgsz, batch, workers)
+    evaluator = Evaluator(source, imgsz, batch, workers, views=views)
     watch = _Watch(find)
     found = evaluator.score(watch, source.classes, _MOST)
     if not any(len(one.scores) for one in found.detections.values()):
@@ -104,12 +105,13 @@ def teacher_probe(
 
 
 class _Opened(NamedTuple):
-    """A teacher to be measured: its name, lines about it, how its classes match, and how it detects."""
+    """A teacher to be measured: its name, lines about it, how its classes match, how it detects and in which images."""
 
     name: str
     about: tuple[str, ...]
     table: ClassTable
     find: Find
+    views: Source
 
 
 class _Watch:
@@ -126,12 +128,14 @@ class _Watch:
         return found
 
 
-def _opened(uri: TeacherURI, classes: tuple[str, ...], device: str) -> _Opened:
-    """Open a teacher of any kind for the classes of a data set."""
+def _opened(uri: TeacherURI, source: Source, device: str) -> _Opened:
+    """Open a teacher of any kind for the images of a data set."""
+    classes = source.classes
     if uri.kind != "ladle":
-        teacher = open_teacher(uri.text, classes)
+        teacher = open_teacher(uri.text, classes, source.category_ids)
         teacher.to(device)
-        return _Opened(teacher.info.name, teacher.detector.about, teacher.table, find_of(teacher, device))
+        views = beside(source, teacher, uri.text)
+        return _Opened(teacher.info.name, teacher.detector.about, teacher.table, find_of(teacher, device), views)
     detector = load_detector(uri.path).eval().to(device)
     table = match_classes(detector.spec.classes, classes)
 
@@ -140,7 +144,7 @@ def _opened(uri: TeacherURI, classes: tuple[str, ...], device: str) -> _Opened:
         return [relabeled(one, detector.spec.classes, classes) for one in found], more
 
     about = (f"gives predictions at strides {', '.join(map(str, detector.spec.strides))}, and feature maps",)
-    return _Opened(detector.spec.name, about, table, find)
+    return _Opened(detector.spec.name, about, table, find, source)
 
 
 def _draw(source: Source, found: Score, least: float, path: Path) -> None:

@@ -16,7 +16,7 @@ from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.lessons import Criterion
 from ladle.limits import Range
-from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.jobs import Job, file_hash, teacher_hash
 from ladle.recipes.options import Run
 from ladle.recipes.parts import (
     ASSIGNER,
@@ -29,7 +29,7 @@ from ladle.recipes.parts import (
 )
 from ladle.recipes.runs import new_run, resume_run, run_chain
 from ladle.recipes.training import Trained, run_training
-from ladle.teachers import Teacher, parse_uri
+from ladle.teachers import Teacher
 
 __all__ = ["CoLearned", "Trained", "colearn", "distill", "train"]
 
@@ -149,7 +149,7 @@ def distill(
     if job.teacher is None:
         raise UserError("distillation needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     if parts.teacher is None:
-        job = replace(job, teacher_sha256=file_hash(Path(parse_uri(job.teacher).path)))
+        job = replace(job, teacher_sha256=teacher_hash(job.teacher))
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
         return run_chain(job, parts)["student"]
 

@@ -39,6 +39,7 @@ from ladle.recipes.preflight import (
     strength_in_words,
 )
 from ladle.recipes.progress import about, best_weights, disk_error, state_of
+from ladle.recipes.recorded import beside, recorded_note
 from ladle.recipes.scoring import Evaluator, crowded
 from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
@@ -194,10 +195,18 @@ def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
     return build_objective(ready.job, ready.setup, students, fabric.device, ready.parts.teacher)
 
 
+def _images(ready: _Prepared) -> Source:
+    """The training images, with what a foreign teacher recorded for them."""
+    text = ready.job.foreign_teacher
+    if text is None or ready.parts.teacher is not None:
+        return ready.images
+    return beside(ready.images, load_foreign(text, ready.setup.specs["student"], ready.setup.plans["student"]), text)
+
+
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
     run, imgsz = ready.job.run, ready.setup.imgsz
     return make_loader(
-        ready.images,
+        _images(ready),
         run.batch,
         imgsz,
         run.augmentation,
@@ -275,10 +284,15 @@ def _about_foreign(ready: _Prepared, text: str) -> list[str]:
     """Open and evaluate a foreign teacher; returns lines about it."""
     job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
     teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
-    ap = check_strength(text, teacher, ready.val, spec.imgsz, job.run.batch, device, job.allow_weak_teacher)
-    lines = (*teacher.detector.about, teacher.table.summary(), MOVED)
+    views = beside(ready.images, teacher, text)
+    recorded = views is not ready.images
+    images, split = (ready.images, "training") if recorded else (ready.val, "validation")
+    weak, other = job.allow_weak_teacher, views if recorded else None
+    ap = check_strength(text, teacher, images, spec.imgsz, job.run.batch, device, weak, other)
+    notes = [recorded_note(views)] if recorded else []
+    lines = (*teacher.detector.about, *notes, teacher.table.summary(), MOVED)
     return [
-        f"teacher   {teacher.info.name}, {strength_in_words(ap)} ({text})",
+        f"teacher   {teacher.info.name}, {strength_in_words(ap, split)} ({text})",
         *(f"          {line}" for line in lines),
     ]
 

@@ -16,6 +16,9 @@ __all__ = ["LEAST_SCORE", "TeacherDetections", "logit"]
 LEAST_SCORE = 1e-4
 """The score of background: a score below it, or as near to 1, becomes this."""
 
+_NMS = 0.6
+"""IoU above which the lower-scoring of two boxes of one class is removed."""
+
 
 @dataclass(frozen=True)
 class TeacherDetections(Record):
@@ -63,15 +66,18 @@ class TeacherDetections(Record):
             scores[row, :count].scatter_(1, one.labels[:, None], one.scores[:, None])
         return cls.final(boxes, scores)
 
-    def suppressed(self, batch: Batch, most: int = 300) -> TeacherDetections:
-        """Final boxes from predictions of which many say the same: score above 0.01, NMS at 0.6 in each class."""
-        inference = Inference(threshold=0.01, nms=0.6, keep=most)
+    def suppressed(self, batch: Batch) -> TeacherDetections:
+        """Final boxes from boxes of which many say the same: up to 300 of a score above 0.01, NMS at 0.6."""
+        inference = Inference(threshold=0.01, nms=_NMS, keep=300)
         found = inference.find(self._output(), batch.sizes, batch.sizes)
         return self.of_each(found, self.logits.shape[-1])
 
-    def detections(self, batch: Batch, most: int = 100) -> list[Detections]:
-        """The detections of each image, best first, in pixels of the images on disk: score above 0.05, NMS at 0.6."""
-        inference = Inference(threshold=0.05, nms=0.6, keep=most)
+    def detections(self, batch: Batch, most: int = 100, least: float = 0.05) -> list[Detections]:
+        """The detections of each image with scores above ``least``, best first, in pixels of the images on disk.
+
+        Dense predictions are reduced by NMS at 0.6; final boxes are kept as they are.
+        """
+        inference = Inference(threshold=least, nms=_NMS if self.grids is not None else 1.0, keep=most)
         return inference.find(self._output(), batch.sizes, batch.originals)
 
     def _output(self) -> Output:

@@ -8,34 +8,56 @@ from pathlib import Path
 from ladle.errors import UserError
 from ladle.files import read_regular
 from ladle.teachers.classes import match_classes
+from ladle.teachers.ensemble import ensemble_of, members_of
 from ladle.teachers.foreign import Foreign, ForeignTeacher
+from ladle.teachers.ladle_file import open_ladle
 from ladle.teachers.onnx_file import open_onnx
+from ladle.teachers.recorded import open_cache, open_predictions
 from ladle.teachers.torchvision_file import open_torchvision
 from ladle.teachers.uri import TeacherURI, parse_uri
 from ladle.untrusted import parse_yaml
 
 __all__ = ["open_foreign", "open_teacher", "taught"]
 
-_OPENERS: Mapping[str, Callable[[TeacherURI], Foreign]] = {"onnx": open_onnx, "torchvision": open_torchvision}
-"""The function that opens each kind of foreign teacher."""
+_OPENERS: Mapping[str, Callable[[TeacherURI], Foreign]] = {
+    "cache": open_cache,
+    "ladle": open_ladle,
+    "onnx": open_onnx,
+    "torchvision": open_torchvision,
+}
+"""The function that opens each kind of teacher whose text says all."""
 _MOST_BYTES = 2**20
 
 
-def open_teacher(text: str, classes: Sequence[str]) -> ForeignTeacher:
+def open_teacher(text: str, classes: Sequence[str], category_ids: Sequence[int] | None = None) -> ForeignTeacher:
     """The foreign teacher named by ``text``, such as ``onnx:file.onnx``, for a student's classes.
+
+    ``category_ids`` are the data set's own ids of the classes, for COCO results; 1, 2 and so on by default.
 
     Raises:
         UserError: for a kind that is not known, a file that is not understood, or classes of which none matches.
     """
     uri = parse_uri(text)
-    return taught(open_foreign(uri), uri, classes)
+    return taught(open_foreign(uri, classes, category_ids), uri, classes)
 
 
-def open_foreign(uri: TeacherURI) -> Foreign:
+def open_foreign(uri: TeacherURI, classes: Sequence[str], category_ids: Sequence[int] | None = None) -> Foreign:
     """The detector that a text names, before its classes are matched."""
-    if uri.kind not in _OPENERS:
-        raise uri.fail(f"expected a foreign teacher, of kind {' or '.join(_OPENERS)}, found weights saved by ladle")
+    if uri.kind == "predictions":
+        ids = category_ids if category_ids is not None else range(1, len(classes) + 1)
+        return open_predictions(uri, classes, ids)
+    if uri.kind == "ensemble":
+        return _together(uri, classes)
     return _OPENERS[uri.kind](uri)
+
+
+def _together(uri: TeacherURI, classes: Sequence[str]) -> Foreign:
+    members = [parse_uri(text) for text in members_of(uri.path)]
+    recorded = [one.text for one in members if one.kind in ("predictions", "cache", "ensemble")]
+    if len(members) < 2 or recorded:
+        found = recorded[0] if recorded else "one"
+        raise uri.fail(f"expected two or more detectors that run, joined by commas, found {found}")
+    return ensemble_of(tuple(open_foreign(one, classes) for one in members))
 
 
 def taught(detector: Foreign, uri: TeacherURI, classes: Sequence[str]) -> ForeignTeacher:

@@ -27,6 +27,7 @@ class TorchvisionTeacher(NamedTuple):
         name: the name of the detector.
         labels: the name of each label, from 0 on; ``__background__`` and ``N/A`` are no class.
         model: the detector.
+        bins: 0, since it gives no distributions.
     """
 
     name: str

@@ -15,11 +15,14 @@ KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
     "onnx": "an ONNX file of any detector, onnx:file.onnx",
     "torchvision": "a detector of torchvision, torchvision:retinanet_resnet50_fpn_v2",
+    "predictions": "COCO results for the images of the data, predictions.json",
+    "cache": "predictions recorded by `ladle teacher cache`, cache.jsonl",
+    "ensemble": "several of these, ensemble:first.onnx,second.safetensors",
 }
 """The kinds of teachers that text can name, with an example of each."""
 _FILES = ("classes", "class_map", "weights")
 """The options that name files."""
-_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx"}
+_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".json": "predictions", ".jsonl": "cache"}
 
 
 class TeacherURI(NamedTuple):
@@ -42,6 +45,11 @@ class TeacherURI(NamedTuple):
         files = {name: _absolute(value) if name in _FILES else value for name, value in self.options.items()}
         query = "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in files.items())
         return f"{self.kind}:{_absolute(self.path)}" + (f"?{query}" if query else "")
+
+    def files(self) -> list[Path]:
+        """The files that hold the teacher."""
+        named = [self.path, *([self.options["weights"]] if "weights" in self.options else [])]
+        return [Path(one) for one in named if Path(one).is_file()]
 
     def check(self, known: Collection[str]) -> None:
         """Raise :class:`UserError` for an option that this kind does not have."""
@@ -114,6 +122,8 @@ def parse_uri(text: str) -> TeacherURI:
         >>> uri.kind, uri.path, uri.options["imgsz"]
         ('onnx', 'yolo.onnx', '416')
     """
+    if text.startswith("ensemble:"):
+        return TeacherURI(text, "ensemble", text.partition(":")[2], {})
     place, _, query = (text, "", "") if Path(text).exists() else text.partition("?")
     kind, colon, path = place.partition(":")
     if not colon or (kind not in KINDS and Path(place).exists()):
