@@ -135,6 +135,8 @@ def test_files_that_are_no_detectors_are_refused(tmp_path):
         open_teacher(str(tmp_path / "text.onnx"), NAMES)
     with pytest.raises(UserError, match="'ftp' is no kind of teacher"):
         open_teacher("ftp:file", NAMES)
+    with pytest.raises(UserError, match="ladle has no option 'imgsz'; it takes none"):
+        open_teacher("best.safetensors?imgsz=64", NAMES)
     nameless = boxes_and_scores(tmp_path / "nameless.onnx", names=None)
     with pytest.raises(UserError, match="expected the names of its 3 classes, found none in its metadata"):
         open_teacher(str(nameless), NAMES)

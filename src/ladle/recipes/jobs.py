@@ -20,7 +20,7 @@ from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
 from ladle.teachers import parse_uri
-from ladle.teachers.ensemble import members_of
+from ladle.teachers.uri import members_of
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
 __all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash", "teacher_hash"]

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 
 from ladle.data.sources import Source
+from ladle.data.transforms import Resize
 from ladle.detectors import load_detector
 from ladle.evaluation import Evaluation
 from ladle.limits import verify_arguments
@@ -30,6 +31,8 @@ __all__ = ["Probed", "teacher_probe"]
 
 _MOST = 100
 _DRAWN = 4
+_SIDE = 480
+"""Long side of the drawn images."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +156,11 @@ def _draw(source: Source, found: Score, least: float, path: Path) -> None:
     def shown(number: int) -> int:
         return int((seen[number].scores >= least).sum())
 
+    resize = Resize(_SIDE)
     seen = list(found.detections.values())
     panels = []
     for number in sorted(range(len(seen)), key=shown, reverse=True)[:_DRAWN]:
-        sample, one = source.sample(number), seen[number]
+        sample, one = resize(source.sample(number)), seen[number]
         above = one.scores >= least
         stretch = torch.tensor(sample.size).flip(0) / torch.tensor(sample.original).flip(0)
         boxes = one.boxes[above] * stretch.repeat(2)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 import torch
@@ -11,7 +10,7 @@ from ladle.teachers.detections import LEAST_SCORE, TeacherDetections
 from ladle.teachers.foreign import Foreign
 from ladle.types import Batch
 
-__all__ = ["EnsembleTeacher", "ensemble_of", "members_of"]
+__all__ = ["EnsembleTeacher", "ensemble_of"]
 
 
 class EnsembleTeacher(NamedTuple):
@@ -62,14 +61,3 @@ def _final(found: TeacherDetections, batch: Batch) -> TeacherDetections:
 def ensemble_of(members: tuple[Foreign, ...]) -> EnsembleTeacher:
     """Several detectors as one, with the classes of all by name."""
     return EnsembleTeacher(members, tuple(dict.fromkeys(name for one in members for name in one.classes)))
-
-
-def members_of(text: str) -> list[str]:
-    """The texts of the members, which are separated by commas; a comma inside options separates nothing.
-
-    Example:
-        >>> from ladle.teachers.ensemble import members_of
-        >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
-        ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']
-    """
-    return re.split(r",(?=[a-z]+:|[^,?&=]*\.(?:safetensors|onnx|jsonl?)(?:[?,]|$))", text)

@@ -48,5 +48,4 @@ class LadleTeacher(NamedTuple):
 
 def open_ladle(uri: TeacherURI) -> LadleTeacher:
     """Load weights saved by Ladle."""
-    uri.check(("class_map",))
     return LadleTeacher(load_detector(uri.path).requires_grad_(False).eval())

@@ -8,13 +8,13 @@ from pathlib import Path
 from ladle.errors import UserError
 from ladle.files import read_regular
 from ladle.teachers.classes import match_classes
-from ladle.teachers.ensemble import ensemble_of, members_of
+from ladle.teachers.ensemble import ensemble_of
 from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.ladle_file import open_ladle
 from ladle.teachers.onnx_file import open_onnx
 from ladle.teachers.recorded import open_cache, open_predictions
 from ladle.teachers.torchvision_file import open_torchvision
-from ladle.teachers.uri import TeacherURI, parse_uri
+from ladle.teachers.uri import TeacherURI, members_of, parse_uri
 from ladle.untrusted import parse_yaml
 
 __all__ = ["open_foreign", "open_teacher", "taught"]

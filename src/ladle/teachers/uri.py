@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
@@ -9,7 +10,7 @@ from urllib.parse import parse_qsl, quote
 
 from ladle.errors import UserError
 
-__all__ = ["KINDS", "TeacherURI", "parse_uri"]
+__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri"]
 
 KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
@@ -40,8 +41,10 @@ class TeacherURI(NamedTuple):
 
     def located(self) -> str:
         """The text with absolute paths, so that it can be read from another working directory."""
-        if self.kind == "ladle" and not self.options:
+        if self.kind == "ladle":
             return _absolute(self.path)
+        if self.kind == "ensemble":
+            return f"ensemble:{','.join(parse_uri(one).located() for one in members_of(self.path))}"
         files = {name: _absolute(value) if name in _FILES else value for name, value in self.options.items()}
         query = "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in files.items())
         return f"{self.kind}:{_absolute(self.path)}" + (f"?{query}" if query else "")
@@ -133,4 +136,18 @@ def parse_uri(text: str) -> TeacherURI:
     pairs = parse_qsl(query, keep_blank_values=True)
     if len(dict(pairs)) < len(pairs) or (query and not pairs):
         raise UserError(f"--teacher {text}: expected options such as ?imgsz=416&bgr=1, each once")
-    return TeacherURI(text, kind, path, dict(pairs))
+    uri = TeacherURI(text, kind, path, dict(pairs))
+    if not uri.is_foreign:
+        uri.check(())
+    return uri
+
+
+def members_of(text: str) -> list[str]:
+    """The texts of the members, which are separated by commas; a comma inside options separates nothing.
+
+    Example:
+        >>> from ladle.teachers.uri import members_of
+        >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
+        ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']
+    """
+    return re.split(r",(?=[a-z]+:|[^,?&=]*\.(?:safetensors|onnx|jsonl?)(?:[?,]|$))", text)
