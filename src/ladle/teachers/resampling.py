@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -62,14 +63,13 @@ def resample(found: TeacherDetections, priors: Priors) -> Predictions:
     if any(grid.each != each for grid in (*grids, *found.grids)):
         found, each = one_each(found), 1
     places = _places(found, found.grids or (), priors, each)
-    near = _gathered(found.logits, places.place)
-    strength = places.weight * near.amax(-1).sigmoid()
-    logits = (near * places.weight.unsqueeze(-1)).sum(2)
+    strength = places.weight * _gathered(found.logits.amax(-1).sigmoid(), places.place)
+    logits = _weighted(found.logits, places)
     best = strength.argmax(-1, keepdim=True)
     boxes = _mean_box(_gathered(found.boxes, places.place), strength, best)
     quality = found.quality
     if quality is not None:
-        quality = (_gathered(quality.unsqueeze(-1), places.place).squeeze(-1) * places.weight).sum(2)
+        quality = _weighted(quality.unsqueeze(-1), places).squeeze(-1)
     edges = _moved(found.edges, places, best) if found.edges is not None else None
     return Predictions(logits, boxes, quality, edges)
 
@@ -129,6 +129,15 @@ def _gathered(values: Tensor, index: Tensor) -> Tensor:
     """Rows of (B,N,...) at an index (B,...)."""
     first = torch.arange(len(values), device=index.device).view(-1, *[1] * (index.dim() - 1)) * values.shape[1]
     return values.flatten(0, 1)[index + first]
+
+
+def _weighted(values: Float[Tensor, "B N C"], places: _Places) -> Float[Tensor, "B P C"]:
+    """The sum of the values at the four places with their bilinear weights, without holding all four."""
+    batch, count, _ = values.shape
+    first = torch.arange(batch, device=values.device).view(-1, 1, 1) * count
+    rows, weight = (places.place + first).flatten(0, 1), places.weight.flatten(0, 1).to(values.dtype)
+    table = values.flatten(0, 1)
+    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weight).unflatten(0, (batch, -1))
 
 
 def _mean_box(
