@@ -60,6 +60,11 @@ def test_a_foreign_teacher_judges_and_its_file_is_recorded(data, onnx, tmp_path,
     assert main(["distill", "--data", data, "--teacher", f"onnx:{onnx}?pad=0", f"--project={tmp_path}", *flags]) == 0
     job = Job.read(str(tmp_path / "distill" / "paa-tiny-lad"), "distill")
     assert (job.teacher, job.teacher_sha256) == (f"onnx:{onnx}?pad=0", file_hash(onnx))
+    job.check_origins()
+    with pytest.raises(UserError, match="is not the file this run began with; give its path with --teacher"):
+        replace(job, teacher_sha256="0" * 64).check_origins()
+    with pytest.raises(UserError, match="is not there any more"):
+        replace(job, teacher="onnx:nowhere.onnx").check_origins()
     printed = " ".join(capsys.readouterr().out.split())
     assert "gives final boxes (layout boxes)" in printed
     assert "assigner PAA, judged by the teacher" in printed

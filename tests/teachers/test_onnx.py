@@ -70,6 +70,15 @@ def test_detections_are_in_pixels_of_the_files(files, batch):
     assert seen[0].boxes.tolist() == [[48.0, 16.0, 64.0, 32.0]]
 
 
+def test_half_precision_of_the_student_changes_nothing(files, batch):
+    teacher = open_teacher(files["distributions"] + "?strides=8", NAMES)
+    wanted, _ = teacher.observe(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = teacher.observe(batch)
+    assert torch.equal(found.logits, wanted.logits)
+    assert torch.equal(found.boxes, wanted.boxes)
+
+
 def test_channel_order_and_range_change_what_it_finds(files, batch):
     blue_first = open_teacher(files["boxes"] + "?strides=8&bgr=1&std=2", NAMES)
     scores = blue_first.predict_at(blue_first.observe(batch), PRIORS).predictions.scores.view(2, 8, 8, 3)

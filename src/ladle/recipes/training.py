@@ -43,7 +43,7 @@ from ladle.recipes.recorded import beside, recorded_note
 from ladle.recipes.scoring import Evaluator, crowded
 from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
-from ladle.teachers import MovedTeacher
+from ladle.teachers import ForeignTeacher, MovedTeacher
 from ladle.values import first_sentence, text_of
 from ladle.visual import draw_history
 
@@ -197,8 +197,10 @@ def _objective(fabric: Fabric, ready: _Prepared) -> nn.Module:
 
 def _images(ready: _Prepared) -> Source:
     """The training images, with what a foreign teacher recorded for them."""
-    text = ready.job.foreign_teacher
-    if text is None or ready.parts.teacher is not None:
+    given, text = ready.parts.teacher, ready.job.foreign_teacher
+    if isinstance(given, ForeignTeacher):
+        return beside(ready.images, given, given.info.name)
+    if given is not None or text is None:
         return ready.images
     return beside(ready.images, load_foreign(text, ready.setup.specs["student"], ready.setup.plans["student"]), text)
 

@@ -102,8 +102,9 @@ class ForeignTeacher:
 
     @torch.no_grad()
     def observe(self, batch: Batch) -> tuple[TeacherDetections, torch.Tensor]:
-        """What it finds in a batch, with the student's classes, and the sizes of the images."""
-        found = self.detector.find(batch)
+        """What it finds in a batch, with the student's classes, and the sizes of the images; always in float32."""
+        with torch.autocast(batch.images.device.type, enabled=False):
+            found = self.detector.find(batch)
         background = torch.tensor(LEAST_SCORE).logit().item()
         return found.replaced(logits=self.table.columns_of(found.logits, background)), batch.sizes
 

@@ -137,7 +137,8 @@ def _weighted(values: Float[Tensor, "B N C"], places: _Places) -> Float[Tensor, 
     first = torch.arange(batch, device=values.device).view(-1, 1, 1) * count
     rows, weight = (places.place + first).flatten(0, 1), places.weight.flatten(0, 1).to(values.dtype)
     table = values.flatten(0, 1)
-    return F.embedding_bag(rows, table, mode="sum", per_sample_weights=weight).unflatten(0, (batch, -1))
+    summed: Tensor = F.embedding_bag(rows, table, mode="sum", per_sample_weights=weight)
+    return summed.view(batch, -1, values.shape[-1])
 
 
 def _mean_box(
