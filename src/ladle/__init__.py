@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from ladle.recipes.models import models
     from ladle.recipes.options import Run
     from ladle.recipes.predict import predict
+    from ladle.recipes.teacher import teacher_probe
+    from ladle.recipes.teacher_cache import teacher_cache
     from ladle.recipes.train import colearn, distill, train
     from ladle.recipes.val import val
     from ladle.teachers import FrozenDetector
@@ -52,6 +54,8 @@ __all__ = [
     "models",
     "predict",
     "save_detector",
+    "teacher_cache",
+    "teacher_probe",
     "train",
     "val",
 ]

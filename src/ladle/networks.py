@@ -79,7 +79,9 @@ def prior_mismatches(
     found, ours, theirs = [], student.pyramid.strides, teacher.pyramid.strides
     if ours != theirs:
         found.append(f"{teacher_name} predicts at strides {theirs}, {student_name} at {ours}")
-    own, other = student.stage(0).priors, teacher.stage(0).priors
-    if own != other:
-        found.append(f"{teacher_name}'s priors are {other}, {student_name}'s {own}")
+    own, other = student.stage(0), teacher.stage(0)
+    if own.priors != other.priors:
+        found.append(f"{teacher_name}'s priors are {other.priors}, {student_name}'s {own.priors}")
+    elif len(teacher.stages) > len(student.stages) == 1:
+        found.append(f"{teacher_name} predicts classes at proposals only")
     return found

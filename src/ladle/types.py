@@ -327,6 +327,7 @@ class Batch(Record):
     ``images`` (B, 3, H, W) are RGB, uint8 or float in [0, 1]. ``sizes`` is the height and width of each image within
     the padded tensor, ``originals`` that of the image on disk. Images are resized without an offset, so multiplying by
     ``originals / sizes`` converts a box to pixels of the file. ``ids`` are the image ids of the data set.
+    ``predicted`` are recorded boxes of a teacher in these views, with the numbers of the predictions as labels.
     """
 
     images: Tensor
@@ -334,6 +335,7 @@ class Batch(Record):
     sizes: Int[Tensor, "B 2"]
     originals: Int[Tensor, "B 2"]
     ids: tuple[int | str, ...]
+    predicted: GroundTruth | None = None
 
 
 class Term(NamedTuple):

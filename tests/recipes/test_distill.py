@@ -118,18 +118,20 @@ def test_a_weak_teacher_is_refused_before_anything_is_written(data, teacher, tmp
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    ("student", "method", "named"),
-    [
-        ("fcos-tiny", "lad", "priors"),
-        ("retinanet-tiny", "soft", "priors"),
-        ("paa-r18", "lad", "strides"),
-    ],
-)
-def test_what_does_not_fit_is_refused_before_anything_is_written(data, teacher, tmp_path, student, method, named):
-    with pytest.raises(UserError, match=named):
-        distill(data, student, teacher, method, replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+def test_what_needs_the_same_priors_is_refused_before_anything_is_written(data, teacher, tmp_path):
+    with pytest.raises(UserError, match="at the same priors; take lad or soft"):
+        distill(data, "fcos-tiny", teacher, "cross", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_teacher_with_other_priors_is_moved_and_the_plan_says_so(data, teacher, tmp_path, capsys):
+    run = replace(RUN, project=str(tmp_path), quiet=False)
+    taught = distill(data, "fcos-tiny", teacher, "solad+pkd", run, allow_weak_teacher=True)
+    assert taught.weights.is_file()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "the teacher's priors are Anchors(scales=(4.0,)" in printed
+    assert "its predictions are moved to the student's priors: re-sampled from grid to grid" in printed
+    assert "judged by the teacher" in printed
 
 
 def test_distilling_without_a_teacher_is_refused(data, tmp_path):

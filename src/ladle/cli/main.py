@@ -34,6 +34,8 @@ VERBS = {
     "assign show": "draw which prior learns which object, the worst objects first",
     "assign stats": "count the positives of objects, and the objects without any",
     "assign diff": "compare two assignments",
+    "teacher probe": "measure what a teacher of any origin gives: classes, AP, speed",
+    "teacher cache": "record what a teacher finds, to train without running it",
     "export": "write a trained detector as ONNX or .pt2, checked against PyTorch",
     "bench": "measure the cost of detectors: parameters, time, memory",
     "check": "check a data set before training",
@@ -43,7 +45,9 @@ VERBS = {
 
 _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
-_BARE = {"predict": "source", "check": "data", "export": "model", "bench": "model"}
+_BARE = {"predict": "source", "check": "data", "export": "model", "bench": "model"} | dict.fromkeys(
+    ("teacher probe", "teacher cache"), "teacher"
+)
 """The argument of a verb whose flag may be left out."""
 _SEVERAL = ("predict", "bench")
 """The verbs that take several values of this argument: a shell expands a pattern to them."""

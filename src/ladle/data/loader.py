@@ -21,6 +21,7 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ladle.children import begin_child, interrupts_ignored
+from ladle.data.predicted import predicted_of, without_predictions
 from ladle.data.samples import Sample
 from ladle.data.sources import DatasetSource, Source
 from ladle.data.transforms import Augmentation, Resize, mosaic
@@ -84,16 +85,16 @@ def collate(samples: Sequence[Sample], least: int = 0, multiple: int = 1) -> Bat
     sizes = torch.tensor([sample.size for sample in samples])
     height, width = map(padded_side, sizes.amax(0).clamp(min=least).tolist())
     images = torch.full((len(samples), 3, height, width), _GREY, dtype=torch.uint8)
+    real = [without_predictions(sample) for sample in samples]
     for canvas, sample in zip(images, samples, strict=True):
         canvas[:, : sample.size[0], : sample.size[1]] = sample.image
     return Batch(
         images=images,
-        truth=GroundTruth.pad(
-            [s.boxes for s in samples], [s.labels for s in samples], [s.crowd for s in samples], multiple
-        ),
+        truth=GroundTruth.pad([s.boxes for s in real], [s.labels for s in real], [s.crowd for s in real], multiple),
         sizes=sizes,
         originals=torch.tensor([sample.original for sample in samples]),
         ids=tuple(sample.id for sample in samples),
+        predicted=predicted_of(samples, multiple),
     )
 
 

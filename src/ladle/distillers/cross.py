@@ -80,7 +80,10 @@ class CrossKD(Joinable):
         """What each term imitates, and which terms are left out."""
         of, by = student.stage(stage), teacher.stage(stage)
         if not of.tower_depth or not by.tower_depth:
-            raise ValueError("cross-head distillation needs a dense head with towers in the student and in the teacher")
+            raise ValueError(
+                "cross-head distillation needs a dense head with towers in the student and in the teacher, at the same "
+                "priors; take lad or soft"
+            )
         student_depth, teacher_depth = self.depths(of.tower_depth, by.tower_depth)
         wider = f", {of.tower_width} to {by.tower_width} channels" if of.tower_width != by.tower_width else ""
         places = (

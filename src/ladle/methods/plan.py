@@ -24,7 +24,7 @@ class Plan(NamedTuple):
     """The lessons of a student, a description of each term, and which terms are left out and why.
 
     ``features_only``: only the teacher's feature maps are needed. ``aligned``: the teacher must predict at the
-    student's priors.
+    student's priors. ``moved``: it has others, and its predictions are moved to them.
     """
 
     lessons: tuple[Lesson, ...]
@@ -32,6 +32,7 @@ class Plan(NamedTuple):
     skipped: tuple[str, ...] = ()
     features_only: bool = False
     aligned: bool = False
+    moved: bool = False
 
 
 def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = None, name: str = "") -> Plan:
@@ -123,6 +124,11 @@ def _with(plan: Plan, part: Scheduled, name: str, method: str, pair: Pair) -> Pl
     distiller, teacher = part.distiller, pair.teacher
     if not isinstance(distiller, Distiller):
         raise UserError(f"--method {name}: expected a distiller with summarize, build, features_only and every_stage")
+    if distiller.features_only and not teacher.pyramid.strides:
+        raise UserError(
+            f"--method {method}: {name} compares feature maps, and the teacher {teacher.name} gives none; take "
+            "lad, soft or another method that uses its predictions"
+        )
     names = stage_names(len(plan.lessons))
     teaches: dict[str, str] = {}
     skips, lessons = plan.skipped, list(plan.lessons)

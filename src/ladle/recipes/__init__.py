@@ -8,6 +8,8 @@ from ladle.recipes.export import export
 from ladle.recipes.models import models
 from ladle.recipes.options import Run
 from ladle.recipes.predict import predict
+from ladle.recipes.teacher import teacher_probe
+from ladle.recipes.teacher_cache import teacher_cache
 from ladle.recipes.train import colearn, distill, train
 from ladle.recipes.val import val
 
@@ -24,6 +26,8 @@ __all__ = [
     "export",
     "models",
     "predict",
+    "teacher_cache",
+    "teacher_probe",
     "train",
     "val",
 ]

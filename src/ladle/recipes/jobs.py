@@ -19,15 +19,17 @@ from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
+from ladle.teachers import parse_uri
+from ladle.teachers.uri import members_of
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash"]
+__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash", "teacher_hash"]
 
 OBJECT = "python:"
 """Prefix of the stored text of an object that was given in Python and cannot be written as text."""
 ASSISTANTS = "assistants"
 """The subfolder of a run with the runs of the teacher's assistants."""
-_PATHS = ("data", "teacher", "first_weights", "backbone_weights")
+_PATHS = ("data", "first_weights", "backbone_weights")
 """The flags that are stored as absolute paths, so that a run can be resumed from another working directory."""
 _MAY_CHANGE = (
     *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet", "compile", "val_batch"),
@@ -137,9 +139,18 @@ class Job:
 
     @property
     def teacher_file(self) -> str | None:
-        """The weight file of this run's teacher or of its last assistant; None for an object."""
+        """The weight file of this run's teacher or of its last assistant; None for an object and a foreign teacher."""
         teacher = self.taught_by or self.teacher
-        return None if teacher is None or teacher.startswith(OBJECT) else teacher
+        if teacher is None or teacher.startswith(OBJECT) or parse_uri(teacher).is_foreign:
+            return None
+        return parse_uri(teacher).path
+
+    @property
+    def foreign_teacher(self) -> str | None:
+        """The text of a teacher that is not a detector of Ladle's; None for any other, and for an object."""
+        if self.teacher is None or self.teacher.startswith(OBJECT) or not parse_uri(self.teacher).is_foreign:
+            return None
+        return self.teacher
 
     def settings(self) -> Settings:
         """The settings of the training loop."""
@@ -206,14 +217,22 @@ class Job:
 
     def check_origins(self) -> None:
         """Raise :class:`UserError` unless the teacher and the initial weights are the same files as at the start."""
-        for file, sha256, flag in (
-            (None if self.teacher_sha256 is None else self.teacher, self.teacher_sha256, "teacher"),
-            (self.starts_from, self.first_weights_sha256, "first-weights"),
-        ):
-            if file is not None and not (Path(file).is_file() and file_hash(Path(file), flag) == sha256):
-                found = "not the file this run began with" if Path(file).is_file() else "not there any more"
-                what = flag.replace("-", " ")
-                raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its path with --{flag}")
+        first = self.starts_from
+        if self.teacher_sha256 is not None and self.teacher is not None:
+            uri = parse_uri(self.teacher)
+            there = uri.kind in ("torchvision", "ensemble") or Path(uri.path).is_file()
+            same = there and teacher_hash(self.teacher) == self.teacher_sha256
+            self._check_origin("teacher", uri.path, there, same)
+        if first is not None:
+            there = Path(first).is_file()
+            same = there and file_hash(Path(first), "first-weights") == self.first_weights_sha256
+            self._check_origin("first-weights", first, there, same)
+
+    def _check_origin(self, flag: str, file: str, there: bool, same: bool) -> None:
+        if not same:
+            found = "not the file this run began with" if there else "not there any more"
+            what = flag.replace("-", " ")
+            raise UserError(f"--resume {self.folder}: the {what} {file} is {found}; give its path with --{flag}")
 
     def with_assistant(self) -> Job:
         """The job with the SHA-256 of its last assistant; raises :class:`UserError` if it is a different file."""
@@ -284,9 +303,23 @@ def file_hash(file: Path, flag: str = "teacher") -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
+def teacher_hash(text: str) -> str:
+    """SHA-256 of the file of a teacher; of all files of an ensemble; of the text where there is no file."""
+    uri = parse_uri(text)
+    if uri.kind not in ("torchvision", "ensemble"):
+        return file_hash(Path(uri.path))
+    if uri.kind == "ensemble":
+        parts = [teacher_hash(one) for one in members_of(uri.path)]
+    else:
+        parts = [file_hash(one) for one in uri.files()]
+    return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts or [text]).encode()).hexdigest()
+
+
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags with absolute paths; ``scenes`` is a path only if a file of that name exists."""
-    return {name: _absolute(value) if name in _PATHS and value else value for name, value in flags.items()}
+    located = {name: _absolute(value) if name in _PATHS and value else value for name, value in flags.items()}
+    teacher = located.get("teacher")
+    return located if not teacher or teacher.startswith(OBJECT) else located | {"teacher": parse_uri(teacher).located()}
 
 
 def _absolute(path: str) -> str:

@@ -12,15 +12,24 @@ from ladle.data.loader import padded_side
 from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
-from ladle.families import network_info
-from ladle.networks import prior_mismatches
-from ladle.recipes.scoring import Evaluator
-from ladle.teachers import FrozenDetector
+from ladle.methods import Plan
+from ladle.recipes.scoring import Evaluator, find_of
+from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, open_teacher
 
-__all__ = ["check_strength", "check_trainable", "load_teacher", "reads_otherwise", "strength_in_words"]
+__all__ = [
+    "MOVED",
+    "check_strength",
+    "check_trainable",
+    "load_foreign",
+    "load_teacher",
+    "reads_otherwise",
+    "strength_in_words",
+]
 
 LEAST_AP = 0.01
 """A teacher below this AP is an error."""
+MOVED = "its predictions are moved to the student's priors: re-sampled from grid to grid, final boxes placed by overlap"
+"""A line about a teacher that does not have the student's priors."""
 _SAMPLE = 64
 
 
@@ -59,45 +68,63 @@ def _failure(network: Detector, batch: int, height: int, width: int) -> Exceptio
     return None
 
 
-def load_teacher(file: str, student: DetectorSpec, features_only: bool = False, aligned: bool = True) -> FrozenDetector:
-    """Load a teacher and check that its classes and priors match the student's.
+def load_teacher(file: str, student: DetectorSpec, plan: Plan) -> FrozenDetector | MovedTeacher:
+    """Load a teacher of Ladle's with the student's classes; raises :class:`UserError` if it lacks one.
 
-    With ``features_only`` only its feature maps are used, so its classes and priors may differ. Unless it must be
-    ``aligned``, its priors may differ: a teacher that judges proposals predicts at the student's.
+    If only feature maps are used, its classes may differ. If its priors differ and its predictions are needed at the
+    student's, they are moved.
     """
     detector = load_detector(file)
-    if features_only:
+    if plan.features_only:
         return FrozenDetector(detector, None)
-    found = prior_mismatches(network_info(student), network_info(detector.spec)) if aligned else []
-    if found:
-        raise UserError(
-            f"--teacher {file} ({detector.spec.name}) and the student {student.name} do not match: "
-            f"{'; '.join(found)}; take a student and a teacher of the same kind of backbone (tiny and small, or any of "
-            "the larger ones), or distill feature maps alone, such as --method pkd"
-        )
     try:
-        return FrozenDetector(detector, student.classes)
+        frozen = FrozenDetector(detector, student.classes)
     except UserError as error:
         raise UserError(f"--teacher {file}: {error}") from None
+    return MovedTeacher(frozen) if plan.moved else frozen
 
 
-def check_strength(file: str, teacher: Detector, val: Source, imgsz: int, batch: int, allow_weak: bool) -> float:
-    """The teacher's AP on a sample of the validation images, at the image size of the student."""
-    evaluator = Evaluator(val, imgsz, batch, limit=_SAMPLE)
-    ap = evaluator(teacher).evaluation.ap
+def load_foreign(text: str, student: DetectorSpec, plan: Plan) -> ForeignTeacher:
+    """Open a foreign teacher; raises :class:`UserError` if it would teach that there are no objects of some classes."""
+    teacher = open_teacher(text, student.classes, student.category_ids)
+    missing = teacher.table.missing
+    if missing and any(lesson.distillers for lesson in plan.lessons):
+        raise UserError(
+            f"--teacher {text}: it does not know {', '.join(map(repr, missing))}, so its scores would teach that there "
+            "is none of it; take --method lad, or name the teacher's class for it by ?class_map=names.yaml"
+        )
+    return teacher
+
+
+def check_strength(
+    text: str,
+    teacher: Detector | ForeignTeacher,
+    val: Source,
+    imgsz: int,
+    batch: int,
+    device: str,
+    allow_weak: bool,
+    views: Source | None = None,
+) -> float:
+    """The teacher's AP on a sample of images, at the image size of the student."""
+    evaluator = Evaluator(val, imgsz, batch, limit=_SAMPLE, views=views)
+    if isinstance(teacher, Detector):
+        ap = evaluator(teacher).evaluation.ap
+    else:
+        ap = evaluator.score(find_of(teacher, device), val.classes, 100).evaluation.ap
     if not math.isnan(ap) and ap < LEAST_AP and not allow_weak:
         raise UserError(
-            f"--teacher {file} reaches {100 * ap:.1f} AP on {len(evaluator.source)} validation images, expected at "
+            f"--teacher {text} reaches {100 * ap:.1f} AP on {len(evaluator.source)} images, expected at "
             f"least {100 * LEAST_AP:.0f}: train it on this data first, or accept it with --allow-weak-teacher"
         )
     return ap
 
 
-def strength_in_words(ap: float) -> str:
+def strength_in_words(ap: float, split: str = "validation") -> str:
     """The AP of a teacher as text; nan means that the sample has no objects."""
     if math.isnan(ap):
-        return "not evaluated: the sample of validation images holds no object"
-    return f"{100 * ap:.1f} AP on a sample of the validation images"
+        return f"not evaluated: the sample of {split} images holds no object"
+    return f"{100 * ap:.1f} AP on a sample of the {split} images"
 
 
 def reads_otherwise(source: Source, teacher: DetectorSpec) -> list[str]:

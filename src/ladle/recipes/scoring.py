@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -15,10 +15,18 @@ from ladle.data.sources import DatasetSource, Source, Subset
 from ladle.detectors import Detector
 from ladle.evaluation import Evaluation, check_names, confusion, evaluate, precision_recall
 from ladle.evaluation.average_precision import Reference, as_array
+from ladle.teachers import ForeignTeacher
 from ladle.types import Batch, Detections
 from ladle.visual import draw_confusion, draw_precision_recall
 
-__all__ = ["Evaluator", "Score", "crowded", "detect", "relabeled"]
+__all__ = ["Evaluator", "Find", "Score", "crowded", "detect", "find_of", "relabeled"]
+
+
+USUAL_MOST = 100
+"""Detections of an image that count, as in COCO."""
+
+Find = Callable[[Batch], tuple[list[Detections], int]]
+"""The detections of each image of a batch, on the CPU, and the number of images of which some were dropped."""
 
 
 class Score(NamedTuple):
@@ -43,11 +51,19 @@ class Evaluator:
 
     Classes are matched by name, so class names must be unique; detections of classes that the data set lacks are
     ignored. With ``limit`` only that many images are used, spread over the split. The number of detections per image is
-    limited by the detector's ``inference``. ``pin`` is as in :func:`~ladle.data.loader.make_loader`.
+    limited by the detector's ``inference``. ``pin`` is as in :func:`~ladle.data.loader.make_loader`. ``views`` are the
+    same images as the loader reads them, such as with recorded predictions.
     """
 
     def __init__(
-        self, source: Source, imgsz: int, batch: int, workers: int = 0, limit: int | None = None, pin: bool = False
+        self,
+        source: Source,
+        imgsz: int,
+        batch: int,
+        workers: int = 0,
+        limit: int | None = None,
+        pin: bool = False,
+        views: Source | None = None,
     ) -> None:
         check_names(source.classes)
         count = len(source)
@@ -55,23 +71,33 @@ class Evaluator:
         every = [number * count // used for number in range(used)]
         self.source = source if len(every) == count else Subset(source, every)
         self.truth = _references(source, every)
-        self.loader = make_loader(self.source, batch, imgsz, workers=workers, pin=pin)
+        loaded = source if views is None else views
+        loaded = loaded if len(every) == count else Subset(loaded, every)
+        self.loader = make_loader(loaded, batch, imgsz, workers=workers, pin=pin)
 
-    @lost_workers_told()
     def __call__(self, detector: Detector) -> Score:
         """Run ``detector`` over the split, in evaluation mode and on the device of its weights."""
         check_names(detector.spec.classes, detector.spec.name)
         device, was_training = detector.mean.device, detector.training
         detector.eval()
+        score = self.score(
+            lambda batch: detect(detector, batch.to(device, non_blocking=True)),
+            detector.spec.classes,
+            detector.spec.inference.keep,
+        )
+        detector.train(was_training)
+        return score
+
+    @lost_workers_told()
+    def score(self, find: Find, classes: Sequence[str], most: int) -> Score:
+        """Evaluate what ``find`` detects, up to ``most`` objects of ``classes`` in an image."""
         found: dict[Hashable, Detections] = {}
         cut = 0
         for batch in self.loader:
-            seen, more = detect(detector, batch.to(device, non_blocking=True))
+            seen, more = find(batch)
             cut += more
             for name, one in zip(batch.ids, seen, strict=True):
-                found[name] = relabeled(one, detector.spec.classes, self.source.classes)
-        detector.train(was_training)
-        most = detector.spec.inference.keep
+                found[name] = relabeled(one, classes, self.source.classes)
         return Score(evaluate(self.truth, found, self.source.classes, most), found, cut)
 
     def draw(self, score: Score, folder: Path) -> None:
@@ -89,6 +115,19 @@ def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:
     found = [one.to("cpu") for one in detector.detect(batch, replace(detector.spec.inference, keep=keep + 1))]
     more = sum(len(one.scores) > keep for one in found)
     return [one.map(lambda values: values[:keep]) for one in found], more
+
+
+def find_of(teacher: ForeignTeacher, device: str, most: int = USUAL_MOST) -> Find:
+    """The detections of a foreign teacher in a batch, with the student's classes."""
+
+    def find(batch: Batch) -> tuple[list[Detections], int]:
+        batch = batch.to(device)
+        seen, _ = teacher.observe(batch)
+        found = [one.to("cpu") for one in seen.detections(batch, most + 1)]
+        more = sum(len(one.scores) > most for one in found)
+        return [one.map(lambda values: values[:most]) for one in found], more
+
+    return find
 
 
 def crowded(truth: Sequence[Reference], most: int) -> str | None:

@@ -15,12 +15,12 @@ from ladle.errors import UserError
 from ladle.families import Start, detector_spec, lessons_of, network_info
 from ladle.methods import LAD, Plan, Published, TeacherOnly, pair_of, plan_of
 from ladle.methods.words import JUDGING, part_name, unscheduled
-from ladle.networks import prior_mismatches
+from ladle.networks import NetworkInfo, prior_mismatches
 from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.jobs import Job
 from ladle.recipes.parts import Parts
-from ladle.recipes.preflight import load_teacher
-from ladle.teachers import Teacher
+from ladle.recipes.preflight import load_foreign, load_teacher
+from ladle.teachers import Teacher, moved_info, open_teacher
 
 __all__ = ["Setup", "build_objective", "links_of", "resolve", "student_spec"]
 
@@ -63,14 +63,33 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
     student = student_spec(job, parts, classes, category_ids)
     if job.verb == "colearn":
         return _pair(job, parts, student)
-    pair = None
-    if parts.teacher is not None:
-        pair = pair_of(student, parts.teacher.info)
-    elif job.teacher_file is not None:
-        pair = pair_of(student, read_spec(Path(job.teacher_file)))
-    plan = plan_of(parts.method, lessons_of(student, parts.assigner, parts.criterion), pair, job.method)
+    plan = _plan(job, parts, student, _teacher_of(job, parts, classes, category_ids))
     _check_balance(job, plan)
     return Setup({"student": student}, {"student": plan})
+
+
+def _teacher_of(
+    job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...]
+) -> DetectorSpec | NetworkInfo | None:
+    """The description of a job's teacher; None without one."""
+    if parts.teacher is not None:
+        return parts.teacher.info
+    if job.foreign_teacher is not None:
+        return open_teacher(job.foreign_teacher, classes, category_ids).info
+    return None if job.teacher_file is None else read_spec(Path(job.teacher_file))
+
+
+def _plan(job: Job, parts: Parts, student: DetectorSpec, teacher: DetectorSpec | NetworkInfo | None) -> Plan:
+    """The plan for a student and its teacher, whose predictions are moved where its priors differ."""
+    lessons = lessons_of(student, parts.assigner, parts.criterion)
+    if teacher is None:
+        return plan_of(parts.method, lessons, None, job.method)
+    pair = pair_of(student, teacher)
+    if isinstance(teacher, DetectorSpec) and prior_mismatches(pair.student, pair.teacher):
+        plan = plan_of(parts.method, lessons, pair._replace(teacher=moved_info(pair.teacher)), job.method)
+        if plan.aligned:
+            return plan._replace(moved=True)
+    return plan_of(parts.method, lessons, pair, job.method)
 
 
 def _check_balance(job: Job, plan: Plan) -> None:
@@ -93,6 +112,8 @@ def links_of(job: Job, parts: Parts) -> list[str]:
     """
     if job.assistants is None:
         return []
+    if job.foreign_teacher is not None:
+        raise UserError(f"--assistants {job.assistants}: expected a teacher saved by ladle, found {job.teacher}")
     names = [name.strip() for name in job.assistants.split(",")]
     if not all(names):
         raise UserError(
@@ -106,11 +127,7 @@ def links_of(job: Job, parts: Parts) -> list[str]:
     for name in (*names, job.student):
         student = detector_spec(name, teacher.classes, imgsz=job.run.imgsz)
         student.build()
-        pair = pair_of(student, teacher)
-        plan = plan_of(parts.method, lessons_of(student, parts.assigner, parts.criterion), pair, job.method)
-        found = prior_mismatches(pair.student, pair.teacher) if plan.aligned else []
-        if found:
-            raise UserError(f"--assistants {job.assistants}: {teacher.name} cannot teach {name}: {'; '.join(found)}")
+        _plan(job, parts, student, teacher)
         teacher = student
     return names
 
@@ -133,8 +150,10 @@ def build_objective(
         return CoLearning(first, second, lessons, CostSelector(job.surer))
     (student,), (plan,) = networks.values(), setup.plans.values()
     teacher = given
-    if teacher is None and job.teacher_file is not None:
-        teacher = load_teacher(job.teacher_file, student.spec, plan.features_only, plan.aligned)
+    if teacher is None and job.foreign_teacher is not None:
+        teacher = load_foreign(job.foreign_teacher, student.spec, plan)
+    elif teacher is None and job.teacher_file is not None:
+        teacher = load_teacher(job.teacher_file, student.spec, plan)
     return TrainingStep(student, plan.lessons, teacher.to(device) if teacher is not None else None)
 
 

@@ -16,7 +16,7 @@ from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.lessons import Criterion
 from ladle.limits import Range
-from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.jobs import Job, file_hash, teacher_hash
 from ladle.recipes.nodes import on_all_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.parts import (
@@ -95,8 +95,8 @@ def distill(
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
         student: the detector to train, see ``ladle models``; in Python also a spec.
-        teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``; in Python also
-            any :class:`ladle.teachers.Teacher`.
+        teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``, or a detector
+            of any origin, such as ``onnx:file.onnx``; in Python also any :class:`ladle.teachers.Teacher`.
         method: ``lad`` (the teacher judges), ``solad`` (also soft labels), ``ld``, ``pkd`` and
             more, also several such as ``lad+ld+pkd``; see ``ladle models``. Parts may have fields, ``pkd(weight=2.0)``,
             and be a custom distiller, ``lad+mymodule:Mine``; in Python also a sum such as ``LAD() + PKD()``.
@@ -152,7 +152,7 @@ def distill(
     if job.teacher is None:
         raise UserError("distillation needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     if parts.teacher is None:
-        job = replace(job, teacher_sha256=file_hash(Path(job.teacher)))
+        job = replace(job, teacher_sha256=teacher_hash(job.teacher))
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
         return run_chain(job, parts)["student"]
 

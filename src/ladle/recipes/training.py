@@ -16,8 +16,10 @@ from ladle.data.loader import Loader, default_workers, lost_workers_told, make_l
 from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
 from ladle.evaluation import Evaluation
+from ladle.families import network_info
 from ladle.methods import WORDS, Plan, Published
 from ladle.methods.words import part_name, unscheduled
+from ladle.networks import prior_mismatches
 from ladle.objectives import CoLearning, TrainingStep, stage_names
 from ladle.recipes.batch_size import choose_batch
 from ladle.recipes.compiling import compile_layers
@@ -30,11 +32,21 @@ from ladle.recipes.nodes import connected_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.parts import ASSIGNER, Parts
-from ladle.recipes.preflight import check_strength, check_trainable, load_teacher, reads_otherwise, strength_in_words
+from ladle.recipes.preflight import (
+    MOVED,
+    check_strength,
+    check_trainable,
+    load_foreign,
+    load_teacher,
+    reads_otherwise,
+    strength_in_words,
+)
 from ladle.recipes.progress import about, best_weights, disk_error, state_of
+from ladle.recipes.recorded import beside, recorded_note
 from ladle.recipes.scoring import Evaluator, crowded
 from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
+from ladle.teachers import ForeignTeacher, MovedTeacher
 from ladle.values import first_sentence, text_of
 from ladle.visual import draw_history
 
@@ -218,10 +230,20 @@ def _compile(fabric: Fabric, ready: _Prepared, objective: CoLearning | TrainingS
             warn(f"--compile: {ready.setup.specs[name].name} is trained without it, as torch.compile failed: {reason}")
 
 
+def _images(ready: _Prepared) -> Source:
+    """The training images, with what a foreign teacher recorded for them."""
+    given, text = ready.parts.teacher, ready.job.foreign_teacher
+    if isinstance(given, ForeignTeacher):
+        return beside(ready.images, given, given.info.name)
+    if given is not None or text is None:
+        return ready.images
+    return beside(ready.images, load_foreign(text, ready.setup.specs["student"], ready.setup.plans["student"]), text)
+
+
 def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
     run, imgsz = ready.job.run, ready.setup.imgsz
     return make_loader(
-        ready.images,
+        _images(ready),
         run.batch_size,
         imgsz,
         run.augmentation,
@@ -276,19 +298,47 @@ def _about_teacher(ready: _Prepared) -> list[str]:
     job, file = ready.job, ready.job.teacher_file
     if ready.parts.teacher is not None:
         return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not evaluated"]
+    if job.foreign_teacher is not None:
+        return _about_foreign(ready, job.foreign_teacher)
     if file is None:
         return []
     spec, plan = ready.setup.specs["student"], ready.setup.plans["student"]
-    teacher = load_teacher(file, spec, plan.features_only, plan.aligned).to(find_device(job.run.device)).detector
+    device = find_device(job.run.device)
+    loaded = load_teacher(file, spec, plan).to(device)
+    teacher = loaded.frozen.detector if isinstance(loaded, MovedTeacher) else loaded.detector
     if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
         return [
             f"teacher   {teacher.spec.name}, not evaluated: it has other classes, only its features are used ({file})"
         ]
-    ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch_size, job.allow_weak_teacher)
+    ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch_size, device, job.allow_weak_teacher)
     return [
         f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
+        *([f"          {_moved(teacher.spec, spec)}"] if plan.moved else []),
         *reads_otherwise(ready.images, teacher.spec),
     ]
+
+
+def _about_foreign(ready: _Prepared, text: str) -> list[str]:
+    """Open and evaluate a foreign teacher; returns lines about it."""
+    job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
+    teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
+    views = beside(ready.images, teacher, text)
+    recorded = views is not ready.images
+    images, split = (ready.images, "training") if recorded else (ready.val, "validation")
+    weak, other = job.allow_weak_teacher, views if recorded else None
+    ap = check_strength(text, teacher, images, spec.imgsz, job.run.batch_size, device, weak, other)
+    notes = [recorded_note(views)] if recorded else []
+    lines = (*teacher.detector.about, *notes, teacher.table.summary(), MOVED)
+    return [
+        f"teacher   {teacher.info.name}, {strength_in_words(ap, split)} ({text})",
+        *(f"          {line}" for line in lines),
+    ]
+
+
+def _moved(teacher: DetectorSpec, student: DetectorSpec) -> str:
+    """Why and how the predictions of a teacher are moved."""
+    found = "; ".join(prior_mismatches(network_info(student), network_info(teacher)))
+    return f"{found}: {MOVED}"
 
 
 def _about_lessons(ready: _Prepared) -> list[str]:

@@ -1,6 +1,44 @@
-"""Teachers: frozen networks, outside the student's checkpoint and optimizer."""
+"""Teachers: frozen networks, outside the student's checkpoint and optimizer; Ladle's own and of any other origin."""
 
+from ladle.teachers.classes import COCO_CLASSES, ClassTable, match_classes
+from ladle.teachers.detections import TeacherDetections
+from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.frozen import FrozenDetector, FrozenHead
+from ladle.teachers.inputs import TeacherInput
+from ladle.teachers.moved import MovedTeacher, moved_info
+from ladle.teachers.onnx_file import OnnxTeacher
+from ladle.teachers.opening import open_foreign, open_teacher
+from ladle.teachers.placing import place
 from ladle.teachers.protocol import Observation, Teacher
+from ladle.teachers.recorded import CacheHeader, RecordedTeacher, cache_line, read_cache
+from ladle.teachers.resampling import resample
+from ladle.teachers.torchvision_file import TorchvisionTeacher
+from ladle.teachers.uri import TeacherURI, parse_uri
 
-__all__ = ["FrozenDetector", "FrozenHead", "Observation", "Teacher"]
+__all__ = [
+    "COCO_CLASSES",
+    "CacheHeader",
+    "ClassTable",
+    "Foreign",
+    "ForeignTeacher",
+    "FrozenDetector",
+    "FrozenHead",
+    "MovedTeacher",
+    "Observation",
+    "OnnxTeacher",
+    "RecordedTeacher",
+    "Teacher",
+    "TeacherDetections",
+    "TeacherInput",
+    "TeacherURI",
+    "TorchvisionTeacher",
+    "cache_line",
+    "match_classes",
+    "moved_info",
+    "open_foreign",
+    "open_teacher",
+    "parse_uri",
+    "place",
+    "read_cache",
+    "resample",
+]

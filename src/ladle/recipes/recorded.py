@@ -1,0 +1,74 @@
+"""Recorded predictions of a teacher beside the images of a data set."""
+
+from __future__ import annotations
+
+from ladle.data.predicted import WithPredictions
+from ladle.data.sources import DatasetSource, Source
+from ladle.errors import UserError
+from ladle.recipes.contents import contents_of
+from ladle.teachers import ForeignTeacher, RecordedTeacher
+from ladle.teachers.recorded import Rows
+
+__all__ = ["beside", "recorded_note"]
+
+
+def beside(source: Source, teacher: ForeignTeacher | None, text: str) -> Source:
+    """The images with what a teacher recorded for them; the same images for any other teacher.
+
+    Images are found by id, else by the name of their file, with or without its suffix.
+
+    Raises:
+        UserError: if the teacher recorded none of these images, or if its cache was made from other data.
+    """
+    if teacher is None or not isinstance(teacher.detector, RecordedTeacher):
+        return source
+    detector = teacher.detector
+    recorded = _recorded_for(source, detector, text)
+    rows = _rows_by_id(source, recorded)
+    if not rows:
+        such = ", ".join(repr(one) for one in list(recorded)[:3])
+        raise UserError(
+            f"--teacher {text}: its predictions are for other images, such as {such}: none of the {len(source)} images "
+            "of the data has such an id or file name; expected image_id or file_name of the data"
+        )
+    return WithPredictions(source, detector.boxes, rows)
+
+
+def recorded_note(source: Source) -> str:
+    """How many images have recorded predictions."""
+    assert isinstance(source, WithPredictions)
+    return f"{len(source.rows)} of {len(source)} training images have recorded predictions; the others have none"
+
+
+def _recorded_for(source: Source, detector: RecordedTeacher, text: str) -> Rows:
+    """What is recorded for a split, which a cache recognizes by its images and boxes."""
+    header = detector.header
+    if header is None:
+        return detector.rows[""]
+    sha256 = contents_of(source).sha256
+    split = next((name for name, digest in header.data.items() if digest == sha256), None)
+    if split is None:
+        raise UserError(
+            f"--teacher {text}: this cache was made from other data, at {header.imgsz} px; make one from these by "
+            f"`ladle teacher cache {header.teacher} --data DIR`"
+        )
+    if len(detector.rows[split]) < len(source):
+        raise UserError(
+            f"--teacher {text}: this cache holds {len(detector.rows[split])} of the {len(source)} images; finish it by "
+            f"`ladle teacher cache {header.teacher} --data DIR --out {text}`"
+        )
+    return detector.rows[split]
+
+
+def _rows_by_id(source: Source, rows: Rows) -> dict[int | str, tuple[int, int]]:
+    """The rows of each image of the data that has some, by its id there."""
+    if not isinstance(source, DatasetSource):
+        ids: list[int | str] = [source.sample(index).id for index in range(len(source))]
+        return {one: rows[one] for one in ids if one in rows}
+    found = {}
+    for image in source.dataset.images:
+        names = (image.id, str(image.id), image.file.name, image.file.stem)
+        name = next((one for one in names if one in rows), None)
+        if name is not None:
+            found[image.id] = rows[name]
+    return found

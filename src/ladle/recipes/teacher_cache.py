@@ -1,0 +1,124 @@
+"""Record what a teacher finds in every image of a data set, so that it need not run in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from ladle.data.loader import make_loader
+from ladle.data.sources import Source, Subset
+from ladle.errors import UserError
+from ladle.files import append_line, write_text
+from ladle.limits import verify_arguments
+from ladle.recipes.console import say
+from ladle.recipes.contents import contents_of
+from ladle.recipes.devices import Device, find_device
+from ladle.recipes.jobs import teacher_hash
+from ladle.recipes.options import Batch, Run, Side, Workers
+from ladle.recipes.sources import open_source
+from ladle.teachers import CacheHeader, Foreign, TeacherDetections, cache_line, open_foreign, parse_uri, read_cache
+from ladle.types import Batch as Images
+from ladle.types import Detections
+
+__all__ = ["teacher_cache"]
+
+_SPLITS = ("train", "val")
+_MOST = 300
+"""The largest number of boxes of an image."""
+_BYTES = 90
+"""About the size of a box with its score and its label in the file."""
+
+
+def teacher_cache(
+    teacher: str,
+    data: str,
+    out: str | None = None,
+    imgsz: Side = 640,
+    batch: Batch = 8,
+    workers: Workers = 0,
+    device: Device = "auto",
+) -> Path:
+    """Record the final boxes of a teacher in every image of a data set, for ``--teacher cache.jsonl``.
+
+    An interrupted recording continues where it stopped. Returns the file.
+
+    Args:
+        teacher: weights saved by ladle, or the teacher's text such as ``onnx:file.onnx?imgsz=416``.
+        data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes``; its splits train and val are recorded.
+        out: the file; by default ``NAME.jsonl`` with the name of the teacher.
+        imgsz: long side of the images that the teacher is given.
+        batch: images per batch.
+        workers: processes that load images.
+        device: ``auto``, ``cpu`` or ``cuda``.
+    """
+    verify_arguments(teacher_cache, imgsz=imgsz, batch=batch, workers=workers)
+    uri = parse_uri(teacher)
+    if uri.kind in ("predictions", "cache"):
+        raise uri.fail("its predictions are recorded already; expected a teacher that runs")
+    sources = {split: open_source(data, split, Run(), imgsz) for split in _SPLITS}
+    detector = open_foreign(uri, sources["train"].classes).to(find_device(device))
+    file = Path(out if out is not None else f"{Path(detector.name).stem}.jsonl")
+    digests = {split: contents_of(source).sha256 for split, source in sources.items()}
+    header = CacheHeader(uri.located(), teacher_hash(teacher), tuple(detector.classes), imgsz, digests)
+    known = _begun(file, header)
+    parts = [_Part(split, source, known[split]) for split, source in sources.items()]
+    images = sum(len(part.missing) for part in parts)
+    limit = images * _MOST * _BYTES / 2**20
+    say(
+        f"{detector.name}: {images} images to record into {file}, {sum(map(len, known.values()))} done; it grows by "
+        f"{limit:.0f} MiB at most"
+    )
+    for part in parts:
+        part.record(detector, file, imgsz, batch, workers, find_device(device))
+    say(f"{file}: {file.stat().st_size / 2**20:.1f} MiB; train with --teacher {file}")
+    return file
+
+
+def _begun(file: Path, header: CacheHeader) -> dict[str, set[int | str]]:
+    """The images of each split that are in the file already; a new file is begun with the header."""
+    if not file.exists():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_text(file, header.line() + "\n")
+        return {split: set() for split in header.data}
+    before, images = read_cache(file)
+    for name in ("sha256", "teacher", "imgsz", "data"):
+        if getattr(before, name) != getattr(header, name):
+            what = {"sha256": "another teacher", "teacher": "another teacher", "data": "other data"}.get(
+                name, "another imgsz"
+            )
+            raise UserError(
+                f"--out {file}: it holds a cache of {what}, {before.teacher} at {before.imgsz} px; name another"
+            )
+    end = file.read_bytes().rfind(b"\n") + 1
+    with file.open("rb+") as stream:  # a line that was not finished is recorded again
+        stream.truncate(end)
+    return {split: set(found) for split, found in images.items()}
+
+
+class _Part(NamedTuple):
+    """The images of a split, and the ids of those that are recorded."""
+
+    split: str
+    source: Source
+    known: set[int | str]
+
+    @property
+    def missing(self) -> list[int]:
+        """The images that are not recorded."""
+        return [index for index in range(len(self.source)) if self.source.sample(index).id not in self.known]
+
+    def record(self, detector: Foreign, file: Path, imgsz: int, batch: int, workers: int, device: str) -> None:
+        """Add the images that are missing to the file."""
+        missing = self.missing
+        if not missing:
+            return
+        for images in make_loader(Subset(self.source, missing), batch, imgsz, workers=workers):
+            found = _final(detector.find(images.to(device)), images.to(device))
+            for name, one in zip(images.ids, found, strict=True):
+                append_line(file, cache_line(self.split, name, one))
+                self.known.add(name)
+
+
+def _final(found: TeacherDetections, batch: Images) -> list[Detections]:
+    """Final boxes in pixels of the files, those of low scores included."""
+    return [one.to("cpu") for one in found.detections(batch, _MOST, least=0.01)]

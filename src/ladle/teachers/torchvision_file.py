@@ -1,0 +1,137 @@
+"""Teachers from torchvision's detectors, with weights from a file or from torch's cache of downloads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ladle.teachers.detections import TeacherDetections
+from ladle.teachers.uri import TeacherURI
+from ladle.types import Batch, Detections
+
+__all__ = ["TorchvisionTeacher", "open_torchvision"]
+
+_OPTIONS = ("weights", "classes", "class_map", "imgsz", "score")
+_NO_CLASS = ("__background__", "N/A")
+"""Names of labels that are no class."""
+
+
+class TorchvisionTeacher(NamedTuple):
+    """A detector of torchvision with its own resizing, normalization and suppression; see ``Foreign``.
+
+    Attributes:
+        name: the name of the detector.
+        labels: the name of each label, from 0 on; ``__background__`` and ``N/A`` are no class.
+        model: the detector.
+        bins: 0, since it gives no distributions.
+    """
+
+    name: str
+    labels: tuple[str, ...]
+    model: nn.Module
+    bins: int = 0
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of its classes."""
+        return tuple(name for name in self.labels if name not in _NO_CLASS)
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """How it takes images and what it gives, in words."""
+        made: Any = self.model.transform
+        sides = f"short side to {made.min_size[-1]} px, at most {made.max_size}"
+        return (f"takes images as torchvision resizes and normalizes them ({sides})", "gives final boxes")
+
+    def to(self, device: torch.device | str) -> TorchvisionTeacher:
+        """Move the detector to ``device``, in place."""
+        self.model.to(device)
+        return self
+
+    @torch.no_grad()
+    def find(self, batch: Batch) -> TeacherDetections:
+        """The final boxes of each image, without its padding."""
+        images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
+        sizes = batch.sizes.tolist()
+        found = self.model([image[:, :height, :width] for image, (height, width) in zip(images, sizes, strict=True)])
+        column = torch.tensor([-1 if name in _NO_CLASS else self.classes.index(name) for name in self.labels])
+        return TeacherDetections.of_each([_known(one, column.to(images.device)) for one in found], len(self.classes))
+
+
+def _known(found: dict[str, Tensor], column: Tensor) -> Detections:
+    """The detections of labels that are classes."""
+    labels = column[found["labels"]]
+    kept = labels >= 0
+    return Detections(found["boxes"][kept], found["scores"][kept], labels[kept])
+
+
+def open_torchvision(uri: TeacherURI) -> TorchvisionTeacher:
+    """Build a detector of torchvision with trained weights.
+
+    Raises:
+        UserError: for an unknown name, without weights, or for weights that do not fit.
+    """
+    from torchvision.models import detection, get_model_builder, list_models
+
+    uri.check(_OPTIONS)
+    known = list_models(detection)
+    if uri.path not in known:
+        raise uri.fail(f"torchvision has no detector {uri.path!r}; expected one of {', '.join(known)}")
+    builder = get_model_builder(uri.path)
+    usual: Any = next(iter(_weights_of(builder)))
+    labels = tuple(usual.meta["categories"])
+    if "classes" in uri.options:
+        labels = (_NO_CLASS[0], *uri.lines("classes"))
+    model = _from_file(uri, builder, len(labels)) if "weights" in uri.options else _from_cache(uri, builder, usual)
+    _set(uri, model)
+    return TorchvisionTeacher(uri.path, labels, model.requires_grad_(False).eval())
+
+
+def _weights_of(builder: Callable[..., nn.Module]) -> Any:
+    from torchvision.models import get_model_weights
+
+    return get_model_weights(builder)
+
+
+def _from_file(uri: TeacherURI, builder: Callable[..., nn.Module], labels: int) -> nn.Module:
+    file = Path(uri.options["weights"])
+    if not file.is_file():
+        raise uri.fail(f"?weights={file}: there is no such file; expected the state dict of a {uri.path}")
+    model = builder(weights=None, weights_backbone=None, num_classes=labels)
+    try:
+        if file.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(file)
+        else:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+        model.load_state_dict(state)
+    except Exception as error:  # each format raises errors of its own
+        reason = " ".join(str(error).split())[:200]
+        raise uri.fail(f"?weights={file} does not fit a {uri.path} of {labels} labels ({reason})") from None
+    return model
+
+
+def _from_cache(uri: TeacherURI, builder: Callable[..., nn.Module], usual: Any) -> nn.Module:
+    file = Path(torch.hub.get_dir()) / "checkpoints" / Path(usual.url).name
+    if not file.is_file():
+        raise uri.fail(
+            f"it has random weights: expected {file.name} in {file.parent}, from {usual.url}, or a file by ?weights="
+        )
+    return builder(weights=usual)
+
+
+def _set(uri: TeacherURI, model: Any) -> None:
+    """Set the size of images and the least score of the options."""
+    side = uri.wholes("imgsz")
+    if side is not None:
+        model.transform.min_size, model.transform.max_size = (min(side),), max(side)
+    (score,) = uri.numbers("score", 1, (0.05,))
+    if not 0 <= score < 1:
+        raise uri.fail(f"?score={uri.options['score']}: expected a number from 0 to below 1")
+    part = model.roi_heads if hasattr(model, "roi_heads") else model
+    part.score_thresh = score

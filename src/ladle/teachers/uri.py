@@ -1,0 +1,153 @@
+"""Where a teacher comes from, as text: ``onnx:file.onnx?imgsz=416``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import parse_qsl, quote
+
+from ladle.errors import UserError
+
+__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri"]
+
+KINDS = {
+    "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
+    "onnx": "an ONNX file of any detector, onnx:file.onnx",
+    "torchvision": "a detector of torchvision, torchvision:retinanet_resnet50_fpn_v2",
+    "predictions": "COCO results for the images of the data, predictions.json",
+    "cache": "predictions recorded by `ladle teacher cache`, cache.jsonl",
+    "ensemble": "several of these, ensemble:first.onnx,second.safetensors",
+}
+"""The kinds of teachers that text can name, with an example of each."""
+_FILES = ("classes", "class_map", "weights")
+"""The options that name files."""
+_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".json": "predictions", ".jsonl": "cache"}
+
+
+class TeacherURI(NamedTuple):
+    """The kind of a teacher, the path or name after it, and its options."""
+
+    text: str
+    kind: str
+    path: str
+    options: dict[str, str]
+
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the teacher is not a detector of Ladle's."""
+        return self.kind != "ladle"
+
+    def located(self) -> str:
+        """The text with absolute paths, so that it can be read from another working directory."""
+        if self.kind == "ladle":
+            return _absolute(self.path)
+        if self.kind == "ensemble":
+            return f"ensemble:{','.join(parse_uri(one).located() for one in members_of(self.path))}"
+        files = {name: _absolute(value) if name in _FILES else value for name, value in self.options.items()}
+        query = "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in files.items())
+        return f"{self.kind}:{_absolute(self.path)}" + (f"?{query}" if query else "")
+
+    def files(self) -> list[Path]:
+        """The files that hold the teacher."""
+        named = [self.path, *([self.options["weights"]] if "weights" in self.options else [])]
+        return [Path(one) for one in named if Path(one).is_file()]
+
+    def check(self, known: Collection[str]) -> None:
+        """Raise :class:`UserError` for an option that this kind does not have."""
+        odd = [name for name in self.options if name not in known]
+        if odd:
+            takes = f"it takes {', '.join(f'?{name}=' for name in known)}" if known else "it takes none"
+            raise UserError(f"--teacher {self.text}: {self.kind} has no option {odd[0]!r}; {takes}")
+
+    def fail(self, message: str) -> UserError:
+        """A :class:`UserError` about this teacher."""
+        return UserError(f"--teacher {self.text}: {message}")
+
+    def numbers(self, name: str, count: int, usual: tuple[float, ...]) -> tuple[float, ...]:
+        """The numbers of an option, one for all or ``count`` with commas."""
+        text = self.options.get(name)
+        if text is None:
+            return usual
+        try:
+            values = tuple(float(part) for part in text.split(","))
+        except ValueError:
+            values = ()
+        if len(values) not in (1, count) or not all(abs(value) < 1e9 for value in values):
+            raise self.fail(f"?{name}={text}: expected a number, or {count} with commas")
+        return values * count if len(values) == 1 else values
+
+    def wholes(self, name: str) -> tuple[int, ...] | None:
+        """The whole positive numbers of an option; None if it is not given."""
+        text = self.options.get(name)
+        if text is None:
+            return None
+        parts = text.split(",")
+        if not all(part.isascii() and part.isdecimal() and 0 < int(part[:6]) <= 8192 for part in parts):
+            raise self.fail(f"?{name}={text}: expected whole numbers from 1 to 8192, with commas")
+        return tuple(map(int, parts))
+
+    def choice(self, name: str, among: Collection[str], usual: str) -> str:
+        """One of several words."""
+        word = self.options.get(name, usual)
+        if word not in among:
+            raise self.fail(f"?{name}={word}: expected one of {', '.join(among)}")
+        return word
+
+    def lines(self, name: str) -> list[str]:
+        """The lines of the text file that an option names, without empty ones."""
+        file = Path(self.options[name])
+        try:
+            text = file.read_text(encoding="utf-8")
+        except (OSError, ValueError):
+            raise self.fail(f"?{name}={file}: expected a text file with one name in each line") from None
+        return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def _absolute(path: str) -> str:
+    """The absolute path of a file that exists; any other text as it is."""
+    try:
+        return str(Path(path).absolute()) if Path(path).exists() else path
+    except OSError:  # too long to be a path
+        return path
+
+
+def parse_uri(text: str) -> TeacherURI:
+    """Parse the text of a teacher; without a kind, the suffix of the file tells it.
+
+    Raises:
+        UserError: for an unknown kind.
+
+    Example:
+        >>> from ladle.teachers.uri import parse_uri
+        >>> uri = parse_uri("onnx:yolo.onnx?imgsz=416&resize=letterbox")
+        >>> uri.kind, uri.path, uri.options["imgsz"]
+        ('onnx', 'yolo.onnx', '416')
+    """
+    if text.startswith("ensemble:"):
+        return TeacherURI(text, "ensemble", text.partition(":")[2], {})
+    place, _, query = (text, "", "") if Path(text).exists() else text.partition("?")
+    kind, colon, path = place.partition(":")
+    if not colon or (kind not in KINDS and Path(place).exists()):
+        kind, path = _SUFFIXES.get(Path(place).suffix.lower(), "ladle"), place
+    if kind not in KINDS:
+        raise UserError(f"--teacher {text}: expected {', '.join(KINDS.values())}; {kind!r} is no kind of teacher")
+    pairs = parse_qsl(query, keep_blank_values=True)
+    if len(dict(pairs)) < len(pairs) or (query and not pairs):
+        raise UserError(f"--teacher {text}: expected options such as ?imgsz=416&bgr=1, each once")
+    uri = TeacherURI(text, kind, path, dict(pairs))
+    if not uri.is_foreign:
+        uri.check(())
+    return uri
+
+
+def members_of(text: str) -> list[str]:
+    """The texts of the members, which are separated by commas; a comma inside options separates nothing.
+
+    Example:
+        >>> from ladle.teachers.uri import members_of
+        >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
+        ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']
+    """
+    return re.split(r",(?=[a-z]+:|[^,?&=]*\.(?:safetensors|onnx|jsonl?)(?:[?,]|$))", text)

@@ -1,0 +1,151 @@
+"""A foreign teacher is measured and teaches, or is refused in a sentence."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from ladle.cli.main import main
+from ladle.data.loader import collate
+from ladle.data.scenes import CLASSES, write_coco
+from ladle.detectors import load_detector
+from ladle.errors import UserError
+from ladle.recipes import distill, teacher_cache, teacher_probe
+from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.recorded import beside
+from ladle.recipes.scoring import Evaluator
+from ladle.recipes.sources import open_source
+from ladle.teachers import open_teacher, read_cache
+from tests.recipes.tiny import FLAGS, RUN, make_data
+from tests.teachers.onnx_files import boxes_and_scores
+
+NAMES = (CLASSES[0], CLASSES[1].upper(), CLASSES[2])
+
+
+@pytest.fixture(scope="module")
+def onnx(tmp_path_factory):
+    """A detector that takes every cell for an object whose class is its color."""
+    return boxes_and_scores(tmp_path_factory.mktemp("onnx") / "colors.onnx", NAMES)
+
+
+def test_a_probe_prints_classes_ap_and_speed_and_draws(data, onnx, tmp_path, capsys):
+    probed = teacher_probe(str(onnx), data, imgsz=64, out=str(tmp_path / "out"))
+    assert probed.matched == dict(zip(CLASSES, [*NAMES, *[None] * (len(CLASSES) - 3)], strict=True))
+    assert 0 <= probed.evaluation.ap < 0.2
+    assert probed.images_per_second > 0
+    assert {"found.png", "results.json"} <= {file.name for file in (tmp_path / "out").iterdir()}
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "takes 64x64 px, stretch, RGB, (value - 0) / 1" in printed
+    assert f"3 of the student's {len(CLASSES)} classes are known to the teacher" in printed
+    assert "images/s; drawings, plots and results.json are in" in printed
+
+
+def test_a_probe_of_ladle_s_own_detector_is_its_evaluation(data, teacher, tmp_path):
+    probed = teacher_probe(teacher, data, imgsz=64, out=str(tmp_path))
+    evaluator = Evaluator(open_source(data, "val", RUN, 64), 64, 4)
+    assert probed.evaluation.per_class == evaluator(load_detector(teacher)).evaluation.per_class
+    assert probed.matched == {name: name for name in CLASSES}
+
+
+def test_a_teacher_that_finds_nothing_is_refused(data, onnx, tmp_path, capsys):
+    flags = ["--data", data, "--imgsz", "64", "--out", str(tmp_path / "out")]
+    assert main(["teacher", "probe", f"{onnx}?std=1e6", *flags]) == 2
+    error = capsys.readouterr().err
+    assert "it finds nothing in the 4 images of val: check how it takes images" in error
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_foreign_teacher_judges_and_its_file_is_recorded(data, onnx, tmp_path, capsys):
+    flags = f"--student paa-tiny --method lad {FLAGS.replace('--quiet', '')} --allow-weak-teacher".split()
+    assert main(["distill", "--data", data, "--teacher", f"onnx:{onnx}?pad=0", f"--project={tmp_path}", *flags]) == 0
+    job = Job.read(str(tmp_path / "distill" / "paa-tiny-lad"), "distill")
+    assert (job.teacher, job.teacher_sha256) == (f"onnx:{onnx}?pad=0", file_hash(onnx))
+    job.check_origins()
+    with pytest.raises(UserError, match="is not the file this run began with; give its path with --teacher"):
+        replace(job, teacher_sha256="0" * 64).check_origins()
+    with pytest.raises(UserError, match="is not there any more"):
+        replace(job, teacher="onnx:nowhere.onnx").check_origins()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "gives final boxes (layout boxes)" in printed
+    assert "assigner PAA, judged by the teacher" in printed
+
+
+@pytest.mark.parametrize(
+    ("method", "named"),
+    [
+        ("pkd", "--method pkd: pkd compares feature maps, and the teacher colors.onnx gives none; take lad, soft"),
+        ("cross", "--method cross: cross-head distillation needs a dense head"),
+        ("soft", f"it does not know {', '.join(map(repr, CLASSES[3:]))}, so its scores would teach that there is none"),
+    ],
+)
+def test_methods_that_it_cannot_teach_are_refused(data, onnx, tmp_path, method, named):
+    with pytest.raises(UserError, match=named):
+        distill(data, "paa-tiny", str(onnx), method, replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_localization_needs_distributions(data, onnx, tmp_path):
+    with pytest.raises(UserError, match="the teacher says none"):
+        distill(data, "gfl-tiny", str(onnx), "ld", replace(RUN, project=str(tmp_path)))
+
+
+def test_assistants_need_a_teacher_of_ladle_s(data, onnx, tmp_path):
+    with pytest.raises(UserError, match="expected a teacher saved by ladle"):
+        distill(data, "paa-tiny", str(onnx), "lad", replace(RUN, project=str(tmp_path)), assistants="mini")
+
+
+@pytest.fixture(scope="module")
+def cache(data, teacher, tmp_path_factory):
+    """What Ladle's own tiny detector finds in all images."""
+    return teacher_cache(teacher, data, str(tmp_path_factory.mktemp("cache") / "tiny.jsonl"), imgsz=64)
+
+
+def test_a_cache_holds_every_image_and_teaches_like_the_teacher_itself(data, teacher, cache):
+    _, images = read_cache(cache)
+    assert {split: len(found) for split, found in images.items()} == {"train": 8, "val": 4}
+    source = open_source(data, "val", RUN, 64)
+    live, cached = (open_teacher(f"{kind}:{one}", CLASSES) for kind, one in (("ladle", teacher), ("cache", cache)))
+    batch = collate([beside(source, cached, "").sample(index) for index in range(4)])
+    (found, _), (wanted, _) = cached.observe(batch), live.observe(batch)
+    assert torch.allclose(found.boxes, wanted.boxes, atol=1e-4)
+    assert torch.allclose(found.logits, wanted.logits, atol=1e-3)
+
+
+def test_an_interrupted_cache_goes_on_and_one_of_another_teacher_is_refused(
+    data, teacher, onnx, cache, tmp_path, capsys
+):
+    whole = cache.read_text()
+    file = tmp_path / "part.jsonl"
+    file.write_text("".join(whole.splitlines(keepends=True)[:6]) + '{"id": 7, "box')
+    teacher_cache(teacher, data, str(file), imgsz=64)
+    (header, found), (wanted_header, wanted) = (read_cache(one) for one in (file, cache))
+    assert header == wanted_header
+    for split, images in wanted.items():
+        assert images.keys() == found[split].keys()
+        assert all(torch.allclose(one.scores, found[split][name].scores, atol=1e-3) for name, one in images.items())
+    assert "7 images to record into" in capsys.readouterr().out
+    with pytest.raises(UserError, match="it holds a cache of another teacher"):
+        teacher_cache(str(onnx), data, str(file), imgsz=64)
+    with pytest.raises(UserError, match="it holds a cache of another imgsz"):
+        teacher_cache(teacher, data, str(file), imgsz=96)
+
+
+def test_a_cache_trains_without_its_teacher(data, cache, tmp_path, capsys):
+    run = replace(RUN, project=str(tmp_path), quiet=False)
+    taught = distill(data, "fcos-tiny", str(cache), "solad", run, allow_weak_teacher=True)
+    assert taught.weights.is_file()
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "8 of 8 training images have recorded predictions" in printed
+    assert "AP on a sample of the training images" in printed
+
+
+def test_a_cache_of_other_data_and_predictions_for_other_images_are_refused(data, cache, tmp_path):
+    other = make_data(tmp_path / "other")
+    write_coco(tmp_path / "more", train=9, val=4, size=64)
+    run = replace(RUN, project=str(tmp_path / "runs"))
+    with pytest.raises(UserError, match="this cache was made from other data"):
+        distill(str(tmp_path / "more"), "paa-tiny", str(cache), "lad", run, allow_weak_teacher=True)
+    file = tmp_path / "predictions.json"
+    file.write_text('[{"file_name": "x.jpg", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]')
+    with pytest.raises(UserError, match="its predictions are for other images, such as 'x.jpg': none of the 8 images"):
+        distill(other, "paa-tiny", str(file), "lad", run, allow_weak_teacher=True)

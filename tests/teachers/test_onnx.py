@@ -1,0 +1,166 @@
+"""ONNX files of every layout are read alike, and what is not understood is refused in a sentence."""
+
+import pytest
+import torch
+
+from ladle.detectors import Anchors
+from ladle.errors import UserError
+from ladle.teachers import Teacher, open_teacher
+from ladle.teachers.layouts import find_layout, grids_of
+from tests.teachers.batches import batch_of
+from tests.teachers.onnx_files import NAMES, boxes_and_scores, distributions, yolo
+
+PRIORS = Anchors(offset=0.5).grid([(8, 8)], [8], None, torch.device("cpu"))
+FILES = {
+    "boxes": (boxes_and_scores, "&strides=8"),
+    "yolo": (yolo, "&strides=8"),
+    "yolo-objectness": (lambda path: yolo(path, objectness=True), "&strides=8"),
+    "distributions": (distributions, "&strides=8&offset=0.5"),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("onnx")
+    return {name: str(make(folder / f"{name}.onnx")) for name, (make, _) in FILES.items()}
+
+
+@pytest.fixture(scope="module")
+def batch():
+    """Two images of grey, with one cell of bright red and one of dim blue."""
+    images = torch.zeros(2, 3, 64, 64, dtype=torch.uint8)
+    images[0, 0, 8:16, 24:32] = 204
+    images[1, 2, 40:48, 0:8] = 102
+    return batch_of(images)
+
+
+@pytest.mark.parametrize("layout", FILES)
+def test_every_layout_gives_scores_and_boxes_at_its_places(files, batch, layout):
+    teacher = open_teacher(f"onnx:{files[layout]}?{FILES[layout][1]}", ("blue", "red"))
+    output = teacher.predict_at(teacher.observe(batch), PRIORS)
+    factor = 0.5 if layout == "yolo-objectness" else 1.0
+    scores = output.predictions.scores.view(2, 8, 8, 2)
+    assert scores[0, 1, 3].tolist() == pytest.approx([1e-4, 0.8 * factor], rel=1e-3)
+    assert scores[1, 5, 0].tolist() == pytest.approx([0.4 * factor, 1e-4], rel=1e-3)
+    assert int((scores > 0.01).sum()) == 2
+    spread = 4.0 if layout == "distributions" else 0.0
+    wanted = torch.tensor([24 - spread, 8 - spread, 32 + spread, 16 + spread])
+    assert torch.allclose(output.predictions.boxes[0, 11], wanted, atol=1e-3)
+    assert isinstance(teacher, Teacher)
+    assert (teacher.info.stage(0).bins, output.predictions.edges is not None) == (
+        (4, True) if layout == "distributions" else (0, False)
+    )
+
+
+def test_final_boxes_are_suppressed_and_placed(files, batch):
+    teacher = open_teacher(files["boxes"], NAMES)
+    assert "gives final boxes (layout boxes)" in teacher.detector.about
+    found, _ = teacher.observe(batch)
+    assert found.boxes.shape == (2, 1, 4)
+    assert found.boxes[0, 0].tolist() == [24.0, 8.0, 32.0, 16.0]
+    one = teacher.predict_at((found, batch.sizes), PRIORS).predictions.scores.view(2, 8, 8, 3)
+    assert torch.isclose(one[0, 1, 3, 0], torch.tensor(0.8))
+
+
+def test_detections_are_in_pixels_of_the_files(files, batch):
+    teacher = open_teacher(files["yolo"] + "?strides=8", NAMES)
+    found, _ = teacher.observe(batch)
+    seen = found.detections(batch.__class__(batch.images, batch.truth, batch.sizes, 2 * batch.sizes, batch.ids))
+    assert [one.labels.tolist() for one in seen] == [[0], [2]]
+    assert seen[0].boxes.tolist() == [[48.0, 16.0, 64.0, 32.0]]
+
+
+def test_half_precision_of_the_student_changes_nothing(files, batch):
+    teacher = open_teacher(files["distributions"] + "?strides=8", NAMES)
+    wanted, _ = teacher.observe(batch)
+    with torch.autocast("cpu", torch.bfloat16):
+        found, _ = teacher.observe(batch)
+    assert torch.equal(found.logits, wanted.logits)
+    assert torch.equal(found.boxes, wanted.boxes)
+
+
+def test_channel_order_and_range_change_what_it_finds(files, batch):
+    blue_first = open_teacher(files["boxes"] + "?strides=8&bgr=1&std=2", NAMES)
+    scores = blue_first.predict_at(blue_first.observe(batch), PRIORS).predictions.scores.view(2, 8, 8, 3)
+    assert scores[0, 1, 3].tolist() == pytest.approx([1e-4, 1e-4, 0.4], rel=1e-3)
+
+
+def test_images_of_other_sizes_are_judged_in_the_student_s_pixels(files):
+    images = torch.zeros(1, 3, 128, 96, dtype=torch.uint8)
+    images[0, 0, 16:32, 48:64] = 204
+    teacher = open_teacher(files["boxes"] + "?strides=8", NAMES)
+    found, _ = teacher.observe(batch_of(images, [[128, 64]]))
+    best = found.logits[0, :, 0].argmax()
+    assert found.boxes[0, best].tolist() == [48.0, 16.0, 56.0, 32.0]
+
+
+def test_layouts_are_told_by_name_and_shape_or_refused():
+    assert find_layout({"b": (1, 300, 4), "s": (1, 300, 80)}, None) == "boxes"
+    assert find_layout({"output0": (1, 84, 8400)}, None) == "yolo"
+    assert find_layout({"output": (1, 25200, 85)}, None) == "yolo-objectness"
+    assert find_layout({"class_scores": (1, 3549, 80), "box_distributions": (1, 3549, 44)}, 80) == "distributions"
+    for shapes in ({"x": (1, 3)}, {"a": (1, 5, 4), "b": (1, 5, 4), "c": (1, 5, 4)}, {"a": (1, 9, 9)}):
+        with pytest.raises(ValueError, match=r"are none of the known layouts; name one by \?layout="):
+            find_layout(shapes, None)
+
+
+def test_places_are_told_by_their_number():
+    assert [grid.stride for grid in grids_of(8400, 640, 640, None)] == [8, 16, 32]
+    assert [grid.stride for grid in grids_of(3598, 416, 416, None)] == [8, 16, 32, 64]
+    assert grids_of(300, 640, 640, None) is None
+    with pytest.raises(ValueError, match="strides 8 give 64 places, but there are 63"):
+        grids_of(63, 64, 64, (8,))
+
+
+@pytest.mark.parametrize(
+    ("query", "named"),
+    [
+        ("?layout=yolo", "are not of layout yolo"),
+        ("?layout=odd", r"\?layout=odd: expected one of"),
+        ("?color=1", "onnx has no option 'color'; it takes"),
+        ("?strides=16", r"strides 16 give 16 places, but there are 64"),
+        ("?strides=x", r"\?strides=x: expected whole numbers"),
+        ("?imgsz=32", "takes images of 64x64 pixels only"),
+        ("?mean=1,2", r"\?mean=1,2: expected a number, or 3 with commas"),
+        ("?std=0", r"\?std=0: expected numbers other than 0"),
+        ("?resize=crop", r"\?resize=crop: expected one of stretch, letterbox, corner"),
+        ("?classes=coco80", "expected the names of its 3 classes, found 80"),
+        ("?classes=none.txt", "expected a text file with one name in each line"),
+        ("?class_map=none.yaml", "there is no such file; expected YAML"),
+        ("?bgr=1&bgr=0", "each once"),
+    ],
+)
+def test_what_is_not_understood_is_refused(files, query, named):
+    with pytest.raises(UserError, match=named) as raised:
+        open_teacher(files["boxes"] + query, NAMES)
+    assert str(raised.value).startswith(f"--teacher {files['boxes']}{query}: ")
+
+
+def test_files_that_are_no_detectors_are_refused(tmp_path):
+    with pytest.raises(UserError, match="there is no file"):
+        open_teacher("onnx:nowhere.onnx", NAMES)
+    (tmp_path / "text.onnx").write_text("text")
+    with pytest.raises(UserError, match="onnxruntime cannot run it"):
+        open_teacher(str(tmp_path / "text.onnx"), NAMES)
+    with pytest.raises(UserError, match="'ftp' is no kind of teacher"):
+        open_teacher("ftp:file", NAMES)
+    with pytest.raises(UserError, match="ladle has no option 'imgsz'; it takes none"):
+        open_teacher("best.safetensors?imgsz=64", NAMES)
+    nameless = boxes_and_scores(tmp_path / "nameless.onnx", names=None)
+    with pytest.raises(UserError, match="expected the names of its 3 classes, found none in its metadata"):
+        open_teacher(str(nameless), NAMES)
+
+
+def test_names_and_pairs_from_files(tmp_path, files):
+    (tmp_path / "names.txt").write_text("rot\ngruen\n\nblau\n")
+    (tmp_path / "map.yaml").write_text("sky: blau\n")
+    text = f"{files['boxes']}?classes={tmp_path / 'names.txt'}&class_map={tmp_path / 'map.yaml'}"
+    assert open_teacher(text, ["sky", "rot"]).table.columns == (2, 0)
+    with pytest.raises(UserError, match="knows none of the student's classes x: it knows rot, gruen, blau"):
+        open_teacher(text.partition("&")[0], ["x"])
+
+
+def test_a_missing_onnxruntime_names_the_extra(files, monkeypatch):
+    monkeypatch.setattr("ladle.teachers.onnx_file.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"needs onnxruntime: pip install 'ladle\[onnx\]'"):
+        open_teacher(files["boxes"], NAMES)
