@@ -7,7 +7,8 @@ from typing import Annotated, Literal
 
 from ladle.data.depth import parse_range
 from ladle.data.transforms import Augmentation
-from ladle.detectors.backbones import NeckNorm, Norm
+from ladle.detectors.backbones import Norm
+from ladle.detectors.necks import NeckNorm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
 from ladle.families import Start
 from ladle.limits import Range, verify

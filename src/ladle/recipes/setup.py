@@ -209,7 +209,7 @@ def _architectures(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[ob
     return {
         "family": (one.family, other.family),
         "backbone": (a, b),
-        "neck": ((one.extra, one.neck_norm), (other.extra, other.neck_norm)),
+        "neck": ((one.extra, one.neck_norm, one.neck), (other.extra, other.neck_norm, other.neck)),
         "head": ((one.head, one.regions), (other.head, other.regions)),
         "normalization of images": ((one.mean, one.std), (other.mean, other.std)),
     }
