@@ -173,9 +173,9 @@ def _translated(state: Mapping[str, Tensor], spec: DetectorSpec) -> dict[str, Te
         if key.endswith(_COUNTER):
             continue
         name = _numbered(_renamed(key, _OF_LIGHT), head)
-        if name in found and not torch.equal(found[name], value):
+        if name in found and head.light.shared and not torch.equal(found[name], value):
             raise UserError(f"{key}: expected the convolution that all levels share, found another one")
-        found[name] = value
+        found[key if name in found and not head.light.shared else name] = value
     first = next(key for key in found if key.startswith("backbone.body.stem."))
     # Blue, green, red; a focus has them four times.
     found[first] = found[first].unflatten(1, (-1, 3)).flip(2).flatten(1, 2)
