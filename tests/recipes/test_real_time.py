@@ -10,13 +10,16 @@ from ladle.assigners import ATSS
 from ladle.cli.main import main
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes
+from ladle.data.transforms import Augmentation
 from ladle.detectors import FPN, PAN, DetectorSpec, load_detector
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec, lessons_of
 from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
 from ladle.recipes import train
-from ladle.recipes.parts import ASSIGNERS
+from ladle.recipes.jobs import Job
+from ladle.recipes.parts import ASSIGNERS, Parts
+from ladle.recipes.setup import resolve
 from ladle.teachers import FrozenDetector
 from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import RUN, make_data, same_weights
@@ -173,3 +176,35 @@ def test_a_pyramid_of_the_backbones_map_has_its_widths():
     assert (p6 < 0).any()
     with pytest.raises(ValueError, match="without last convolutions"):
         PAN(last=0)
+
+
+def test_yolox_has_its_l1_loss_in_the_closing_epochs():
+    torch.manual_seed(0)
+    student = detector_spec("yolox+lite-tiny", CLASSES, imgsz=SIDE).build()
+    (lesson,) = lessons_of(student.spec)
+    objective = TrainingStep(student, (replace(lesson, closes=3.0),))
+    with pytest.raises(ValueError, match="set_time"):
+        objective(batch())
+    found = {}
+    for epoch in (0.5, 3.0, 3.1, 5.0):
+        objective.set_time(epoch, 1)
+        found[epoch] = set(objective(batch()))
+    assert found == {
+        0.5: {"class", "box", "quality"},
+        3.0: {"class", "box", "quality"},
+        3.1: {"class", "box", "quality", "l1"},
+        5.0: {"class", "box", "quality", "l1"},
+    }
+    assert lessons_of(detector_spec("fcos-tiny", CLASSES))[0].closing is None
+
+
+def test_the_last_epochs_are_without_mosaics_and_with_the_closing_losses():
+    run = replace(RUN, epochs=5, mosaic=0.5, mixup=0.2, scale_jitter=0.4, close_mosaic=2)
+    assert run.augmentation == Augmentation(0.5, 0.2, 0.3, 0.5, 0.2, 0.4, 3)
+    assert replace(run, close_mosaic=0).augmentation.joined is None
+    plan = resolve(
+        Job("train", "scenes", "yolox-tiny", run=run), Parts(), CLASSES, tuple(range(1, len(CLASSES) + 1))
+    ).plans["student"]
+    assert plan.lessons[0].closes == 3
+    with pytest.raises(UserError, match=r"--close-mosaic 2: there are neither mosaics nor mixed images"):
+        replace(run, mosaic=0.0, mixup=0.0)

@@ -71,6 +71,7 @@ class Family:
         regions: the region heads after a proposal network.
         distillers: distillers with the settings published for a student of this family.
         as_teacher: distillers with the settings published for a teacher of this family.
+        closing_l1: weight of an L1 loss on boxes in the closing epochs of a run, where those are asked for.
         sizes: complete networks of published sizes, by the word that stands for a backbone in their name.
 
     Example:
@@ -95,6 +96,7 @@ class Family:
     regions: tuple[Region, ...] = ()
     distillers: tuple[Distiller, ...] = ()
     as_teacher: tuple[Distiller, ...] = ()
+    closing_l1: float = 0.0
     sizes: Mapping[str, Network] = field(default_factory=dict)
 
     def spec(
@@ -162,7 +164,10 @@ class Family:
         self._check(assigner, spec.head)
         if criterion is None:
             criterion = self.soft_criterion if isinstance(assigner, SoftAssigner) else self._criterion(spec.head)
-        first = Lesson(assigner, criterion, sampler=self.sampler)
+        closing = None
+        if self.closing_l1 and isinstance(criterion, DenseCriterion):
+            closing = replace(criterion, l1_weight=self.closing_l1)
+        first = Lesson(assigner, criterion, sampler=self.sampler, closing=closing)
         return (first, *map(_region_lesson, self.regions, spec.regions))
 
     def judged(self, criterion: Criterion | None) -> Criterion | None:

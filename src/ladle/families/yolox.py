@@ -35,6 +35,7 @@ YOLOX = Family(
         classes="overlap", box="iou2", box_weight=5.0, share="count", quality="objectness", quality_weight=1.0
     ),
     quality="objectness",
+    closing_l1=1.0,
     sizes={
         "n": network("n", 64, 1, 416, depthwise=True),
         "t": network("t", 96, 1, 416),
@@ -44,5 +45,5 @@ YOLOX = Family(
 )
 """Cross entropy with IoU, 5 x (1 - IoU^2) and objectness, each divided by the number of positives.
 
-The sizes are the published networks Nano, Tiny, S and M. The L1 term of the last 15 epochs is left out.
+The sizes are the published networks Nano, Tiny, S and M. In the closing epochs, without mosaics, L1 is added.
 """

@@ -38,8 +38,8 @@ _MAX_BYTES = 2**20
 """Size limit of the files of a run folder that are read here."""
 _REMEDY = "put it back from a copy, or start the run anew"
 
-_NEWER = ("criterion",)
-"""The flags that run folders of earlier versions lack; they are read as None."""
+_NEWER = {"criterion": None, "mixup": 0.0, "scale_jitter": 0.0, "close_mosaic": 0}
+"""The flags that run folders of earlier versions lack, and as what they are read."""
 
 T = TypeVar("T")
 
@@ -232,7 +232,7 @@ class Job:
         began = next((one for one, key in _STUDENT.items() if isinstance(flags, dict) and key in flags), None)
         if began is None:
             raise UserError(f"{file}: expected the flags of a run, found no detector; {_REMEDY}")
-        flags = dict.fromkeys(_NEWER) | flags
+        flags = _NEWER | flags
         odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
         if odd:
             raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_REMEDY}")

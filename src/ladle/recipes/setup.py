@@ -70,6 +70,9 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
         pair = pair_of(student, read_spec(Path(job.teacher_file)))
     plan = plan_of(parts.method, lessons_of(student, parts.assigner, parts.criterion), pair, job.method)
     _check_balance(job, plan)
+    if job.run.close_mosaic:
+        closes = job.run.epochs - job.run.close_mosaic
+        plan = plan._replace(lessons=tuple(replace(lesson, closes=closes) for lesson in plan.lessons))
     return Setup({"student": student}, {"student": plan})
 
 
