@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from ladle.detectors import Detector
+from ladle.cli.main import main
+from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
 from ladle.exporting import planned_cost
 from ladle.families import detector_spec, from_published, read_tensors
@@ -122,3 +123,28 @@ def test_only_tensors_are_read_of_a_checkpoint(key, tmp_path):
         read_tensors(file)
     with pytest.raises(UserError, match="there is no such file"):
         read_tensors(tmp_path / "none.pth")
+
+
+@torch.no_grad()
+def test_a_checkpoint_is_converted_by_the_command_line(tmp_path, capsys):
+    record = golden("yolox-n", "yolox")
+    torch.save({"model": tensors(record), "epoch": 300}, tmp_path / "nano.pth")
+    (tmp_path / "coco.txt").write_text("\n".join(COCO) + "\n")
+    words = ["convert", str(tmp_path / "nano.pth"), "--model=yolox-n", f"--classes={tmp_path / 'coco.txt'}"]
+    assert main(words) == 0
+    detector = load_detector(tmp_path / "yolox-n.safetensors").eval()
+    assert detector.spec.classes == COCO
+    found = detector(pixels(record, detector))[0].predictions
+    torch.testing.assert_close(found.boxes, torch.from_numpy(record["boxes"]), rtol=1e-4, atol=1e-2)
+    assert main(words) == 2
+    assert "exists already" in capsys.readouterr().err
+    for flag, message in (
+        ("--model=yolox-s", "nano.pth: these tensors are not those of a published yolox-s"),
+        (f"--classes={tmp_path / 'none.txt'}", "none.txt"),
+        (f"--classes={tmp_path / 'nano.pth'}", "nano.pth"),
+        ("--out=a.pth", "ends with .safetensors"),
+        ("--model=tood-r50", "tood-r50: no public checkpoint is known"),
+    ):
+        assert main([*words, f"--out={tmp_path / 'other.safetensors'}", flag]) == 2
+        assert message in capsys.readouterr().err
+    assert not (tmp_path / "other.safetensors").exists()

@@ -34,6 +34,7 @@ VERBS = {
     "assign show": "draw which prior learns which object, the worst objects first",
     "assign stats": "count the positives of objects, and the objects without any",
     "assign diff": "compare two assignments",
+    "convert": "turn a public checkpoint into a detector",
     "export": "write a trained detector as ONNX or .pt2, checked against PyTorch",
     "bench": "measure the cost of detectors: parameters, time, memory",
     "check": "check a data set before training",
@@ -43,7 +44,7 @@ VERBS = {
 
 _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
-_BARE = {"predict": "source", "check": "data", "export": "model", "bench": "model"}
+_BARE = {"predict": "source", "check": "data", "convert": "checkpoint", "export": "model", "bench": "model"}
 """The argument of a verb whose flag may be left out."""
 _SEVERAL = ("predict", "bench")
 """The verbs that take several values of this argument: a shell expands a pattern to them."""
