@@ -1,11 +1,12 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
 The commands are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`, and
-:func:`assign_show`, :func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. They are built from the packages
-``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``, ``ladle.objectives``,
-``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine``,
-``ladle.exporting`` and ``ladle.visual``; the records that they exchange are in ``ladle.types``.
+:func:`val`, :func:`predict`, :func:`convert`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`,
+:func:`demo`, and :func:`assign_show`, :func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. They are built
+from the packages ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``,
+``ladle.objectives``, ``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``,
+``ladle.statistics``, ``ladle.engine``, ``ladle.exporting`` and ``ladle.visual``; the records that they exchange are in
+``ladle.types``.
 
 Modules are imported at first use.
 """
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from ladle.recipes.assign import assign_diff, assign_show, assign_stats
     from ladle.recipes.bench import bench
     from ladle.recipes.check import check
+    from ladle.recipes.convert import convert
     from ladle.recipes.demo import demo
     from ladle.recipes.export import export
     from ladle.recipes.models import models
@@ -47,6 +49,7 @@ __all__ = [
     "bench",
     "check",
     "colearn",
+    "convert",
     "demo",
     "distill",
     "export",

@@ -121,6 +121,8 @@ class Lesson:
         distillers: distillers, in the whole run or :class:`Scheduled`.
         sampler: samples some of the assigned priors, as detectors with region heads need it.
         judge: None if the assigner is given the student's predictions, otherwise how the teacher judges.
+        closing: the criterion of the closing epochs in place of ``criterion``; None if there is no other.
+        closes: last epoch before the closing ones; None if there are none.
 
     Example:
         LAD with soft labels, in its published form for PAA:
@@ -137,6 +139,16 @@ class Lesson:
     distillers: tuple[Distiller | Scheduled, ...] = ()
     sampler: RandomSampler | None = None
     judge: TeacherJudges | None = None
+    closing: Criterion | None = None
+    closes: float | None = None
+
+    def criterion_at(self, time: Time | None) -> Criterion | None:
+        """The losses on ground truth at a time; raises ValueError if they depend on the time and ``time`` is None."""
+        if self.criterion is None or self.closing is None or self.closes is None:
+            return self.criterion
+        if time is None:
+            raise ValueError("the losses change with the epoch: call objective.set_time(epoch, step) before a step")
+        return self.closing if time[0] > self.closes else self.criterion
 
     def teacher_judges(self, time: Time | None) -> bool:
         """Whether the assigner is given the teacher's predictions at a time."""

@@ -1,6 +1,7 @@
 """The dense criterion against mmdetection's LAD head, end to end, and by its properties."""
 
 from dataclasses import replace
+from math import log
 
 import pytest
 import torch
@@ -112,3 +113,27 @@ def test_a_criterion_for_a_branch_that_is_not_there_is_refused():
     with pytest.raises(ValueError, match="no quality branch"):
         DenseCriterion()(bare, truth, plan)
     assert set(DenseCriterion(quality=None, share="count")(bare, truth, plan)) == {"class", "box"}
+
+
+def test_l1_is_that_of_yolox():
+    """The published targets: center in the cell and logarithms of the sides, in strides; divided by the positives."""
+    scene = Scene("tiny")
+    priors, truth = scene.priors(), scene.truth()
+    boxes = decode_deltas(
+        priors.boxes, torch.from_numpy(scene.deltas()) if not torch.is_tensor(scene.deltas()) else scene.deltas()
+    )
+    output = Output(Predictions(torch.from_numpy(scene.logits), boxes), priors, ())
+    plan = MaxIoU()(output.predictions, priors, truth)
+    criterion = DenseCriterion(share="count", quality=None, l1_weight=0.5)
+    found = criterion(output, truth, plan)["l1"]
+    total = 0.0
+    for image, prior in plan.positive.nonzero().tolist():
+        stride = float(priors.stride[prior])
+        x1, y1, x2, y2 = truth.boxes[image, plan.index[image, prior]].double().tolist()
+        a1, b1, a2, b2 = boxes[image, prior].double().tolist()
+        expected = [(x1 + x2) / 2 / stride, (y1 + y2) / 2 / stride, log((x2 - x1) / stride), log((y2 - y1) / stride)]
+        given = [(a1 + a2) / 2 / stride, (b1 + b2) / 2 / stride, log((a2 - a1) / stride), log((b2 - b1) / stride)]
+        total += sum(abs(one - other) for one, other in zip(expected, given, strict=True))
+    assert float(found.total) == pytest.approx(0.5 * total, rel=1e-4)
+    assert float(found.count) == int(plan.positive.sum()) > 0
+    assert "l1" not in DenseCriterion(share="count", quality=None)(output, truth, plan)

@@ -71,6 +71,19 @@ def folder(tmp_path):
     return DetectionDataset(tuple(images), ("a", "b", "c"), (3, 7, 9), (), Path(tmp_path))
 
 
+def test_mixed_views_hold_the_objects_of_two_images_and_are_the_same_in_every_process():
+    mixing = Augmentation(0.5, 0.2, 0.0, mosaic=0.3, mixup=1.0, scale=0.5, joined=1)
+    alone, helped = (training(augmentation=mixing, workers=workers) for workers in (0, 2))
+    assert_same_views(views(epoch_of(alone, 0)), views(epoch_of(helped, 0)))
+    alone_again = views(epoch_of(alone, 0))
+    later = views(epoch_of(alone, 1))
+    assert_same_views(later, views(epoch_of(helped, 1)))
+    plain = views(epoch_of(training(augmentation=Augmentation(0.5, 0.2, 0.0, scale=0.5)), 1))
+    assert_same_views(later, plain)
+    objects = [sum(len(row[2]) for row in rows) for rows in (alone_again, later)]
+    assert objects[0] > 1.4 * objects[1]
+
+
 def test_views_do_not_depend_on_workers():
     alone, helped = training(workers=0), training(workers=2)
     for epoch in (0, 1):

@@ -3,7 +3,17 @@ import torch
 
 from ladle.boxes import pairwise_coverage
 from ladle.data.samples import Sample, crop, fit, flip, recolor, resize
-from ladle.data.transforms import Augmentation, ColorJitter, DropSmall, RandomCrop, RandomFlip, Resize, mosaic
+from ladle.data.transforms import (
+    Augmentation,
+    ColorJitter,
+    DropSmall,
+    RandomCrop,
+    RandomFlip,
+    Resize,
+    ScaleJitter,
+    mixed,
+    mosaic,
+)
 from ladle.errors import UserError
 
 COLOURS = torch.tensor([[250, 10, 10], [10, 250, 10], [10, 10, 250], [250, 250, 10]], dtype=torch.uint8)
@@ -244,3 +254,47 @@ def test_impossible_rates_are_refused():
         Augmentation(mosaic=1.5)
     with pytest.raises(ValueError, match="4 samples, not 3"):
         mosaic([painted()] * 3, 64, random())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_follow_pixels_when_the_scale_changes(seed):
+    sample = painted(seed)
+    scaled = ScaleJitter(0.8, least_visible=1.0)(sample, random(seed))
+    factor = 1 + 0.8 * (2 * float(torch.rand(3, generator=random(seed))[0]) - 1)
+    assert scaled.size == (min(120, round(factor * 120)), min(160, round(factor * 160)))
+    whole = ~scaled.crowd
+    kept = Sample(scaled.image, scaled.boxes[whole], scaled.labels[whole], scaled.crowd[whole], 0, scaled.original)
+    if factor < 1:
+        assert len(kept.boxes) == 3
+    assert_boxes_follow_pixels(kept, slack=3.0)
+    stretch = torch.tensor([side / part for side, part in zip(scaled.original, scaled.size, strict=True)])
+    torch.testing.assert_close(stretch, torch.full((2,), 1 / factor), rtol=0.02, atol=0)
+
+
+def test_no_jitter_leaves_the_scale():
+    sample = painted()
+    assert ScaleJitter(0.0)(sample, random()) is sample
+
+
+def test_mixed_images_are_their_mean_with_the_objects_of_both():
+    first, second = painted(0, 120, 160, ground=100), painted(1, 120, 80, ground=60)
+    both = mixed(first, second)
+    assert both.size == first.size
+    assert (both.id, both.original) == (first.id, first.original)
+    assert torch.equal(both.boxes, torch.cat([first.boxes, second.boxes]))
+    assert torch.equal(both.labels, torch.cat([first.labels, second.labels]))
+    assert torch.equal(both.crowd, torch.cat([first.crowd, second.crowd]))
+    assert both.image[:, 0, 0].tolist() == [80] * 3
+    assert both.image[:, 0, 120].tolist() == [107] * 3, "grey where only the first image is"
+
+
+def test_an_image_of_another_shape_is_fitted_into_the_first():
+    first, second = single(60, 100, [0.0, 0, 10, 10]), single(120, 100, [20.0, 40, 100, 120])
+    assert mixed(first, second).boxes.tolist() == [[0, 0, 10, 10], [10, 20, 50, 60]]
+
+
+def test_images_are_joined_in_the_first_epochs_only():
+    strong = Augmentation(mosaic=0.5, mixup=0.3, joined=4)
+    assert [strong.at(epoch).mosaic for epoch in (0, 3, 4, 9)] == [0.5, 0.5, 0.0, 0.0]
+    assert [strong.at(epoch).mixup for epoch in (0, 3, 4, 9)] == [0.3, 0.3, 0.0, 0.0]
+    assert Augmentation(mosaic=0.5).at(10**6).mosaic == 0.5

@@ -12,18 +12,23 @@ from ladle.families import detector_spec
 SIDE = 64
 
 
-def small_detector(name, seed=0, depth=0):
-    """A detector with random weights, none of them where training starts, and no more layers than it must have."""
+def small_detector(name, seed=0, depth=0, **head):
+    """A detector with random weights, none of them where training starts, and no more layers than it must have.
+
+    ``head`` are fields of its dense head.
+    """
     spec = detector_spec(name, CLASSES, imgsz=SIDE)
     if not spec.regions:
-        spec = replace(spec, head=replace(spec.head, depth=depth))
+        spec = replace(spec, head=replace(spec.head, depth=depth, **head))
     torch.manual_seed(seed)
     detector = spec.build().eval()
     with torch.no_grad():
         for weight in detector.stages.parameters():
             weight.add_((0.05 if spec.regions else 0.4) * torch.randn_like(weight))
         if detector.head is not None:
-            detector.head.class_conv.bias.add_(4)  # from the rarity of objects at which training starts
+            for conv in detector.head.class_conv.modules():
+                if isinstance(conv, torch.nn.Conv2d):
+                    conv.bias.add_(4)  # from the rarity of objects at which training starts
     return detector
 
 

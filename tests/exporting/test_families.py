@@ -4,36 +4,49 @@ import pytest
 import torch
 from torch import nn
 
+from ladle.detectors import FPN, LightSpec
 from ladle.exporting import Exportable, Plan, files
 from ladle.exporting.adapter import feature_maps, reference_output
 from ladle.exporting.runtime import onnx_runner
 from tests.exporting.small import SIDE, batch_of, small_detector
 from tests.families import DENSE
 
-NAMES = [*DENSE, "atss+dist", "paa+cop", "fcos+io"]
+LIGHT = {
+    "yolox, light": ("yolox-tiny", {"depth": 1, "box": "cell", "light": LightSpec(shared=False)}),
+    "rtmdet, light": ("rtmdet-tiny", {"depth": 2, "distance": "exp", "light": LightSpec()}),
+    "gfl, light": ("gfl+lite-tiny", {"depth": 1}),
+}
+"""Heads with parts for each level; the last one has a path aggregation network too."""
+NAMES = [*DENSE, "atss+dist", "paa+cop", "fcos+io", *LIGHT]
 PLAN = Plan(nms=False, side=SIDE, half=True)
 """With ``half`` the exporter optimizes nothing, which takes a quarter of its time; no weight is rounded here."""
 
 
 class Heads(Exportable):
-    """The heads of all families on one backbone and neck, so that these are traced once."""
+    """The heads of all families on one backbone and feature pyramid, so that these are traced once."""
 
     def __init__(self, detectors):
         super().__init__(detectors[0], PLAN)
         for one in detectors[1:]:
-            one.backbone, one.neck = detectors[0].backbone, detectors[0].neck
+            one.backbone = detectors[0].backbone
+            if isinstance(one.spec.neck, FPN):
+                one.neck = detectors[0].neck
         self.each = nn.ModuleList(Exportable(one, PLAN) for one in detectors)
 
     def forward(self, images, sizes):
         features = feature_maps(self.detector, images, normalized=False)
-        answers = [one.predict(features, sizes) for one in self.each]
+        answers = [one.predict(self._own(one.detector, features, images), sizes) for one in self.each]
         return tuple(tensor for raw in answers for tensor in (raw.boxes, raw.scores))
+
+    def _own(self, detector, features, images):
+        return features if detector.neck is self.detector.neck else feature_maps(detector, images, normalized=False)
 
 
 @pytest.fixture(scope="module")
 def heads():
     """The detectors by name, and what onnxruntime answers for four images and for one."""
-    detectors = [small_detector(f"{name}-tiny", seed) for seed, name in enumerate(NAMES)]
+    named = {name: (f"{name}-tiny", {}) for name in NAMES} | LIGHT
+    detectors = [small_detector(model, seed, **head) for seed, (model, head) in enumerate(named.values())]
     network = Heads(detectors)
     names = [f"{kind}_{number}" for number in range(len(NAMES)) for kind in ("boxes", "scores")]
     run = onnx_runner(files.onnx_bytes(files.trace(network), PLAN, {}, names))

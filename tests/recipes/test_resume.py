@@ -320,3 +320,14 @@ def test_the_error_for_a_full_disk_names_the_resume_command(run, capsys, monkeyp
 def test_a_run_without_its_resume_file_does_not_overwrite_weights(run, refused):
     (run / "resume.pt").unlink()
     assert "resume.pt: expected it beside the weights of finished epochs, found none" in refused(run, "--epochs", "3")
+
+
+def test_a_run_from_before_a_flag_is_resumed_without_it(run):
+    """Run folders of earlier versions lack the flags that came later."""
+    file = run / "config.yaml"
+    flags = yaml.safe_load(file.read_text())
+    later = ("criterion", "mixup", "scale_jitter", "close_mosaic")
+    file.write_text(yaml.safe_dump({key: value for key, value in flags.items() if key not in later}))
+    job = Job.read(str(run), "train")
+    assert (job.criterion, job.run.mixup, job.run.scale_jitter, job.run.close_mosaic) == (None, 0.0, 0.0, 0)
+    assert job.run.mosaic == flags["mosaic"]

@@ -36,6 +36,7 @@ VERBS = {
     "assign diff": "compare two assignments",
     "teacher probe": "measure what a teacher of any origin gives: classes, AP, speed",
     "teacher cache": "record what a teacher finds, to train without running it",
+    "convert": "turn a public checkpoint into a detector",
     "export": "write a trained detector as ONNX or .pt2, checked against PyTorch",
     "bench": "measure the cost of detectors: parameters, time, memory",
     "check": "check a data set before training",
@@ -45,9 +46,15 @@ VERBS = {
 
 _RUNS = ("train", "distill", "colearn")
 """The verbs whose flags include those of :class:`ladle.recipes.Run`."""
-_BARE = {"predict": "source", "check": "data", "export": "model", "bench": "model"} | dict.fromkeys(
-    ("teacher probe", "teacher cache"), "teacher"
-)
+_BARE = {
+    "predict": "source",
+    "check": "data",
+    "convert": "checkpoint",
+    "export": "model",
+    "bench": "model",
+    "teacher probe": "teacher",
+    "teacher cache": "teacher",
+}
 """The argument of a verb whose flag may be left out."""
 _SEVERAL = ("predict", "bench")
 """The verbs that take several values of this argument: a shell expands a pattern to them."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ladle.boxes import iou
 from ladle.criteria.classes import Classes, class_total
-from ladle.criteria.regression import Boxes, box_cost, centerness, edge_cost
+from ladle.criteria.regression import Boxes, box_cost, centerness, edge_cost, side_cost
 from ladle.types import Assignment, GroundTruth, Output, Predictions, Term
 
 __all__ = ["DenseCriterion"]
@@ -38,6 +38,8 @@ class DenseCriterion:
             FCOS). ``score``: the affinity times the highest class probability (GFL).
         edges_weight: weight of the distribution focal loss on box edges (0.25 in GFL), with the same weights of
             positives; 0 leaves it out.
+        l1_weight: weight of a further box loss, L1 on centers and logarithms of sides in strides, with the same weights
+            of positives (YOLOX in its last epochs); 0 leaves it out.
         quality: the target of the quality branch: at positives the ``iou`` of the predicted box or the ``centerness``
             of the prior; ``objectness``, whether a prior is positive, at all priors that are not ignored (YOLOX); or
             None without such a loss.
@@ -67,12 +69,13 @@ class DenseCriterion:
     box_weight: float = 1.3
     share: Literal["count", "quality", "score"] = "quality"
     edges_weight: float = 0.0
+    l1_weight: float = 0.0
     quality: Literal["iou", "centerness", "objectness"] | None = "iou"
     quality_weight: float = 0.5
     floor: Literal["batch", "image"] = "batch"
 
     def __call__(self, output: Output, truth: GroundTruth, assignment: Assignment) -> dict[str, Term]:
-        """Compute the terms ``class`` and ``box``, and ``edges`` and ``quality`` if the criterion has these losses.
+        """Compute the terms ``class`` and ``box``, and ``l1``, ``edges`` and ``quality`` if there are such losses.
 
         Ignored priors have no loss.
 
@@ -91,6 +94,9 @@ class DenseCriterion:
         terms = {"class": self._classes(predictions.logits.float(), overlap, truth, assignment)}
         costs = box_cost(self.box, boxes, target, priors)
         terms["box"] = Term(self.box_weight * (shares * costs).sum(), shares.sum(), zero)
+        if self.l1_weight:
+            costs = side_cost(boxes, target, priors)
+            terms["l1"] = Term(self.l1_weight * (shares * costs).sum(), shares.sum(), zero)
         if self.edges_weight and predictions.edges is not None:
             costs = edge_cost(predictions.edges, target, priors)
             terms["edges"] = Term(self.edges_weight * (shares * costs).sum(), shares.sum(), zero)

@@ -24,7 +24,7 @@ from ladle.children import begin_child, interrupts_ignored
 from ladle.data.predicted import predicted_of, without_predictions
 from ladle.data.samples import Sample
 from ladle.data.sources import DatasetSource, Source
-from ladle.data.transforms import Augmentation, Resize, mosaic
+from ladle.data.transforms import Augmentation, DropSmall, RandomFlip, Resize, mixed, mosaic
 from ladle.errors import UserError
 from ladle.types import Batch, GroundTruth
 
@@ -68,6 +68,10 @@ def view(
         sample = mosaic([sample, *map(source.sample, partners.tolist())], side, generator)
     for transform in augmentation.transforms(imgsz):
         sample = transform(sample, generator)
+    roll, partner = torch.rand((), generator=generator), torch.randint(len(source), (), generator=generator)
+    if roll < augmentation.mixup:
+        other = RandomFlip(augmentation.flip)(source.sample(int(partner)), generator)
+        sample = DropSmall()(mixed(sample, other))
     return sample
 
 
@@ -120,8 +124,9 @@ class _Views(Dataset[Sample | UserError]):
 
     def __getitem__(self, request: _Request) -> Sample | UserError:
         generator = _generator("view", self.seed, request.epoch, request.image)
+        augmentation = None if self.augmentation is None else self.augmentation.at(request.epoch)
         try:
-            return view(self.source, request.image, request.imgsz, self.augmentation, generator)
+            return view(self.source, request.image, request.imgsz, augmentation, generator)
         except UserError as mistake:
             # An error raised in a worker arrives wrapped in a traceback. So it is returned, and raised by the loader.
             return mistake

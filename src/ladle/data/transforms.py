@@ -27,11 +27,14 @@ __all__ = [
     "RandomFlip",
     "Resize",
     "Sample",
+    "ScaleJitter",
     "Transform",
+    "mixed",
     "mosaic",
 ]
 
 _TRIES = 10
+_GREY = 114
 
 Transform = Callable[[Sample, Generator], Sample]
 """A transform that takes all its randomness from the generator."""
@@ -105,6 +108,30 @@ class RandomCrop:
 
 
 @dataclass(frozen=True)
+class ScaleJitter:
+    """Scale the image by a factor from 1 - ``strength`` to 1 + ``strength`` (large-scale jitter, Ghiasi et al. 2021).
+
+    A larger image is cropped to its former size at a random place, as in :func:`crop`; a smaller one stays smaller, and
+    is padded with its batch.
+    """
+
+    strength: float
+    least_visible: float = 0.3
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """Scale the sample."""
+        change, down, across = torch.rand(3, generator=generator).tolist()
+        if self.strength == 0:
+            return sample
+        factor, (height, width) = 1 + self.strength * (2 * change - 1), sample.size
+        scaled = resize(sample, max(1, round(factor * height)), max(1, round(factor * width)))
+        if factor <= 1:
+            return scaled
+        top, left = round(down * (scaled.size[0] - height)), round(across * (scaled.size[1] - width))
+        return crop(scaled, (left, top, left + width, top + height), self.least_visible)
+
+
+@dataclass(frozen=True)
 class DropSmall:
     """Remove boxes with a side of less than ``least`` pixels, which no prior can learn; uses no random values."""
 
@@ -122,28 +149,40 @@ class DropSmall:
 class Augmentation:
     """The augmentations of training images.
 
-    ``flip``, ``crop`` and ``mosaic`` are probabilities in [0, 1], ``jitter`` is the strength of :class:`ColorJitter`.
-    If all are 0, images are only resized, and boxes of less than a pixel are removed.
+    ``flip``, ``crop``, ``mosaic`` and ``mixup`` are probabilities in [0, 1], ``jitter`` is the strength of
+    :class:`ColorJitter`, ``scale`` that of :class:`ScaleJitter`. ``joined`` is the number of epochs, from the first on,
+    in which images are joined by mosaic and mixup; unlimited by default. If all are 0, images are only resized, and
+    boxes of less than a pixel are removed.
     """
 
     flip: float = 0.5
     jitter: float = 0.2
     crop: float = 0.3
     mosaic: float = 0.0
+    mixup: float = 0.0
+    scale: float = 0.0
+    joined: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("flip", "jitter", "crop", "mosaic"):
+        for name in ("flip", "jitter", "crop", "mosaic", "mixup", "scale"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UserError(f"augmentation {name} lies between 0 and 1, found {value}: give for example 0.5")
 
+    def at(self, epoch: int) -> Augmentation:
+        """The augmentations in ``epoch``, counted from 0: without mosaic and mixup after the first ``joined`` ones."""
+        if self.joined is None or epoch < self.joined:
+            return self
+        return replace(self, mosaic=0.0, mixup=0.0)
+
     def transforms(self, imgsz: int | tuple[int, int]) -> tuple[Transform, ...]:
-        """The transforms of one sample, in order; the mosaic, which needs four samples, comes before them."""
+        """The transforms of one sample, in order; the mosaic comes before them and the mixture of two after them."""
         return (
             RandomCrop(self.crop),
             Resize(imgsz),
             RandomFlip(self.flip),
             ColorJitter(self.jitter),
+            ScaleJitter(self.scale),
             DropSmall(),
         )
 
@@ -174,6 +213,26 @@ def mosaic(samples: Sequence[Sample], side: int, generator: Generator, least_vis
         crowd=torch.cat([part.crowd for part in parts]),
         id=samples[0].id,
         original=(side, side),
+    )
+
+
+def mixed(first: Sample, second: Sample) -> Sample:
+    """The mean of two images with the objects of both (MixUp, Zhang et al. 2018, with equal shares as in YOLOX).
+
+    The second one is resized to fit into the first, at the top left; the rest counts as grey there.
+    """
+    height, width = first.size
+    scale = min(height / second.size[0], width / second.size[1])
+    second = resize(second, *(max(1, round(scale * side)) for side in second.size))
+    below = torch.full_like(first.image, _GREY)
+    below[:, : second.size[0], : second.size[1]] = second.image
+    mean = ((first.image.int() + below.int() + 1) // 2).to(torch.uint8)
+    return replace(
+        first,
+        image=mean,
+        boxes=torch.cat([first.boxes, second.boxes]),
+        labels=torch.cat([first.labels, second.labels]),
+        crowd=torch.cat([first.crowd, second.crowd]),
     )
 
 

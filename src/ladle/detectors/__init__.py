@@ -3,22 +3,29 @@
 from ladle.detectors.backbones import BackboneSpec
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.detector import Detector, DetectorSpec
+from ladle.detectors.layers import ConvSpec
+from ladle.detectors.necks import FPN, PAN
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
 from ladle.detectors.proposals import PLAIN_STDS, ProposalSpec, ProposalStage
 from ladle.detectors.protocol import Stage, Student, Towers
 from ladle.detectors.regions import RegionSpec, RegionStage
+from ladle.detectors.towers import LightSpec
 from ladle.detectors.weights import load_detector, read_spec, save_detector, state_in_order
 
 __all__ = [
+    "FPN",
+    "PAN",
     "PLAIN_STDS",
     "Anchors",
     "BackboneSpec",
+    "ConvSpec",
     "DenseSpec",
     "DenseStage",
     "Detector",
     "DetectorSpec",
     "Inference",
+    "LightSpec",
     "ProposalSpec",
     "ProposalStage",
     "RegionSpec",

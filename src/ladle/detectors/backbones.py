@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from ladle.detectors.csp import CSP_NETWORKS
+from ladle.detectors.layers import group_norm
 from ladle.errors import UserError
 from ladle.limits import Length
 
@@ -22,7 +24,6 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "Color",
-    "NeckNorm",
     "color_statistics",
 ]
 
@@ -36,7 +37,6 @@ SMALL = {"tiny": (16, 24, 48, 64, 96), "mini": (20, 28, 56, 96, 144), "small": (
 """Widths of Ladle's small networks, which train on a CPU, at stride 2, 4, 8, 16 and 32."""
 
 Norm = Literal["batch", "group", "frozen"]
-NeckNorm = Literal["none", "batch", "group"]
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,8 @@ class BackboneSpec:
     """Which backbone to build, and where its first weights come from.
 
     Args:
-        name: ``tiny``, ``mini``, ``small``, ``r18`` ... ``r101`` (torchvision), or a timm model with ``features_only``.
+        name: ``tiny``, ``mini``, ``small``, ``r18`` ... ``r101`` (torchvision), ``cspnext_n`` ... ``cspdarknet_m``
+            (:data:`~ladle.detectors.csp.CSP_NETWORKS`), or a timm model with ``features_only``.
         norm: ``batch`` and ``group`` train; ``frozen`` keeps the statistics and scales that came with the weights.
         pretrained: fetch ImageNet weights from the model's hub.
         weights: a file of weights to start from instead (.safetensors, or a .pth of tensors).
@@ -78,13 +79,17 @@ class BackboneSpec:
     @property
     def can_group(self) -> bool:
         """Whether it can be built with group normalization."""
-        return self.name in SMALL or self.name in RESNETS
+        return self.name in SMALL or self.name in RESNETS or self.name in CSP_NETWORKS
 
     def _net(self) -> Backbone:
+        levels = len(_strides(self.finest))
+        if self.pretrained and (self.name in SMALL or self.name in CSP_NETWORKS):
+            raise UserError(f"{self.name} has no published weights on a hub: leave out --pretrained")
+        if self.name in CSP_NETWORKS:
+            network = CSP_NETWORKS[self.name]
+            norm: Literal["batch", "group"] = "group" if self.norm == "group" else "batch"
+            return Backbone(network.build(norm, levels), network.channels[-levels:])
         if self.name in SMALL:
-            if self.pretrained:
-                raise UserError(f"{self.name} has no published weights: leave out --pretrained")
-            levels = len(_strides(self.finest))
             return Backbone(SmallResNet(SMALL[self.name], self.norm, levels), SMALL[self.name][-levels:])
         if self.name in RESNETS:
             return _resnet(RESNETS[self.name], self.norm, self.pretrained, self.finest)
@@ -94,9 +99,12 @@ class BackboneSpec:
 def color_statistics(name: str) -> tuple[Color, Color]:
     """Mean and standard deviation for normalizing images: those with which the backbone's weights were trained.
 
-    They are ImageNet's unless timm states others for a model, such as 0.5 for ``tf_efficientnet_lite0``.
+    They are ImageNet's unless timm states others for a model, such as 0.5 for ``tf_efficientnet_lite0``. CSPDarknet
+    takes values from 0 to 255, as YOLOX's.
     """
-    if name in SMALL or name in RESNETS:
+    if name in CSP_NETWORKS and CSP_NETWORKS[name].block == "darknet":
+        return (0.0, 0.0, 0.0), (1 / 255, 1 / 255, 1 / 255)
+    if name in SMALL or name in RESNETS or name in CSP_NETWORKS:
         return IMAGENET_MEAN, IMAGENET_STD
     from timm.models import get_pretrained_cfg, is_model
 
@@ -155,12 +163,6 @@ class _Block(nn.Module):
 def _conv(narrow: int, wide: int, stride: int, norm: Norm) -> nn.Sequential:
     layer = nn.Conv2d(narrow, wide, 3, stride, 1, bias=False)
     return nn.Sequential(layer, group_norm(wide) if norm == "group" else nn.BatchNorm2d(wide))
-
-
-def group_norm(channels: int) -> nn.GroupNorm:
-    """The most groups, up to 32, of at least four channels each."""
-    groups = next(n for n in (32, 16, 8, 4, 2, 1) if channels % n == 0 and (channels // n >= 4 or n == 1))
-    return nn.GroupNorm(groups, channels)
 
 
 def _strides(finest: int) -> tuple[int, ...]:

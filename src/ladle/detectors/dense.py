@@ -12,15 +12,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ladle.boxes import decode_deltas, decode_distances
-from ladle.detectors.backbones import group_norm
 from ladle.detectors.objectness import ConditionalObjectness, ImplicitObjectness, Objectness
 from ladle.detectors.priors import Anchors
 from ladle.detectors.protocol import Towers
+from ladle.detectors.towers import LightSpec, LightTower, Tower, each, shared_tower
 from ladle.limits import Range
 from ladle.losses import expected_bin
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
 __all__ = ["DenseSpec", "DenseStage"]
+
+_MOST_EXPONENT = 10.0
+"""Sides of boxes are at most ``exp(10)`` strides, more than any image has."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,9 @@ class DenseSpec:
         norm: group normalization in the towers (RetinaNet has none).
         level_scale: a learnt factor per level on the output of the box branch.
         box: how a box is predicted: as R-CNN ``deltas`` of the prior; as ``distances`` of its edges from the prior's
-            center in strides; or as a ``distribution`` of each distance over ``bins`` (GFL).
+            center in strides; as a ``distribution`` of each distance over ``bins`` (GFL); or as its center in the
+            ``cell`` of the prior and the logarithms of its sides, in strides (YOLOX).
+        distance: the function that makes distances: ``softplus``, ``exp`` (RTMDet) or none, ``linear`` (small RTMDet).
         bins: how many distances the distribution has: 0, 1 ... ``bins - 1`` strides.
         class_prior: the initial probability of every class; a small one keeps the loss of the many background priors
             from dominating the first steps (Lin et al. 2017).
@@ -44,10 +49,11 @@ class DenseSpec:
         center_prior: whether to learn for each class where its priors lie around an object's center (AutoAssign).
         objectness: whether class scores are multiplied by an objectness that has no loss: ``conditional`` on
             the neighborhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
+        light: towers and last convolutions of a light head; None for the common one, which all levels share.
 
-    Distances are ``softplus(scale * x)``: close to the ``relu`` of FCOS, OTA and AutoAssign above one stride, with a
-    gradient everywhere. They start as the box of the prior, which for AutoAssign's priors of 8 strides is its published
-    bias of 4.
+    ``softplus(scale * x)`` is close to the ``relu`` of FCOS, OTA and AutoAssign above one stride, with a gradient
+    everywhere. Distances and sides start as those of the prior, which for AutoAssign's priors of 8 strides is its
+    published bias of 4.
     """
 
     width: Annotated[int, Range(1, 4096)] = 256
@@ -56,17 +62,21 @@ class DenseSpec:
     quality: bool = True
     norm: bool = True
     level_scale: bool = True
-    box: Literal["deltas", "distances", "distribution"] = "deltas"
+    box: Literal["deltas", "distances", "distribution", "cell"] = "deltas"
     bins: Annotated[int, Range(2, 1000)] = 17
     class_prior: Annotated[float, Range(0, 1, above=True, below=True)] = 0.01
     quality_prior: Annotated[float, Range(0, 1, above=True, below=True)] = 0.5
     center_prior: bool = False
     objectness: Literal["conditional", "implicit"] | None = None
+    distance: Literal["softplus", "exp", "linear"] = "softplus"
+    light: LightSpec | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for an objectness shared by several anchors of a location."""
         if self.objectness is not None and self.anchors.per_location > 1:
             raise ValueError(f"an objectness that is shared by {self.anchors.per_location} anchors at each location")
+        if self.box == "cell" and self.anchors.offset != 0.5:
+            raise ValueError(f"boxes in the cells of priors that are not at the centers of cells: {self.anchors}")
 
     def build(self, classes: int, strides: Sequence[int]) -> DenseStage:
         """Build the stage for ``classes`` and a pyramid of ``strides``."""
@@ -91,12 +101,12 @@ class DenseStage(nn.Module):
     def __init__(self, spec: DenseSpec, classes: int, strides: Sequence[int]) -> None:
         super().__init__()
         self.spec, self.strides, self.classes = spec, tuple(strides), classes
-        per_location = spec.anchors.per_location
-        self.class_tower = _tower(spec)
-        self.box_tower = _tower(spec)
-        self.class_conv = nn.Conv2d(spec.width, per_location * classes, 3, padding=1)
-        self.box_conv = nn.Conv2d(spec.width, per_location * spec.box_width, 3, padding=1)
-        self.quality_conv = nn.Conv2d(spec.width, per_location, 3, padding=1) if spec.quality else None
+        per_location, levels = spec.anchors.per_location, len(self.strides)
+        self.class_tower = _tower(spec, levels)
+        self.box_tower = None if spec.light is not None and spec.light.joint else _tower(spec, levels)
+        self.class_conv = _last(spec, per_location * classes, levels)
+        self.box_conv = _last(spec, per_location * spec.box_width, levels)
+        self.quality_conv = _last(spec, per_location, levels) if spec.quality else None
         self.objectness = _objectness(spec)
         self.scales = nn.Parameter(torch.ones(len(self.strides))) if spec.level_scale else None
         start = torch.tensor([0.0, 0.0, 1.0, 1.0]).repeat(classes, 1)
@@ -105,20 +115,33 @@ class DenseStage(nn.Module):
 
     @torch.no_grad()
     def _start(self) -> None:
-        for conv in self.modules():
-            if isinstance(conv, nn.Conv2d):
-                nn.init.normal_(conv.weight, std=0.01)
-                if conv.bias is not None:
-                    nn.init.zeros_(conv.bias)
-        _bias(self.class_conv).fill_(_logit(self.spec.class_prior))
+        light = self.spec.light is not None
+        outputs = [self.class_conv, self.box_conv, self.quality_conv, self.objectness]
+        for conv in _convolutions(*outputs) if light else _convolutions(self):
+            nn.init.normal_(conv.weight, std=0.01)
+            if conv.bias is not None:
+                nn.init.zeros_(conv.bias)
+        _set_bias(self.class_conv, torch.tensor(_logit(self.spec.class_prior)))
         if self.objectness is not None:
             self.objectness.start()
         if self.quality_conv is not None:
-            _bias(self.quality_conv).fill_(_logit(self.spec.quality_prior))
-        if self.spec.box == "distances":
-            half = self.spec.anchors.halves().repeat(1, 2).flatten()
-            # The inverse of softplus: with zero weights the bias makes each prior predict its own box.
-            _bias(self.box_conv).copy_(half + (-(-half).expm1()).log())
+            _set_bias(self.quality_conv, torch.tensor(_logit(self.spec.quality_prior)))
+        start = self._box_start()
+        if start is not None:
+            _set_bias(self.box_conv, start)
+
+    def _box_start(self) -> Tensor | None:
+        """The bias that makes each prior predict its own box, where the weights are 0; None for a bias of 0."""
+        half = self.spec.anchors.halves()
+        if self.spec.box == "cell":
+            return torch.cat([torch.full_like(half, 0.5), (2 * half).log()], dim=1).flatten()
+        if self.spec.box != "distances":
+            return None
+        distances = half.repeat(1, 2).flatten()
+        if self.spec.distance == "linear":
+            return distances
+        # The inverse of softplus is x + log(1 - exp(-x)).
+        return distances.log() if self.spec.distance == "exp" else distances + (-(-distances).expm1()).log()
 
     @property
     def depth(self) -> int:
@@ -150,24 +173,32 @@ class DenseStage(nn.Module):
         return self.predict_from(towers, tower_depth, priors), towers
 
     def run_towers(self, features: Sequence[Tensor], depth: int) -> Towers:
-        """Both towers' maps after ``depth`` convolutions, normalized but not yet rectified."""
-        steps = self._steps(depth)
-        return tuple((self.class_tower[:steps](f), self.box_tower[:steps](f)) for f in features)
+        """Both towers' maps after ``depth`` convolutions, normalized but not yet rectified.
+
+        Where classes and boxes have one tower its map is returned twice.
+        """
+        layers = slice(0, self._steps(depth))
+        return tuple(self._run((f, f), level, layers) for level, f in enumerate(features))
+
+    def _run(self, maps: tuple[Tensor, Tensor], level: int, layers: slice) -> tuple[Tensor, Tensor]:
+        of_class = self.class_tower.run(maps[0], level, layers)
+        if self.box_tower is not None:
+            return of_class, self.box_tower.run(maps[1], level, layers)
+        return of_class, of_class if maps[0] is maps[1] else self.class_tower.run(maps[1], level, layers)
 
     def predict_from(self, towers: Sequence[tuple[Tensor, Tensor]], depth: int, priors: Priors) -> Predictions:
         """Predict at ``priors`` from the towers' maps after ``depth`` convolutions."""
         logits, regressed, quality = [], [], []
-        steps = self._steps(depth)
-        for level, (of_class, of_box) in enumerate(towers):
-            of_class, of_box = self.class_tower[steps:](of_class), self.box_tower[steps:](of_box)
-            scores = self.class_conv(of_class)
+        for level, maps in enumerate(towers):
+            of_class, of_box = self._run(maps, level, slice(self._steps(depth), None))
+            scores = each(self.class_conv, level)(of_class)
             logits.append(
                 _flatten(scores if self.objectness is None else self.objectness(scores, of_box), self.classes)
             )
-            rows = _flatten(self.box_conv(of_box), self.spec.box_width)
+            rows = _flatten(each(self.box_conv, level)(of_box), self.spec.box_width)
             regressed.append(rows * self.scales[level] if self.scales is not None else rows)
             if self.quality_conv is not None:
-                quality.append(_flatten(self.quality_conv(of_box), 1))
+                quality.append(_flatten(each(self.quality_conv, level)(of_box), 1))
         every = torch.cat(regressed, dim=1)
         if every.shape[1] != priors.boxes.shape[1]:
             raise ValueError(
@@ -186,24 +217,46 @@ class DenseStage(nn.Module):
         """How many layers of a tower come before the rectifier of convolution ``depth``."""
         if not 0 <= depth <= self.spec.depth:
             raise ValueError(f"this head's towers have {self.spec.depth} convolutions, so none ends after {depth}")
-        return max(0, depth * (3 if self.spec.norm else 2) - 1)
+        light = self.spec.light
+        layers = 3 if self.spec.norm else 2
+        if light is not None:
+            layers = 6 if light.conv.depthwise else 3
+        return max(0, depth * layers - 1)
 
     def _decode(self, regressed: Tensor, priors: Priors) -> tuple[Tensor, Tensor | None]:
         """Boxes (B,P,4) and, of a head that predicts distributions, the logits of their edges (B,P,4,K)."""
         if self.spec.box == "deltas":
             return decode_deltas(priors.boxes, regressed), None
+        stride = priors.stride[:, None]
+        if self.spec.box == "cell":
+            center = priors.centers + (regressed[..., :2] - 0.5) * stride
+            half = _exp(regressed[..., 2:]) * stride / 2
+            return torch.cat([center - half, center + half], dim=-1), None
         edges = regressed.unflatten(-1, (4, self.spec.bins)) if self.spec.box == "distribution" else None
-        distances = F.softplus(regressed) if edges is None else expected_bin(edges)
-        return decode_distances(priors.centers, distances * priors.stride[:, None]), edges
+        distances = self._distances(regressed) if edges is None else expected_bin(edges)
+        return decode_distances(priors.centers, distances * stride), edges
+
+    def _distances(self, regressed: Tensor) -> Tensor:
+        if self.spec.distance == "linear":
+            return regressed
+        return _exp(regressed) if self.spec.distance == "exp" else F.softplus(regressed)
 
 
-def _tower(spec: DenseSpec) -> nn.Sequential:
-    layers: list[nn.Module] = []
-    for _ in range(spec.depth):
-        layers.append(nn.Conv2d(spec.width, spec.width, 3, padding=1, bias=not spec.norm))
-        layers += [group_norm(spec.width)] if spec.norm else []
-        layers.append(nn.ReLU())
-    return nn.Sequential(*layers)
+def _tower(spec: DenseSpec, levels: int) -> Tower | LightTower:
+    if spec.light is None:
+        return shared_tower(spec.width, spec.depth, spec.norm)
+    return LightTower(spec.light, spec.width, spec.depth, levels)
+
+
+def _last(spec: DenseSpec, channels: int, levels: int) -> nn.Module:
+    """The convolution that predicts: 3x3 for all levels, in a light head 1x1 for each."""
+    if spec.light is None:
+        return nn.Conv2d(spec.width, channels, 3, padding=1)
+    return nn.ModuleList(nn.Conv2d(spec.width, channels, 1) for _ in range(levels))
+
+
+def _exp(logarithm: Tensor) -> Tensor:
+    return logarithm.clamp(max=_MOST_EXPONENT).exp()
 
 
 def _objectness(spec: DenseSpec) -> Objectness | None:
@@ -218,9 +271,15 @@ def _flatten(maps: Tensor, width: int) -> Tensor:
     return maps.permute(0, 2, 3, 1).reshape(batch, -1, width)
 
 
-def _bias(conv: nn.Conv2d) -> Tensor:
-    assert conv.bias is not None
-    return conv.bias
+def _convolutions(*parts: nn.Module | None) -> list[nn.Conv2d]:
+    modules = [module for part in parts if part is not None for module in part.modules()]
+    return [module for module in modules if isinstance(module, nn.Conv2d)]
+
+
+def _set_bias(part: nn.Module, value: Tensor) -> None:
+    for conv in _convolutions(part):
+        assert conv.bias is not None
+        conv.bias.copy_(value.expand_as(conv.bias))
 
 
 def _logit(prob: float) -> float:

@@ -17,10 +17,9 @@ from ladle.detectors.backbones import (
     IMAGENET_STD,
     Backbone,
     BackboneSpec,
-    NeckNorm,
-    group_norm,
 )
 from ladle.detectors.dense import DenseSpec, DenseStage
+from ladle.detectors.necks import FPN, PAN, Neck, NeckNorm, PanNeck
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.proposals import ProposalSpec
 from ladle.detectors.protocol import Stage
@@ -30,7 +29,7 @@ from ladle.limits import Length, Range
 from ladle.types import Batch, Detections, GroundTruth, Output, Priors, Pyramid
 from ladle.untrusted import parse_json, read_record
 
-__all__ = ["Detector", "DetectorSpec", "Neck"]
+__all__ = ["Detector", "DetectorSpec"]
 
 _USUAL_MOST = 100
 """Detections kept per image by default, as in COCO's evaluation."""
@@ -60,9 +59,10 @@ class DetectorSpec:
     ``classes`` are in label order, ``category_ids`` are the data set's own ids of these classes, for results files.
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
     ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` is the
-    normalization behind each convolution of the pyramid. ``imgsz`` is the long side it was trained at. Images are
-    normalized by ``mean`` and ``std``, those of the backbone's initial weights; ``value_range`` are the values of
-    16-bit channels that are mapped to 0 and 1.
+    normalization behind each convolution of a feature pyramid, ``neck``; a path aggregation network in its place has
+    its own. ``imgsz`` is the long side it was trained at.
+    Images are normalized by ``mean`` and ``std``, those of the backbone's initial weights; ``value_range`` are the
+    values of 16-bit channels that are mapped to 0 and 1.
     """
 
     name: str
@@ -79,6 +79,7 @@ class DetectorSpec:
     mean: tuple[_Mean, _Mean, _Mean] = IMAGENET_MEAN
     std: tuple[_Std, _Std, _Std] = IMAGENET_STD
     value_range: tuple[_Value, _Value] = (0, 65535)
+    neck: FPN | PAN = field(default_factory=FPN)
 
     def __post_init__(self) -> None:
         """Raise ValueError where the parts do not fit together."""
@@ -125,11 +126,16 @@ class DetectorSpec:
     def build(self) -> Detector:
         """Build the detector; the backbone has the initial weights that the spec names, the rest random ones."""
         backbone = self.backbone.build()
-        neck = Neck(backbone.channels, self.head.width, self.extra, self.neck_norm)
+        neck = self._neck(backbone)
         stages = [part.build(len(self.classes), self.strides) for part in (self.head, *self.regions)]
         detector = Detector(self, backbone, neck, stages)
         # Channels last: a fifth faster on the CPU for small networks, and for half precision on a GPU.
         return detector.to(memory_format=torch.channels_last)
+
+    def _neck(self, backbone: Backbone) -> Neck | PanNeck:
+        if isinstance(self.neck, PAN):
+            return self.neck.build(backbone.channels, self.head.width, self.extra)
+        return self.neck.build(backbone.channels, self.head.width, self.extra, self.neck_norm)
 
     def to_json(self) -> str:
         """The spec as one line of JSON; without the source of the initial weights, which are stored beside it."""
@@ -160,7 +166,7 @@ class Detector(nn.Module):
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DetectorSpec, backbone: Backbone, neck: Neck, stages: Sequence[nn.Module]) -> None:
+    def __init__(self, spec: DetectorSpec, backbone: Backbone, neck: nn.Module, stages: Sequence[nn.Module]) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
@@ -240,22 +246,3 @@ def _averaged(outputs: Sequence[Output]) -> Output:
     logs = probs.clamp(min=1e-38).log()
     predictions = replace(outputs[-1].predictions, logits=logs[..., :-1] - logs[..., -1:])
     return replace(outputs[-1], predictions=predictions)
-
-
-class Neck(nn.Module):
-    """torchvision's feature pyramid over the backbone's maps, with up to two coarser levels on top."""
-
-    def __init__(self, channels: Sequence[int], width: int, extra: int, norm: NeckNorm = "none") -> None:
-        super().__init__()
-        from torchvision.ops import FeaturePyramidNetwork
-        from torchvision.ops.feature_pyramid_network import LastLevelMaxPool, LastLevelP6P7
-
-        blocks = LastLevelP6P7(width, width) if extra == 2 else LastLevelMaxPool() if extra else None
-        self.levels = len(channels) + extra
-        layers = {"none": None, "batch": nn.BatchNorm2d, "group": group_norm}
-        self.fpn = FeaturePyramidNetwork(list(channels), width, blocks, layers[norm])
-
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Maps of the backbone to pyramid levels of the same strides, and of coarser ones on top."""
-        pyramid = self.fpn({str(index): level for index, level in enumerate(maps)})
-        return tuple(pyramid.values())[: self.levels]

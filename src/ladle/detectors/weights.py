@@ -6,6 +6,7 @@ tensors in the file. The detector is built only afterwards, so that rejecting a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ from ladle.files import write_atomically
 __all__ = ["load_detector", "read_spec", "save_detector", "state_in_order"]
 
 _KEY = "ladle"
-_OF_CLASSES = ("class_conv.weight", "class_conv.bias", "center_prior")
+_OF_CLASSES = re.compile(r".*(class_conv\.(\d+\.)?(weight|bias)|center_prior)")
 """The weights of a dense head that have a row for each class, anchor by anchor."""
 _KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "numbers") | {"I64": "whole numbers"}
 """Kinds of tensors by their type in a file; a detector has all numbers in float32."""
@@ -154,7 +155,7 @@ def state_in_order(detector: Detector, classes: Sequence[str]) -> dict[str, Tens
     order = torch.tensor([detector.spec.classes.index(name) for name in classes])
     return {
         name: value.unflatten(0, (-1, len(order))).index_select(1, order).flatten(0, 1)
-        if name.endswith(_OF_CLASSES)
+        if _OF_CLASSES.fullmatch(name)
         else value
         for name, value in detector.state_dict().items()
     }

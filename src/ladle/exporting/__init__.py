@@ -1,7 +1,7 @@
 """Detectors as files that run without Ladle, ONNX and PyTorch's ``.pt2``, and whether these answer as they do."""
 
 from ladle.exporting.files import onnx_bytes, program_bytes, rounded, trace
-from ladle.exporting.measure import Cost, Latency, latency_of, network_cost, peak_memory, processor
+from ladle.exporting.measure import Cost, Latency, latency_of, network_cost, peak_memory, planned_cost, processor
 from ladle.exporting.metadata import describe, spelled
 from ladle.exporting.module import Dynamic, Exportable, Format, Images, Plan
 from ladle.exporting.onnx_detector import OnnxDetector
@@ -32,6 +32,7 @@ __all__ = [
     "onnx_bytes",
     "onnx_runner",
     "peak_memory",
+    "planned_cost",
     "processor",
     "program_bytes",
     "program_runner",

@@ -7,15 +7,16 @@ import platform
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 
-from ladle.detectors import Detector
+from ladle.detectors import Detector, DetectorSpec
 
-__all__ = ["Cost", "Latency", "latency_of", "network_cost", "peak_memory", "processor"]
+__all__ = ["Cost", "Latency", "latency_of", "network_cost", "peak_memory", "planned_cost", "processor"]
 
 
 class Cost(NamedTuple):
@@ -44,6 +45,28 @@ def network_cost(detector: Detector, side: int) -> Cost:
     sizes = torch.tensor([[side, side]], device=image.device)
     with FlopCounterMode(display=False) as counter:
         detector(image, sizes)
+    return Cost(sum(weight.numel() for weight in detector.parameters()), int(counter.get_total_flops()))
+
+
+@torch.no_grad()
+def planned_cost(spec: DetectorSpec) -> Cost:
+    """The cost of a one-stage detector that is not built, for a square image of its side; nothing is allocated.
+
+    Example:
+        >>> from ladle.exporting import planned_cost
+        >>> from ladle.families import detector_spec
+        >>> planned_cost(detector_spec("yolox-n", [str(number) for number in range(80)])).parameters
+        912159
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with torch.device("meta"):
+        detector = replace(spec, backbone=replace(spec.backbone, pretrained=False, weights=None)).build().eval()
+    image = torch.zeros(1, 3, spec.imgsz, spec.imgsz, device="meta")
+    (head,) = detector.chain
+    with FlopCounterMode(display=False) as counter:
+        maps = detector.extract_features(image)
+        head(maps, head.propose(maps, None, None, None))
     return Cost(sum(weight.numel() for weight in detector.parameters()), int(counter.get_total_flops()))
 
 

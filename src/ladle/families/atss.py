@@ -6,7 +6,8 @@ from ladle.assigners import ATSS as ATSS_ASSIGNER
 from ladle.criteria import DenseCriterion
 from ladle.detectors import Anchors, DenseSpec, Inference
 from ladle.distillers import LocalizationDistillation
-from ladle.families.family import Family, Size
+from ladle.families.family import Family
+from ladle.families.sizes import Size
 
 __all__ = ["ATSS"]
 

@@ -2,36 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Literal, TypeVar
 
 from ladle.assigners import Assigner, PointAssigner, RandomSampler, SoftAssigner
 from ladle.criteria import BagCriterion, DenseCriterion, RegionCriterion
-from ladle.detectors import BackboneSpec, DenseSpec, DetectorSpec, Inference, ProposalSpec, RegionSpec
-from ladle.detectors.backbones import NeckNorm, Norm, color_statistics
+from ladle.detectors import PAN, BackboneSpec, DenseSpec, DetectorSpec, Inference, ProposalSpec, RegionSpec
+from ladle.detectors.backbones import Norm, color_statistics
+from ladle.detectors.necks import NeckNorm
 from ladle.distillers import Distiller
 from ladle.errors import UserError
+from ladle.families.sizes import SIZES, Network, Size, with_options
 from ladle.lessons import Criterion, Lesson
 
-__all__ = ["HEADS", "SIZES", "Family", "Region", "Size", "Start"]
+__all__ = ["Family", "Region", "Start"]
 
 D = TypeVar("D")
-
-
-class Size(NamedTuple):
-    """The size of the parts of a detector.
-
-    ``width`` is the number of channels of neck and head, ``depth`` the number of convolutions in a tower, ``scale`` the
-    side of a square anchor in strides, ``extra`` the number of pyramid levels above stride 32, ``imgsz`` the long side
-    of the images in pixels.
-    """
-
-    width: int = 256
-    depth: int = 4
-    scale: float = 8.0
-    extra: int = 2
-    imgsz: int = 640
 
 
 @dataclass(frozen=True)
@@ -84,6 +71,8 @@ class Family:
         regions: the region heads after a proposal network.
         distillers: distillers with the settings published for a student of this family.
         as_teacher: distillers with the settings published for a teacher of this family.
+        closing_l1: weight of an L1 loss on boxes in the closing epochs of a run, where those are asked for.
+        sizes: complete networks of published sizes, by the word that stands for a backbone in their name.
 
     Example:
         >>> from dataclasses import replace
@@ -107,6 +96,8 @@ class Family:
     regions: tuple[Region, ...] = ()
     distillers: tuple[Distiller, ...] = ()
     as_teacher: tuple[Distiller, ...] = ()
+    closing_l1: float = 0.0
+    sizes: Mapping[str, Network] = field(default_factory=dict)
 
     def spec(
         self,
@@ -120,36 +111,46 @@ class Family:
         """A detector of this family.
 
         Args:
-            backbone: ``tiny``, ``mini``, ``small``, ``r18`` to ``r101``, or a timm model.
+            backbone: one of this family's ``sizes``, or a backbone: ``tiny``, ``mini``, ``small``, ``r18`` to
+                ``r101``, ``cspnext_n`` to ``cspdarknet_m``, or a timm model.
             classes: their names, in label order.
             category_ids: the data set's own ids of these classes; from 1 by default.
             imgsz: long side of the images in pixels; by default that of the size.
             start: initial weights of the backbone, and normalization of backbone and neck.
-            heads: options of the dense head, of :data:`HEADS`.
+            heads: options of the dense head, of :data:`HEADS`, and of the network, of :data:`NETWORKS`.
 
         Raises:
             UserError: for an unknown option, and for one that does not fit this family.
         """
-        size = SIZES.get(backbone, Size())
+        network = self.sizes[backbone] if backbone in self.sizes else self._around(backbone)
+        network = _normalized(with_options(self.name, network, tuple(heads)), start.neck_norm)
         norm: Norm = start.norm or ("frozen" if start.pretrained or start.weights else "batch")
-        mean, std = color_statistics(backbone)
-        finest: Literal[4, 8] = 4 if self.regions and backbone not in SIZES else 8
-        head = self.head(size)
+        mean, std = color_statistics(network.backbone)
+        finest: Literal[4, 8] = 4 if network.finest == 4 else 8
+        head = network.head
         return DetectorSpec(
             name=f"{'+'.join((self.name, *heads))}-{backbone}",
             family=self.name,
             classes=tuple(classes),
             category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
-            backbone=BackboneSpec(backbone, norm, start.pretrained, start.weights, finest),
-            head=_with_options(self, head, heads),
+            backbone=BackboneSpec(network.backbone, norm, start.pretrained, start.weights, finest),
+            head=head,
             inference=self.inference,
-            extra=min(size.extra, 1) if self.regions else size.extra,
-            imgsz=size.imgsz if imgsz is None else imgsz,
+            extra=network.extra,
+            imgsz=network.imgsz if imgsz is None else imgsz,
             regions=tuple(region.spec(head) for region in self.regions) if isinstance(head, ProposalSpec) else (),
-            neck_norm=start.neck_norm,
+            neck_norm="none" if isinstance(network.neck, PAN) else start.neck_norm,
             mean=mean,
             std=std,
+            neck=network.neck,
         )
+
+    def _around(self, backbone: str) -> Network:
+        """The network around a backbone, of the published size or smaller with Ladle's small ones."""
+        size = SIZES.get(backbone, Size())
+        finest = 4 if self.regions and backbone not in SIZES else 8
+        extra = min(size.extra, 1) if self.regions else size.extra
+        return Network(backbone, self.head(size), extra=extra, imgsz=size.imgsz, finest=finest)
 
     def lessons(
         self, spec: DetectorSpec, assigner: Assigner | None = None, criterion: Criterion | None = None
@@ -163,7 +164,10 @@ class Family:
         self._check(assigner, spec.head)
         if criterion is None:
             criterion = self.soft_criterion if isinstance(assigner, SoftAssigner) else self._criterion(spec.head)
-        first = Lesson(assigner, criterion, sampler=self.sampler)
+        closing = None
+        if self.closing_l1 and isinstance(criterion, DenseCriterion):
+            closing = replace(criterion, l1_weight=self.closing_l1)
+        first = Lesson(assigner, criterion, sampler=self.sampler, closing=closing)
         return (first, *map(_region_lesson, self.regions, spec.regions))
 
     def judged(self, criterion: Criterion | None) -> Criterion | None:
@@ -202,37 +206,16 @@ class Family:
             )
 
 
-SIZES = {
-    "tiny": Size(48, 1, 4.0, 0, 160),
-    "mini": Size(64, 2, 4.0, 0, 160),
-    "small": Size(96, 2, 4.0, 0, 160),
-}
-"""The sizes of detectors with Ladle's small backbones, which train on a CPU; others have the published size."""
-
-HEADS: dict[str, dict[str, Any]] = {
-    "dist": {"box": "distribution"},
-    "cop": {"objectness": "conditional"},
-    "io": {"objectness": "implicit"},
-}
-"""The options of a dense head, by the word after the family's name: ``paa+dist-r18``."""
-
-
-def _with_options(family: Family, head: DenseSpec | ProposalSpec, options: Sequence[str]) -> DenseSpec | ProposalSpec:
-    """The head with the options after the family's name."""
-    for option in options:
-        if option not in HEADS:
-            raise UserError(f"{family.name}+{option}: no head is called {option!r}; expected one of {', '.join(HEADS)}")
-        if not isinstance(head, DenseSpec):
-            raise UserError(
-                f"{family.name}+{option}: {option} is a dense head, and {family.name} has none; leave it out"
-            )
-        if "objectness" in HEADS[option] and head.anchors.per_location > 1:
-            raise UserError(
-                f"{family.name}+{option}: {option} makes one score of a location and its neighbors, but this family "
-                f"has {head.anchors.per_location} anchors at each; take another, such as paa+{option}"
-            )
-        head = replace(head, **HEADS[option])
-    return head
+def _normalized(network: Network, norm: NeckNorm) -> Network:
+    """The network with another normalization in neck and light head, which always have one."""
+    if norm == "none":
+        return network
+    neck, head = network.neck, network.head
+    if isinstance(neck, PAN):
+        neck = replace(neck, conv=replace(neck.conv, norm=norm))
+    if isinstance(head, DenseSpec) and head.light is not None:
+        head = replace(head, light=replace(head.light, conv=replace(head.light.conv, norm=norm)))
+    return replace(network, neck=neck, head=head)
 
 
 def _region_lesson(region: Region, spec: RegionSpec) -> Lesson:

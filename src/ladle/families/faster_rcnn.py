@@ -7,7 +7,8 @@ from ladle.boxes import STDS
 from ladle.criteria import RegionCriterion
 from ladle.detectors import PLAIN_STDS, Anchors, Inference, ProposalSpec, RegionSpec
 from ladle.distillers import FGD, MGD
-from ladle.families.family import Family, Region, Size
+from ladle.families.family import Family, Region
+from ladle.families.sizes import Size
 
 __all__ = ["FASTER_RCNN", "PUBLISHED_WIDTH", "proposal_head", "region_head"]
 

@@ -23,8 +23,11 @@ def families() -> Mapping[str, Family]:
 
 
 def ready_made() -> tuple[str, ...]:
-    """The names of detectors with Ladle's or torchvision's backbones; any timm model may follow the dash as well."""
-    return tuple(f"{family}-{backbone}" for family in families() for backbone in (*SMALL, *RESNETS))
+    """The names of detectors with Ladle's or torchvision's backbones and of those of published sizes.
+
+    Any timm model may follow the dash as well.
+    """
+    return tuple(f"{name}-{size}" for name, family in families().items() for size in (*SMALL, *RESNETS, *family.sizes))
 
 
 def detector_spec(

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ladle.assigners import TaskAligned
 from ladle.criteria import DenseCriterion
 from ladle.detectors import Anchors, DenseSpec, Inference
-from ladle.families.family import Family, Size
+from ladle.families.family import Family
+from ladle.families.sizes import Size
 
 __all__ = ["TOOD"]
 

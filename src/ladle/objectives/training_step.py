@@ -188,7 +188,8 @@ class TrainingStep(nn.Module):
     ) -> dict[str, Term]:
         """The terms of a stage under its assignment, by their full names."""
         lesson, name = self.lessons[number], self.distillation.names[number]
-        terms = lesson.criterion(student, truth, assignment) if lesson.criterion is not None else {}
+        criterion = lesson.criterion_at(self.time)
+        terms = criterion(student, truth, assignment) if criterion is not None else {}
         terms = joined(terms, self._distillation(number)(student, teacher, truth, assignment))
         self.monitor |= named(name, assignment_metrics(assignment, truth))
         return named(name, terms)

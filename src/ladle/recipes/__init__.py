@@ -3,6 +3,7 @@
 from ladle.recipes.assign import assign_diff, assign_show, assign_stats
 from ladle.recipes.bench import bench
 from ladle.recipes.check import check
+from ladle.recipes.convert import convert
 from ladle.recipes.demo import demo
 from ladle.recipes.export import export
 from ladle.recipes.models import models
@@ -21,6 +22,7 @@ __all__ = [
     "bench",
     "check",
     "colearn",
+    "convert",
     "demo",
     "distill",
     "export",

@@ -42,7 +42,16 @@ _MAX_BYTES = 2**20
 """Size limit of the files of a run folder that are read here."""
 _REMEDY = "put it back from a copy, or start the run anew"
 
-_NEWER = {"criterion": None, "val_batch": None, "compile": False, "channels_last": True, "nodes": 1}
+_NEWER = {
+    "criterion": None,
+    "val_batch": None,
+    "compile": False,
+    "channels_last": True,
+    "nodes": 1,
+    "mixup": 0.0,
+    "scale_jitter": 0.0,
+    "close_mosaic": 0,
+}
 """The flags that run folders of earlier versions lack, and the values that those runs had."""
 
 T = TypeVar("T")

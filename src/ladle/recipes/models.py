@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import cache
 
 from ladle.detectors import DenseSpec
 from ladle.detectors.backbones import RESNETS, SMALL
-from ladle.families import HEADS, Family, families, ready_made
+from ladle.exporting import planned_cost
+from ladle.families import HEADS, NETWORKS, Family, families, ready_made
 from ladle.methods import WORDS
 from ladle.recipes.console import say, table
 from ladle.recipes.parts import ASSIGNERS
@@ -18,8 +20,13 @@ _HEADS = {
     "dist": "predicts box edges as distributions, which ld compares",
     "cop": "multiplies class scores by a conditional objectness",
     "io": "multiplies class scores by an implicit objectness",
+    "lite": "has a light neck and head, of depthwise convolutions",
+    "p2": "has a level of stride 4 in addition",
+    "p6": "has a level of stride 64 in addition",
 }
-"""What each head option adds to a family."""
+"""What each option adds to a family."""
+_CLASSES = tuple(f"class {number}" for number in range(80))
+"""As many classes as COCO has, for which parameters and operations are published."""
 
 
 def models(timm: str | None = None) -> list[str]:
@@ -45,8 +52,9 @@ def models(timm: str | None = None) -> list[str]:
     say(f"Backbones: {_listed(SMALL)} train on a CPU, at 160 pixels;")
     say(f"{_listed(RESNETS)} take 640 pixels; so does any timm model with")
     say("feature maps of stride 8, 16 and 32.\n")
-    heads = [{"option": f"+{name}", "what the head does": _HEADS[name]} for name in HEADS]
-    say(table("Heads: <family>+<head>-<backbone>, such as atss+dist-r50", heads))
+    say(table("Complete networks: <family>-<size>, such as rtmdet-s", _sizes()))
+    heads = [{"option": f"+{name}", "what the detector does": _HEADS[name]} for name in (*HEADS, *NETWORKS)]
+    say(table("Options: <family>+<option>-<backbone or size>, such as atss+dist-r50", heads))
     methods = [{"name": name, "what the teacher does": word.meaning} for name, word in WORDS.items() if name != "plain"]
     say(table("Methods (--method; several are joined, such as lad+ld+pkd)", methods))
     rules = [
@@ -67,6 +75,26 @@ def _row(family: Family) -> dict[str, object]:
         "quality branch": "yes" if isinstance(head, DenseSpec) and head.quality else "no",
         "assigner": type(family.assigner).__name__,
     }
+
+
+@cache
+def _sizes() -> list[dict[str, object]]:
+    """A row for each detector of a published size, with its cost for 80 classes."""
+    rows: list[dict[str, object]] = []
+    for family in families().values():
+        for size in family.sizes:
+            spec = family.spec(size, _CLASSES)
+            cost = planned_cost(spec)
+            rows.append(
+                {
+                    "family": family.name,
+                    "size": size,
+                    "pixels": spec.imgsz,
+                    "parameters": f"{cost.parameters / 1e6:.1f} million",
+                    "operations": f"{cost.flops / 1e9:.1f} billion",
+                }
+            )
+    return rows
 
 
 def _listed(names: Iterable[str]) -> str:

@@ -7,8 +7,10 @@ from typing import Annotated, Literal
 
 from ladle.data.depth import parse_range
 from ladle.data.transforms import Augmentation
-from ladle.detectors.backbones import NeckNorm, Norm
+from ladle.detectors.backbones import Norm
+from ladle.detectors.necks import NeckNorm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
+from ladle.errors import UserError
 from ladle.families import Start
 from ladle.limits import Range, verify
 from ladle.recipes.folders import check_name, check_project
@@ -54,6 +56,9 @@ class Run:
         jitter: strength of color changes, 0 to 1.
         crop: rate of random resized crops.
         mosaic: rate of mosaics of four images.
+        mixup: rate of images that are mixed with another one.
+        scale_jitter: largest relative change of the size of each image, such as 0.5.
+        close_mosaic: epochs at the end of the run without mosaics and mixed images, and for ``yolox`` with its L1 loss.
         pretrained: start the backbone from its hub's ImageNet weights.
         backbone_weights: start the backbone from this file instead.
         norm: ``batch`` and ``group`` are trained, ``frozen`` is not; by default ``frozen`` with pretrained weights.
@@ -97,6 +102,9 @@ class Run:
     jitter: Share = 0.2
     crop: Share = 0.3
     mosaic: Share = 0.0
+    mixup: Share = 0.0
+    scale_jitter: Annotated[float, Range(0, 1, below=True)] = 0.0
+    close_mosaic: Annotated[int, Range(0, 1_000_000)] = 0
     pretrained: bool = False
     backbone_weights: str | None = None
     norm: Norm | None = None
@@ -123,6 +131,11 @@ class Run:
         if self.name is not None:
             check_name(self.name)
         check_project(self.project)
+        if self.close_mosaic and not self.mosaic and not self.mixup:
+            raise UserError(
+                f"--close-mosaic {self.close_mosaic}: there are neither mosaics nor mixed images; add --mosaic or "
+                "--mixup, or leave it out"
+            )
         if self.value_range is not None:
             parse_range(self.value_range)
 
@@ -144,7 +157,8 @@ class Run:
     @property
     def augmentation(self) -> Augmentation:
         """The augmentation of training images."""
-        return Augmentation(self.flip, self.jitter, self.crop, self.mosaic)
+        joined = max(0, self.epochs - self.close_mosaic) if self.close_mosaic else None
+        return Augmentation(self.flip, self.jitter, self.crop, self.mosaic, self.mixup, self.scale_jitter, joined)
 
     def settings(self) -> Settings:
         """The settings of the training loop."""

@@ -65,6 +65,9 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
         return _pair(job, parts, student)
     plan = _plan(job, parts, student, _teacher_of(job, parts, classes, category_ids))
     _check_balance(job, plan)
+    if job.run.close_mosaic:
+        closes = job.run.epochs - job.run.close_mosaic
+        plan = plan._replace(lessons=tuple(replace(lesson, closes=closes) for lesson in plan.lessons))
     return Setup({"student": student}, {"student": plan})
 
 
@@ -228,7 +231,7 @@ def _architectures(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[ob
     return {
         "family": (one.family, other.family),
         "backbone": (a, b),
-        "neck": ((one.extra, one.neck_norm), (other.extra, other.neck_norm)),
+        "neck": ((one.extra, one.neck_norm, one.neck), (other.extra, other.neck_norm, other.neck)),
         "head": ((one.head, one.regions), (other.head, other.regions)),
         "normalization of images": ((one.mean, one.std), (other.mean, other.std)),
     }
