@@ -75,11 +75,13 @@ def test_results_are_kept_line_by_line_and_not_measured_twice(load, tmp_path, mo
 def test_a_row_may_change_the_flags(load):
     methods = load("methods")
     arguments = methods.argparse.Namespace(
-        data="scenes", student="paa-tiny", teacher="T", epochs=2, imgsz=None, jitter=0, crop=0, out=methods.Path("runs")
+        **{"data": "scenes", "student": "paa-tiny", "teacher": "T", "epochs": 2, "imgsz": None, "jitter": 0, "crop": 0},
+        flag=["mosaic=0.5"],
+        out=methods.Path("runs"),
     )
     verb, flags = methods.command(arguments, "pkd~2!balance=moments!neck_norm=batch", 3)
     assert (verb, flags["method"], flags["weight"], flags["seed"]) == ("distill", "pkd", "2", 3)
-    assert (flags["balance"], flags["neck_norm"]) == ("moments", "batch")
+    assert (flags["balance"], flags["neck_norm"], flags["mosaic"]) == ("moments", "batch", "0.5")
     assert methods.command(arguments, "plain:paa-mini!norm=group", 0)[1]["model"] == "paa-mini"
     assert methods.command(arguments, "plain", 0)[1]["model"] == "paa-tiny"
     assert methods.command(arguments, "colearn:paa-small", 0)[1]["second"] == "paa-small"

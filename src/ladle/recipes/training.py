@@ -6,21 +6,17 @@ import shlex
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import torch
 from torch import nn
 
 from ladle.data.depth import spelled
-from ladle.data.loader import Loader, default_workers, lost_workers_told, make_loader
-from ladle.data.sources import DatasetSource, Source
-from ladle.detectors import Detector, DetectorSpec, load_detector, save_detector
+from ladle.data.loader import Loader, lost_workers_told, make_loader
+from ladle.data.sources import Source
+from ladle.detectors import Detector, load_detector, save_detector
 from ladle.evaluation import Evaluation
-from ladle.families import network_info
-from ladle.methods import WORDS, Plan, Published
-from ladle.methods.words import part_name, unscheduled
-from ladle.networks import prior_mismatches
-from ladle.objectives import CoLearning, TrainingStep, stage_names
+from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.batch_size import choose_batch
 from ladle.recipes.compiling import compile_layers
 from ladle.recipes.console import say, table, warn
@@ -29,25 +25,20 @@ from ladle.recipes.devices import find_device
 from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
 from ladle.recipes.nodes import connected_nodes
-from ladle.recipes.options import Run
 from ladle.recipes.outputs import about_labels, title_of
-from ladle.recipes.parts import ASSIGNER, Parts
+from ladle.recipes.parts import Parts
 from ladle.recipes.preflight import (
-    MOVED,
-    check_strength,
     check_trainable,
     load_foreign,
-    load_teacher,
-    reads_otherwise,
-    strength_in_words,
 )
+from ladle.recipes.prepared import Prepared, workers_of
 from ladle.recipes.progress import about, best_weights, disk_error, state_of
-from ladle.recipes.recorded import beside, recorded_note
-from ladle.recipes.scoring import Evaluator, crowded
-from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
+from ladle.recipes.recorded import beside
+from ladle.recipes.scoring import Evaluator
+from ladle.recipes.setup import build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
-from ladle.teachers import ForeignTeacher, MovedTeacher
-from ladle.values import first_sentence, text_of
+from ladle.recipes.summary import about_images, about_lessons, about_teacher, once
+from ladle.teachers import ForeignTeacher
 from ladle.visual import draw_history
 
 if TYPE_CHECKING:
@@ -68,28 +59,6 @@ class Trained:
     seconds: float
 
 
-_MORE_WITHOUT_GRADIENTS = 2
-"""How many times as many images an evaluation takes at once on a GPU as a training step, which keeps its maps."""
-
-
-class _Prepared(NamedTuple):
-    """A job with its images opened and its students resolved."""
-
-    job: Job
-    parts: Parts
-    setup: Setup
-    images: Source
-    val: Source
-    notes: list[str]
-    resumed: bool
-
-    def evaluator(self) -> Evaluator:
-        run = self.job.run
-        pin = find_device(run.device) != "cpu"
-        batch = run.val_batch or run.batch_size * (_MORE_WITHOUT_GRADIENTS if pin else 1)
-        return Evaluator(self.val, self.setup.imgsz, batch, _workers(run), pin=pin)
-
-
 def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trained]:
     """Run a job from the first check to the last plot; with ``resume`` after the last finished epoch.
 
@@ -98,8 +67,8 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     # A run that was stopped in its first epoch cannot be resumed: it starts again.
     state = state_of(job) if resume else None
     ready = _prepare(job if state else replace(job, contents=None), parts, resumed=state is not None)
-    resuming = _once([f"resume    {line}" for line in about(job, state)] if state else [])
-    for line in (*_about(ready), *_about_teacher(ready), *_about_lessons(ready), *resuming):
+    resuming = once([f"resume    {line}" for line in about(job, state)] if state else [])
+    for line in (*about_images(ready), *about_teacher(ready), *about_lessons(ready), *resuming):
         say(line, job.run.quiet)
     ready.job.write()
 
@@ -112,7 +81,7 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     return trained
 
 
-def _trained(ready: _Prepared) -> Result:
+def _trained(ready: Prepared) -> Result:
     """Train in this process, in one for each device, or on the devices of several nodes."""
     from ladle.engine import launch, launch_on_nodes, one_process
 
@@ -123,7 +92,7 @@ def _trained(ready: _Prepared) -> Result:
     return _work(fabric, ready) if fabric else launch(run.devices, run.device, _work, ready)
 
 
-def _evaluate_best(ready: _Prepared, result: Result, name: str) -> Trained:
+def _evaluate_best(ready: Prepared, result: Result, name: str) -> Trained:
     """Evaluate the best weights of a student and draw the charts."""
     from ladle.engine import prefix
 
@@ -137,7 +106,7 @@ def _evaluate_best(ready: _Prepared, result: Result, name: str) -> Trained:
     return Trained(folder, weights, score.evaluation, result.seconds)
 
 
-def _final_lines(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
+def _final_lines(ready: Prepared, trained: dict[str, Trained]) -> list[str]:
     """The paths of the weights, and commands to use them."""
     data, several = ready.job.data, len(trained) > 1
     weights = [f"{name}: {one.weights}" if several else str(one.weights) for name, one in trained.items()]
@@ -150,9 +119,9 @@ def _final_lines(ready: _Prepared, trained: dict[str, Trained]) -> list[str]:
         )
     ]
     return [
-        *_once([f"drawn     {line}" for line in about_labels(ready.val.classes)]),
-        *_once([f"weights   {line}" for line in weights]),
-        *_once([f"next      {line}" for line in commands]),
+        *once([f"drawn     {line}" for line in about_labels(ready.val.classes)]),
+        *once([f"weights   {line}" for line in weights]),
+        *once([f"next      {line}" for line in commands]),
     ]
 
 
@@ -169,7 +138,7 @@ def _open(job: Job, parts: Parts) -> tuple[Job, Supply]:
     return job.with_contents(contents_of(found.train), contents_of(found.val)), found
 
 
-def _prepare(job: Job, parts: Parts, resumed: bool) -> _Prepared:
+def _prepare(job: Job, parts: Parts, resumed: bool) -> Prepared:
     job, (images, val, value_range, notes) = _open(job, parts)
     setup = resolve(_without_start(job) if resumed else job, parts, images.classes, images.category_ids)
     if value_range is not None:
@@ -180,7 +149,7 @@ def _prepare(job: Job, parts: Parts, resumed: bool) -> _Prepared:
         batch, why = choose_batch(job, setup, parts, images)
         job = replace(job, run=replace(job.run, batch=batch))
         notes = [*notes, f"--batch auto: {batch} images for each step and device, {why}"]
-    ready = _Prepared(job, parts, setup, images, val, notes, resumed)
+    ready = Prepared(job, parts, setup, images, val, notes, resumed)
     _loader(ready, rank=0, world=job.run.world)
     return ready
 
@@ -193,7 +162,7 @@ def _without_start(job: Job) -> Job:
 
 
 @lost_workers_told()
-def _work(fabric: Fabric, ready: _Prepared) -> Result:
+def _work(fabric: Fabric, ready: Prepared) -> Result:
     """The part of a job that runs on every device."""
     from ladle.engine import fit
 
@@ -212,14 +181,14 @@ def _work(fabric: Fabric, ready: _Prepared) -> Result:
         raise disk_error(job, error) from error
 
 
-def _objective(fabric: Fabric, ready: _Prepared) -> CoLearning | TrainingStep:
+def _objective(fabric: Fabric, ready: Prepared) -> CoLearning | TrainingStep:
     torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.setup.specs.items()}
     objective = build_objective(ready.job, ready.setup, students, fabric.device, ready.parts.teacher)
     return objective if ready.job.run.channels_last else objective.to(memory_format=torch.contiguous_format)
 
 
-def _compile(fabric: Fabric, ready: _Prepared, objective: CoLearning | TrainingStep) -> None:
+def _compile(fabric: Fabric, ready: Prepared, objective: CoLearning | TrainingStep) -> None:
     """Compile the students, or warn once that this is not possible; both come before the run is seeded."""
     run, side = ready.job.run, max(ready.job.run.scales(ready.setup.imgsz) or (ready.setup.imgsz,))
     half = torch.bfloat16 if run.precision == "bf16" else None
@@ -230,7 +199,7 @@ def _compile(fabric: Fabric, ready: _Prepared, objective: CoLearning | TrainingS
             warn(f"--compile: {ready.setup.specs[name].name} is trained without it, as torch.compile failed: {reason}")
 
 
-def _images(ready: _Prepared) -> Source:
+def _images(ready: Prepared) -> Source:
     """The training images, with what a foreign teacher recorded for them."""
     given, text = ready.parts.teacher, ready.job.foreign_teacher
     if isinstance(given, ForeignTeacher):
@@ -240,7 +209,7 @@ def _images(ready: _Prepared) -> Source:
     return beside(ready.images, load_foreign(text, ready.setup.specs["student"], ready.setup.plans["student"]), text)
 
 
-def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
+def _loader(ready: Prepared, rank: int, world: int) -> Loader:
     run, imgsz = ready.job.run, ready.setup.imgsz
     return make_loader(
         _images(ready),
@@ -248,7 +217,7 @@ def _loader(ready: _Prepared, rank: int, world: int) -> Loader:
         imgsz,
         run.augmentation,
         seed=run.seed,
-        workers=_workers(run),
+        workers=workers_of(run),
         shuffle=True,
         multiscale=run.scales(imgsz),
         rank=rank,
@@ -269,132 +238,6 @@ def _metrics(evaluator: Evaluator, network: nn.Module) -> dict[str, float]:
 def _save(network: nn.Module, path: Path) -> None:
     assert isinstance(network, Detector)
     save_detector(network, path)
-
-
-def _about(ready: _Prepared) -> list[str]:
-    """Lines about the data and the students."""
-    job, classes = ready.job, len(ready.images.classes)
-    val = ready.val
-    full = crowded(val.dataset.images, job.run.max_det) if isinstance(val, DatasetSource) else None
-    sizes = f"{len(ready.images)} images to train on, {len(ready.val)} to validate, {classes} classes"
-    return [
-        f"data      {job.data}: {sizes}",
-        *([f"          {full}"] if full is not None else []),
-        *(" " * 10 + line for line in ready.notes),
-        *([f"          `ladle check {job.data}` lists everything"] if ready.notes else []),
-        *(f"{name:<9} {_description(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
-    ]
-
-
-def _description(spec: DetectorSpec, resumed: bool) -> str:
-    origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
-    if resumed:
-        origin = "resume.pt"
-    return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalization)"
-
-
-def _about_teacher(ready: _Prepared) -> list[str]:
-    """Load, check and evaluate the teacher before the first step; returns lines about it."""
-    job, file = ready.job, ready.job.teacher_file
-    if ready.parts.teacher is not None:
-        return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not evaluated"]
-    if job.foreign_teacher is not None:
-        return _about_foreign(ready, job.foreign_teacher)
-    if file is None:
-        return []
-    spec, plan = ready.setup.specs["student"], ready.setup.plans["student"]
-    device = find_device(job.run.device)
-    loaded = load_teacher(file, spec, plan).to(device)
-    teacher = loaded.frozen.detector if isinstance(loaded, MovedTeacher) else loaded.detector
-    if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
-        return [
-            f"teacher   {teacher.spec.name}, not evaluated: it has other classes, only its features are used ({file})"
-        ]
-    ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch_size, device, job.allow_weak_teacher)
-    return [
-        f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
-        *([f"          {_moved(teacher.spec, spec)}"] if plan.moved else []),
-        *reads_otherwise(ready.images, teacher.spec),
-    ]
-
-
-def _about_foreign(ready: _Prepared, text: str) -> list[str]:
-    """Open and evaluate a foreign teacher; returns lines about it."""
-    job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
-    teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
-    views = beside(ready.images, teacher, text)
-    recorded = views is not ready.images
-    images, split = (ready.images, "training") if recorded else (ready.val, "validation")
-    weak, other = job.allow_weak_teacher, views if recorded else None
-    ap = check_strength(text, teacher, images, spec.imgsz, job.run.batch_size, device, weak, other)
-    notes = [recorded_note(views)] if recorded else []
-    lines = (*teacher.detector.about, *notes, teacher.table.summary(), MOVED)
-    return [
-        f"teacher   {teacher.info.name}, {strength_in_words(ap, split)} ({text})",
-        *(f"          {line}" for line in lines),
-    ]
-
-
-def _moved(teacher: DetectorSpec, student: DetectorSpec) -> str:
-    """Why and how the predictions of a teacher are moved."""
-    found = "; ".join(prior_mismatches(network_info(student), network_info(teacher)))
-    return f"{found}: {MOVED}"
-
-
-def _about_lessons(ready: _Prepared) -> list[str]:
-    """Lines about the assigners, the judge, the distilled terms, and what is left out and why."""
-    job = ready.job
-    lines = _once([f"method    {line}" for line in _method_in_words(job, ready.parts)])
-    judge = f", judged by the more certain of the two ({job.surer})" if job.verb == "colearn" else None
-    for name, plan in ready.setup.plans.items():
-        if name != "second":
-            lines += _once([f"assigner  {line}" for line in _assigners(plan, job.assigner is not None, judge)])
-        if name != "second" and job.criterion is not None:
-            lines.append(f"criterion {job.criterion}")
-        prefix = f"{name}/" if job.verb == "colearn" else ""
-        lines += _once([f"teaches   {prefix}{term}: {what}" for term, what in plan.teaches.items()])
-        lines += _once([f"skipped   {prefix}{reason}" for reason in plan.skipped])
-    lines += [_BALANCE[job.balance].format(share=job.balance_share)] if job.balance != "none" else []
-    lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
-    return [line for line in lines if line]
-
-
-def _method_in_words(job: Job, parts: Parts) -> list[str]:
-    """A line for each part of a method."""
-    if job.method in WORDS:
-        return [] if job.verb == "colearn" and job.method == "plain" else [f"{job.method}: {WORDS[job.method].meaning}"]
-    lines = []
-    for part in parts.method.parts:
-        meaning = WORDS[part.word].meaning if isinstance(part, Published) else first_sentence(type(unscheduled(part)))
-        lines.append(f"{part_name(part)}: {meaning}")
-    return lines
-
-
-_BALANCE = {
-    "moments": "balance   backbone and neck: distillation has separate optimizer moments and {share:g} of a step",
-    "norm": "balance   backbone and neck: the gradient of distillation is at most {share:g} of detection's",
-}
-
-
-def _assigners(plan: Plan, asked: bool, judge: str | None) -> list[str]:
-    """The assigner and the judge of each stage; the first assigner with fields if it was ``asked`` for by a flag."""
-    names = [type(lesson.assigner).__name__ for lesson in plan.lessons]
-    if asked:
-        names[0] = text_of(ASSIGNER, plan.lessons[0].assigner)
-    judges = [judge or (", judged by the teacher" if lesson.judge is not None else "") for lesson in plan.lessons]
-    stages = [f"{stage}: " if stage else "" for stage in stage_names(len(plan.lessons))]
-    return [f"{stage}{name}{judged}" for stage, name, judged in zip(stages, names, judges, strict=True)]
-
-
-def _once(lines: list[str]) -> list[str]:
-    """Remove a repeated first word from all lines but the first."""
-    return [*lines[:1], *(" " * 10 + line[10:] for line in lines[1:])]
-
-
-def _workers(run: Run) -> int:
-    if run.workers is not None:
-        return run.workers
-    return default_workers(find_device(run.device), run.devices)
 
 
 def _in_percent(row: dict[str, float | int]) -> dict[str, float | int]:

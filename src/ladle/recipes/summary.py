@@ -1,0 +1,149 @@
+"""The lines that a run prints before its first step: data, students, teacher, assigners, losses."""
+
+from __future__ import annotations
+
+from ladle.data.sources import DatasetSource
+from ladle.detectors import DetectorSpec
+from ladle.families import network_info
+from ladle.methods import WORDS, Plan, Published
+from ladle.methods.words import part_name, unscheduled
+from ladle.networks import prior_mismatches
+from ladle.objectives import stage_names
+from ladle.recipes.devices import find_device
+from ladle.recipes.jobs import Job
+from ladle.recipes.parts import ASSIGNER, Parts
+from ladle.recipes.preflight import (
+    MOVED,
+    check_strength,
+    load_foreign,
+    load_teacher,
+    reads_otherwise,
+    strength_in_words,
+)
+from ladle.recipes.prepared import Prepared
+from ladle.recipes.recorded import beside, recorded_note
+from ladle.recipes.scoring import crowded
+from ladle.teachers import MovedTeacher
+from ladle.values import first_sentence, text_of
+
+__all__ = ["about_images", "about_lessons", "about_teacher", "once"]
+
+
+def about_images(ready: Prepared) -> list[str]:
+    """Lines about the data and the students."""
+    job, classes = ready.job, len(ready.images.classes)
+    val = ready.val
+    full = crowded(val.dataset.images, job.run.max_det) if isinstance(val, DatasetSource) else None
+    sizes = f"{len(ready.images)} images to train on, {len(ready.val)} to validate, {classes} classes"
+    return [
+        f"data      {job.data}: {sizes}",
+        *([f"          {full}"] if full is not None else []),
+        *(" " * 10 + line for line in ready.notes),
+        *([f"          `ladle check {job.data}` lists everything"] if ready.notes else []),
+        *(f"{name:<9} {_description(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
+    ]
+
+
+def _description(spec: DetectorSpec, resumed: bool) -> str:
+    origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
+    if resumed:
+        origin = "resume.pt"
+    return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalization)"
+
+
+def about_teacher(ready: Prepared) -> list[str]:
+    """Load, check and evaluate the teacher before the first step; returns lines about it."""
+    job, file = ready.job, ready.job.teacher_file
+    if ready.parts.teacher is not None:
+        return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not evaluated"]
+    if job.foreign_teacher is not None:
+        return _about_foreign(ready, job.foreign_teacher)
+    if file is None:
+        return []
+    spec, plan = ready.setup.specs["student"], ready.setup.plans["student"]
+    device = find_device(job.run.device)
+    loaded = load_teacher(file, spec, plan).to(device)
+    teacher = loaded.frozen.detector if isinstance(loaded, MovedTeacher) else loaded.detector
+    if plan.features_only and not set(spec.classes) <= set(teacher.spec.classes):
+        return [
+            f"teacher   {teacher.spec.name}, not evaluated: it has other classes, only its features are used ({file})"
+        ]
+    ap = check_strength(file, teacher, ready.val, spec.imgsz, job.run.batch_size, device, job.allow_weak_teacher)
+    return [
+        f"teacher   {teacher.spec.name}, {strength_in_words(ap)} ({file})",
+        *([f"          {_moved(teacher.spec, spec)}"] if plan.moved else []),
+        *reads_otherwise(ready.images, teacher.spec),
+    ]
+
+
+def _about_foreign(ready: Prepared, text: str) -> list[str]:
+    """Open and evaluate a foreign teacher; returns lines about it."""
+    job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
+    teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
+    views = beside(ready.images, teacher, text)
+    recorded = views is not ready.images
+    images, split = (ready.images, "training") if recorded else (ready.val, "validation")
+    weak, other = job.allow_weak_teacher, views if recorded else None
+    ap = check_strength(text, teacher, images, spec.imgsz, job.run.batch_size, device, weak, other)
+    notes = [recorded_note(views)] if recorded else []
+    lines = (*teacher.detector.about, *notes, teacher.table.summary(), MOVED)
+    return [
+        f"teacher   {teacher.info.name}, {strength_in_words(ap, split)} ({text})",
+        *(f"          {line}" for line in lines),
+    ]
+
+
+def _moved(teacher: DetectorSpec, student: DetectorSpec) -> str:
+    """Why and how the predictions of a teacher are moved."""
+    found = "; ".join(prior_mismatches(network_info(student), network_info(teacher)))
+    return f"{found}: {MOVED}"
+
+
+def about_lessons(ready: Prepared) -> list[str]:
+    """Lines about the assigners, the judge, the distilled terms, and what is left out and why."""
+    job = ready.job
+    lines = once([f"method    {line}" for line in _method_in_words(job, ready.parts)])
+    judge = f", judged by the more certain of the two ({job.surer})" if job.verb == "colearn" else None
+    for name, plan in ready.setup.plans.items():
+        if name != "second":
+            lines += once([f"assigner  {line}" for line in _assigners(plan, job.assigner is not None, judge)])
+        if name != "second" and job.criterion is not None:
+            lines.append(f"criterion {job.criterion}")
+        prefix = f"{name}/" if job.verb == "colearn" else ""
+        lines += once([f"teaches   {prefix}{term}: {what}" for term, what in plan.teaches.items()])
+        lines += once([f"skipped   {prefix}{reason}" for reason in plan.skipped])
+    lines += [_BALANCE[job.balance].format(share=job.balance_share)] if job.balance != "none" else []
+    lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
+    return [line for line in lines if line]
+
+
+def _method_in_words(job: Job, parts: Parts) -> list[str]:
+    """A line for each part of a method."""
+    if job.method in WORDS:
+        return [] if job.verb == "colearn" and job.method == "plain" else [f"{job.method}: {WORDS[job.method].meaning}"]
+    lines = []
+    for part in parts.method.parts:
+        meaning = WORDS[part.word].meaning if isinstance(part, Published) else first_sentence(type(unscheduled(part)))
+        lines.append(f"{part_name(part)}: {meaning}")
+    return lines
+
+
+_BALANCE = {
+    "moments": "balance   backbone and neck: distillation has separate optimizer moments and {share:g} of a step",
+    "norm": "balance   backbone and neck: the gradient of distillation is at most {share:g} of detection's",
+}
+
+
+def _assigners(plan: Plan, asked: bool, judge: str | None) -> list[str]:
+    """The assigner and the judge of each stage; the first assigner with fields if it was ``asked`` for by a flag."""
+    names = [type(lesson.assigner).__name__ for lesson in plan.lessons]
+    if asked:
+        names[0] = text_of(ASSIGNER, plan.lessons[0].assigner)
+    judges = [judge or (", judged by the teacher" if lesson.judge is not None else "") for lesson in plan.lessons]
+    stages = [f"{stage}: " if stage else "" for stage in stage_names(len(plan.lessons))]
+    return [f"{stage}{name}{judged}" for stage, name, judged in zip(stages, names, judges, strict=True)]
+
+
+def once(lines: list[str]) -> list[str]:
+    """Remove a repeated first word from all lines but the first."""
+    return [*lines[:1], *(" " * 10 + line[10:] for line in lines[1:])]
