@@ -13,8 +13,8 @@ from tests.families import DENSE
 
 LIGHT = {
     "yolox, light": ("yolox-tiny", {"depth": 1, "box": "cell", "light": LightSpec(shared=False)}),
-    "rtmdet, light": ("rtmdet-tiny", {"depth": 2, "distance": "exp", "light": LightSpec()}),
-    "gfl, light": ("gfl+lite-tiny", {"depth": 1}),
+    "rtmdet, light": ("rtmdet-tiny", {"depth": 1, "distance": "exp", "light": LightSpec()}),
+    "gfl, light": ("gfl+lite-tiny", {}),
 }
 """Heads with parts for each level; the last one has a path aggregation network too."""
 NAMES = [*DENSE, "atss+dist", "paa+cop", "fcos+io", *LIGHT]
