@@ -1,7 +1,7 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
-The commands are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`, and
+The commands are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`, :func:`val`,
+:func:`predict`, :func:`report`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`, :func:`demo`, and
 :func:`assign_show`, :func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. They are built from the packages
 ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``, ``ladle.objectives``,
 ``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine``,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ladle.recipes.models import models
     from ladle.recipes.options import Run
     from ladle.recipes.predict import predict
+    from ladle.recipes.report import report
     from ladle.recipes.train import colearn, distill, train
     from ladle.recipes.val import val
     from ladle.teachers import FrozenDetector
@@ -51,6 +52,7 @@ __all__ = [
     "load_detector",
     "models",
     "predict",
+    "report",
     "save_detector",
     "train",
     "val",

@@ -8,6 +8,7 @@ from ladle.recipes.export import export
 from ladle.recipes.models import models
 from ladle.recipes.options import Run
 from ladle.recipes.predict import predict
+from ladle.recipes.report import report
 from ladle.recipes.train import colearn, distill, train
 from ladle.recipes.val import val
 
@@ -24,6 +25,7 @@ __all__ = [
     "export",
     "models",
     "predict",
+    "report",
     "train",
     "val",
 ]
