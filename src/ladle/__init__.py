@@ -1,12 +1,12 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
-The commands are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`,
-:func:`val`, :func:`predict`, :func:`convert`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`,
-:func:`demo`, and :func:`assign_show`, :func:`assign_stats`, :func:`assign_diff` for ``ladle assign``. They are built
-from the packages ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``,
-``ladle.objectives``, ``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``,
-``ladle.statistics``, ``ladle.engine``, ``ladle.exporting`` and ``ladle.visual``; the records that they exchange are in
-``ladle.types``.
+The commands are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`, :func:`val`,
+:func:`predict`, :func:`report`, :func:`convert`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`,
+:func:`demo`, :func:`assign_show`, :func:`assign_stats` and :func:`assign_diff` for ``ladle assign``, and
+:func:`teacher_probe` and :func:`teacher_cache` for ``ladle teacher``. They are built from the packages
+``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``, ``ladle.objectives``,
+``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine``,
+``ladle.exporting`` and ``ladle.visual``; the records that they exchange are in ``ladle.types``.
 
 Modules are imported at first use.
 """
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ladle.recipes.models import models
     from ladle.recipes.options import Run
     from ladle.recipes.predict import predict
+    from ladle.recipes.report import report
     from ladle.recipes.teacher import teacher_probe
     from ladle.recipes.teacher_cache import teacher_cache
     from ladle.recipes.train import colearn, distill, train
@@ -56,6 +57,7 @@ __all__ = [
     "load_detector",
     "models",
     "predict",
+    "report",
     "save_detector",
     "teacher_cache",
     "teacher_probe",

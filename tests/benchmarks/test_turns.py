@@ -75,7 +75,13 @@ def test_results_are_kept_line_by_line_and_not_measured_twice(load, tmp_path, mo
 def test_a_row_may_change_the_flags(load):
     methods = load("methods")
     arguments = methods.argparse.Namespace(
-        **{"data": "scenes", "student": "paa-tiny", "teacher": "T", "epochs": 2, "imgsz": None, "jitter": 0, "crop": 0},
+        data="scenes",
+        student="paa-tiny",
+        teacher="T",
+        epochs=2,
+        imgsz=None,
+        jitter=0,
+        crop=0,
         flag=["mosaic=0.5"],
         out=methods.Path("runs"),
     )

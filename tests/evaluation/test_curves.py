@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ladle.errors import UserError
-from ladle.evaluation import confusion, evaluate, precision_recall
+from ladle.evaluation import Threshold, best_threshold, confusion, errors_by_kind, evaluate, precision_recall
 
 from .images import CLASSES, detections, image, perfect, random_set
 
@@ -35,7 +35,7 @@ def test_a_curve_of_no_images_is_nan() -> None:
 
 def test_perfect_detections_lie_on_the_diagonal() -> None:
     truth, _ = random_set(0)
-    counts = confusion(truth, perfect(truth), CLASSES).counts
+    counts = confusion(truth, perfect(truth), CLASSES, score=0.25).counts
     assert counts.sum() == np.trace(counts) == sum(int((~p.crowd).sum()) for p in truth)
 
 
@@ -49,7 +49,7 @@ def test_every_object_is_counted_once() -> None:
 def test_matches_misses_and_false_alarms_land_in_their_cells() -> None:
     truth = [image(1, [[0, 0, 50, 50], [100, 0, 150, 50], [200, 0, 250, 50]], [0, 1, 2])]
     found = {1: detections([[0, 0, 50, 50], [100, 0, 150, 50], [300, 300, 350, 350]], [0.9, 0.8, 0.7], [0, 2, 1])}
-    counts = confusion(truth, found, CLASSES).counts
+    counts = confusion(truth, found, CLASSES, score=0.25).counts
     expected = np.zeros((5, 5), dtype=int)
     expected[0, 0] = expected[1, 2] = expected[2, 4] = expected[4, 1] = 1
     assert (counts == expected).all()
@@ -58,7 +58,7 @@ def test_matches_misses_and_false_alarms_land_in_their_cells() -> None:
 def test_the_surest_detection_takes_the_object_even_of_the_wrong_class() -> None:
     truth = [image(1, [[0, 0, 50, 50]], [0])]
     found = {1: detections([[0, 0, 50, 50], [0, 0, 50, 48]], [0.6, 0.9], [0, 1])}
-    counts = confusion(truth, found, CLASSES).counts
+    counts = confusion(truth, found, CLASSES, score=0.25).counts
     assert counts[0, 1] == 1
     assert counts[4, 0] == 1
     assert counts.sum() == 2
@@ -73,7 +73,7 @@ def test_low_scores_are_dropped_and_the_threshold_itself_is_kept() -> None:
 def test_crowds_excuse_but_are_not_counted() -> None:
     truth = [image(1, [[0, 0, 200, 200]], [0], [True])]
     found = {1: detections([[10, 10, 30, 30], [300, 300, 350, 350]], [0.9, 0.9], [1, 1])}
-    counts = confusion(truth, found, CLASSES).counts
+    counts = confusion(truth, found, CLASSES, score=0.25).counts
     assert counts[4, 1] == counts.sum() == 1
 
 
@@ -85,3 +85,46 @@ def test_a_image_without_detections_misses_everything() -> None:
 def test_confusion_refuses_labels_without_a_name() -> None:
     with pytest.raises(UserError, match="expected 0 to 0"):
         confusion([image(1, [[0, 0, 9, 9]], [1])], {}, ["cat"])
+
+
+def test_the_best_threshold_is_that_of_a_search() -> None:
+    truth, found = random_set(3)
+    objects = sum(int((~p.crowd).sum()) for p in truth)
+    every = sorted({float(score) for one in found.values() for score in one.scores})
+    f1 = {}
+    for score in every:
+        errors = errors_by_kind(truth, found, CLASSES, score=score)
+        detections = sum(int(one.sum()) for one in errors.detections.values())
+        f1[score] = 2 * errors.total("correct") / (detections + objects)
+    best = best_threshold(truth, found, CLASSES)
+    assert best.score == max(every, key=lambda score: (f1[score], score))
+    assert best.f1 == f1[best.score] == pytest.approx(2 / (1 / best.precision + 1 / best.recall))
+
+
+def test_detections_of_one_score_stay_together_and_those_on_crowds_do_not_count() -> None:
+    truth = [image(1, [[0, 0, 50, 50], [100, 0, 150, 50], [200, 200, 400, 400]], [0, 0, 1], [False, False, True])]
+    boxes = [[0, 0, 50, 50], [300, 0, 350, 50], [100, 0, 150, 50], [210, 210, 250, 250]]
+    found = {1: detections(boxes, [0.5, 0.5, 0.25, 0.9], [0, 0, 0, 1])}
+    assert best_threshold(truth, found, CLASSES) == Threshold(0.25, 2 / 3, 1.0, 0.8)
+    assert best_threshold(truth, {}, CLASSES) == Threshold(1.0, 0.0, 0.0, 0.0)
+
+
+def test_of_equal_thresholds_the_highest_is_taken() -> None:
+    truth = [image(1, [[0, 0, 50, 50]], [0])]
+    found = {1: detections([[100, 0, 150, 50], [200, 0, 250, 50]], [0.5, 0.25], [0, 0])}
+    assert best_threshold(truth, found, CLASSES) == Threshold(0.5, 0.0, 0.0, 0.0)
+
+
+def test_confusion_leaves_out_what_lies_below_the_best_threshold() -> None:
+    truth = [image(1, [[0, 0, 50, 50], [100, 0, 150, 50]], [0, 1])]
+    boxes = [[0, 0, 50, 50], [100, 0, 150, 50], [300, 300, 350, 350]]
+    result = confusion(truth, {1: detections(boxes, [0.75, 0.5, 0.25], [0, 1, 2])}, CLASSES)
+    assert result.score == 0.5
+    assert np.argwhere(result.counts).tolist() == [[0, 0], [1, 1]]
+
+
+def test_shares_are_those_of_a_row() -> None:
+    truth = [image(1, [[0, 0, 50, 50], [100, 0, 150, 50]], [0, 0])]
+    result = confusion(truth, {1: detections([[0, 0, 50, 50]], [0.5], [1])}, CLASSES)
+    assert result.shares[0].tolist() == [0.0, 0.5, 0.0, 0.0, 0.5]
+    assert (result.shares[1:] == 0).all()

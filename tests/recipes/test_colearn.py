@@ -21,6 +21,7 @@ from ladle.recipes import colearn, val
 from ladle.recipes.jobs import Job
 from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import RUN, make_teacher, same_tensors, same_weights
+from tests.visual.test_html import read
 
 PAIR = ("paa-tiny", "paa+cop-mini")
 
@@ -38,6 +39,13 @@ def test_both_are_saved_scored_and_drawn(run, data):
         assert load_detector(one.weights).spec.name == model
         assert (folder / "plots" / name / "confusion.png").is_file()
         assert val(data, str(one.weights), batch=4, out=str(folder / "val"), device="cpu").ap == one.evaluation.ap
+
+
+def test_the_report_is_about_both(run):
+    texts = read(run.first.folder / "report.html").texts
+    assert [one for one in texts if one.startswith("Details")] == ["Details of one, first", "Details of one, second"]
+    for one, model in zip(run, PAIR):
+        assert any(text.startswith(f"{model} reaches {100 * one.evaluation.ap:.1f} AP") for text in texts)
 
 
 def test_the_results_contain_both_students_and_the_share_of_the_judges(run):

@@ -30,6 +30,8 @@ def test_a_run_leaves_its_files(run):
         "config.yaml",
         "data.json",
         "metrics.jsonl",
+        "report.html",
+        "report.json",
         "results.csv",
         "resume.pt",
         "plots/history.png",

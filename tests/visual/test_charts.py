@@ -87,6 +87,14 @@ def test_confusion_is_darkest_where_the_row_goes(tmp_path: Path) -> None:
     assert rows_[left].mean() < rows_[right].mean()
 
 
+def test_the_threshold_is_written_below_a_confusion(tmp_path: Path) -> None:
+    counts = np.eye(3, dtype=int)
+    plain = read(draw_confusion(counts, ["cat", "dog"], tmp_path / "a.png")).astype(int)
+    noted = read(draw_confusion(counts, ["cat", "dog"], tmp_path / "b.png", score=0.31)).astype(int)
+    rows_ = np.flatnonzero((plain != noted).any(-1).any(-1))
+    assert rows_.min() > 0.85 * len(plain)
+
+
 @pytest.mark.parametrize("classes", [1, 80])
 def test_confusion_draws_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     counts = np.eye(classes + 1, dtype=int) * 7

@@ -66,12 +66,14 @@ def test_names_are_never_read_as_markup(tmp_path):
         html.figure(b"", NASTY, NASTY),
         html.table([{NASTY: NASTY}], NASTY),
         html.links({NASTY: "page.html", "b": '"><b>.html'}, "b"),
+        html.code(NASTY),
+        html.matrix({NASTY: [0.5]}, [NASTY], NASTY, NASTY),
     ]
     page = html.write_page(tmp_path / "page.html", NASTY, parts)
     found = read(page)
     assert "script" not in {tag for tag, _ in found.tags}
     shown = '<script>alert("x")</script> & \\x1b[31m'
-    assert found.texts.count(shown) == 10
+    assert found.texts.count(shown) == 15
     assert [attrs["alt"] for tag, attrs in found.tags if tag == "img"] == [shown]
 
 
@@ -97,3 +99,16 @@ def test_links_lead_to_the_other_pages():
 
 def test_what_is_empty_leaves_nothing():
     assert html.table([]) == html.bullets([]) == ""
+
+
+def test_a_matrix_shows_whole_percent_and_leaves_zeros_empty(tmp_path):
+    part = html.matrix({"cat": [0.0, 0.004, 0.996], "dog": [1.0, 0.0, 0.126]}, ["cat", "dog", "none"], "object")
+    found = read(html.write_page(tmp_path / "page.html", "Title", [part]))
+    cells = [attrs["style"] for tag, attrs in found.tags if tag == "td"]
+    assert cells == [f"--share: {share}" for share in ("0.000", "0.004", "0.996", "1.000", "0.000", "0.126")]
+    assert [text for text in found.texts if re.fullmatch(r"<?\d+", text)] == ["<1", "100", "100", "13"]
+
+
+def test_parts_stand_beside_each_other_unless_all_are_empty():
+    assert html.beside([html.Html(""), html.Html("")]) == html.beside([]) == ""
+    assert html.beside([html.paragraph("a"), html.Html("")]) == '<div class="beside"><p>a</p></div>'

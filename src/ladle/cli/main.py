@@ -31,6 +31,7 @@ VERBS = {
     "colearn": "train two detectors together, without a teacher",
     "val": "evaluate a trained detector",
     "predict": "detect objects in images",
+    "report": "write one page about a run, or several beside each other",
     "assign show": "draw which prior learns which object, the worst objects first",
     "assign stats": "count the positives of objects, and the objects without any",
     "assign diff": "compare two assignments",
@@ -49,6 +50,7 @@ _RUNS = ("train", "distill", "colearn")
 _BARE = {
     "predict": "source",
     "check": "data",
+    "report": "runs",
     "convert": "checkpoint",
     "export": "model",
     "bench": "model",
@@ -56,7 +58,7 @@ _BARE = {
     "teacher cache": "teacher",
 }
 """The argument of a verb whose flag may be left out."""
-_SEVERAL = ("predict", "bench")
+_SEVERAL = ("predict", "report", "bench")
 """The verbs that take several values of this argument: a shell expands a pattern to them."""
 _ALSO = {"train": {"student": "model"}, "bench": {"compare": "model"}}
 """Other names of a verb's flags, such as ``--student`` for ``--model`` of ``train``."""

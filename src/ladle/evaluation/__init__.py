@@ -1,18 +1,34 @@
-"""Metrics of detections: COCO's average precision and recall, precision-recall curves, confusion matrices."""
+"""Metrics of detections: COCO's average precision and recall, precision-recall, confusion, errors by kind."""
 
 from __future__ import annotations
 
 from ladle.evaluation.average_precision import Evaluation, Reference, check_names, coco_results, evaluate
-from ladle.evaluation.curves import Confusion, PrecisionRecall, confusion, precision_recall
+from ladle.evaluation.curves import Confusion, PrecisionRecall, Threshold, best_threshold, confusion, precision_recall
+from ladle.evaluation.errors import (
+    DETECTION_KINDS,
+    OBJECT_KINDS,
+    Errors,
+    ImageErrors,
+    errors_by_kind,
+    image_errors,
+)
 
 __all__ = [
+    "DETECTION_KINDS",
+    "OBJECT_KINDS",
     "Confusion",
+    "Errors",
     "Evaluation",
+    "ImageErrors",
     "PrecisionRecall",
     "Reference",
+    "Threshold",
+    "best_threshold",
     "check_names",
     "coco_results",
     "confusion",
+    "errors_by_kind",
     "evaluate",
+    "image_errors",
     "precision_recall",
 ]

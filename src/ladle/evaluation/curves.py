@@ -1,4 +1,4 @@
-"""Precision-recall curves and confusion matrices."""
+"""Precision-recall curves, the best score threshold, and confusion matrices."""
 
 from __future__ import annotations
 
@@ -6,15 +6,13 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from jaxtyping import Float, Int
-from torch import Tensor
 
-from ladle.boxes import pairwise_coverage, pairwise_iou
-from ladle.evaluation.average_precision import Reference, as_array, checked, tabulate
+from ladle.evaluation.average_precision import Reference, checked, tabulate
+from ladle.evaluation.matching import Matched, match_image
 from ladle.types import Detections
 
-__all__ = ["Confusion", "PrecisionRecall", "confusion", "precision_recall"]
+__all__ = ["Confusion", "PrecisionRecall", "Threshold", "best_threshold", "confusion", "precision_recall"]
 
 
 @dataclass(frozen=True)
@@ -42,11 +40,27 @@ class Confusion:
     """A confusion matrix: rows are true classes, columns are detected classes, background is last in both.
 
     ``counts[i, C]`` is the number of missed objects of class i, ``counts[C, j]`` that of detections of class j without
-    an object.
+    an object. Detections below ``score`` were left out.
     """
 
     classes: tuple[str, ...]
     counts: Int[np.ndarray, "C1 C1"]
+    score: float
+
+    @property
+    def shares(self) -> Float[np.ndarray, "C1 C1"]:
+        """The counts over the sum of their row: as what the objects of a class were detected; 0 in an empty row."""
+        return np.asarray(self.counts / np.maximum(self.counts.sum(axis=1, keepdims=True), 1))
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """A threshold of the score, and precision, recall and F1 of the detections with at least that score."""
+
+    score: float
+    precision: float
+    recall: float
+    f1: float
 
 
 def precision_recall(
@@ -67,67 +81,80 @@ def precision_recall(
     )
 
 
+def best_threshold(
+    truth: Iterable[Reference],
+    detections: Mapping[Hashable, Detections],
+    classes: Sequence[str],
+    iou: float = 0.5,
+) -> Threshold:
+    """Find the score threshold that maximizes F1, the harmonic mean of precision and recall over all classes.
+
+    Detections are matched in order of their scores, each with the free object of its class that it overlaps most, with
+    an IoU of at least ``iou``; those on crowd regions do not count. F1 is twice the matches over detections plus
+    objects. Of equal thresholds the highest is taken; without detections the threshold is 1.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> from ladle.evaluation import best_threshold
+        >>> from ladle.types import Detections
+        >>> box = torch.tensor([[0.0, 0.0, 40.0, 40.0]])
+        >>> image = SimpleNamespace(id=1, height=64, width=64, boxes=box, labels=[0], crowd=[False])
+        >>> found = Detections(torch.cat([box, box + 100]), torch.tensor([0.75, 0.5]), torch.tensor([0, 0]))
+        >>> best_threshold([image], {1: found}, ["cat"])
+        Threshold(score=0.75, precision=1.0, recall=1.0, f1=1.0)
+    """
+    scores, hits, objects = [np.zeros(0)], [np.zeros(0, dtype=bool)], 0
+    for image in checked(truth, detections, classes):
+        matched = match_image(image, detections.get(image.id), iou, -np.inf)
+        scores.append(matched.scores[~matched.on_crowd])
+        hits.append(matched.match[~matched.on_crowd] >= 0)
+        objects += len(matched.objects)
+    score, hit = np.concatenate(scores), np.concatenate(hits)
+    if not len(score):
+        return Threshold(1.0, 0.0, 0.0, 0.0)
+    order = np.argsort(-score, kind="stable")
+    score, found = score[order], np.cumsum(hit[order])
+    last = np.flatnonzero(np.append(score[1:] != score[:-1], True))  # a threshold keeps all detections of its score
+    kept = last + 1
+    f1 = 2 * found[last] / (kept + objects)
+    best = int(f1.argmax())
+    true = int(found[last[best]])
+    return Threshold(float(score[last[best]]), true / int(kept[best]), true / max(objects, 1), float(f1[best]))
+
+
 def confusion(
     truth: Iterable[Reference],
     detections: Mapping[Hashable, Detections],
     classes: Sequence[str],
     iou: float = 0.5,
-    score: float = 0.25,
+    score: float | None = None,
 ) -> Confusion:
     """Count as which class each object was detected.
 
-    Detections below ``score`` are left out. The others are matched in order of their scores, each with the unmatched
-    object of any class that it overlaps most, if the IoU is at least ``iou``. A detection without a match counts as a
-    detection of background, unless at least ``iou`` of its area lies in a crowd region. Crowd regions are not counted.
+    Detections below ``score`` are left out, by default below the threshold that maximizes F1 (:func:`best_threshold`).
+    The others are matched in order of their scores, each with the unmatched object of any class that it overlaps most,
+    if the IoU is at least ``iou``. A detection without a match counts as a detection of background, unless at least
+    ``iou`` of its area lies in a crowd region. Crowd regions are not counted.
     """
+    images = checked(truth, detections, classes)
+    if score is None:
+        score = best_threshold(images, detections, classes, iou).score
     background = len(classes)
     counts = np.zeros((background + 1, background + 1), dtype=np.int64)
-    for image in checked(truth, detections, classes):
-        true, detected = _pairs(image, detections.get(image.id), background, iou, score)
+    for image in images:
+        matched = match_image(image, detections.get(image.id), iou, score, same_class=False)
+        true, detected = _pairs(matched, background)
         np.add.at(counts, (true, detected), 1)
-    return Confusion(tuple(classes), counts)
+    return Confusion(tuple(classes), counts, score)
 
 
-def _pairs(
-    image: Reference, found: Detections | None, background: int, iou: float, score: float
-) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
+def _pairs(matched: Matched, background: int) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:
     """The true and the detected class of every match, missed object and false detection in one image."""
-    boxes = torch.from_numpy(as_array(image.boxes).astype(np.float32)).reshape(-1, 4)
-    labels = torch.from_numpy(as_array(image.labels).astype(np.int64))
-    crowd = torch.from_numpy(as_array(image.crowd).astype(bool))
-    objects, object_labels = boxes[~crowd], labels[~crowd]
-    detected_boxes, detected_labels = _confident(found, score)
-
-    match = _match(pairwise_iou(detected_boxes, objects), iou)  # (n,), the object of each detection or -1
-    on_crowd = (pairwise_coverage(detected_boxes, boxes[crowd]) >= iou).any(1) & (match < 0)
-    missed = torch.ones(len(objects), dtype=torch.bool)
-    missed[match[match >= 0]] = False
-
-    true_labels = torch.full((len(detected_boxes),), background)
-    true_labels[match >= 0] = object_labels[match[match >= 0]]
-    true = torch.cat([true_labels[~on_crowd], object_labels[missed]])
-    detected = torch.cat([detected_labels[~on_crowd], torch.full((int(missed.sum()),), background)])
-    return true.numpy(), detected.numpy()
-
-
-def _confident(found: Detections | None, score: float) -> tuple[Tensor, Tensor]:
-    """The boxes and labels of detections with at least ``score``, highest score first."""
-    if found is None:
-        return torch.zeros(0, 4), torch.zeros(0, dtype=torch.long)
-    order = found.scores.cpu().argsort(descending=True, stable=True)
-    order = order[found.scores.cpu()[order] >= score]
-    return found.boxes.cpu().float()[order], found.labels.cpu().long()[order]
-
-
-def _match(overlaps: Float[Tensor, "n g"], iou: float) -> Int[Tensor, " n"]:
-    """Greedy matching in the order of the detections: the object of each, or -1."""
-    match = torch.full((overlaps.shape[0],), -1)
-    if overlaps.shape[1] == 0:
-        return match
-    free = overlaps.clone()
-    for row in range(len(match)):
-        best, taken = free[row].max(0)
-        if best >= iou:
-            match[row] = taken
-            free[:, taken] = -1.0
-    return match
+    hit = matched.match >= 0
+    true = np.full(len(hit), background)
+    true[hit] = matched.object_labels[matched.match[hit]]
+    counted = ~matched.on_crowd
+    missed = np.delete(matched.object_labels, matched.match[hit])
+    detected = matched.labels[counted]
+    return np.concatenate([true[counted], missed]), np.concatenate([detected, np.full(len(missed), background)])

@@ -9,6 +9,7 @@ from ladle.recipes.export import export
 from ladle.recipes.models import models
 from ladle.recipes.options import Run
 from ladle.recipes.predict import predict
+from ladle.recipes.report import report
 from ladle.recipes.teacher import teacher_probe
 from ladle.recipes.teacher_cache import teacher_cache
 from ladle.recipes.train import colearn, distill, train
@@ -28,6 +29,7 @@ __all__ = [
     "export",
     "models",
     "predict",
+    "report",
     "teacher_cache",
     "teacher_probe",
     "train",

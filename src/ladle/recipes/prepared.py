@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
+
 from ladle.data.loader import default_workers
 from ladle.data.sources import Source
 from ladle.recipes.devices import find_device
 from ladle.recipes.jobs import Job
 from ladle.recipes.options import Run
 from ladle.recipes.parts import Parts
+from ladle.recipes.preflight import load_teacher
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.setup import Setup
+from ladle.teachers import FrozenDetector
 
 __all__ = ["Prepared", "workers_of"]
 
@@ -36,6 +40,14 @@ class Prepared(NamedTuple):
         pin = find_device(run.device) != "cpu"
         batch = run.val_batch or run.batch_size * (_MORE_WITHOUT_GRADIENTS if pin else 1)
         return Evaluator(self.val, self.setup.imgsz, batch, workers_of(run), pin=pin)
+
+    def judge(self, name: str, device: torch.device) -> FrozenDetector | None:
+        """The teacher that judges for a student, if it is a detector of Ladle's that predicts at the same priors."""
+        plan, given, file = self.setup.plans[name], self.parts.teacher, self.job.teacher_file
+        if plan.lessons[0].judge is None:
+            return None
+        found = given if given is not None or file is None else load_teacher(file, self.setup.specs[name], plan)
+        return found.to(device) if isinstance(found, FrozenDetector) else None
 
 
 def workers_of(run: Run) -> int:

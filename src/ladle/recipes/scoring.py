@@ -101,12 +101,12 @@ class Evaluator:
         return Score(evaluate(self.truth, found, self.source.classes, most), found, cut)
 
     def draw(self, score: Score, folder: Path) -> None:
-        """Write the precision-recall curves and the confusion matrix of a score."""
+        """Write the precision-recall curves, and the confusion matrix at the threshold that maximizes F1."""
         most = score.evaluation.most
         curves = precision_recall(self.truth, score.detections, self.source.classes, most=most)
         draw_precision_recall(curves.recall, curves.precision, curves.classes, folder / "precision_recall.png")
         counts = confusion(self.truth, score.detections, self.source.classes)
-        draw_confusion(counts.counts, counts.classes, folder / "confusion.png")
+        draw_confusion(counts.counts, counts.classes, folder / "confusion.png", counts.score)
 
 
 def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:

@@ -34,6 +34,8 @@ from ladle.recipes.preflight import (
 from ladle.recipes.prepared import Prepared, workers_of
 from ladle.recipes.progress import about, best_weights, disk_error, state_of
 from ladle.recipes.recorded import beside
+from ladle.recipes.report import Evaluated, write_report
+from ladle.recipes.report_learning import learning_of
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.setup import build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
@@ -75,8 +77,13 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     result = _trained(ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
-    trained = {name: _evaluate_best(ready, result, name) for name in ready.setup.specs}
-    for line in _final_lines(ready, trained):
+    evaluated = {name: _evaluate_best(ready, result, name) for name in ready.setup.specs}
+    trained = {
+        name: Trained(folder, best_weights(ready.job, name), one.score.evaluation, result.seconds)
+        for name, one in evaluated.items()
+    }
+    page = write_report(ready.job, result.seconds, list(evaluated.values()), ready.val)
+    for line in _final_lines(ready, trained, page):
         say(line, job.run.quiet)
     return trained
 
@@ -92,22 +99,27 @@ def _trained(ready: Prepared) -> Result:
     return _work(fabric, ready) if fabric else launch(run.devices, run.device, _work, ready)
 
 
-def _evaluate_best(ready: Prepared, result: Result, name: str) -> Trained:
+def _evaluate_best(ready: Prepared, result: Result, name: str) -> Evaluated:
     """Evaluate the best weights of a student and draw the charts."""
     from ladle.engine import prefix
 
-    job, folder, weights = ready.job, Path(ready.job.folder), best_weights(ready.job, name)
+    job, folder, epoch = ready.job, Path(ready.job.folder), result.best_epoch[name]
     evaluator = ready.evaluator()
-    score = evaluator(load_detector(weights).to(find_device(job.run.device)))
+    detector = load_detector(best_weights(job, name)).to(find_device(job.run.device))
+    score = evaluator(detector)
     student = f", {name} ({ready.setup.specs[name].name})" if len(ready.setup.specs) > 1 else ""
-    title = f"{folder}{student}, epoch {result.best_epoch[name]} of {job.run.epochs}"
+    title = f"{folder}{student}, epoch {epoch} of {job.run.epochs}"
     say(table(title_of(title, score.evaluation), [score.evaluation.row()]), job.run.quiet)
     evaluator.draw(score, folder / "plots" / prefix(name, ""))
-    return Trained(folder, weights, score.evaluation, result.seconds)
+    lesson, teacher = ready.setup.plans[name].lessons[0], ready.judge(name, detector.mean.device)
+    learning = None
+    if lesson.judge is None or teacher is not None:
+        learning = learning_of(detector, ready.images, lesson, teacher, epoch, job.run.batch_size)
+    return Evaluated(name, detector, epoch, evaluator, score, learning)
 
 
-def _final_lines(ready: Prepared, trained: dict[str, Trained]) -> list[str]:
-    """The paths of the weights, and commands to use them."""
+def _final_lines(ready: Prepared, trained: dict[str, Trained], page: Path) -> list[str]:
+    """The paths of the weights and of the report, and commands to use the weights."""
     data, several = ready.job.data, len(trained) > 1
     weights = [f"{name}: {one.weights}" if several else str(one.weights) for name, one in trained.items()]
     commands = [
@@ -121,6 +133,7 @@ def _final_lines(ready: Prepared, trained: dict[str, Trained]) -> list[str]:
     return [
         *once([f"drawn     {line}" for line in about_labels(ready.val.classes)]),
         *once([f"weights   {line}" for line in weights]),
+        f"report    {page}",
         *once([f"next      {line}" for line in commands]),
     ]
 

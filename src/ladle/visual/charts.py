@@ -104,11 +104,13 @@ def draw_precision_recall(
 
 
 @default_style()
-def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], path: Path | str) -> Path:
+def draw_confusion(
+    counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], path: Path | str, score: float | None = None
+) -> Path:
     """Draw a confusion matrix: true classes in rows, detected classes in columns, background last in both.
 
-    Shades are shares of the row. With up to twenty classes the cells contain the counts. If there is no room for all
-    names, only every second, third, ... one is written.
+    Shades are shares of the row; ``score`` is the threshold that is written below. With up to twenty classes the cells
+    contain the counts. If there is no room for all names, only every second, third, ... one is written.
     """
     names = labels_of([*classes, "background"])
     if counts.shape != (len(names), len(names)):
@@ -134,7 +136,8 @@ def draw_confusion(counts: Shaped[np.ndarray, "C1 C1"], classes: Sequence[str], 
     name_ticks(axis.xaxis, ticks, labels_of([*classes, "missed"])[::step], size, rotation=45, ha="left")
     name_ticks(axis.yaxis, ticks, names[::step], size)
     axis.spines[:].set_visible(False)
-    axis.set_xlabel("detected as", color=MUTED, fontsize=9, labelpad=6)
+    above = f", with a score of at least {score:.2f}" if score is not None else ""
+    axis.set_xlabel(f"detected as{above}", color=MUTED, fontsize=9, labelpad=6)
     axis.set_ylabel("object", color=MUTED, fontsize=9, labelpad=6)
     if len(classes) <= _READABLE_CELLS:
         _write_cells(axis, counts, shares)

@@ -1,0 +1,82 @@
+"""The images of a report, with objects and detections drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from ladle.data.sources import Source
+from ladle.errors import UserError
+from ladle.recipes.contents import contents_of, difference
+from ladle.recipes.jobs import OBJECT, Job
+from ladle.recipes.report_values import MarkedBox, Scored, Seen
+from ladle.recipes.sources import open_source
+from ladle.visual.html import Html, figure
+from ladle.visual.lettering import labels_of
+from ladle.visual.thumbnails import Mark, thumbnail
+
+__all__ = ["Drawn", "draw_images", "open_images"]
+
+_MOST_BYTES = 1_200_000
+"""Of all images of a page."""
+_OBJECT, _CORRECT, _WRONG = "#f0e442", "#0072b2", "#d55e00"
+"""Three of the colors of Okabe and Ito: yellow, blue and vermilion."""
+
+
+class Drawn(NamedTuple):
+    """The figures of the worst and the best images of a student; ``note`` tells why there are none."""
+
+    worst: list[Html]
+    best: list[Html]
+    note: str | None = None
+
+
+def open_images(job: Job) -> tuple[Source | None, str | None]:
+    """The validation images of a run; where they are gone or have changed, None and a sentence about it."""
+    if job.data.startswith(OBJECT):
+        return None, "The data were given as an object in Python, so the images cannot be opened again."
+    try:
+        source = open_source(job.data, "val", job.run, job.run.imgsz or 640)
+    except (UserError, OSError) as error:
+        return None, f"The images are not shown, since the data cannot be opened: {error}."
+    found = difference(job.contents[1], contents_of(source)) if job.contents is not None else None
+    if found is not None:
+        return None, f"The images are not shown, since the data are not those of the run any more: {found}."
+    return source, None
+
+
+def draw_images(one: Scored | None, source: Source | None, note: str | None, pages: int = 1) -> Drawn:
+    """Draw the worst and the best images of a student; ``pages`` students share the bytes of one page."""
+    if source is None or one is None:
+        return Drawn([], [], note)
+    most = _MOST_BYTES // max(1, pages * (len(one.worst) + len(one.best)))
+    names = [row.name for row in one.classes]
+    try:
+        return Drawn(
+            [_figure(seen, source, names, most) for seen in one.worst],
+            [_figure(seen, source, names, most) for seen in one.best],
+        )
+    except (UserError, OSError) as error:
+        return Drawn([], [], f"The images are not shown, since one cannot be opened: {error}.")
+
+
+def _figure(seen: Seen, source: Source, classes: Sequence[str], most: int) -> Html:
+    labels = labels_of(classes, most=18)
+    marks = [Mark(one.box, _OBJECT, labels[one.label] if one.kind == "missed" else None, True) for one in seen.objects]
+    for one in reversed(seen.detections):
+        color = _CORRECT if one.kind == "correct" else _WRONG
+        label = labels[one.label]
+        marks.append(Mark(one.box, color, label._replace(text=f"{label.text} {one.score or 0:.2f}")))
+    caption = f"{seen.name}: {_counted(seen.objects, seen.detections)}"
+    return figure(thumbnail(source.sample(seen.index).image, marks, most), caption, caption)
+
+
+def _counted(objects: Sequence[MarkedBox], detections: Sequence[MarkedBox]) -> str:
+    wrong: dict[str, int] = {}
+    for one in (*detections, *objects):
+        if one.kind not in ("correct", "found", "attempted"):
+            wrong[one.kind] = wrong.get(one.kind, 0) + 1
+    right = sum(one.kind == "found" for one in objects)
+    return ", ".join(
+        [f"{right} of {len(objects)} objects found", *(f"{count} {kind}" for kind, count in wrong.items())]
+    )

@@ -1,0 +1,374 @@
+"""The report of a run: its numbers are those of the evaluation, it stands alone, and no name becomes markup."""
+
+import csv
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+
+from ladle.cli.main import main
+from ladle.data.samples import unlabeled
+from ladle.detectors import load_detector
+from ladle.errors import UserError
+from ladle.evaluation import best_threshold, confusion, errors_by_kind, evaluate
+from ladle.recipes import distill, report, train
+from ladle.recipes.report_images import draw_images
+from ladle.recipes.report_page import page_of
+from ladle.recipes.report_runs import Entry, command_of, entries_of, read_run
+from ladle.recipes.report_values import Numbers, read_numbers, scored, write_numbers
+from ladle.recipes.report_words import about_errors, comparison, headline, not_comparable
+from ladle.recipes.scoring import Evaluator, Score
+from ladle.recipes.sources import open_source
+from ladle.types import Detections
+from ladle.visual.html import write_page
+from tests.recipes.tiny import RUN
+from tests.visual.test_html import read
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("reported")
+
+
+@pytest.fixture(scope="module")
+def moved(data, place):
+    """A copy of the data that a test may remove."""
+    return str(shutil.copytree(data, place / "data"))
+
+
+@pytest.fixture(scope="module")
+def plain(moved, place):
+    return train(moved, "paa-tiny", replace(RUN, epochs=2, name="plain", project=str(place), log_every=1))
+
+
+@pytest.fixture(scope="module")
+def taught(moved, teacher, place):
+    run = replace(RUN, name="<b>taught", project=str(place))
+    return distill(moved, "paa-tiny", teacher, "lad", run, allow_weak_teacher=True)
+
+
+def numbers_of(run):
+    (one,) = read_numbers(run.folder).students
+    return one
+
+
+# ------------------------------------------------------------------------------------------------------- its numbers
+
+
+def test_a_report_holds_the_numbers_of_the_evaluation_and_of_results_csv(plain):
+    one = numbers_of(plain)
+    assert {name: one.metrics[name] for name in ("ap", "ap50")} == {
+        "ap": plain.evaluation.ap,
+        "ap50": plain.evaluation.ap50,
+    }
+    assert {row.name: row.ap for row in one.classes} == {
+        name: None if np.isnan(ap) else ap for name, ap in plain.evaluation.per_class.items()
+    }
+    rows = list(csv.DictReader((plain.folder / "results.csv").read_text().splitlines()))
+    entry = entries_of([read_run(plain.folder)])[0]
+    assert entry.aps == [(float(row["epoch"]), float(row["ap"])) for row in rows]
+    assert entry.run.column("loss") == [(float(row["epoch"]), float(row["loss"])) for row in rows]
+    assert str(one.epoch) == max(rows, key=lambda row: float(row["ap"]))["epoch"]
+
+
+def test_confusion_errors_and_threshold_are_those_of_the_detections(plain, moved):
+    source = open_source(moved, "val", RUN, 64)
+    evaluator = Evaluator(source, 64, 4)
+    score = evaluator(load_detector(plain.weights))
+    arguments = evaluator.truth, score.detections, source.classes
+    one, best = numbers_of(plain), best_threshold(*arguments)
+    assert (one.threshold, one.precision, one.recall, one.f1) == (best.score, best.precision, best.recall, best.f1)
+    counts = confusion(*arguments).counts
+    assert {(row, column): count for row, column, count in one.confused} == {
+        (row, column): counts[row, column] for row, column in map(tuple, np.argwhere(counts))
+    }
+    errors = errors_by_kind(*arguments)
+    for kind, by_class in (errors.detections | errors.objects).items():
+        assert [row.kinds[kind] for row in one.classes] == by_class.tolist()
+    assert (
+        sum(row.objects for row in one.classes)
+        == sum(one.by_size.values())
+        == sum(len(i.labels) for i in evaluator.truth)
+    )
+
+
+def test_objects_without_a_positive_are_counted_with_advice(plain, taught):
+    learning = numbers_of(plain).learning
+    assert (learning.images, learning.objects) == (8, sum(one.objects for one in learning.by_size))
+    assert learning.without == sum(one.without for one in learning.by_class)
+    assert learning.about == "PAA"
+    assert numbers_of(taught).learning.about == "PAA, judged by the teacher,"
+    assert learning.advice[0] in texts(plain.folder / "report.html")
+
+
+def texts(page):
+    return read(page).texts
+
+
+def test_the_page_of_a_run_has_its_parts_in_order(plain):
+    page = plain.folder / "report.html"
+    found = texts(page)
+    heads = [
+        "AP by class and size",
+        "What was run",
+        "Curves over the epochs",
+        "Precision and recall",
+        "Confusion matrix",
+        "Errors by kind",
+        "Images with most errors",
+        "Objects without a positive",
+        "Size and speed",
+    ]
+    assert [text for text in found if text in heads] == heads
+    one = numbers_of(plain)
+    assert any(
+        text.startswith(f"paa-tiny reaches {100 * plain.evaluation.ap:.1f} AP") and f"epoch {one.epoch} of 2" in text
+        for text in found
+    )
+    for chart in ("AP in percent", "Loss", "Shares of the loss in percent", "Learning rate"):
+        assert chart in found
+    assert "Objects without a positive in percent" in found
+    assert "Waiting for data, percent of the time" in found
+    assert f"{one.parameters / 1e6:.2f} million parameters" in "".join(found)
+
+
+def test_the_command_repeats_the_run(plain, moved):
+    job = read_run(plain.folder).job
+    words = shlex.split(command_of(job))
+    assert words[:4] == ["ladle", "train", "--data", moved]
+    flags = dict(zip(words[2::2], words[3::2], strict=True))
+    assert flags["--epochs"] == "2"
+    assert "--name" not in flags
+    assert command_of(job) in "".join(texts(plain.folder / "report.html"))
+    assert command_of(replace(job, assigner="python:Mine")) is None
+
+
+# ------------------------------------------------------------------------------------------------------- self-contained
+
+
+def test_a_report_asks_for_nothing_and_is_small(plain):
+    page = plain.folder / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert not re.search(r"https?:|file:|<script|<link|<iframe|url\(|@import", text)
+    sources = {attrs["src"].partition(",")[0] for _, attrs in read(page).tags if "src" in attrs}
+    assert sources == {"data:image/jpeg;base64"}
+    assert page.stat().st_size < 3_000_000
+
+
+def test_names_of_classes_files_and_runs_are_shown_as_they_are(taught, plain, tmp_path):
+    nasty = '<script>alert("x")</script>\u72ac\u05d0'
+    one = numbers_of(taught)
+    classes = (replace(one.classes[0], name=nasty), *one.classes[1:])
+    seen = tuple(replace(image, name=f"{nasty}.png") for image in one.worst)
+    run = read_run(taught.folder)
+    entries = [Entry(nasty, run, "student", replace(one, classes=classes, worst=seen))]
+    source = open_source(run.job.data, "val", run.job.run, 64)
+    drawn = draw_images(entries[0].scored, source, None)
+    page = read(write_page(tmp_path / "page.html", nasty, page_of(entries, [(entries[0], drawn)], compared=False)))
+    assert "script" not in {tag for tag, _ in page.tags}
+    assert page.texts.count(nasty) > 3
+    assert any(f"{nasty}.png: " in text for text in page.texts)
+    assert "b" not in {tag for tag, _ in read(taught.folder / "report.html").tags}
+
+
+class Noise:
+    """Images of noise of a size at which no JPEG is small, with 300 classes."""
+
+    classes = tuple(f"class number {n} \u72ac" for n in range(300))
+    category_ids = tuple(range(300))
+    image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 480, 480), dtype=np.uint8))
+
+    def __len__(self):
+        return 14
+
+    def sample(self, index):
+        return unlabeled(self.image, str(index))
+
+
+def test_many_classes_and_noisy_images_stay_under_three_megabytes(plain, tmp_path):
+    rng, source = np.random.default_rng(0), Noise()
+    truth, found = [], {}
+    for name in range(len(source)):
+        low = rng.uniform(0, 400, (40, 2))
+        boxes = np.concatenate([low, low + 60], 1).astype(np.float32)
+        labels, right = rng.integers(0, 299, 40), rng.random(40) < (0.9 if name < 5 else 0.2)
+        truth.append(SimpleNamespace(id=name, height=480, width=480, boxes=boxes, labels=labels, crowd=np.zeros(40)))
+        detected = torch.from_numpy(np.where(right, labels, labels + 1))
+        found[name] = Detections(torch.from_numpy(boxes), torch.ones(40), detected)
+    score = Score(evaluate(truth, found, source.classes), found, 0)
+    about = {"student": "student", "model": "m", "imgsz": 480, "epoch": 1, "parameters": 1, "flops": 1}
+    one = scored(score, truth, source, about)
+    drawn = draw_images(one, source, None)
+    assert (len(drawn.worst), len(drawn.best)) == (8, 4)
+    entry = Entry("noise", read_run(plain.folder), "student", one)
+    page = write_page(tmp_path / "page.html", "noise", page_of([entry], [(entry, drawn)], compared=False))
+    assert 500_000 < page.stat().st_size < 3_000_000
+    write_numbers(tmp_path, Numbers(1.0, (one,)))
+    assert read_numbers(tmp_path).students == (one,)
+
+
+# ------------------------------------------------------------------------------------------------ made again, compared
+
+
+def test_a_report_is_made_again_from_its_folder_alike(plain, capsys):
+    page = plain.folder / "report.html"
+    before = page.read_bytes()
+    page.unlink()
+    assert main(["report", str(plain.folder)]) == 0
+    assert page.read_bytes() == before
+    assert str(page) in capsys.readouterr().out.replace("\n", "")
+
+
+def test_a_run_without_an_evaluation_is_evaluated_now(plain, tmp_path):
+    copy = shutil.copytree(plain.folder, tmp_path / "plain")
+    (copy / "report.json").unlink()
+    (copy / "report.html").unlink()
+    page = report(str(copy), out=str(tmp_path / "out"))
+    assert page == tmp_path / "out" / "report.html"
+    assert any(f"paa-tiny reaches {100 * plain.evaluation.ap:.1f} AP" in text for text in texts(page))
+    shutil.rmtree(copy / "weights")
+    assert any("has no stored evaluation" in text for text in texts(report(str(copy), out=str(tmp_path / "out"))))
+
+
+def test_a_run_whose_data_are_gone_has_a_report_without_images(plain, moved, tmp_path):
+    copy = shutil.copytree(plain.folder, tmp_path / "plain")
+    hidden = Path(moved).rename(f"{moved}-hidden")
+    try:
+        page = report(str(copy))
+    finally:
+        hidden.rename(moved)
+    found = read(page)
+    assert "img" not in {tag for tag, _ in found.tags}
+    assert any("The images are not shown, since the data cannot be opened" in text for text in found.texts)
+    assert "Confusion matrix" in found.texts
+
+
+def test_changed_data_are_not_shown(plain, data, tmp_path):
+    copy = shutil.copytree(plain.folder, tmp_path / "plain")
+    contents = json.loads((copy / "data.json").read_text())
+    contents["val"]["objects"] += 1
+    (copy / "data.json").write_text(json.dumps(contents))
+    assert any("the data are not those of the run any more" in text for text in texts(report(str(copy))))
+
+
+def test_several_runs_are_compared_with_the_first(plain, taught, tmp_path):
+    page = report([str(plain.folder), str(taught.folder)], out=str(tmp_path))
+    found = texts(page)
+    gain = 100 * (taught.evaluation.ap - plain.evaluation.ap)
+    (told,) = [text for text in found if text.startswith("Distillation ")]
+    if abs(gain) >= 0.05:
+        assert f"{abs(gain):.1f} {'up' if gain > 0 else 'down'} from {100 * plain.evaluation.ap:.1f} of " in told
+    assert "Details of <b>taught" in found
+    assert "AP - baseline" in found
+
+
+def test_the_folder_of_no_run_is_refused(tmp_path):
+    with pytest.raises(UserError, match="expected the folder of a run"):
+        report(str(tmp_path))
+
+
+def test_damaged_numbers_are_one_sentence(plain, tmp_path):
+    copy = shutil.copytree(plain.folder, tmp_path / "plain")
+    (copy / "report.json").write_text('{"seconds": 1, "students": [{}]}')
+    with pytest.raises(UserError, match=r"report\.json.*remove it"):
+        report(str(copy))
+
+
+# ------------------------------------------------------------------------------------------------------------ sentences
+
+
+def entry_of(plain, title, verb="train", ap=0.2, **changes):
+    """An entry with another AP and other classes."""
+    run = read_run(plain.folder)
+    one = numbers_of(plain)
+    metrics = one.metrics | {"ap": ap, "ap_small": 0.1, "ap_medium": None}
+    return Entry(
+        title, replace(run, job=replace(run.job, verb=verb)), "student", replace(one, metrics=metrics, **changes)
+    )
+
+
+@pytest.mark.parametrize(
+    ("ap", "expected"),
+    [
+        (0.25, "Distillation helped: 25.0 AP"),
+        (0.18, "Distillation did not help: 18.0 AP"),
+        (0.2004, "Distillation changed nothing: 20.0 AP"),
+    ],
+)
+def test_the_first_sentence_says_whether_distillation_helped(plain, ap, expected):
+    base = entry_of(plain, "plain")
+    told = headline(entry_of(plain, "taught", "distill", ap), base)
+    assert told.startswith(expected)
+    ends = {0.25: "5.0 up", 0.18: "2.0 down", 0.2004: "0.0 away"}
+    assert told.endswith(f"{ends[ap]} from 20.0 of plain.")
+    assert headline(entry_of(plain, "other", ap=0.25), base).startswith("other is better: ")
+
+
+def test_classes_and_sizes_that_gain_or_lose_are_named(plain):
+    rows = numbers_of(plain).classes[:3]
+    before = tuple(replace(row, name=name, ap=0.5) for row, name in zip(rows, "abc", strict=True))
+    now = tuple(replace(row, ap=ap) for row, ap in zip(before, (0.6, 0.45, 0.5), strict=True))
+    base, one = entry_of(plain, "plain", classes=before), entry_of(plain, "taught", classes=now)
+    one.scored.metrics["ap_small"] = 0.13
+    assert comparison(one, base)[:2] == [
+        "AP by size of objects: small +3.0.",
+        "Of 3 classes 1 gain (a +10.0) and 1 lose (b -5.0).",
+    ]
+
+
+def test_runs_on_other_images_are_not_compared(plain):
+    base, one = entry_of(plain, "plain"), entry_of(plain, "other")
+    assert not_comparable(one, base) is None
+    training, val = one.run.job.contents
+    changed = replace(one.run, job=replace(one.run.job, contents=(training, replace(val, images=99))))
+    assert "on different images" in not_comparable(replace(one, run=changed), base)
+    assert "up to 300 detections" in not_comparable(entry_of(plain, "other", most=300), base)
+
+
+def test_errors_are_told_from_the_most_frequent_on(plain):
+    kinds = {"correct": 9, "missed": 3, "background": 1, "duplicate": 0}
+    one = replace(numbers_of(plain), classes=(replace(numbers_of(plain).classes[0], kinds=kinds),))
+    assert [line.split(",")[0] for line in about_errors(one)] == [
+        "missed: 3 (75 % of all errors)",
+        "background: 1 (25 % of all errors)",
+    ]
+
+
+# -------------------------------------------------------------------------------------------------------------- browser
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PROBE = """<!DOCTYPE html><title>probe</title><p id="found"></p>
+<iframe id="narrow" src="report.html" width="400" height="800"></iframe>
+<iframe id="wide" src="report.html" width="1280" height="800"></iframe>
+<script>window.onload = () => {
+  const of = (id) => { const inside = document.getElementById(id).contentWindow; return {
+    width: inside.document.documentElement.scrollWidth, room: inside.document.documentElement.clientWidth,
+    letters: Math.min(...[...inside.document.querySelectorAll("svg text")].map(
+      (text) => 12 * text.getScreenCTM().a)),
+    asked: inside.performance.getEntriesByType("resource").map((one) => one.name.slice(0, 5)) } };
+  document.getElementById("found").textContent = JSON.stringify([of("narrow"), of("wide")]);
+};</script>"""
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, such as `apt-get install chromium`")
+def test_a_browser_shows_a_report_without_an_error_or_a_request(plain, tmp_path):
+    shutil.copy(plain.folder / "report.html", tmp_path)
+    (tmp_path / "probe.html").write_text(PROBE, encoding="utf-8")
+    flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--allow-file-access-from-files", "--no-first-run"]
+    flags += ["--enable-logging=stderr", "--disable-background-networking", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [CHROMIUM, *flags, "--dump-dom", "--virtual-time-budget=5000", (tmp_path / "probe.html").as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    found = json.loads(re.search(r'<p id="found">(.*?)</p>', done.stdout).group(1).replace("&amp;", "&"))
+    for one in found:
+        assert set(one["asked"]) <= {"data:"}
+        assert one["width"] <= one["room"], "the page is wider than its window"
+        assert one["letters"] >= 10, "letters of charts are too small"
