@@ -123,8 +123,13 @@ def chain(data, teacher, project, name="chain"):
     return distill(data, "paa-tiny", teacher, "solad", run, True, assistants="mini, paa-tiny")
 
 
-def test_assistants_are_trained_in_turn_and_then_the_student(data, teacher, tmp_path):
-    taught = chain(data, teacher, tmp_path)
+@pytest.fixture(scope="module")
+def taught(data, teacher, tmp_path_factory):
+    """A whole chain; no test changes it."""
+    return chain(data, teacher, tmp_path_factory.mktemp("whole"))
+
+
+def test_assistants_are_trained_in_turn_and_then_the_student(taught, data, teacher, tmp_path):
     folder = taught.folder / "assistants"
     assert sorted(path.name for path in folder.iterdir()) == ["1-paa-mini", "2-paa-tiny"]
     whose = [json.loads((folder / name / "teacher.json").read_text())["file"] for name in ("1-paa-mini", "2-paa-tiny")]
@@ -135,15 +140,14 @@ def test_assistants_are_trained_in_turn_and_then_the_student(data, teacher, tmp_
     assert json.loads((taught.folder / "teacher.json").read_text())["file"] == teacher
 
 
-def test_a_stopped_chain_is_resumed(data, teacher, tmp_path, monkeypatch):
-    whole = chain(data, teacher, tmp_path / "a")
+def test_a_stopped_chain_is_resumed(taught, data, teacher, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
-            chain(data, teacher, tmp_path / "b")
-    cut = tmp_path / "b" / "distill" / "chain"
+            chain(data, teacher, tmp_path)
+    cut = tmp_path / "distill" / "chain"
     assert [path.name for path in (cut / "assistants").iterdir()] == ["1-paa-mini"]
-    assert same_weights(distill(resume=str(cut)).weights, whole.weights)
+    assert same_weights(distill(resume=str(cut)).weights, taught.weights)
 
 
 def test_a_chain_with_a_link_that_cannot_work_is_refused_before_anything_is_written(data, teacher, tmp_path):
