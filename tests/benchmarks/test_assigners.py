@@ -81,8 +81,9 @@ def test_the_script_runs_where_peers_are_missing():
     assert "100 %" in done.stdout
 
 
-def test_writing_takes_the_whole_run():
-    command = [sys.executable, "benchmarks/assigners.py", "--quick", "--write"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert "--write takes the whole run" in done.stderr
+def test_writing_takes_the_whole_run(bench, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["assigners.py", "--quick", "--write"])
+    with pytest.raises(SystemExit) as ended:
+        bench.main()
+    assert ended.value.code == 2
+    assert "--write takes the whole run" in capsys.readouterr().err

@@ -48,8 +48,8 @@ def build(make):
         min_size=SIZE[0],
         max_size=SIZE[1],
         rpn_pre_nms_top_n_train=300,
-        rpn_post_nms_top_n_train=40,
-        rpn_pre_nms_top_n_test=100,
+        rpn_post_nms_top_n_train=16,
+        rpn_pre_nms_top_n_test=30,
     )
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -72,7 +72,7 @@ def pair(request):
     model = build(request.param)
     detector = from_torchvision(model, CLASSES).eval().to(memory_format=torch.contiguous_format)
     region = detector.stages[1]
-    fewer = replace(region.spec.proposals, candidates=(300, 100), keep=(40, 1000))
+    fewer = replace(region.spec.proposals, candidates=(300, 30), keep=(16, 150))  # all that five levels of 30 can have
     region.spec = replace(region.spec, proposals=fewer)
     return model, detector
 
