@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from ladle import engine
 from ladle.cli.main import VERBS, main
 from ladle.data.scenes import CLASSES
 from ladle.detectors import read_spec, save_detector
@@ -43,6 +44,27 @@ def ladle(capsys):
         printed = capsys.readouterr()
         assert code == 0, printed.err
         assert printed.err == ""
+        return printed.out
+
+    return run
+
+
+@pytest.fixture
+def begun(capsys, monkeypatch):
+    """Run a line up to the training itself, where it is stopped as by Ctrl-C, and return what was printed."""
+
+    def stop(devices, device, work, ready):
+        (Path(ready.job.folder) / "weights").mkdir()  # a run that has nothing yet leaves no folder
+        raise KeyboardInterrupt
+
+    def run(line):
+        with monkeypatch.context() as patch:
+            patch.setattr(engine, "one_process", lambda *_: None)
+            patch.setattr(engine, "launch", stop)
+            code = main(line.split())
+        printed = capsys.readouterr()
+        assert code == 130, printed.err
+        assert printed.err.count("\n") <= 1, printed.err
         return printed.out
 
     return run
@@ -170,10 +192,10 @@ def test_a_quiet_run_prints_nothing(ladle):
     assert ladle(f"train --data data --model paa-tiny {FLAGS} --name quiet") == ""
 
 
-def test_every_spelling_means_the_same(ladle):
-    ladle("train data=data model=paa-tiny imgsz=64 batch=4 epochs=1 device=cpu quiet=true weight_decay=0.1 name=one")
-    ladle(f"train --quiet --data=data --model paa-tiny {TINY} --weight-decay 0.1 --name two")
-    ladle(f"train --weight_decay 1e-1 --data data --model paa-tiny {TINY} --quiet true name=three")
+def test_every_spelling_means_the_same(begun):
+    begun("train data=data model=paa-tiny imgsz=64 batch=4 epochs=1 device=cpu quiet=true weight_decay=0.1 name=one")
+    begun(f"train --quiet --data=data --model paa-tiny {TINY} --weight-decay 0.1 --name two")
+    begun(f"train --weight_decay 1e-1 --data data --model paa-tiny {TINY} --quiet true name=three")
     one, two, three = (configured(name) for name in ("one", "two", "three"))
     for other in (two, three):
         other["name"] = "one"
@@ -182,17 +204,17 @@ def test_every_spelling_means_the_same(ladle):
     assert one["quiet"] is True
 
 
-def test_flags_win_over_the_config_and_the_config_over_the_defaults(ladle):
+def test_flags_win_over_the_config_and_the_config_over_the_defaults(begun):
     values = {"data": "data", "model": "paa-tiny", "imgsz": 64, "batch": 2, "epochs": 9, "device": "cpu", "seed": 3}
     Path("run.yaml").write_text(yaml.safe_dump(values | {"quiet": True}))
-    ladle("train --config run.yaml --epochs 1 --name layered")
+    begun("train --config run.yaml --epochs 1 --name layered")
     run = configured("layered")
     assert (run["epochs"], run["batch"], run["seed"], run["schedule"]) == (1, 2, 3, "cosine")
 
 
-def test_the_config_of_a_run_starts_another_like_it(ladle):
-    ladle(f"train --data data --model paa-tiny {TINY} --quiet --name first")
-    ladle("train --config runs/train/first/config.yaml --name again")
+def test_the_config_of_a_run_starts_another_like_it(begun):
+    begun(f"train --data data --model paa-tiny {TINY} --quiet --name first")
+    begun("train --config runs/train/first/config.yaml --name again")
     assert configured("again") == configured("first") | {"name": "again"}
 
 
@@ -315,8 +337,8 @@ def test_a_student_is_distilled(ladle, method):
         ),
     ],
 )
-def test_the_assigner_can_be_chosen_and_is_printed(ladle, line, assigner):
-    assert f"assigner  {assigner}\n" in ladle(f"{line} {TINY}")
+def test_the_assigner_can_be_chosen_and_is_printed(begun, line, assigner):
+    assert f"assigner  {assigner}\n" in begun(f"{line} {TINY}")
 
 
 @pytest.mark.parametrize(
