@@ -12,10 +12,10 @@ demo: $(READY)  ## teach one small student three ways on the built-in scenes and
 	$(BIN)/ladle demo
 
 test: $(READY)  ## all tests, on two cores, without the network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-lowest: $(LOWEST)/ready  ## all tests, with the oldest PyTorch that pyproject.toml allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check .
