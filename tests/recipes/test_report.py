@@ -126,6 +126,7 @@ def test_the_page_of_a_run_has_its_parts_in_order(plain):
         "Images with most errors",
         "Objects without a positive",
         "Size and speed",
+        "Next",
     ]
     assert [text for text in found if text in heads] == heads
     one = numbers_of(plain)
@@ -137,6 +138,7 @@ def test_the_page_of_a_run_has_its_parts_in_order(plain):
         assert chart in found
     assert "Objects without a positive in percent" in found
     assert "Waiting for data, percent of the time" in found
+    assert f"ladle report OTHER_RUN {plain.folder}" in "".join(found)
     assert f"{one.parameters / 1e6:.2f} million parameters" in "".join(found)
 
 
@@ -182,7 +184,7 @@ def test_names_of_classes_files_and_runs_are_shown_as_they_are(taught, plain, tm
 class Noise:
     """Images of noise of a size at which no JPEG is small, with 300 classes."""
 
-    classes = tuple(f"class number {n} \u72ac" for n in range(300))
+    classes = tuple(f"class number {n}" for n in range(300))
     category_ids = tuple(range(300))
     image = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (3, 480, 480), dtype=np.uint8))
 
