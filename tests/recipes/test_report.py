@@ -7,6 +7,7 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -55,8 +56,11 @@ def taught(moved, teacher, place):
     return distill(moved, "paa-tiny", teacher, "lad", run, allow_weak_teacher=True)
 
 
+recorded = cache(read_run)
+
+
 def numbers_of(run):
-    (one,) = read_numbers(run.folder).students
+    (one,) = recorded(run.folder).numbers.students
     return one
 
 
@@ -289,7 +293,7 @@ def test_damaged_numbers_are_one_sentence(plain, tmp_path):
 
 def entry_of(plain, title, verb="train", ap=0.2, **changes):
     """An entry with another AP and other classes."""
-    run = read_run(plain.folder)
+    run = recorded(plain.folder)
     one = numbers_of(plain)
     metrics = one.metrics | {"ap": ap, "ap_small": 0.1, "ap_medium": None}
     return Entry(
