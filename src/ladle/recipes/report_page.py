@@ -319,9 +319,9 @@ def _size(entry: Entry, one: Scored) -> str:
 
 
 def _commands(entry: Entry, compared: bool) -> list[str]:
-    """What to type next."""
-    job, folder = entry.run.job, str(entry.run.folder)
-    weights = str(best_weights(job, entry.student))
+    """What to type next, from any working directory."""
+    job, folder = entry.run.job, str(entry.run.folder.absolute())
+    weights = str(best_weights(job, entry.student).absolute())
     lines = [
         ["ladle", "assign", "show", "--data", job.data, "--model", weights],
         ["ladle", "bench", weights, "--onnx"],
