@@ -183,7 +183,8 @@ def test_training_writes_a_run_and_prints_a_summary(ladle):
     assert "up to 2 detections of an image count, not 100 as in COCO" in printed
     assert "AP50" in printed
     weights = "runs/train/files/weights/best.safetensors"
-    assert f"\nweights   {weights}\nnext      ladle val --data data --model {weights}\n" in printed
+    page = "runs/train/files/report.html"
+    assert f"\nweights   {weights}\nreport    {page}\nnext      ladle val --data data --model {weights}\n" in printed
     assert printed.endswith(f"          ladle predict IMAGES --model {weights}\n")
     assert read_spec(Path(weights)).inference.keep == 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 from ladle.evaluation import DETECTION_KINDS
 from ladle.names import readable
 from ladle.recipes.jobs import Job
+from ladle.recipes.progress import best_weights
 from ladle.recipes.report_images import Drawn
 from ladle.recipes.report_runs import Entry, RunRecord, command_of
 from ladle.recipes.report_values import Learning, Scored
@@ -47,7 +49,7 @@ def page_of(entries: Sequence[Entry], drawn: Sequence[tuple[Entry, Drawn]], comp
     parts = [*_result(entries, base), *_run_parts(entries), *_curves(entries)]
     for entry, images in drawn:
         parts += _details(entry, images, named=len(entries) > 1)
-    return parts
+    return [*parts, heading("Next"), code("\n".join(_commands(drawn[-1][0], compared)))]
 
 
 # ------------------------------------------------------------------------------------------------------- what came out
@@ -314,6 +316,18 @@ def _size(entry: Entry, one: Scored) -> str:
         *([f"{speed:.1f} images a second in training, a median over the run"] if speed is not None else []),
     ]
     return f"{one.model}: {', '.join(parts)}. `ladle bench` measures the time of a detection."
+
+
+def _commands(entry: Entry, compared: bool) -> list[str]:
+    """What to type next, from any working directory."""
+    job, folder = entry.run.job, str(entry.run.folder.absolute())
+    weights = str(best_weights(job, entry.student).absolute())
+    lines = [
+        ["ladle", "assign", "show", "--data", job.data, "--model", weights],
+        ["ladle", "bench", weights, "--onnx"],
+        *([] if compared else [["ladle", "report", "OTHER_RUN" if job.verb == "train" else "PLAIN_RUN", folder]]),
+    ]
+    return [shlex.join(line) for line in lines]
 
 
 # ---------------------------------------------------------------------------------------------------------- small parts

@@ -19,6 +19,7 @@ __all__ = ["Mark", "thumbnail"]
 _SIDES = (480, 400, 320, 240, 160, 96)
 """The longer side in pixels; smaller ones are tried until the file is small enough."""
 _QUALITY = 78
+_CLEARLY = 1.2
 _FONT = 12
 _DASH = 5
 
@@ -38,9 +39,12 @@ def thumbnail(image: UInt8[Tensor, "3 H W"], marks: Sequence[Mark], most: int) -
     The smallest size is taken even if it is larger than ``most``.
     """
     canvas = Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy())
-    data = b""
+    data, tried = b"", _SIDES[0]
     for side in _SIDES:
-        data = _jpeg(_drawn(canvas, marks, side))
+        # A file is about as large as its area: what would clearly be too large is not tried.
+        if side > _SIDES[-1] and len(data) * (side / tried) ** 2 > _CLEARLY * most:
+            continue
+        data, tried = _jpeg(_drawn(canvas, marks, side)), side
         if len(data) <= most:
             break
     return data
