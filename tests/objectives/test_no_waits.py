@@ -8,7 +8,7 @@ from ladle.device import as_on_a_gpu
 from ladle.families import Start, detector_spec
 from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
-from ladle.teachers import FrozenDetector
+from ladle.teachers import FrozenDetector, MovedTeacher
 from ladle.types import Batch, GroundTruth
 
 NAMES = ("a", "b", "c")
@@ -45,13 +45,13 @@ def batch():
     return Batch(images, truth, sizes, sizes, (0, 1))
 
 
-def step_of(family, method):
+def step_of(family, method, taught_by=None):
     student = detector_spec(f"{family}-tiny", NAMES, start=Start(norm="frozen")).build()
     if method == "plain":
         return TrainingStep(student, plan_for(method, student.spec).lessons).train()
-    teacher = detector_spec(f"{family}-tiny", NAMES).build()
-    plan = plan_for(method, student.spec, teacher.spec)
-    return TrainingStep(student, plan.lessons, FrozenDetector(teacher, NAMES)).train()
+    frozen = FrozenDetector(detector_spec(f"{taught_by or family}-tiny", NAMES).build(), NAMES)
+    teacher = MovedTeacher(frozen) if taught_by else frozen
+    return TrainingStep(student, plan_for(method, student.spec, teacher.info).lessons, teacher).train()
 
 
 def waits_of(step):
@@ -78,6 +78,11 @@ def test_a_plain_step(family):
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_of_distillation(method):
     assert waits_of(step_of("gfl" if method == "ld" else "paa", method)) == []
+
+
+@pytest.mark.parametrize("method", ["lad", "soft"])
+def test_a_step_with_predictions_moved_from_the_priors_of_another_family(method):
+    assert waits_of(step_of("fcos", method, taught_by="retinanet")) == []
 
 
 def test_a_wait_is_found():

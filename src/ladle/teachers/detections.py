@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ladle.detectors import Inference
+from ladle.device import constants
 from ladle.types import Batch, Detections, Grid, Output, Predictions, Priors, Record
 
 __all__ = ["LEAST_SCORE", "TeacherDetections", "logit"]
@@ -96,4 +97,4 @@ def logit(scores: Float[Tensor, "*b"]) -> Tensor:
 
 def identity_frame(like: Tensor) -> Float[Tensor, "B 4"]:
     """The frame of a teacher whose input are the images of the batch as they are."""
-    return like.new_tensor([1.0, 1.0, 0.0, 0.0]).expand(len(like), 4)
+    return constants(((1.0, 1.0, 0.0, 0.0),), like.device).expand(len(like), 4)

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ladle.boxes import iou
+from ladle.device import constants
 from ladle.teachers.detections import TeacherDetections
 from ladle.types import Grid, Predictions, Priors
 
@@ -100,8 +101,10 @@ def _places(found: TeacherDetections, grids: tuple[Grid, ...], priors: Priors, e
     unit = priors.stride[:, None] * scale
     counts = [grid.height * grid.width * grid.each for grid in grids]
     starts = [sum(counts[:number]) for number in range(len(counts))]
-    table = priors.stride.new_tensor(
-        [(grid.stride, grid.offset, grid.width, grid.height, start) for grid, start in zip(grids, starts, strict=True)]
+    rows_of = zip(grids, starts, strict=True)
+    table = constants(
+        tuple((grid.stride, grid.offset, grid.width, grid.height, start) for grid, start in rows_of),
+        priors.stride.device,
     )
     ratio = (table[:, 0].log() - unit.log().mean(-1, keepdim=True)).abs()
     stride, offset, width, height, start = table[ratio.argmin(-1)].unbind(-1)
