@@ -118,10 +118,13 @@ def left_by(folder: Path) -> dict[str, object]:
             left[name] = str(flat(state))
         elif path.suffix == ".csv":
             left[name] = [without_times(row) for row in csv.DictReader(path.read_text().splitlines())]
+        elif path.name == "report.json":
+            left[name] = without_times(json.loads(path.read_text()))
         elif path.suffix == ".jsonl":
             left[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
         else:
-            left[name] = None if path.suffix == ".png" else path.read_text().replace(str(folder), "")
+            shown = path.suffix == ".png" or path.name == "report.html"  # charts of what else is compared, and of times
+            left[name] = None if shown else path.read_text().replace(str(folder), "")
     return left
 
 

@@ -70,7 +70,7 @@ def test_evaluation_has_a_batch_of_its_own(lent, data, tmp_path):
 
 
 def test_a_gpu_evaluates_twice_as_many(lent, data, tmp_path, monkeypatch):
-    monkeypatch.setattr(training, "find_device", lambda device: "cuda")
+    monkeypatch.setattr("ladle.recipes.prepared.find_device", lambda device: "cuda")
     monkeypatch.setattr(training, "_loader", lambda *_, **__: None)
     monkeypatch.setattr("ladle.recipes.scoring.make_loader", lambda source, batch, *_, pin, **__: pin * batch)
     monkeypatch.setattr(training, "_work", lambda fabric, ready: stop_with(ready.evaluator().loader))

@@ -16,6 +16,10 @@ from ladle.families import detector_spec
 from ladle.methods import WORDS, plan_for
 from ladle.objectives import TrainingStep
 from ladle.recipes import colearn, distill, train
+from ladle.recipes.jobs import Job
+from ladle.recipes.parts import parts_of
+from ladle.recipes.preflight import MOVED
+from ladle.recipes.setup import links_of
 from ladle.teachers import FrozenDetector
 from tests.recipes.test_conformance import loss_of, scenes
 from tests.recipes.test_train import stop_after
@@ -86,10 +90,26 @@ def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, 
     assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
 
 
-def test_a_teacher_whose_predictions_are_used_must_match_the_student(data, tmp_path):
+def test_a_teacher_whose_predictions_are_used_is_moved_to_the_student_s_priors(data, tmp_path, capsys):
     teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
-    with pytest.raises(UserError, match="distill feature maps alone, such as --method pkd"):
-        distill(data, "paa-tiny", teacher, "gi", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+    before = Path(teacher).read_bytes()
+    run = replace(RUN, project=str(tmp_path), quiet=False)
+    taught = distill(data, "paa-tiny", teacher, "gi", run, allow_weak_teacher=True)
+    (moved,) = [line for line in capsys.readouterr().out.splitlines() if line.endswith(f": {MOVED}")]
+    assert "the teacher predicts at strides (8, 16, 32, 64, 128), the student at (8, 16, 32); " in moved
+    assert "the teacher's priors are Anchors(scales=(4.0, 5.03" in moved
+    assert ", the student's Anchors(scales=(4.0,), ratios=(1.0,)" in moved
+    assert Path(teacher).read_bytes() == before
+    plain = train(data, "paa-tiny", replace(RUN, project=str(tmp_path)))
+    assert not same_weights(taught.weights, plain.weights)
+    assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
+
+
+def test_a_teacher_whose_head_is_entered_must_match_the_student(data, tmp_path):
+    teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
+    with pytest.raises(UserError, match="^--method cross: .* at the same priors; take lad or soft$"):
+        distill(data, "paa-tiny", teacher, "cross", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+    assert [file.name for file in tmp_path.iterdir()] == ["other.safetensors"]
 
 
 def test_a_teacher_of_the_same_architecture_trains_a_student(data, tmp_path):
@@ -152,11 +172,19 @@ def test_a_stopped_chain_is_resumed(taught, data, teacher, tmp_path, monkeypatch
 
 def test_a_chain_with_a_link_that_cannot_work_is_refused_before_anything_is_written(data, teacher, tmp_path):
     run = replace(RUN, project=str(tmp_path))
-    with pytest.raises(UserError, match="--assistants r18: paa-tiny cannot teach paa-r18"):
-        distill(data, "paa-tiny", teacher, "lad", run, True, assistants="r18")
+    job = Job("distill", data, "paa-tiny", run=run, method="cross", teacher=teacher)
+    assert links_of(replace(job, assistants="mini"), parts_of(job)) == ["paa-mini"], "these links have the same priors"
+    for assistants in ("r18", "mini,r18"):
+        with pytest.raises(UserError, match="^--method cross: .* at the same priors; take lad or soft$"):
+            distill(data, "paa-tiny", teacher, "cross", run, True, assistants=assistants)
     with pytest.raises(UserError, match="no backbone is called"):
         distill(data, "paa-tiny", teacher, "lad", run, True, assistants="enormous")
     assert list(Path(tmp_path).iterdir()) == []
+
+
+def test_an_assistant_may_have_other_priors(data, teacher):
+    job = Job("distill", data, "paa-tiny", run=RUN, method="lad", teacher=teacher, assistants="r18, fcos-mini")
+    assert links_of(job, parts_of(job)) == ["paa-r18", "fcos-mini"]
 
 
 @pytest.mark.parametrize("assistants", ["", "r18,", ",", "r18,,r34"])

@@ -5,17 +5,29 @@ import pytest
 from ladle.data.scenes import CLASSES, split_scenes
 from ladle.detectors import load_detector
 from ladle.errors import UserError
-from ladle.families import detector_spec
+from ladle.families import network_info
+from ladle.networks import prior_mismatches
 from ladle.recipes import demo, sources
 from ladle.recipes.demo import STUDENT, teacher_file
+from ladle.recipes.jobs import Job
 from ladle.recipes.outputs import free_folder
+from ladle.recipes.parts import parts_of
 from ladle.recipes.preflight import load_teacher
 from ladle.recipes.scoring import Evaluator
+from ladle.recipes.setup import resolve
+from ladle.teachers import FrozenDetector
 
 
-def test_the_packaged_teacher_matches_the_student_and_is_small():
-    teacher = load_teacher(str(teacher_file()), detector_spec(STUDENT, CLASSES))
+@pytest.mark.parametrize("method", ["lad", "solad"])
+def test_the_packaged_teacher_matches_the_student_and_is_small(method):
+    job = Job("distill", "scenes", STUDENT, method=method, teacher=str(teacher_file()))
+    setup = resolve(job, parts_of(job), CLASSES, tuple(range(len(CLASSES))))
+    plan = setup.plans["student"]
+    assert (plan.aligned, plan.moved) == (True, False)
+    teacher = load_teacher(str(teacher_file()), setup.specs["student"], plan)
+    assert isinstance(teacher, FrozenDetector)
     assert teacher.detector.spec.classes == CLASSES
+    assert prior_mismatches(network_info(setup.specs["student"]), teacher.info) == []
     assert teacher_file().stat().st_size < 10e6
 
 

@@ -1,4 +1,4 @@
-"""Unsuitable teachers and image sizes are errors before the first step."""
+"""Unsuitable teachers and image sizes are errors before the first step; teachers with other priors are moved."""
 
 from dataclasses import replace
 
@@ -10,8 +10,13 @@ from ladle.data.scenes import CLASSES, Scenes
 from ladle.detectors import save_detector
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec
-from ladle.recipes import preflight
+from ladle.recipes import Run, preflight
+from ladle.recipes.jobs import Job
+from ladle.recipes.parts import parts_of
 from ladle.recipes.preflight import check_strength, check_trainable, load_teacher, strength_in_words
+from ladle.recipes.setup import resolve
+from ladle.teachers import FrozenDetector, MovedTeacher
+from tests.recipes.test_conformance import scenes
 
 STUDENT = detector_spec("paa-tiny", CLASSES, imgsz=64)
 
@@ -26,32 +31,86 @@ def saved(tmp_path):
     return save
 
 
-def test_a_teacher_keeps_every_one_of_its_weights(saved):
+def plan_of(file, method="lad"):
+    """The plan of a run for the student and the teacher in a file."""
+    job = Job("distill", "scenes", STUDENT.name, "nowhere", Run(imgsz=64), method=method, teacher=file)
+    return resolve(job, parts_of(job), CLASSES, STUDENT.category_ids).plans["student"]
+
+
+def same_state(detector, spec):
+    """Whether a detector has the weights that ``saved`` wrote."""
     torch.manual_seed(0)
-    expected = STUDENT.build().state_dict()
-    found = load_teacher(saved(STUDENT), STUDENT).detector.state_dict()
-    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    expected, found = spec.build().state_dict(), detector.state_dict()
+    return expected.keys() == found.keys() and all(torch.equal(found[name], expected[name]) for name in expected)
+
+
+def test_a_teacher_keeps_every_one_of_its_weights(saved):
+    file = saved(STUDENT)
+    plan = plan_of(file)
+    found = load_teacher(file, STUDENT, plan)
+    assert isinstance(found, FrozenDetector)
+    assert not plan.moved
+    assert same_state(found.detector, STUDENT)
 
 
 def test_a_teacher_may_have_more_classes_in_another_order(saved):
     many = detector_spec("paa-small", ("unicorn", *reversed(CLASSES)), imgsz=96)
-    assert load_teacher(saved(many), STUDENT).order.tolist() == [6, 5, 4, 3, 2, 1]
+    file = saved(many)
+    assert load_teacher(file, STUDENT, plan_of(file)).order.tolist() == [6, 5, 4, 3, 2, 1]
 
 
-def test_a_teacher_that_lacks_a_class_is_refused_by_its_name(saved):
-    few = detector_spec("paa-tiny", [name for name in CLASSES if name != "crescent"])
-    with pytest.raises(UserError, match="crescent"):
-        load_teacher(saved(few), STUDENT)
+@pytest.mark.parametrize("name", ["paa-tiny", "retinanet-tiny"], ids=["same priors", "moved"])
+def test_a_teacher_that_lacks_a_class_is_refused_by_its_name(saved, name):
+    file = saved(detector_spec(name, [one for one in CLASSES if one != "crescent"]))
+    plan = plan_of(file)
+    with pytest.raises(UserError, match="the teacher does not know 'crescent'") as caught:
+        load_teacher(file, STUDENT, plan)
+    assert str(caught.value).startswith(f"--teacher {file}: ")
 
 
-@pytest.mark.parametrize(
-    ("name", "named"), [("retinanet-tiny", "priors"), ("paa-r18", "strides")], ids=["anchors", "strides"]
-)
-def test_a_teacher_with_other_priors_is_refused(saved, name, named):
-    file = saved(detector_spec(name, CLASSES))
-    with pytest.raises(UserError, match=named) as caught:
-        load_teacher(file, STUDENT)
-    assert file in str(caught.value)
+OTHERS = pytest.mark.parametrize("name", ["retinanet-tiny", "paa-r18"], ids=["anchors", "strides"])
+"""Detectors with other anchors than the student at the same strides, and with other strides."""
+
+
+@OTHERS
+def test_a_teacher_with_other_priors_is_moved_to_the_student_s(saved, name):
+    spec = detector_spec(name, ("unicorn", *reversed(CLASSES)), imgsz=64)
+    file, batch = saved(spec), scenes(2)
+    plan = plan_of(file)
+    assert (plan.aligned, plan.moved) == (True, True)
+    teacher = load_teacher(file, STUDENT, plan)
+    assert isinstance(teacher, MovedTeacher)
+    assert same_state(teacher.frozen.detector, spec)
+    assert teacher.frozen.order.tolist() == [6, 5, 4, 3, 2, 1]
+    student = STUDENT.build()
+    priors = student.chain[0].propose(student.extract_features(batch.images), None, None, batch.sizes)
+    found = teacher.predict_at(teacher.observe(batch), priors).predictions
+    cells = 8 * 8 + 4 * 4 + 2 * 2  # of 64 pixels at strides 8, 16 and 32, with one prior in each
+    assert (found.logits.shape, found.boxes.shape) == ((2, cells, len(CLASSES)), (2, cells, 4))
+    assert bool(found.logits.isfinite().all())
+
+
+@OTHERS
+def test_a_teacher_of_features_with_other_priors_and_classes_is_not_moved(saved, name):
+    spec = detector_spec(name, ("cat", "dog"), imgsz=64)
+    file = saved(spec)
+    plan = plan_of(file, "pkd")
+    assert (plan.features_only, plan.aligned, plan.moved) == (True, False, False)
+    teacher = load_teacher(file, STUDENT, plan)
+    assert isinstance(teacher, FrozenDetector)
+    assert teacher.features_only
+    assert same_state(teacher.detector, spec)
+
+
+@OTHERS
+@pytest.mark.parametrize("method", ["cross", "lad+cross"])
+def test_cross_head_distillation_from_other_priors_is_refused(saved, name, method):
+    file = saved(detector_spec(name, CLASSES, imgsz=64))
+    with pytest.raises(UserError, match="at the same priors; take lad or soft$") as caught:
+        plan_of(file, method)
+    assert str(caught.value).startswith("--method cross: cross-head distillation needs a dense head")
+    same = plan_of(saved(STUDENT), method)
+    assert ("cross_class" in same.teaches, same.moved) == (True, False)
 
 
 def test_an_incomplete_teacher_is_refused(saved, tmp_path):
@@ -59,6 +118,7 @@ def test_an_incomplete_teacher_is_refused(saved, tmp_path):
     from safetensors.torch import load_file, save_file
 
     file = saved(STUDENT)
+    plan = plan_of(file)
     with safe_open(file, "pt") as stream:
         header = stream.metadata()
     tensors = load_file(file)
@@ -66,7 +126,7 @@ def test_an_incomplete_teacher_is_refused(saved, tmp_path):
     del tensors[lost]
     save_file(tensors, file, header)
     with pytest.raises(UserError, match=lost):
-        load_teacher(file, STUDENT)
+        load_teacher(file, STUDENT, plan)
 
 
 @pytest.fixture
@@ -77,13 +137,15 @@ def untrained():
 
 def test_the_error_for_a_weak_teacher_names_the_flag_that_accepts_it(untrained):
     with pytest.raises(UserError, match="--allow-weak-teacher"):
-        check_strength("some.safetensors", untrained, Scenes(16, size=64), 64, 8, allow_weak=False)
-    assert check_strength("some.safetensors", untrained, Scenes(16, size=64), 64, 8, allow_weak=True) < 0.01
+        check_strength("some.safetensors", untrained, Scenes(16, size=64), 64, 8, device="cpu", allow_weak=False)
+    assert (
+        check_strength("some.safetensors", untrained, Scenes(16, size=64), 64, 8, device="cpu", allow_weak=True) < 0.01
+    )
 
 
 def test_a_teacher_above_the_bar_passes(untrained, monkeypatch):
     monkeypatch.setattr(preflight, "LEAST_AP", 0.0)
-    assert check_strength("some.safetensors", untrained, Scenes(4, size=64), 64, 4, allow_weak=False) >= 0
+    assert check_strength("some.safetensors", untrained, Scenes(4, size=64), 64, 4, device="cpu", allow_weak=False) >= 0
 
 
 class Empty(Scenes):
@@ -95,7 +157,7 @@ class Empty(Scenes):
 
 
 def test_a_sample_without_objects_accepts_any_teacher(untrained):
-    ap = check_strength("some.safetensors", untrained, Empty(4, size=64), 64, 4, allow_weak=False)
+    ap = check_strength("some.safetensors", untrained, Empty(4, size=64), 64, 4, device="cpu", allow_weak=False)
     assert ap != ap
     assert strength_in_words(ap) == "not evaluated: the sample of validation images holds no object"
     assert strength_in_words(0.25) == "25.0 AP on a sample of the validation images"

@@ -66,6 +66,8 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
 
     Returns the result of each student, by its name: ``student`` if there is one.
     """
+    from ladle.engine import one_process
+
     # A run that was stopped in its first epoch cannot be resumed: it starts again.
     state = state_of(job) if resume else None
     ready = _prepare(job if state else replace(job, contents=None), parts, resumed=state is not None)
@@ -74,7 +76,8 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
         say(line, job.run.quiet)
     ready.job.write()
 
-    result = _trained(ready)
+    fabric = None if connected_nodes() is not None else one_process(job.run.devices, job.run.device)
+    result = _work(fabric, ready) if fabric else _launched(ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     evaluated = {name: _evaluate_best(ready, result, name) for name in ready.setup.specs}
@@ -88,15 +91,14 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     return trained
 
 
-def _trained(ready: Prepared) -> Result:
-    """Train in this process, in one for each device, or on the devices of several nodes."""
-    from ladle.engine import launch, launch_on_nodes, one_process
+def _launched(ready: Prepared) -> Result:
+    """Train in a process for each device, of this machine or of several nodes."""
+    from ladle.engine import launch, launch_on_nodes
 
     run, nodes = ready.job.run, connected_nodes()
     if nodes is not None:
         return launch_on_nodes(nodes, run.devices, run.device, _work, ready)
-    fabric = one_process(run.devices, run.device)
-    return _work(fabric, ready) if fabric else launch(run.devices, run.device, _work, ready)
+    return launch(run.devices, run.device, _work, ready)
 
 
 def _evaluate_best(ready: Prepared, result: Result, name: str) -> Evaluated:
