@@ -76,7 +76,13 @@ def saved(spec, file):
     return str(file)
 
 
-def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def plain(data, tmp_path_factory):
+    """The student trained without a teacher; no test changes it."""
+    return train(data, "paa-tiny", replace(RUN, project=str(tmp_path_factory.mktemp("plain"))))
+
+
+def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, plain, tmp_path, capsys):
     teacher = saved(detector_spec("retinanet-r18", ("cat", "dog"), imgsz=64), tmp_path / "other.safetensors")
     run = replace(RUN, project=str(tmp_path), quiet=False)
     taught = distill(data, "paa-tiny", teacher, "pkd+fitnet", run)
@@ -85,12 +91,11 @@ def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, 
     assert (
         "pkd: correlation of channels, maps of stride 8, 16, 32, 1 x 1 convolutions from 48 to 256 channels" in printed
     )
-    plain = train(data, "paa-tiny", replace(RUN, project=str(tmp_path)))
     assert not same_weights(taught.weights, plain.weights)
     assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
 
 
-def test_a_teacher_whose_predictions_are_used_is_moved_to_the_student_s_priors(data, tmp_path, capsys):
+def test_a_teacher_whose_predictions_are_used_is_moved_to_the_student_s_priors(data, plain, tmp_path, capsys):
     teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
     before = Path(teacher).read_bytes()
     run = replace(RUN, project=str(tmp_path), quiet=False)
@@ -100,7 +105,6 @@ def test_a_teacher_whose_predictions_are_used_is_moved_to_the_student_s_priors(d
     assert "the teacher's priors are Anchors(scales=(4.0, 5.03" in moved
     assert ", the student's Anchors(scales=(4.0,), ratios=(1.0,)" in moved
     assert Path(teacher).read_bytes() == before
-    plain = train(data, "paa-tiny", replace(RUN, project=str(tmp_path)))
     assert not same_weights(taught.weights, plain.weights)
     assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
 
@@ -175,7 +179,10 @@ def test_a_chain_with_a_link_that_cannot_work_is_refused_before_anything_is_writ
     job = Job("distill", data, "paa-tiny", run=run, method="cross", teacher=teacher)
     assert links_of(replace(job, assistants="mini"), parts_of(job)) == ["paa-mini"], "these links have the same priors"
     for assistants in ("r18", "mini,r18"):
-        with pytest.raises(UserError, match="^--method cross: .* at the same priors; take lad or soft$"):
+        with pytest.raises(
+            UserError,
+            match="^--assistants .*: paa-.* cannot teach paa-.*: --method cross: .* at the same priors; take lad or soft$",
+        ):
             distill(data, "paa-tiny", teacher, "cross", run, True, assistants=assistants)
     with pytest.raises(UserError, match="no backbone is called"):
         distill(data, "paa-tiny", teacher, "lad", run, True, assistants="enormous")

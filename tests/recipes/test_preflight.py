@@ -85,7 +85,8 @@ def test_a_teacher_with_other_priors_is_moved_to_the_student_s(saved, name):
     student = STUDENT.build()
     priors = student.chain[0].propose(student.extract_features(batch.images), None, None, batch.sizes)
     found = teacher.predict_at(teacher.observe(batch), priors).predictions
-    cells = 8 * 8 + 4 * 4 + 2 * 2  # of 64 pixels at strides 8, 16 and 32, with one prior in each
+    assert batch.images.shape[-2:] == (96, 96)
+    cells = 12 * 12 + 6 * 6 + 3 * 3  # at strides 8, 16 and 32, with one prior in each
     assert (found.logits.shape, found.boxes.shape) == ((2, cells, len(CLASSES)), (2, cells, 4))
     assert bool(found.logits.isfinite().all())
 

@@ -130,7 +130,11 @@ def links_of(job: Job, parts: Parts) -> list[str]:
     for name in (*names, job.student):
         student = detector_spec(name, teacher.classes, imgsz=job.run.imgsz)
         student.build()
-        _plan(job, parts, student, teacher)
+        try:
+            _plan(job, parts, student, teacher)
+        except UserError as error:
+            link = f"{teacher.name} cannot teach {name}"
+            raise UserError(f"--assistants {job.assistants}: {link}: {error}") from None
         teacher = student
     return names
 
