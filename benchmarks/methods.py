@@ -30,7 +30,7 @@ import csv
 import shlex
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor, as_completed
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -57,8 +57,7 @@ def command(arguments, row, seed):
     flags |= {"project": str(arguments.out), "quiet": "true"}
     flags |= {"workers": 0}  # several runs share the cores
     flags |= {"imgsz": arguments.imgsz} if arguments.imgsz else {}
-    flags |= dict(flag.split("=", 1) for flag in arguments.flag)
-    flags |= dict(change.split("=", 1) for change in changes)
+    flags |= pairs(arguments.flag) | pairs(changes)
     if words.partition(":")[0] == "plain":
         return "train", {"model": words.partition(":")[2] or arguments.student} | flags
     if words.startswith("colearn:"):
@@ -70,6 +69,11 @@ def command(arguments, row, seed):
     flags |= {"assistants": assistants} if assistants else {}
     flags |= {"weight": weight} if weight else {}
     return "distill", {"student": arguments.student, "teacher": teacher, "method": method} | flags
+
+
+def pairs(words):
+    """Names and values of words such as ``lr=0.001``."""
+    return dict(word.split("=", 1) for word in words)
 
 
 def own_teacher(arguments):
@@ -116,7 +120,7 @@ def setting(arguments):
     """The settings shared by all rows of a table; rows with different settings are not compared."""
     names = ("student", "epochs", "imgsz", "jitter", "crop")
     chosen = {"data": Path(arguments.data).name} | {name: getattr(arguments, name) for name in names}
-    flags = dict(flag.split("=", 1) for flag in arguments.flag)
+    flags = pairs(arguments.flag)
     return chosen | {"batch": BUDGET.batch, "lr": BUDGET.lr} | {name: Path(flags[name]).name for name in flags}
 
 
@@ -126,17 +130,15 @@ def measure(arguments, file):
     known = {(one["row"], one["seed"]) for one in read(file) if same_setting(one, common)}
     wanted = [(row, int(seed)) for row in arguments.rows.split(",") for seed in arguments.seeds.split(",")]
 
-    def results(wish):
-        return list(scores(arguments, *wish))
+    def record(wish):
+        for one in scores(arguments, *wish):
+            append(file, one | common)
+            print(one, flush=True)
 
-    if SELF in {row.partition("@")[2] for row, _ in wanted}:
+    if any(f"@{SELF}" in row for row, _ in wanted):
         own_teacher(arguments)  # before several runs need it
     with ThreadPoolExecutor(arguments.at_once) as pool:
-        running = [pool.submit(results, wish) for wish in wanted if wish not in known]
-        for future in as_completed(running):
-            for one in future.result():
-                append(file, one | common)
-                print(one, flush=True)
+        list(pool.map(record, [wish for wish in wanted if wish not in known]))  # a list raises what a run has raised
     return [one for one in read(file) if same_setting(one, common)]
 
 

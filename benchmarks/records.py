@@ -80,17 +80,28 @@ def interval(differences):
     return mean, float(stats.t.ppf(0.975, count - 1)) * error
 
 
+def compared(mine, plain):
+    """The differences of a method's AP to plain training, seed by seed: each, mean, half an interval, and the verdict.
+
+    The verdict is ``gains`` or ``loses`` where the interval excludes 0, else empty.
+    """
+    paired = [one["ap"] - plain[one["seed"]] for one in mine if one["seed"] in plain]
+    mean, half = interval(paired) if paired else (math.nan, math.nan)
+    verdict = "gains" if mean - half > 0 else "loses" if mean + half < 0 else ""
+    return ", ".join(f"{value:+.1f}" for value in paired), mean, half, verdict
+
+
 def difference(mine, plain):
     """The difference of a method's AP to the first row, seed by seed, and whether it is significant."""
-    paired = [one["ap"] - plain[one["seed"]] for one in mine if one["seed"] in plain]
-    if not paired:
-        return "–"
-    mean, half = interval(paired)
-    each = ", ".join(f"{value:+.1f}" for value in paired)
+    each, mean, half, verdict = compared(mine, plain)
     if math.isnan(half):
-        return f"{mean:+.1f} (one seed)"
-    verdict = "gains" if mean - half > 0 else "loses" if mean + half < 0 else "not told apart"
-    return f"{mean:+.1f} ± {half:.1f} ({each}): {verdict}"
+        return f"{mean:+.1f} (one seed)" if each else "–"
+    return f"{mean:+.1f} ± {half:.1f} ({each}): {verdict or 'not told apart'}"
+
+
+def cells(mine):
+    """The cells of a method's columns."""
+    return [cell([one[name] for one in mine]) for name in COLUMNS.values()]
 
 
 def table(done):
@@ -101,7 +112,6 @@ def table(done):
     plain = {one["seed"]: one["ap"] for one in first}
     for method in dict.fromkeys(one["method"] for one in done):
         mine = [one for one in done if one["method"] == method]
-        cells = [cell([one[name] for one in mine]) for name in COLUMNS.values()]
         apart = "" if method == done[0]["method"] else difference(mine, plain)
-        lines.append(f"| {method} | {len(mine)} | " + " | ".join([*cells, apart]) + " |")
+        lines.append(f"| {method} | {len(mine)} | " + " | ".join([*cells(mine), apart]) + " |")
     return "\n".join(lines)

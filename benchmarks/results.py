@@ -15,7 +15,7 @@ import statistics
 from pathlib import Path
 
 import yaml
-from records import COLUMNS, cell, interval, read
+from records import COLUMNS, cells, compared, read
 
 from ladle.visual import draw_comparison
 
@@ -43,13 +43,10 @@ def experiment(name):
 
 def beside(ours, plain):
     """The mean difference to plain training with its 95 % interval, and every seed's; a verdict only if it is clear."""
-    paired = [one["ap"] - plain[one["seed"]] for one in ours if one["seed"] in plain]
-    mean, half = interval(paired)
-    each = ", ".join(f"{value:+.1f}" for value in paired)
+    each, mean, half, verdict = compared(ours, plain)
     if math.isnan(half):
         return each
-    verdict = " **gains**" if mean - half > 0 else " **loses**" if mean + half < 0 else ""
-    return f"{mean:+.1f} ± {half:.1f}{verdict} ({each})"
+    return f"{mean:+.1f} ± {half:.1f}{f' **{verdict}**' if verdict else ''} ({each})"
 
 
 def table(found):
@@ -58,9 +55,8 @@ def table(found):
     yield "|---" * (3 + len(COLUMNS)) + "|"
     plain = {one["seed"]: one["ap"] for one in found["plain"]}
     for label, ours in found.items():
-        cells = [cell([one[name] for one in ours]) for name in COLUMNS.values()]
         last = "" if label == "plain" else beside(ours, plain)
-        yield f"| {label} | {len(ours)} | " + " | ".join([*cells, last]) + " |"
+        yield f"| {label} | {len(ours)} | " + " | ".join([*cells(ours), last]) + " |"
 
 
 def machines(found):

@@ -1,4 +1,4 @@
-"""JSON and YAML from untrusted sources, read in limited time and memory and converted to records.
+"""JSON and YAML from untrusted sources, read in limited time and memory and converted to records; tensors as data.
 
 Every error is one sentence with the file, the place in it, what was expected, and what was found.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
@@ -15,7 +16,7 @@ import yaml
 from ladle.errors import UserError
 from ladle.limits import MismatchError, converted, shortened
 
-__all__ = ["parse_json", "parse_yaml", "read_record"]
+__all__ = ["parse_json", "parse_yaml", "read_record", "read_weights"]
 
 T = TypeVar("T")
 
@@ -133,3 +134,17 @@ _Loader.yaml_implicit_resolvers = {
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(f"^(?:{_INT})$", re.ASCII), list("-+0123456789"))
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(f"^(?:{_FLOAT})$", re.ASCII), list("-+0123456789."))
+
+
+def read_weights(file: Path) -> Any:
+    """The tensors of a file that another program wrote, .safetensors or torch's format; pickled code is never run.
+
+    Each format raises errors of its own, of any type, for what it cannot read.
+    """
+    if file.suffix == ".safetensors":
+        from safetensors.torch import load_file
+
+        return load_file(file)
+    import torch
+
+    return torch.load(file, map_location="cpu", weights_only=True)

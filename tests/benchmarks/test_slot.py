@@ -3,6 +3,8 @@
 import sys
 import time
 
+import yaml
+
 
 def test_the_most_telling_measurements_come_first_and_runs_have_time_left(load):
     slot = load("slot")
@@ -34,3 +36,9 @@ def test_runs_are_stopped_when_the_time_is_over(load, tmp_path):
     assert (tmp_path / "a").exists()
     assert not (tmp_path / "b").exists()
     assert time.monotonic() - began < 30
+
+
+def test_what_is_measured_has_a_row_in_the_experiment_to_whose_file_it_is_appended(load):
+    results, slot = load("results"), load("slot")
+    rows = yaml.safe_load((results.EXPERIMENTS / "scenes.yaml").read_text(encoding="utf-8"))["rows"].values()
+    assert set(slot.METHODS) <= set(rows)

@@ -10,9 +10,10 @@ import torch
 from PIL import Image
 
 from ladle.cli.main import main
-from ladle.data.loader import _GREY, _MULTIPLE
+from ladle.data.loader import _MULTIPLE
 from ladle.data.scenes import CLASSES, Scenes
 from ladle.data.sources import Remembered
+from ladle.data.transforms import GREY
 from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
 from ladle.evaluation import evaluate
@@ -152,7 +153,7 @@ def test_the_file_says_how_to_feed_it_and_what_comes_out(trained, raw):
     assert (about["mean"], about["std"]) == (list(spec.mean), list(spec.std))
     assert (about["imgsz"], about["input_size"], about["strides"]) == (96, [96, 96], list(spec.strides))
     assert about["value_range"] == [0, 65535]
-    assert (about["pad_value"], about["pad_multiple"]) == (_GREY, _MULTIPLE)
+    assert (about["pad_value"], about["pad_multiple"]) == (GREY, _MULTIPLE)
     assert about["images"] == "uint8"
     assert OnnxDetector(raw[1].file).about["input_size"] is None
 

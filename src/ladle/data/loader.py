@@ -24,7 +24,7 @@ from ladle.children import begin_child, interrupts_ignored
 from ladle.data.predicted import predicted_of, without_predictions
 from ladle.data.samples import Sample
 from ladle.data.sources import DatasetSource, Source
-from ladle.data.transforms import Augmentation, DropSmall, RandomFlip, Resize, mixed, mosaic
+from ladle.data.transforms import GREY, Augmentation, DropSmall, RandomFlip, Resize, mixed, mosaic
 from ladle.errors import UserError
 from ladle.types import Batch, GroundTruth
 
@@ -40,7 +40,6 @@ __all__ = [
     "view",
 ]
 
-_GREY = 114
 _MOST_WORKERS = 16
 _OBJECTS = 16
 """Objects of a batch for a GPU are padded to a multiple of this number."""
@@ -88,7 +87,7 @@ def collate(samples: Sequence[Sample], least: int = 0, multiple: int = 1) -> Bat
     """
     sizes = torch.tensor([sample.size for sample in samples])
     height, width = map(padded_side, sizes.amax(0).clamp(min=least).tolist())
-    images = torch.full((len(samples), 3, height, width), _GREY, dtype=torch.uint8)
+    images = torch.full((len(samples), 3, height, width), GREY, dtype=torch.uint8)
     real = [without_predictions(sample) for sample in samples]
     for canvas, sample in zip(images, samples, strict=True):
         canvas[:, : sample.size[0], : sample.size[1]] = sample.image

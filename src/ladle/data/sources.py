@@ -16,7 +16,7 @@ from ladle.data.samples import Sample, fit, resize, stretched
 from ladle.data.shared_images import SharedImages
 from ladle.errors import UserError
 
-__all__ = ["DatasetSource", "Remembered", "Source", "Splits", "Subset"]
+__all__ = ["DatasetSource", "Remembered", "Source", "Splits", "Subset", "image_ids"]
 
 _LEAST_CACHE = 32
 
@@ -191,3 +191,10 @@ class Subset:
     def sample(self, index: int) -> Sample:
         """Sample number ``index`` of those that were chosen."""
         return self.source.sample(self.indices[index])
+
+
+def image_ids(source: Source) -> list[int | str]:
+    """The ids of all images; of a data set on disk none is decoded for it."""
+    if isinstance(source, DatasetSource):
+        return [image.id for image in source.dataset.images]
+    return [source.sample(index).id for index in range(len(source))]

@@ -20,6 +20,7 @@ from ladle.data.windows import first_useful, placed
 from ladle.errors import UserError
 
 __all__ = [
+    "GREY",
     "Augmentation",
     "ColorJitter",
     "DropSmall",
@@ -34,7 +35,8 @@ __all__ = [
 ]
 
 _TRIES = 10
-_GREY = 114
+GREY = 114
+"""The value of pixels outside of an image: of the padding of a batch, and beside the smaller of two mixed images."""
 
 Transform = Callable[[Sample, Generator], Sample]
 """A transform that takes all its randomness from the generator."""
@@ -224,7 +226,7 @@ def mixed(first: Sample, second: Sample) -> Sample:
     height, width = first.size
     scale = min(height / second.size[0], width / second.size[1])
     second = resize(second, *(max(1, round(scale * side)) for side in second.size))
-    below = torch.full_like(first.image, _GREY)
+    below = torch.full_like(first.image, GREY)
     below[:, : second.size[0], : second.size[1]] = second.image
     mean = ((first.image.int() + below.int() + 1) // 2).to(torch.uint8)
     return replace(

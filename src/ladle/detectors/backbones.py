@@ -15,6 +15,7 @@ from ladle.detectors.csp import CSP_NETWORKS
 from ladle.detectors.layers import group_norm
 from ladle.errors import UserError
 from ladle.limits import Length
+from ladle.untrusted import read_weights
 
 __all__ = [
     "IMAGENET_MEAN",
@@ -291,11 +292,7 @@ def _read(file: Path) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"--backbone-weights {file}: there is no such file")
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(file))
-        state = torch.load(file, map_location="cpu", weights_only=True)
+        state = read_weights(file)
     except Exception as error:
         raise UserError(f"--backbone-weights {file} cannot be read as tensors: {error}") from error
-    return dict(state.get("state_dict", state.get("model", state)))
+    return dict(state if file.suffix == ".safetensors" else state.get("state_dict", state.get("model", state)))

@@ -19,6 +19,7 @@ from ladle.detectors import FPN, DenseSpec, Detector, DetectorSpec
 from ladle.errors import UserError
 from ladle.families.family import Start
 from ladle.families.names import detector_spec
+from ladle.untrusted import read_weights
 
 __all__ = ["from_published", "published_spec", "read_tensors"]
 
@@ -143,16 +144,14 @@ def read_tensors(file: Path | str) -> dict[str, Tensor]:
     if not file.is_file():
         raise UserError(f"{file}: there is no such file; expected a checkpoint with tensors")
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return dict(load_file(file))
-        content = torch.load(file, map_location="cpu", weights_only=True)
+        content = read_weights(file)
     except Exception as error:
         raise UserError(
             f"{file}: expected tensors and plain data, found what cannot be read as such "
             f"({str(error).splitlines()[0]}); keep its state_dict alone, with the program that wrote it"
         ) from error
+    if file.suffix == ".safetensors":
+        return dict(content)
     for key in ("ema_state_dict", "state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]

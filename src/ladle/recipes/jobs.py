@@ -268,8 +268,8 @@ class Job:
         _write(folder / CONFIG, yaml.safe_dump(_located(self.flags), sort_keys=False, allow_unicode=True))
 
     @classmethod
-    def read(cls, folder: str, verb: str) -> Job:
-        """The job of a run folder."""
+    def read(cls, folder: str, verb: str | None = None) -> Job:
+        """The job of a run folder; raises :class:`UserError` if it is not one of ``verb``, if that is given."""
         file = Path(folder) / CONFIG
         if not file.is_file():
             raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found none")
@@ -281,7 +281,7 @@ class Job:
         odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
         if odd:
             raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_REMEDY}")
-        if began != verb:
+        if verb not in (None, began):
             raise UserError(f"--resume {folder}: this is a run of `ladle {began}`, resume it with that")
         run = read_record(Run, {one.name: flags.pop(one.name) for one in fields(Run)}, str(file), _REMEDY)
         student = read_record(str, flags.pop(_STUDENT[began]), f"{file}: {_STUDENT[began]}", _REMEDY)

@@ -24,12 +24,16 @@ _MORE_WITHOUT_GRADIENTS = 2
 
 
 class Prepared(NamedTuple):
-    """A job with its images opened and its students resolved."""
+    """A job with its images opened and its students resolved.
+
+    ``views`` are the training images as the loader reads them: with what a foreign teacher recorded for them.
+    """
 
     job: Job
     parts: Parts
     setup: Setup
     images: Source
+    views: Source
     val: Source
     notes: list[str]
     resumed: bool

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ladle.data.predicted import WithPredictions
-from ladle.data.sources import DatasetSource, Source
+from ladle.data.sources import DatasetSource, Source, image_ids
 from ladle.errors import UserError
 from ladle.recipes.contents import contents_of
 from ladle.teachers import ForeignTeacher, RecordedTeacher
@@ -63,8 +63,7 @@ def _recorded_for(source: Source, detector: RecordedTeacher, text: str) -> Rows:
 def _rows_by_id(source: Source, rows: Rows) -> dict[int | str, tuple[int, int]]:
     """The rows of each image of the data that has some, by its id there."""
     if not isinstance(source, DatasetSource):
-        ids: list[int | str] = [source.sample(index).id for index in range(len(source))]
-        return {one: rows[one] for one in ids if one in rows}
+        return {one: rows[one] for one in image_ids(source) if one in rows}
     found = {}
     for image in source.dataset.images:
         names = (image.id, str(image.id), image.file.name, image.file.stem)

@@ -17,16 +17,12 @@ from ladle.engine import prefix
 from ladle.errors import UserError
 from ladle.files import read_regular
 from ladle.recipes.folders import CONFIG
-from ladle.recipes.jobs import OBJECT, Job, Verb
+from ladle.recipes.jobs import OBJECT, Job
 from ladle.recipes.report_values import Numbers, Scored, read_numbers
-from ladle.untrusted import parse_yaml
 
 __all__ = ["Entry", "RunRecord", "command_of", "entries_of", "read_run", "students_of"]
 
 _MOST_BYTES = 256_000_000
-_MOST_CONFIG = 32_000
-_VERBS: dict[str, Verb] = {"model": "train", "student": "distill", "first": "colearn"}
-"""The verb of a run by the flag that only it has."""
 
 Row = dict[str, float]
 
@@ -87,12 +83,8 @@ def read_run(folder: Path) -> RunRecord:
             f"{folder}: expected the folder of a run, with a {CONFIG}, found none: give one that `ladle train`, "
             "`distill` or `colearn` made"
         )
-    flags = parse_yaml(read_regular(config, _MOST_CONFIG), str(config))
-    verb = next((verb for flag, verb in _VERBS.items() if isinstance(flags, dict) and flag in flags), None)
-    if verb is None:
-        raise UserError(f"{config}: expected the flags of a run, found no detector; put it back from a copy")
     waiting, speed = _waiting(folder / "metrics.jsonl")
-    return RunRecord(folder, Job.read(str(folder), verb), _rows(folder), waiting, speed, read_numbers(folder))
+    return RunRecord(folder, Job.read(str(folder)), _rows(folder), waiting, speed, read_numbers(folder))
 
 
 def entries_of(runs: Sequence[RunRecord]) -> list[Entry]:

@@ -21,7 +21,7 @@ from ladle.recipes.preflight import (
     strength_in_words,
 )
 from ladle.recipes.prepared import Prepared
-from ladle.recipes.recorded import beside, recorded_note
+from ladle.recipes.recorded import recorded_note
 from ladle.recipes.scoring import crowded
 from ladle.teachers import MovedTeacher
 from ladle.values import first_sentence, text_of
@@ -80,12 +80,11 @@ def _about_foreign(ready: Prepared, text: str) -> list[str]:
     """Open and evaluate a foreign teacher; returns lines about it."""
     job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
     teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
-    views = beside(ready.images, teacher, text)
-    recorded = views is not ready.images
+    recorded = ready.views is not ready.images
     images, split = (ready.images, "training") if recorded else (ready.val, "validation")
-    weak, other = job.allow_weak_teacher, views if recorded else None
+    weak, other = job.allow_weak_teacher, ready.views if recorded else None
     ap = check_strength(text, teacher, images, spec.imgsz, job.run.batch_size, device, weak, other)
-    notes = [recorded_note(views)] if recorded else []
+    notes = [recorded_note(ready.views)] if recorded else []
     lines = (*teacher.detector.about, *notes, teacher.table.summary(), MOVED)
     return [
         f"teacher   {teacher.info.name}, {strength_in_words(ap, split)} ({text})",

@@ -20,7 +20,7 @@ from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, Run, Share, Side, Workers
 from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, write_rows
 from ladle.recipes.recorded import beside
-from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of, relabeled
+from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of
 from ladle.recipes.sources import open_source, remarks
 from ladle.teachers import ClassTable, TeacherURI, match_classes, open_teacher, parse_uri
 from ladle.types import Batch as Images
@@ -81,13 +81,13 @@ def teacher_probe(
     check_out(out)
     uri = parse_uri(teacher)
     source = open_source(data, split, Run(), imgsz)
-    name, about, classes, find, views = _opened(uri, source, find_device(device))
+    name, about, classes, find, predicted, views = _opened(uri, source, find_device(device))
     for line in (*remarks(source, split, imgsz), *about, classes.summary()):
         say(line)
     say(table("", classes.rows()))
     evaluator = Evaluator(source, imgsz, batch, workers, views=views)
     watch = _Watch(find)
-    found = evaluator.score(watch, source.classes, _MOST)
+    found = evaluator.score(watch, predicted, _MOST)
     if not any(len(one.scores) for one in found.detections.values()):
         raise uri.fail(
             f"it finds nothing in the {len(source)} images of {split}: check how it takes images, ?mean=, ?std=, "
@@ -108,12 +108,16 @@ def teacher_probe(
 
 
 class _Opened(NamedTuple):
-    """A teacher to be measured: its name, lines about it, how its classes match, how it detects and in which images."""
+    """A teacher to be measured.
+
+    Its name, lines about it, how its classes match, how it detects, the classes of what it detects, and the images.
+    """
 
     name: str
     about: tuple[str, ...]
     table: ClassTable
     find: Find
+    predicted: tuple[str, ...]
     views: Source
 
 
@@ -138,16 +142,13 @@ def _opened(uri: TeacherURI, source: Source, device: str) -> _Opened:
         teacher = open_teacher(uri.text, classes, source.category_ids)
         teacher.to(device)
         views = beside(source, teacher, uri.text)
-        return _Opened(teacher.info.name, teacher.detector.about, teacher.table, find_of(teacher, device), views)
+        find = find_of(teacher, device)
+        return _Opened(teacher.info.name, teacher.detector.about, teacher.table, find, tuple(classes), views)
     detector = load_detector(uri.path).eval().to(device)
-    table = match_classes(detector.spec.classes, classes)
-
-    def find(batch: Images) -> tuple[list[Detections], int]:
-        found, more = detect(detector, batch.to(device))
-        return [relabeled(one, detector.spec.classes, classes) for one in found], more
-
-    about = (f"gives predictions at strides {', '.join(map(str, detector.spec.strides))}, and feature maps",)
-    return _Opened(detector.spec.name, about, table, find, source)
+    spec = detector.spec
+    about = (f"gives predictions at strides {', '.join(map(str, spec.strides))}, and feature maps",)
+    table = match_classes(spec.classes, classes)
+    return _Opened(spec.name, about, table, lambda batch: detect(detector, batch.to(device)), spec.classes, source)
 
 
 def _draw(source: Source, found: Score, least: float, path: Path) -> None:

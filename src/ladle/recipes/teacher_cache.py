@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ladle.data.loader import make_loader
-from ladle.data.sources import Source, Subset
+from ladle.data.sources import Source, Subset, image_ids
 from ladle.errors import UserError
 from ladle.files import append_line, write_text
 from ladle.limits import verify_arguments
@@ -53,7 +53,7 @@ def teacher_cache(
     """
     verify_arguments(teacher_cache, imgsz=imgsz, batch=batch, workers=workers)
     uri = parse_uri(teacher)
-    if uri.kind in ("predictions", "cache"):
+    if uri.is_recorded:
         raise uri.fail("its predictions are recorded already; expected a teacher that runs")
     sources = {split: open_source(data, split, Run(), imgsz) for split in _SPLITS}
     detector = open_foreign(uri, sources["train"].classes).to(find_device(device))
@@ -61,7 +61,7 @@ def teacher_cache(
     digests = {split: contents_of(source).sha256 for split, source in sources.items()}
     header = CacheHeader(uri.located(), teacher_hash(teacher), tuple(detector.classes), imgsz, digests)
     known = _begun(file, header)
-    parts = [_Part(split, source, known[split]) for split, source in sources.items()]
+    parts = [_Part(split, source, _missing(source, known[split])) for split, source in sources.items()]
     images = sum(len(part.missing) for part in parts)
     limit = images * _MOST * _BYTES / 2**20
     say(
@@ -96,27 +96,24 @@ def _begun(file: Path, header: CacheHeader) -> dict[str, set[int | str]]:
 
 
 class _Part(NamedTuple):
-    """The images of a split, and the ids of those that are recorded."""
+    """The images of a split, and the places of those that are not recorded."""
 
     split: str
     source: Source
-    known: set[int | str]
-
-    @property
-    def missing(self) -> list[int]:
-        """The images that are not recorded."""
-        return [index for index in range(len(self.source)) if self.source.sample(index).id not in self.known]
+    missing: list[int]
 
     def record(self, detector: Foreign, file: Path, imgsz: int, batch: int, workers: int, device: str) -> None:
         """Add the images that are missing to the file."""
-        missing = self.missing
-        if not missing:
+        if not self.missing:
             return
-        for images in make_loader(Subset(self.source, missing), batch, imgsz, workers=workers):
+        for images in make_loader(Subset(self.source, self.missing), batch, imgsz, workers=workers):
             found = _final(detector.find(images.to(device)), images.to(device))
             for name, one in zip(images.ids, found, strict=True):
                 append_line(file, cache_line(self.split, name, one))
-                self.known.add(name)
+
+
+def _missing(source: Source, known: set[int | str]) -> list[int]:
+    return [index for index, name in enumerate(image_ids(source)) if name not in known]
 
 
 def _final(found: TeacherDetections, batch: Images) -> list[Detections]:

@@ -27,20 +27,17 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.nodes import connected_nodes
 from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.parts import Parts
-from ladle.recipes.preflight import (
-    check_trainable,
-    load_foreign,
-)
+from ladle.recipes.preflight import check_trainable, load_foreign
 from ladle.recipes.prepared import Prepared, workers_of
 from ladle.recipes.progress import about, best_weights, disk_error, state_of
 from ladle.recipes.recorded import beside
 from ladle.recipes.report import Evaluated, write_report
 from ladle.recipes.report_learning import learning_of
 from ladle.recipes.scoring import Evaluator
-from ladle.recipes.setup import build_objective, resolve, student_spec
+from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
 from ladle.recipes.summary import about_images, about_lessons, about_teacher, once
-from ladle.teachers import ForeignTeacher
+from ladle.teachers import ForeignTeacher, parse_uri
 from ladle.visual import draw_history
 
 if TYPE_CHECKING:
@@ -164,7 +161,8 @@ def _prepare(job: Job, parts: Parts, resumed: bool) -> Prepared:
         batch, why = choose_batch(job, setup, parts, images)
         job = replace(job, run=replace(job.run, batch=batch))
         notes = [*notes, f"--batch auto: {batch} images for each step and device, {why}"]
-    ready = Prepared(job, parts, setup, images, val, notes, resumed)
+    views = _views(job, parts, setup, images)
+    ready = Prepared(job, parts, setup, images, views, val, notes, resumed)
     _loader(ready, rank=0, world=job.run.world)
     return ready
 
@@ -214,20 +212,20 @@ def _compile(fabric: Fabric, ready: Prepared, objective: CoLearning | TrainingSt
             warn(f"--compile: {ready.setup.specs[name].name} is trained without it, as torch.compile failed: {reason}")
 
 
-def _images(ready: Prepared) -> Source:
+def _views(job: Job, parts: Parts, setup: Setup, images: Source) -> Source:
     """The training images, with what a foreign teacher recorded for them."""
-    given, text = ready.parts.teacher, ready.job.foreign_teacher
+    given, text = parts.teacher, job.foreign_teacher
     if isinstance(given, ForeignTeacher):
-        return beside(ready.images, given, given.info.name)
-    if given is not None or text is None:
-        return ready.images
-    return beside(ready.images, load_foreign(text, ready.setup.specs["student"], ready.setup.plans["student"]), text)
+        return beside(images, given, given.info.name)
+    if given is not None or text is None or not parse_uri(text).is_recorded:
+        return images
+    return beside(images, load_foreign(text, setup.specs["student"], setup.plans["student"]), text)
 
 
 def _loader(ready: Prepared, rank: int, world: int) -> Loader:
     run, imgsz = ready.job.run, ready.setup.imgsz
     return make_loader(
-        _images(ready),
+        ready.views,
         run.batch_size,
         imgsz,
         run.augmentation,

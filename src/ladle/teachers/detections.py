@@ -12,10 +12,12 @@ from ladle.detectors import Inference
 from ladle.device import constants
 from ladle.types import Batch, Detections, Grid, Output, Predictions, Priors, Record
 
-__all__ = ["LEAST_SCORE", "TeacherDetections", "logit"]
+__all__ = ["LEAST_LOGIT", "TeacherDetections", "logit"]
 
-LEAST_SCORE = 1e-4
+_LEAST_SCORE = 1e-4
 """The score of background: a score below it, or as near to 1, becomes this."""
+LEAST_LOGIT: float = torch.tensor(_LEAST_SCORE).logit().item()
+"""The logit of background."""
 
 _NMS = 0.6
 """IoU above which the lower-scoring of two boxes of one class is removed."""
@@ -92,7 +94,7 @@ class TeacherDetections(Record):
 
 def logit(scores: Float[Tensor, "*b"]) -> Tensor:
     """The logits of scores, which are first kept between 0.0001 and 0.9999."""
-    return scores.logit(eps=LEAST_SCORE)
+    return scores.logit(eps=_LEAST_SCORE)
 
 
 def identity_frame(like: Tensor) -> Float[Tensor, "B 4"]:

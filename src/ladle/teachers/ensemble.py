@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from ladle.teachers.detections import LEAST_SCORE, TeacherDetections
+from ladle.teachers.detections import LEAST_LOGIT, TeacherDetections
 from ladle.teachers.foreign import Foreign
 from ladle.types import Batch
 
@@ -48,8 +48,7 @@ class EnsembleTeacher(NamedTuple):
 
     def _widened(self, member: Foreign, found: TeacherDetections) -> TeacherDetections:
         """What a member finds, with the classes of all."""
-        background = torch.tensor(LEAST_SCORE).logit().item()
-        logits = found.logits.new_full((*found.logits.shape[:2], len(self.classes)), background)
+        logits = found.logits.new_full((*found.logits.shape[:2], len(self.classes)), LEAST_LOGIT)
         logits[..., [self.classes.index(name) for name in member.classes]] = found.logits
         return found.replaced(logits=logits)
 

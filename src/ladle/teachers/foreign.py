@@ -9,7 +9,7 @@ import torch
 from ladle.distillers import Head
 from ladle.networks import NetworkInfo, StageInfo
 from ladle.teachers.classes import ClassTable
-from ladle.teachers.detections import LEAST_SCORE, TeacherDetections
+from ladle.teachers.detections import LEAST_LOGIT, TeacherDetections
 from ladle.teachers.placing import place
 from ladle.teachers.resampling import resample
 from ladle.types import Batch, Output, Predictions, Priors, Pyramid
@@ -105,8 +105,7 @@ class ForeignTeacher:
         """What it finds in a batch, with the student's classes, and the sizes of the images; always in float32."""
         with torch.autocast(batch.images.device.type, enabled=False):
             found = self.detector.find(batch)
-        background = torch.tensor(LEAST_SCORE).logit().item()
-        return found.replaced(logits=self.table.columns_of(found.logits, background)), batch.sizes
+        return found.replaced(logits=self.table.columns_of(found.logits, LEAST_LOGIT)), batch.sizes
 
     @torch.no_grad()
     def predict_at(

@@ -53,7 +53,7 @@ def open_foreign(uri: TeacherURI, classes: Sequence[str], category_ids: Sequence
 
 def _together(uri: TeacherURI, classes: Sequence[str]) -> Foreign:
     members = [parse_uri(text) for text in members_of(uri.path)]
-    recorded = [one.text for one in members if one.kind in ("predictions", "cache", "ensemble")]
+    recorded = [one.text for one in members if one.is_recorded or one.kind == "ensemble"]
     if len(members) < 2 or recorded:
         found = recorded[0] if recorded else "one"
         raise uri.fail(f"expected two or more detectors that run, joined by commas, found {found}")

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.uri import TeacherURI
 from ladle.types import Batch, Detections
+from ladle.untrusted import read_weights
 
 __all__ = ["TorchvisionTeacher", "open_torchvision"]
 
@@ -103,13 +104,7 @@ def _from_file(uri: TeacherURI, builder: Callable[..., nn.Module], labels: int) 
         raise uri.fail(f"?weights={file}: there is no such file; expected the state dict of a {uri.path}")
     model = builder(weights=None, weights_backbone=None, num_classes=labels)
     try:
-        if file.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(file)
-        else:
-            state = torch.load(file, map_location="cpu", weights_only=True)
-        model.load_state_dict(state)
+        model.load_state_dict(read_weights(file))
     except Exception as error:  # each format raises errors of its own
         reason = " ".join(str(error).split())[:200]
         raise uri.fail(f"?weights={file} does not fit a {uri.path} of {labels} labels ({reason})") from None

@@ -39,6 +39,11 @@ class TeacherURI(NamedTuple):
         """Whether the teacher is not a detector of Ladle's."""
         return self.kind != "ladle"
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether it is a file of predictions, and no detector that runs."""
+        return self.kind in ("predictions", "cache")
+
     def located(self) -> str:
         """The text with absolute paths, so that it can be read from another working directory."""
         if self.kind == "ladle":
