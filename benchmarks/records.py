@@ -11,9 +11,10 @@ from pathlib import Path
 import torch
 from scipy import stats
 
+from ladle.evaluation import AP_FIELDS
 from ladle.exporting import processor
 
-COLUMNS = {"AP": "ap", "AP50": "ap50", "AP75": "ap75", "APS": "ap_small", "APM": "ap_medium", "APL": "ap_large"}
+COLUMNS = AP_FIELDS
 """The columns of a table, a selection of the twelve numbers."""
 
 

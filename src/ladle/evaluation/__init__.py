@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ladle.evaluation.average_precision import Evaluation, Reference, check_names, coco_results, evaluate
+from ladle.evaluation.average_precision import AP_FIELDS, Evaluation, Reference, check_names, coco_results, evaluate
 from ladle.evaluation.curves import Confusion, PrecisionRecall, Threshold, best_threshold, confusion, precision_recall
 from ladle.evaluation.errors import (
     DETECTION_KINDS,
@@ -14,6 +14,7 @@ from ladle.evaluation.errors import (
 )
 
 __all__ = [
+    "AP_FIELDS",
     "DETECTION_KINDS",
     "OBJECT_KINDS",
     "Confusion",

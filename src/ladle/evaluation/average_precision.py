@@ -16,6 +16,7 @@ from ladle.errors import UserError
 from ladle.types import Detections
 
 __all__ = [
+    "AP_FIELDS",
     "COCO_THRESHOLDS",
     "Evaluation",
     "Reference",
@@ -58,6 +59,17 @@ class Reference(Protocol):
     def crowd(self) -> Any: ...  # noqa: D102
 
 
+AP_FIELDS = {
+    "AP": "ap",
+    "AP50": "ap50",
+    "AP75": "ap75",
+    "APS": "ap_small",
+    "APM": "ap_medium",
+    "APL": "ap_large",
+}
+"""The fields of an :class:`Evaluation` that are an AP, by the names that papers use."""
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """COCO's twelve numbers in [0, 1], NaN if there is no such object, and the AP of every class.
@@ -85,15 +97,7 @@ class Evaluation:
 
     def row(self, digits: int = 1) -> dict[str, float]:
         """The six AP numbers in percent, with the names that papers use."""
-        named = {
-            "AP": self.ap,
-            "AP50": self.ap50,
-            "AP75": self.ap75,
-            "APS": self.ap_small,
-            "APM": self.ap_medium,
-            "APL": self.ap_large,
-        }
-        return {name: round(100 * value, digits) for name, value in named.items()}
+        return {name: round(100 * getattr(self, field), digits) for name, field in AP_FIELDS.items()}
 
     def recalls(self, digits: int = 1) -> dict[str, float]:
         """The six AR numbers in percent; the first three are named after the number of detections."""

@@ -55,11 +55,9 @@ def report(runs: str | list[str], out: str | None = None, device: Device = "auto
     folders = [Path(one) for one in ([runs] if isinstance(runs, str) else runs)]
     records = [read_run(folder) for folder in folders]
     source, note = open_images(records[-1].job)
-    sources = [open_images(record.job)[0] for record in records[:-1] if record.numbers is None]
-    every = iter([*sources, source])
-    records = [
-        record if record.numbers is not None else _evaluated_now(record, next(every), device) for record in records
-    ]
+    *earlier, last = records
+    opened = [(record, open_images(record.job)[0] if record.numbers is None else None) for record in earlier]
+    records = [_with_numbers(record, images, device) for record, images in (*opened, (last, source))]
     folder = Path(out) if out is not None else folders[0] if len(folders) == 1 else free_folder(Path("runs") / "report")
     page = _write(records, source, note, folder)
     if note is not None:
@@ -79,17 +77,16 @@ def _write(records: Sequence[RunRecord], source: Source | None, note: str | None
     """Write the page about runs, with the details and images of the last."""
     entries = entries_of(records)
     last = [entry for entry in entries if entry.run is records[-1]]
-    drawn = []
-    for entry in last:
-        assert entry.scored is None or entry.scored.student == entry.student
-        drawn.append((entry, draw_images(entry.scored, source, note, len(last))))
+    drawn = [(entry, draw_images(entry.scored, source, note, len(last))) for entry in last]
     title = f"Report of {entries[0].title}" if len(entries) == 1 else f"Report of {len(records)} runs"
     title = f"Report of {records[0].folder.name}" if len(records) == 1 else title
     return write_page(folder / REPORT, title, page_of(entries, drawn, compared=len(records) > 1))
 
 
-def _evaluated_now(record: RunRecord, source: Source | None, device: Device) -> RunRecord:
-    """The run with an evaluation of its best weights; as it is where the images or the weights are gone."""
+def _with_numbers(record: RunRecord, source: Source | None, device: Device) -> RunRecord:
+    """The run with an evaluation of its best weights, made now if it has none and its images and weights are there."""
+    if record.numbers is not None:
+        return record
     files = {student: best_weights(record.job, student) for student in students_of(record.job)}
     if source is None or not all(file.is_file() for file in files.values()):
         return record

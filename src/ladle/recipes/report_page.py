@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from ladle.evaluation import DETECTION_KINDS
+from ladle.evaluation import AP_FIELDS, DETECTION_KINDS
 from ladle.names import readable
 from ladle.recipes.jobs import Job
 from ladle.recipes.progress import best_weights
@@ -25,14 +25,6 @@ __all__ = ["page_of"]
 
 _KEY = ("data", "model", "student", "first", "second", "teacher", "method", "epochs", "batch", "imgsz", "seed")
 """The flags that are always shown."""
-_METRICS = {
-    "AP": "ap",
-    "AP50": "ap50",
-    "AP75": "ap75",
-    "APS": "ap_small",
-    "APM": "ap_medium",
-    "APL": "ap_large",
-}
 _MOST_BARS = 30
 _MOST_CLASSES = 30
 """With more classes the confusion matrix becomes a list of the pairs that are confused most."""
@@ -71,7 +63,7 @@ def _result(entries: Sequence[Entry], base: Entry | None) -> list[Html]:
 def _metric_row(entry: Entry, base: Entry | None) -> dict[str, object]:
     assert entry.scored is not None
     row: dict[str, object] = {"run": entry.title}
-    row |= {name: _percent(entry.scored.metrics.get(field)) for name, field in _METRICS.items()}
+    row |= {name: _percent(entry.scored.metrics.get(field)) for name, field in AP_FIELDS.items()}
     if base is not None and base.scored is not None:
         row["AP - baseline"] = 100 * _minus(entry.scored.metrics.get("ap"), base.scored.metrics.get("ap"))
     return row
