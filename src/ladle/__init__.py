@@ -1,10 +1,10 @@
 """Ladle: label-assignment distillation, and other knowledge distillation, for object detectors.
 
 The commands are functions with the same names: :func:`train`, :func:`distill`, :func:`colearn`, :func:`val`,
-:func:`predict`, :func:`report`, :func:`convert`, :func:`export`, :func:`bench`, :func:`check`, :func:`models`,
-:func:`demo`, :func:`assign_show`, :func:`assign_stats` and :func:`assign_diff` for ``ladle assign``, and
-:func:`teacher_probe` and :func:`teacher_cache` for ``ladle teacher``. They are built from the packages
-``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``, ``ladle.objectives``,
+:func:`predict`, :func:`report`, :func:`push` and :func:`from_hub`, :func:`convert`, :func:`export`, :func:`bench`,
+:func:`check`, :func:`models`, :func:`demo`, :func:`assign_show`, :func:`assign_stats` and :func:`assign_diff` for
+``ladle assign``, and :func:`teacher_probe` and :func:`teacher_cache` for ``ladle teacher``. They are built from the
+packages ``ladle.assigners``, ``ladle.criteria``, ``ladle.distillers``, ``ladle.methods``, ``ladle.objectives``,
 ``ladle.teachers``, ``ladle.detectors``, ``ladle.data``, ``ladle.evaluation``, ``ladle.statistics``, ``ladle.engine``,
 ``ladle.exporting`` and ``ladle.visual``; the records that they exchange are in ``ladle.types``.
 
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ladle.recipes.convert import convert
     from ladle.recipes.demo import demo
     from ladle.recipes.export import export
+    from ladle.recipes.hub import from_hub, push
     from ladle.recipes.models import models
     from ladle.recipes.options import Run
     from ladle.recipes.predict import predict
@@ -54,9 +55,11 @@ __all__ = [
     "demo",
     "distill",
     "export",
+    "from_hub",
     "load_detector",
     "models",
     "predict",
+    "push",
     "report",
     "save_detector",
     "teacher_cache",

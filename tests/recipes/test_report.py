@@ -225,11 +225,12 @@ def test_many_classes_and_noisy_images_stay_under_three_megabytes(plain, tmp_pat
 
 
 def test_a_report_is_made_again_from_its_folder_alike(plain, capsys):
-    page = plain.folder / "report.html"
-    before = page.read_bytes()
+    page, card = plain.folder / "report.html", plain.folder / "card.md"
+    before, told = page.read_bytes(), card.read_bytes()
+    card.unlink()
     page.unlink()
     assert main(["report", str(plain.folder)]) == 0
-    assert page.read_bytes() == before
+    assert (page.read_bytes(), card.read_bytes()) == (before, told)
     assert str(page) in capsys.readouterr().out.replace("\n", "")
 
 

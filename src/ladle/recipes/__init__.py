@@ -6,6 +6,7 @@ from ladle.recipes.check import check
 from ladle.recipes.convert import convert
 from ladle.recipes.demo import demo
 from ladle.recipes.export import export
+from ladle.recipes.hub import from_hub, push
 from ladle.recipes.models import models
 from ladle.recipes.options import Run
 from ladle.recipes.predict import predict
@@ -27,8 +28,10 @@ __all__ = [
     "demo",
     "distill",
     "export",
+    "from_hub",
     "models",
     "predict",
+    "push",
     "report",
     "teacher_cache",
     "teacher_probe",

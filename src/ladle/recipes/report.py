@@ -10,6 +10,7 @@ from typing import NamedTuple
 from ladle.data.sources import Source
 from ladle.detectors import Detector, load_detector
 from ladle.exporting import network_cost
+from ladle.recipes.card import write_card
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.jobs import Job
@@ -42,8 +43,8 @@ class Evaluated(NamedTuple):
 def report(runs: str | list[str], out: str | None = None, device: Device = "auto") -> Path:
     """Write one page about a run, or about several beside each other, from the files in their folders.
 
-    Nothing is trained. The evaluation is the one at the end of the run; a run that has none, since it was stopped, is
-    evaluated now.
+    The model card ``card.md`` of the last run is written beside the page. Nothing is trained. The evaluation is the one
+    at the end of the run; a run that has none, since it was stopped, is evaluated now.
 
     Args:
         runs: the folder of a run; of several the first is the baseline of the others, and the last is shown in detail.
@@ -78,6 +79,7 @@ def _write(records: Sequence[RunRecord], source: Source | None, note: str | None
     entries = entries_of(records)
     last = [entry for entry in entries if entry.run is records[-1]]
     drawn = [(entry, draw_images(entry.scored, source, note, len(last))) for entry in last]
+    write_card(last, entries[0] if len(records) > 1 else None, folder)
     title = f"Report of {entries[0].title}" if len(entries) == 1 else f"Report of {len(records)} runs"
     title = f"Report of {records[0].folder.name}" if len(records) == 1 else title
     return write_page(folder / REPORT, title, page_of(entries, drawn, compared=len(records) > 1))
