@@ -6,15 +6,18 @@ BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
 LOWEST := $(VENV)/lowest
 
-.PHONY: demo test test-lowest check bench bench-steps results docs images clean
+.PHONY: demo test test-slow test-lowest check bench bench-steps results docs images clean
 
 demo: $(READY)  ## teach one small student three ways on the built-in scenes and compare
 	$(BIN)/ladle demo
 
-test: $(READY)  ## all tests, on two cores, without the network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+test: $(READY)  ## the tests, on two cores, without the network
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
-test-lowest: $(LOWEST)/ready  ## all tests, with the oldest PyTorch that pyproject.toml allows
+test-slow: $(READY)  ## the tests that take long, such as exporting every family; .ci/run runs both
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+
+test-lowest: $(LOWEST)/ready  ## all tests, slow ones too, with the oldest PyTorch that pyproject.toml allows
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## style and types

@@ -97,6 +97,7 @@ def test_assigners_obey(assigner, law):
     law(assigner)
 
 
+@pytest.mark.slow
 def test_assigners_compile_into_one_graph():
     script = f"""
 from ladle.assigners import *

@@ -69,6 +69,7 @@ def test_a_chart_is_drawn_of_what_ran(bench, tmp_path):
     assert bench.report.draw(found, tmp_path / "chart.png").stat().st_size > 10_000
 
 
+@pytest.mark.slow
 def test_the_script_runs_where_peers_are_missing():
     command = [sys.executable, "-W", "ignore", "benchmarks/assigners.py", "--quick", "--only", "MaxIoU"]
     command += ["--threads", "1", "--patience", "0"]

@@ -13,10 +13,11 @@ from tests.golden.networks import CLASSES, golden, image, shapes_of, state_of
 
 COCO = tuple(f"class {number}" for number in range(80))
 RECORDED = [
-    *((name, "mmdet") for name in ("rtmdet-t", "rtmdet-s", "rtmdet-m", "yolox-n", "yolox-t", "yolox-s", "yolox-m")),
-    *((name, "mmdet") for name in ("retinanet-r50", "atss-r50", "gfl-r50", "paa-r50")),
+    *((name, "mmdet") for name in ("rtmdet-t", "yolox-n", "yolox-t", "atss-r50")),
     ("yolox-n", "yolox"),
-    ("yolox-s", "yolox"),
+    *(pytest.param(name, "mmdet", marks=pytest.mark.slow) for name in ("rtmdet-s", "rtmdet-m", "yolox-s", "yolox-m")),
+    *(pytest.param(name, "mmdet", marks=pytest.mark.slow) for name in ("retinanet-r50", "gfl-r50", "paa-r50")),
+    pytest.param("yolox-s", "yolox", marks=pytest.mark.slow),
 ]
 
 

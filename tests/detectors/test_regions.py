@@ -67,7 +67,11 @@ def build(make):
     return model.eval()
 
 
-@pytest.fixture(scope="module", params=[fasterrcnn_resnet50_fpn, fasterrcnn_resnet50_fpn_v2], ids=lambda m: m.__name__)
+@pytest.fixture(
+    scope="module",
+    params=[fasterrcnn_resnet50_fpn, pytest.param(fasterrcnn_resnet50_fpn_v2, marks=pytest.mark.slow)],
+    ids=lambda m: m.__name__,
+)
 def pair(request):
     """torchvision's model and ours of the same weights, with the layout of memory that makes sums alike."""
     model = build(request.param)

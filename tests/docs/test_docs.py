@@ -334,6 +334,7 @@ def test_the_laws_are_counted_and_listed():
 # ------------------------------------------------------------------------------------------------------- the tutorial
 
 
+@pytest.mark.slow
 def test_the_tutorial_runs_from_top_to_bottom(tmp_path):
     text = text_of("tutorial.md")
     order = re.findall(r"^```(bash|python)\n", text, flags=re.MULTILINE)

@@ -127,6 +127,7 @@ def test_a_missing_gpu_is_refused(monkeypatch):
         launch(1, "cuda", answer, 4)
 
 
+@pytest.mark.slow
 def test_two_nodes_of_one_process_train_like_two_processes_of_one_node(runs, tmp_path):
     folder, _ = runs
     first, second = (Node(rank, 2, "127.0.0.1", port) for port in [free_port()] for rank in (0, 1))

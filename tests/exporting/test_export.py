@@ -25,6 +25,9 @@ from ladle.recipes.scoring import Evaluator
 from ladle.types import Detections
 from tests.exporting.small import SIDE, batch_of, small_detector
 
+FILES = ["trained", *(pytest.param(name, marks=pytest.mark.slow) for name in ("raw", "staged"))]
+"""The fixtures of files; each takes some seconds to export."""
+
 
 def draw(path, height=SIDE, width=SIDE, seed=3):
     scene = Scenes(1, seed=seed, size=max(height, width)).sample(0).image[:, :height, :width]
@@ -61,16 +64,17 @@ def staged(tmp_path_factory):
 # ------------------------------------------------------------------------------------ parity
 
 
-def test_a_file_is_compared_before_it_is_written(trained, raw, staged):
-    for model, made in (trained, raw, staged):
-        assert made.file == model.with_suffix(".onnx")
-        assert made.parity.images == 4
-        assert made.parity.detections > 20
-        assert made.parity.boxes <= 1e-3
-        assert made.parity.scores <= 1e-4
+@pytest.mark.parametrize("which", FILES)
+def test_a_file_is_compared_before_it_is_written(which, request):
+    model, made = request.getfixturevalue(which)
+    assert made.file == model.with_suffix(".onnx")
+    assert made.parity.images == 4
+    assert made.parity.detections > 20
+    assert made.parity.boxes <= 1e-3
+    assert made.parity.scores <= 1e-4
 
 
-@pytest.mark.parametrize("which", ["trained", "raw", "staged"])
+@pytest.mark.parametrize("which", FILES)
 def test_detections_are_those_of_pytorch_in_batches_of_any_size(which, request):
     model, made = request.getfixturevalue(which)
     detector, file = load_detector(model).eval(), OnnxDetector(made.file)
@@ -145,7 +149,7 @@ def test_objects_are_matched_and_a_missing_one_is_no_small_difference():
 # ------------------------------------------------------------------------------------ the file, and what it says
 
 
-def test_the_file_says_how_to_feed_it_and_what_comes_out(trained, raw):
+def test_the_file_says_how_to_feed_it_and_what_comes_out(trained):
     model, made = trained
     spec, about = load_detector(model).spec, OnnxDetector(made.file).about
     assert about["classes"] == list(CLASSES)
@@ -155,9 +159,9 @@ def test_the_file_says_how_to_feed_it_and_what_comes_out(trained, raw):
     assert about["value_range"] == [0, 65535]
     assert (about["pad_value"], about["pad_multiple"]) == (GREY, _MULTIPLE)
     assert about["images"] == "uint8"
-    assert OnnxDetector(raw[1].file).about["input_size"] is None
 
 
+@pytest.mark.slow
 def test_inputs_and_outputs_have_the_sizes_that_were_asked_for(trained, raw):
     shapes = {}
     for _, made in (trained, raw):
@@ -168,8 +172,10 @@ def test_inputs_and_outputs_have_the_sizes_that_were_asked_for(trained, raw):
         assert not any(node.doc_string or node.metadata_props for node in graph.node)
     assert shapes["teacher"] == (onnx.TensorProto.UINT8, [0, 3, 96, 96])
     assert shapes["fcos"] == (onnx.TensorProto.FLOAT, [0, 3, 0, 0])
+    assert OnnxDetector(raw[1].file).about["input_size"] is None
 
 
+@pytest.mark.slow
 def test_half_stores_the_weights_in_16_bits(raw):
     model, made = raw
     tensors = onnx.load(made.file).graph.initializer
@@ -179,6 +185,7 @@ def test_half_stores_the_weights_in_16_bits(raw):
     assert sizes[1] < sizes[10] / 4
 
 
+@pytest.mark.slow
 def test_a_pt2_file_answers_as_pytorch_does(tmp_path):
     model = tmp_path / "rtmdet.safetensors"
     save_detector(small_detector("rtmdet-tiny"), model)
@@ -198,7 +205,12 @@ def test_a_pt2_file_answers_as_pytorch_does(tmp_path):
 
 @pytest.mark.parametrize(
     ("which", "height", "width", "exact"),
-    [("trained", 96, 96, True), ("trained", 150, 150, False), ("raw", 40, SIDE, True), ("staged", SIDE, SIDE, True)],
+    [
+        ("trained", 96, 96, True),
+        ("trained", 150, 150, False),
+        pytest.param("raw", 40, SIDE, True, marks=pytest.mark.slow),
+        pytest.param("staged", SIDE, SIDE, True, marks=pytest.mark.slow),
+    ],
 )
 def test_infer_finds_what_predict_finds(which, height, width, exact, request, tmp_path):
     """Also where the image is resized, up to a level of a few of its bytes."""

@@ -11,6 +11,8 @@ from ladle.exporting.runtime import onnx_runner
 from tests.exporting.small import SIDE, batch_of, small_detector
 from tests.families import DENSE
 
+pytestmark = pytest.mark.slow
+
 LIGHT = {
     "yolox, light": ("yolox-tiny", {"depth": 1, "box": "cell", "light": LightSpec(shared=False)}),
     "rtmdet, light": ("rtmdet-tiny", {"depth": 1, "distance": "exp", "light": LightSpec()}),

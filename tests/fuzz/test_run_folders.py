@@ -45,6 +45,7 @@ def resume(monkeypatch, capsys):
     return resume
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", ["config.yaml", "data.json", "resume.pt"])
 def test_a_damaged_file_is_told_of_in_a_sentence_or_does_not_matter(whole, tmp_path, resume, file):
     refused = []

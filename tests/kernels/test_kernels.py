@@ -9,6 +9,8 @@ import pytest
 
 from ladle.device import LAUNCHES
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def results():

@@ -20,12 +20,14 @@ def place(tmp_path_factory):
         yield lambda *kills: trial("cached", folder, whole, kills), operations
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("share", "size"), [(0.3, 100), (0.6, 50_000), (1.0, None)])
 def test_a_run_that_dies_at_a_file_operation_or_in_a_file_goes_on_as_if_it_had_not(place, share, size):
     kill, operations = place
     assert kill(Kill(operation=round(share * operations), size=size)) == "same"
 
 
+@pytest.mark.slow
 def test_a_run_that_dies_again_and_again_goes_on_as_if_it_had_not(place):
     kill, operations = place
     assert kill(Kill(operation=operations // 2), Kill(operation=9), Kill(operation=operations // 3)) == "same"

@@ -63,6 +63,7 @@ def last(run):
     return run.folder / "weights" / "last.safetensors"
 
 
+@pytest.mark.slow
 def test_a_compiled_run_has_the_same_weights_and_is_resumed_without_it(compiler, data, tmp_path, capsys):
     plain = train(data, "paa-tiny", replace(RUN, name="plain", project=str(tmp_path)))
     run = train(data, "paa-tiny", replace(RUN, name="compiled", compile=True, project=str(tmp_path)))

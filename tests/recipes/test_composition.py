@@ -38,6 +38,7 @@ def networks():
     return STUDENT.build(), FrozenDetector(TEACHER.build(), CLASSES), scenes(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pair", SUMS, ids="+".join)
 def test_every_sum_of_two_methods_trains_two_steps(networks, pair):
     student, teacher, batch = networks
@@ -153,6 +154,7 @@ def taught(data, teacher, tmp_path_factory):
     return chain(data, teacher, tmp_path_factory.mktemp("whole"))
 
 
+@pytest.mark.slow
 def test_assistants_are_trained_in_turn_and_then_the_student(taught, data, teacher, tmp_path):
     folder = taught.folder / "assistants"
     assert sorted(path.name for path in folder.iterdir()) == ["1-paa-mini", "2-paa-tiny"]
