@@ -13,6 +13,7 @@ from ladle.teachers.protocol import Observation, Teacher
 from ladle.teachers.recorded import CacheHeader, RecordedTeacher, cache_line, read_cache
 from ladle.teachers.resampling import resample
 from ladle.teachers.torchvision_file import TorchvisionTeacher
+from ladle.teachers.transformers_file import TransformersTeacher
 from ladle.teachers.uri import TeacherURI, parse_uri
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "TeacherInput",
     "TeacherURI",
     "TorchvisionTeacher",
+    "TransformersTeacher",
     "cache_line",
     "match_classes",
     "moved_info",

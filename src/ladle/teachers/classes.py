@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.errors import UserError
 
-__all__ = ["COCO_CLASSES", "ClassTable", "match_classes"]
+__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "match_classes"]
 
 # fmt: off
 COCO_CLASSES = (
@@ -47,6 +47,10 @@ _SYNONYMS = (
     ("traffic light", "trafficlight"),
 )
 """Names of the same class in COCO, Pascal VOC and other data sets; the first is COCO's."""
+
+
+NO_CLASS = ("__background__", "N/A")
+"""Names in the tables of torchvision and transformers that are no class."""
 
 
 class ClassTable(NamedTuple):

@@ -178,11 +178,9 @@ def _first_line(error: Exception) -> str:
 
 def class_names(uri: TeacherURI, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
     """The names of classes from ``?classes=``, or from a file's metadata; None if it has none."""
-    given = uri.options.get("classes")
-    if given == "coco80":
-        return COCO_CLASSES
+    given = uri.classes()
     if given is not None:
-        return tuple(uri.lines("classes"))
+        return given
     texts = [metadata[key] for key in _KEYS if key in metadata]
     return _listed(texts[0]) if texts else None
 

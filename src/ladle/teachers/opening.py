@@ -14,6 +14,7 @@ from ladle.teachers.ladle_file import open_ladle
 from ladle.teachers.onnx_file import open_onnx
 from ladle.teachers.recorded import open_cache, open_predictions
 from ladle.teachers.torchvision_file import open_torchvision
+from ladle.teachers.transformers_file import open_transformers
 from ladle.teachers.uri import TeacherURI, members_of, parse_uri
 from ladle.untrusted import parse_yaml
 
@@ -21,6 +22,7 @@ __all__ = ["open_foreign", "open_teacher", "taught"]
 
 _OPENERS: Mapping[str, Callable[[TeacherURI], Foreign]] = {
     "cache": open_cache,
+    "hf": open_transformers,
     "ladle": open_ladle,
     "onnx": open_onnx,
     "torchvision": open_torchvision,

@@ -9,12 +9,15 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
 from ladle.errors import UserError
+from ladle.teachers.classes import COCO_CLASSES
+from ladle.teachers.hub import snapshot_of
 
 __all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri"]
 
 KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
     "onnx": "an ONNX file of any detector, onnx:file.onnx",
+    "hf": "a detector of transformers, hf:FOLDER or hf:org/name",
     "torchvision": "a detector of torchvision, torchvision:retinanet_resnet50_fpn_v2",
     "predictions": "COCO results for the images of the data, predictions.json",
     "cache": "predictions recorded by `ladle teacher cache`, cache.jsonl",
@@ -23,6 +26,8 @@ KINDS = {
 """The kinds of teachers that text can name, with an example of each."""
 _FILES = ("classes", "class_map", "weights")
 """The options that name files."""
+_CHECKPOINT = (".json", ".safetensors", ".bin")
+"""The suffixes of the files of a folder of transformers."""
 _SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".json": "predictions", ".jsonl": "cache"}
 
 
@@ -56,8 +61,16 @@ class TeacherURI(NamedTuple):
 
     def files(self) -> list[Path]:
         """The files that hold the teacher."""
+        if self.kind == "hf":
+            folder = Path(self.path) if Path(self.path).is_dir() else snapshot_of(self.path)
+            return sorted(one for one in folder.iterdir() if one.suffix in _CHECKPOINT) if folder is not None else []
         named = [self.path, *([self.options["weights"]] if "weights" in self.options else [])]
         return [Path(one) for one in named if Path(one).is_file()]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether any of its files exists; true for what has a name or members."""
+        return self.kind in ("torchvision", "ensemble") or bool(self.files())
 
     def check(self, known: Collection[str]) -> None:
         """Raise :class:`UserError` for an option that this kind does not have."""
@@ -99,6 +112,13 @@ class TeacherURI(NamedTuple):
         if word not in among:
             raise self.fail(f"?{name}={word}: expected one of {', '.join(among)}")
         return word
+
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of ``?classes=``, from a text file or COCO's by ``coco80``; None if it is not given."""
+        given = self.options.get("classes")
+        if given == "coco80":
+            return COCO_CLASSES
+        return None if given is None else tuple(self.lines("classes"))
 
     def lines(self, name: str) -> list[str]:
         """The lines of the text file that an option names, without empty ones."""
@@ -155,4 +175,4 @@ def members_of(text: str) -> list[str]:
         >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
         ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']
     """
-    return re.split(r",(?=[a-z]+:|[^,?&=]*\.(?:safetensors|onnx|jsonl?)(?:[?,]|$))", text)
+    return re.split(r",(?=[a-z0-9]+:|[^,?&=]*\.(?:safetensors|onnx|jsonl?)(?:[?,]|$))", text)
