@@ -13,6 +13,7 @@ from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.ladle_file import open_ladle
 from ladle.teachers.onnx_file import open_onnx
 from ladle.teachers.recorded import open_cache, open_predictions
+from ladle.teachers.torch_file import open_pt2, open_torchscript
 from ladle.teachers.torchvision_file import open_torchvision
 from ladle.teachers.transformers_file import open_transformers
 from ladle.teachers.uri import TeacherURI, members_of, parse_uri
@@ -25,6 +26,8 @@ _OPENERS: Mapping[str, Callable[[TeacherURI], Foreign]] = {
     "hf": open_transformers,
     "ladle": open_ladle,
     "onnx": open_onnx,
+    "pt2": open_pt2,
+    "torchscript": open_torchscript,
     "torchvision": open_torchvision,
 }
 """The function that opens each kind of teacher whose text says all."""

@@ -17,6 +17,8 @@ __all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri"]
 KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
     "onnx": "an ONNX file of any detector, onnx:file.onnx",
+    "pt2": "a program of torch.export, pt2:file.pt2?run_code=1",
+    "torchscript": "a TorchScript file, torchscript:file.pt?run_code=1",
     "hf": "a detector of transformers, hf:FOLDER or hf:org/name",
     "torchvision": "a detector of torchvision, torchvision:retinanet_resnet50_fpn_v2",
     "predictions": "COCO results for the images of the data, predictions.json",
@@ -28,7 +30,7 @@ _FILES = ("classes", "class_map", "weights")
 """The options that name files."""
 _CHECKPOINT = (".json", ".safetensors", ".bin")
 """The suffixes of the files of a folder of transformers."""
-_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".json": "predictions", ".jsonl": "cache"}
+_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".pt2": "pt2", ".json": "predictions", ".jsonl": "cache"}
 
 
 class TeacherURI(NamedTuple):
@@ -175,4 +177,4 @@ def members_of(text: str) -> list[str]:
         >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
         ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']
     """
-    return re.split(r",(?=[a-z0-9]+:|[^,?&=]*\.(?:safetensors|onnx|jsonl?)(?:[?,]|$))", text)
+    return re.split(r",(?=[a-z0-9]+:|[^,?&=]*\.(?:safetensors|onnx|pt2|jsonl?)(?:[?,]|$))", text)
