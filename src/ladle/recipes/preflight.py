@@ -91,7 +91,7 @@ def load_foreign(text: str, student: DetectorSpec, plan: Plan) -> ForeignTeacher
     if missing and any(lesson.distillers for lesson in plan.lessons):
         raise UserError(
             f"--teacher {text}: it does not know {', '.join(map(repr, missing))}, so its scores would teach that there "
-            "is none of it; take --method lad, or name the teacher's class for it by ?class_map=names.yaml"
+            "is none of it; take --method lad, or name the teacher's class for it by --class-map names.yaml"
         )
     return teacher
 

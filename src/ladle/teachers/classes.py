@@ -122,7 +122,7 @@ def match_classes(
     if all(column < 0 for column, _ in found):
         raise UserError(
             f"{teacher} knows none of the student's classes {_listed(ours)}: it knows {_listed(theirs)}; name the "
-            "pairs in a file by ?class_map=names.yaml, or the teacher's own classes by ?classes=names.txt"
+            "pairs in a file by --class-map names.yaml, or the teacher's own classes by ?classes=names.txt"
         )
     columns = tuple(column for column, _ in found)
     names = tuple(theirs[column] if column >= 0 else None for column in columns)

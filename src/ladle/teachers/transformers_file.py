@@ -223,7 +223,7 @@ def _labels(uri: TeacherURI, table: dict[int, str]) -> tuple[str, ...]:
     if given is None and "class_map" not in uri.options and all(map(_UNNAMED.fullmatch, names)):
         raise uri.fail(
             f"its {len(names)} classes have no names, only {names[0]} and so on: give them by ?classes=names.txt, a "
-            "file with one name in each line, or name pairs by ?class_map=names.yaml"
+            "file with one name in each line, or name pairs by --class-map names.yaml"
         )
     return given or names
 

@@ -12,7 +12,7 @@ from ladle.errors import UserError
 from ladle.teachers.classes import COCO_CLASSES
 from ladle.teachers.hub import snapshot_of
 
-__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri"]
+__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri", "with_class_map"]
 
 KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
@@ -167,6 +167,28 @@ def parse_uri(text: str) -> TeacherURI:
     if not uri.is_foreign:
         uri.check(())
     return uri
+
+
+def with_class_map(text: str, file: str) -> str:
+    """The text of a teacher with the option ``class_map``.
+
+    Raises:
+        UserError: if the teacher has this option already or cannot have it.
+
+    Example:
+        >>> from ladle.teachers.uri import with_class_map
+        >>> with_class_map("onnx:yolo.onnx?imgsz=416", "names.yaml")
+        'onnx:yolo.onnx?imgsz=416&class_map=names.yaml'
+    """
+    uri = parse_uri(text)
+    if uri.kind in ("ladle", "ensemble"):
+        raise UserError(
+            f"--class-map {file}: the classes of {text} are matched by name; expected a single teacher of another "
+            "origin, such as onnx:file.onnx"
+        )
+    if "class_map" in uri.options:
+        raise UserError(f"--class-map {file}: --teacher {text} names a map already; leave one of them out")
+    return f"{text}{'&' if uri.options else '?'}class_map={quote(file, safe='/,:')}"
 
 
 def members_of(text: str) -> list[str]:
