@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import pytest
+import timm
 import torch
 
 from ladle.cli.main import main
@@ -98,6 +99,24 @@ def test_a_map_of_classes_reaches_the_teacher_or_is_refused(data, onnx, teacher,
     ):
         with pytest.raises(UserError, match=named):
             distill(data, "paa-tiny", given, "lad", run, class_map=str(map_file))
+
+
+def test_a_model_of_timm_teaches_by_its_features_and_cannot_be_measured(data, tmp_path, capsys):
+    torch.manual_seed(0)
+    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
+    text = f"timm:test_resnet?weights={tmp_path / 'weights.pth'}"
+    run = replace(RUN, project=str(tmp_path / "runs"), quiet=False)
+    taught = distill(data, "paa-tiny", text, "pkd", run)
+    job = Job.read(str(taught.weights.parents[1]), "distill")
+    assert (job.teacher, job.teacher_sha256) == (text, file_hash(tmp_path / "weights.pth"))
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "test_resnet, not evaluated: it gives feature maps only" in printed
+    assert "gives feature maps of strides 8, 16, 32" in printed
+    assert "pkd: correlation of channels, maps of stride 8, 16, 32" in printed
+    with pytest.raises(UserError, match="it gives feature maps only; expected a detector"):
+        teacher_probe(text, data, imgsz=64, out=str(tmp_path / "out"))
+    with pytest.raises(UserError, match="it gives feature maps only; expected a detector"):
+        teacher_cache(text, data, imgsz=64, out=str(tmp_path / "cache.jsonl"))
 
 
 def test_localization_needs_distributions(data, onnx, tmp_path):

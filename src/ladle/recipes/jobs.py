@@ -315,7 +315,7 @@ def file_hash(file: Path, flag: str = "teacher") -> str:
 def teacher_hash(text: str) -> str:
     """SHA-256 of the file of a teacher; of all files of an ensemble; of the text where there is no file."""
     uri = parse_uri(text)
-    if uri.kind not in ("torchvision", "hf", "ensemble"):
+    if uri.kind not in ("torchvision", "hf", "timm", "ensemble"):
         return file_hash(Path(uri.path))
     if uri.kind == "ensemble":
         parts = [teacher_hash(one) for one in members_of(uri.path)]

@@ -21,6 +21,7 @@ KINDS = {
     "torchscript": "a TorchScript file, torchscript:file.pt?run_code=1",
     "hf": "a detector of transformers, hf:FOLDER or hf:org/name",
     "torchvision": "a detector of torchvision, torchvision:retinanet_resnet50_fpn_v2",
+    "timm": "feature maps of a timm model, timm:resnet50",
     "predictions": "COCO results for the images of the data, predictions.json",
     "cache": "predictions recorded by `ladle teacher cache`, cache.jsonl",
     "ensemble": "several of these, ensemble:first.onnx,second.safetensors",
@@ -72,7 +73,7 @@ class TeacherURI(NamedTuple):
     @property
     def is_there(self) -> bool:
         """Whether any of its files exists; true for what has a name or members."""
-        return self.kind in ("torchvision", "ensemble") or bool(self.files())
+        return self.kind in ("torchvision", "timm", "ensemble") or bool(self.files())
 
     def check(self, known: Collection[str]) -> None:
         """Raise :class:`UserError` for an option that this kind does not have."""
