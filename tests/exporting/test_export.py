@@ -9,6 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ladle.boxes import clip
 from ladle.cli.main import main
 from ladle.data.loader import _MULTIPLE
 from ladle.data.scenes import CLASSES, Scenes
@@ -22,6 +23,7 @@ from ladle.exporting.parity import compare_detections
 from ladle.recipes import bench, export, predict
 from ladle.recipes.demo import teacher_file
 from ladle.recipes.scoring import Evaluator
+from ladle.teachers import open_teacher
 from ladle.types import Detections
 from tests.exporting.small import SIDE, batch_of, small_detector
 
@@ -59,6 +61,14 @@ def staged(tmp_path_factory):
     model = tmp_path_factory.mktemp("staged") / "faster.safetensors"
     save_detector(small_detector("fasterrcnn-tiny"), model)
     return model, export(str(model))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    """A detector and its ``.pt2`` file, in which nothing varies."""
+    model = tmp_path_factory.mktemp("program") / "rtmdet.safetensors"
+    save_detector(small_detector("rtmdet-tiny"), model)
+    return model, export(str(model), format="pt2", dynamic="none", batch=2, images="normalized")
 
 
 # ------------------------------------------------------------------------------------ parity
@@ -157,6 +167,7 @@ def test_the_file_says_how_to_feed_it_and_what_comes_out(trained):
     assert (about["mean"], about["std"]) == (list(spec.mean), list(spec.std))
     assert (about["imgsz"], about["input_size"], about["strides"]) == (96, [96, 96], list(spec.strides))
     assert about["value_range"] == [0, 65535]
+    assert about["prior_offset"] == spec.head.anchors.offset
     assert (about["pad_value"], about["pad_multiple"]) == (GREY, _MULTIPLE)
     assert about["images"] == "uint8"
 
@@ -186,10 +197,8 @@ def test_half_stores_the_weights_in_16_bits(raw):
 
 
 @pytest.mark.slow
-def test_a_pt2_file_answers_as_pytorch_does(tmp_path):
-    model = tmp_path / "rtmdet.safetensors"
-    save_detector(small_detector("rtmdet-tiny"), model)
-    made = export(str(model), format="pt2", dynamic="none", batch=2, images="normalized")
+def test_a_pt2_file_answers_as_pytorch_does(program):
+    _, made = program
     assert made.script is None
     assert isinstance(made.parity, Parity)
     kept = {"ladle.json": ""}
@@ -198,6 +207,40 @@ def test_a_pt2_file_answers_as_pytorch_does(tmp_path):
     boxes, scores, labels = network(torch.zeros(2, 3, SIDE, SIDE), torch.tensor([[SIDE, SIDE]] * 2))
     assert boxes.shape == (2, 100, 4)
     assert scores.shape == labels.shape == (2, 100)
+
+
+# ------------------------------------------------------------------------------------ as teachers
+
+
+@pytest.mark.parametrize(
+    "which", ["trained", *(pytest.param(name, marks=pytest.mark.slow) for name in ("staged", "program"))]
+)
+def test_a_file_teaches_the_detections_of_the_detector(which, request):
+    model, made = request.getfixturevalue(which)
+    detector, batch = load_detector(model).eval(), batch_of(3, seed=7, least=96 if which == "trained" else SIDE)
+    text = f"{made.file}?run_code=1" if which == "program" else str(made.file)
+    found, _ = open_teacher(text, CLASSES[::-1]).observe(batch)
+    own = detector.detect(batch.replaced(originals=batch.sizes))
+    for boxes, logits, one in zip(found.boxes, found.logits, own):
+        count = len(one.scores)
+        assert count > 0
+        assert torch.allclose(boxes[:count], one.boxes, atol=1e-3)
+        assert torch.allclose(logits[:count].sigmoid().amax(-1), one.scores.clamp(1e-4, 1 - 1e-4), atol=1e-4)
+        assert torch.equal(logits[:count].argmax(-1), len(CLASSES) - 1 - one.labels)
+        assert float(logits[count:].sigmoid().sum()) == pytest.approx(1e-4 * logits[count:].numel(), rel=1e-3)
+
+
+def test_a_file_of_all_priors_teaches_the_predictions_of_the_detector(raw):
+    model, made = raw
+    detector, batch = load_detector(model).eval(), batch_of(3, seed=7)
+    teacher = open_teacher(str(made.file), CLASSES)
+    assert teacher.detector.about[1] == "gives predictions at strides 8, 16, 32"
+    own = detector(batch.images, batch.sizes)[0]
+    moved = teacher.predict_at(teacher.observe(batch), own.priors).predictions
+    valid = own.priors.valid.expand(len(batch.ids), -1)
+    scores = detector.spec.inference.scores(own.predictions).clamp(1e-4, 1 - 1e-4)
+    assert torch.allclose(moved.scores[valid], scores[valid], atol=1e-4)
+    assert torch.allclose(moved.boxes[valid], clip(own.predictions.boxes, batch.sizes)[valid], atol=1e-3)
 
 
 # ------------------------------------------------------------------------------------ the program beside it

@@ -40,7 +40,7 @@ def test_columns_follow_the_student_and_unknown_classes_are_background():
 @pytest.mark.parametrize(
     ("ours", "mapping", "named"),
     [
-        (["unicorn"], None, "the teacher knows none of the student's classes unicorn.*class_map"),
+        (["unicorn"], None, "the teacher knows none of the student's classes unicorn.*--class-map"),
         (["dog"], {"cat": "dog"}, "class_map names the student's 'cat', which does not exist"),
         (["dog"], {"dog": "unicorn"}, "class_map names the teacher's 'unicorn'"),
     ],

@@ -4,6 +4,7 @@ import pytest
 
 from ladle.errors import UserError
 from ladle.teachers import parse_uri
+from ladle.teachers.uri import with_class_map
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,19 @@ def test_paths_become_absolute_and_options_stay(tmp_path, monkeypatch):
     assert parse_uri(located).located() == located
     both = f"ensemble:onnx:{tmp_path}/a.onnx,{tmp_path}/b.safetensors"
     assert parse_uri("ensemble:a.onnx,b.safetensors").located() == both
+
+
+def test_a_map_of_classes_becomes_an_option():
+    assert with_class_map("a.onnx", "my names.yaml") == "a.onnx?class_map=my%20names.yaml"
+    both = with_class_map("hf:folder?score=0.1", "names.yaml")
+    assert parse_uri(both).options == {"score": "0.1", "class_map": "names.yaml"}
+    for text, named in (
+        (both, "names a map already"),
+        ("best.safetensors", "are matched by name"),
+        ("ensemble:a.onnx,b.onnx", "are matched by name"),
+    ):
+        with pytest.raises(UserError, match=f"--class-map names.yaml: .*{named}"):
+            with_class_map(text, "names.yaml")
 
 
 def test_an_option_that_is_given_twice_is_refused():

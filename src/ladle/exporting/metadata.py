@@ -36,6 +36,7 @@ def describe(spec: DetectorSpec, plan: Plan, version: str) -> dict[str, Any]:
         "value_range": list(spec.value_range),
         "strides": list(spec.strides),
         "priors_per_location": 0 if spec.regions else spec.head.anchors.per_location,
+        "prior_offset": spec.head.anchors.offset,
         "nms": plan.nms,
         "score_threshold": inference.threshold,
         "iou_threshold": inference.nms,

@@ -60,7 +60,12 @@ def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = Non
     name = name or "+".join(map(part_name, method.parts))
     if pair is None:
         raise UserError(f"--method {name} needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
-    pieces = [(part_name(part), piece) for part in method.parts for piece in pieces_of(part, pair)]
+    try:
+        pieces = [(part_name(part), piece) for part in method.parts for piece in pieces_of(part, pair)]
+    except UserError:
+        raise
+    except ValueError as error:  # published settings of a part may depend on predictions that a teacher has not
+        raise UserError(f"--method {name}: {error}") from None
     if any(isinstance(piece, TeacherOnly) for _, piece in pieces):
         lessons = tuple(replace(lesson, criterion=None) for lesson in lessons)
     judging = [piece for _, piece in pieces if isinstance(piece, LAD)]
@@ -79,6 +84,11 @@ def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = Non
 def _judged(name: str, judging: LAD, lessons: tuple[Lesson, ...], pair: Pair) -> tuple[Lesson, ...]:
     """The lessons with a judging teacher in the stages of ``judging``."""
     student, teacher = pair.student, pair.teacher
+    if not teacher.stages:
+        raise UserError(
+            f"--method {name}: the teacher {teacher.name} gives feature maps only, so it cannot judge; take pkd, cwd, "
+            "mgd or another method that compares feature maps"
+        )
     if judging.stages != "all" and len(lessons) == 1:
         raise UserError(f"--method {name}: {student.name} has one stage only; say lad")
     if judging.stages != "rpn" and len(lessons) > 1 and len(teacher.stages) == 1:
@@ -128,6 +138,11 @@ def _with(plan: Plan, part: Scheduled, name: str, method: str, pair: Pair) -> Pl
         raise UserError(
             f"--method {method}: {name} compares feature maps, and the teacher {teacher.name} gives none; take "
             "lad, soft or another method that uses its predictions"
+        )
+    if not distiller.features_only and not teacher.stages:
+        raise UserError(
+            f"--method {method}: {name} uses predictions, and the teacher {teacher.name} gives feature maps only; take "
+            "pkd, cwd, mgd or another method that compares them"
         )
     names = stage_names(len(plan.lessons))
     teaches: dict[str, str] = {}

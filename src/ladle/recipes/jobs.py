@@ -229,7 +229,7 @@ class Job:
         first = self.starts_from
         if self.teacher_sha256 is not None and self.teacher is not None:
             uri = parse_uri(self.teacher)
-            there = uri.kind in ("torchvision", "ensemble") or Path(uri.path).is_file()
+            there = uri.is_there
             same = there and teacher_hash(self.teacher) == self.teacher_sha256
             self._check_origin("teacher", uri.path, there, same)
         if first is not None:
@@ -315,7 +315,7 @@ def file_hash(file: Path, flag: str = "teacher") -> str:
 def teacher_hash(text: str) -> str:
     """SHA-256 of the file of a teacher; of all files of an ensemble; of the text where there is no file."""
     uri = parse_uri(text)
-    if uri.kind not in ("torchvision", "ensemble"):
+    if uri.kind not in ("torchvision", "hf", "timm", "ensemble"):
         return file_hash(Path(uri.path))
     if uri.kind == "ensemble":
         parts = [teacher_hash(one) for one in members_of(uri.path)]

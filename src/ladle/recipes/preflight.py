@@ -14,7 +14,7 @@ from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
 from ladle.methods import Plan
 from ladle.recipes.scoring import Evaluator, find_of
-from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, open_teacher
+from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, TimmTeacher, open_any
 
 __all__ = [
     "MOVED",
@@ -84,14 +84,16 @@ def load_teacher(file: str, student: DetectorSpec, plan: Plan) -> FrozenDetector
     return MovedTeacher(frozen) if plan.moved else frozen
 
 
-def load_foreign(text: str, student: DetectorSpec, plan: Plan) -> ForeignTeacher:
+def load_foreign(text: str, student: DetectorSpec, plan: Plan) -> ForeignTeacher | TimmTeacher:
     """Open a foreign teacher; raises :class:`UserError` if it would teach that there are no objects of some classes."""
-    teacher = open_teacher(text, student.classes, student.category_ids)
+    teacher = open_any(text, student.classes, student.category_ids)
+    if isinstance(teacher, TimmTeacher):
+        return teacher
     missing = teacher.table.missing
     if missing and any(lesson.distillers for lesson in plan.lessons):
         raise UserError(
             f"--teacher {text}: it does not know {', '.join(map(repr, missing))}, so its scores would teach that there "
-            "is none of it; take --method lad, or name the teacher's class for it by ?class_map=names.yaml"
+            "is none of it; take --method lad, or name the teacher's class for it by --class-map names.yaml"
         )
     return teacher
 

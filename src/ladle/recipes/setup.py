@@ -20,7 +20,7 @@ from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.jobs import Job
 from ladle.recipes.parts import Parts
 from ladle.recipes.preflight import load_foreign, load_teacher
-from ladle.teachers import Teacher, moved_info, open_teacher
+from ladle.teachers import Teacher, moved_info, open_any
 
 __all__ = ["Setup", "build_objective", "links_of", "resolve", "student_spec"]
 
@@ -78,7 +78,7 @@ def _teacher_of(
     if parts.teacher is not None:
         return parts.teacher.info
     if job.foreign_teacher is not None:
-        return open_teacher(job.foreign_teacher, classes, category_ids).info
+        return open_any(job.foreign_teacher, classes, category_ids).info
     return None if job.teacher_file is None else read_spec(Path(job.teacher_file))
 
 

@@ -23,7 +23,7 @@ from ladle.recipes.preflight import (
 from ladle.recipes.prepared import Prepared
 from ladle.recipes.recorded import recorded_note
 from ladle.recipes.scoring import crowded
-from ladle.teachers import MovedTeacher
+from ladle.teachers import MovedTeacher, TimmTeacher
 from ladle.values import first_sentence, text_of
 
 __all__ = ["about_images", "about_lessons", "about_teacher", "once"]
@@ -80,6 +80,9 @@ def _about_foreign(ready: Prepared, text: str) -> list[str]:
     """Open and evaluate a foreign teacher; returns lines about it."""
     job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
     teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
+    if isinstance(teacher, TimmTeacher):
+        first = f"teacher   {teacher.info.name}, not evaluated: it gives feature maps only ({text})"
+        return [first, *(f"          {line}" for line in teacher.about)]
     recorded = ready.views is not ready.images
     images, split = (ready.images, "training") if recorded else (ready.val, "validation")
     weak, other = job.allow_weak_teacher, ready.views if recorded else None

@@ -23,6 +23,7 @@ from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of
 from ladle.recipes.sources import open_source, remarks
 from ladle.teachers import ClassTable, TeacherURI, match_classes, open_teacher, parse_uri
+from ladle.teachers.uri import with_class_map
 from ladle.types import Batch as Images
 from ladle.types import Detections
 from ladle.visual import Panel, side_by_side
@@ -62,6 +63,7 @@ def teacher_probe(
     device: Device = "auto",
     score: Share = 0.3,
     out: str | None = None,
+    class_map: str | None = None,
 ) -> Probed:
     """Measure what a teacher of any origin gives on a data set: its classes, AP and speed, with a drawing.
 
@@ -76,10 +78,11 @@ def teacher_probe(
         score: least score that is drawn.
         out: folder for the drawing, the plots and ``results.json``; by default ``runs/teacher/NAME``, with a number if
             it exists.
+        class_map: a YAML file of pairs of classes, those of the data and those of a teacher of another origin.
     """
     verify_arguments(teacher_probe, imgsz=imgsz, batch=batch, workers=workers, score=score)
     check_out(out)
-    uri = parse_uri(teacher)
+    uri = parse_uri(teacher if class_map is None else with_class_map(teacher, class_map))
     source = open_source(data, split, Run(), imgsz)
     name, about, classes, find, predicted, views = _opened(uri, source, find_device(device))
     for line in (*remarks(source, split, imgsz), *about, classes.summary()):

@@ -117,5 +117,9 @@ def _missing(source: Source, known: set[int | str]) -> list[int]:
 
 
 def _final(found: TeacherDetections, batch: Images) -> list[Detections]:
-    """Final boxes in pixels of the files, those of low scores included."""
-    return [one.to("cpu") for one in found.detections(batch, _MOST, least=0.01)]
+    """Final boxes in pixels of the files, those of low scores included.
+
+    Scores are in double precision, so that the logits come back bit for bit.
+    """
+    exact = found.replaced(logits=found.logits.double())
+    return [one.to("cpu") for one in exact.detections(batch, _MOST, least=0.01)]

@@ -31,6 +31,7 @@ from ladle.recipes.parts import (
 from ladle.recipes.runs import new_run, resume_run, run_chain
 from ladle.recipes.training import Trained, run_training
 from ladle.teachers import Teacher
+from ladle.teachers.uri import with_class_map
 
 __all__ = ["CoLearned", "Trained", "colearn", "distill", "train"]
 
@@ -88,6 +89,7 @@ def distill(
     judge_until: Annotated[float, Range(0)] | None = None,
     balance: Balance = "none",
     balance_share: Annotated[float, Range(0, above=True)] = 1.0,
+    class_map: str | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -120,7 +122,9 @@ def distill(
             adds them, ``moments`` uses separate optimizer moments, ``norm`` first scales the distillation gradient
             down to the norm of the detection gradient.
         balance_share: largest update by distillation, relative to that by detection.
+        class_map: a YAML file of pairs of classes, the student's and those of a teacher of another origin.
     """
+    teacher = teacher if class_map is None else _mapped(teacher, class_map)
     parts = given_parts(
         data=data, student=student, teacher=teacher, method=method, assigner=assigner, criterion=criterion
     )
@@ -155,6 +159,14 @@ def distill(
         job = replace(job, teacher_sha256=teacher_hash(job.teacher))
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
         return run_chain(job, parts)["student"]
+
+
+def _mapped(teacher: str | Teacher | None, class_map: str) -> str:
+    """The text of a teacher with a map of classes."""
+    if not isinstance(teacher, str):
+        given = "none" if teacher is None else "one that is given in Python, with its classes"
+        raise UserError(f"--class-map {class_map}: expected a --teacher such as onnx:file.onnx, found {given}")
+    return with_class_map(teacher, class_map)
 
 
 class CoLearned(NamedTuple):

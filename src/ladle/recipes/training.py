@@ -219,7 +219,9 @@ def _views(job: Job, parts: Parts, setup: Setup, images: Source) -> Source:
         return beside(images, given, given.info.name)
     if given is not None or text is None or not parse_uri(text).is_recorded:
         return images
-    return beside(images, load_foreign(text, setup.specs["student"], setup.plans["student"]), text)
+    recorded = load_foreign(text, setup.specs["student"], setup.plans["student"])
+    assert isinstance(recorded, ForeignTeacher)
+    return beside(images, recorded, text)
 
 
 def _loader(ready: Prepared, rank: int, world: int) -> Loader:

@@ -2,39 +2,46 @@
 
 from ladle.teachers.classes import COCO_CLASSES, ClassTable, match_classes
 from ladle.teachers.detections import TeacherDetections
+from ladle.teachers.exported import ExportedTeacher
 from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.frozen import FrozenDetector, FrozenHead
 from ladle.teachers.inputs import TeacherInput
 from ladle.teachers.moved import MovedTeacher, moved_info
-from ladle.teachers.onnx_file import OnnxTeacher
-from ladle.teachers.opening import open_foreign, open_teacher
+from ladle.teachers.opening import open_any, open_foreign, open_teacher
 from ladle.teachers.placing import place
+from ladle.teachers.program import FileTeacher
 from ladle.teachers.protocol import Observation, Teacher
 from ladle.teachers.recorded import CacheHeader, RecordedTeacher, cache_line, read_cache
 from ladle.teachers.resampling import resample
+from ladle.teachers.timm_file import TimmTeacher
 from ladle.teachers.torchvision_file import TorchvisionTeacher
+from ladle.teachers.transformers_file import TransformersTeacher
 from ladle.teachers.uri import TeacherURI, parse_uri
 
 __all__ = [
     "COCO_CLASSES",
     "CacheHeader",
     "ClassTable",
+    "ExportedTeacher",
+    "FileTeacher",
     "Foreign",
     "ForeignTeacher",
     "FrozenDetector",
     "FrozenHead",
     "MovedTeacher",
     "Observation",
-    "OnnxTeacher",
     "RecordedTeacher",
     "Teacher",
     "TeacherDetections",
     "TeacherInput",
     "TeacherURI",
+    "TimmTeacher",
     "TorchvisionTeacher",
+    "TransformersTeacher",
     "cache_line",
     "match_classes",
     "moved_info",
+    "open_any",
     "open_foreign",
     "open_teacher",
     "parse_uri",

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.errors import UserError
 
-__all__ = ["COCO_CLASSES", "ClassTable", "match_classes"]
+__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "match_classes"]
 
 # fmt: off
 COCO_CLASSES = (
@@ -47,6 +47,10 @@ _SYNONYMS = (
     ("traffic light", "trafficlight"),
 )
 """Names of the same class in COCO, Pascal VOC and other data sets; the first is COCO's."""
+
+
+NO_CLASS = ("__background__", "N/A")
+"""Names in the tables of torchvision and transformers that are no class."""
 
 
 class ClassTable(NamedTuple):
@@ -118,7 +122,7 @@ def match_classes(
     if all(column < 0 for column, _ in found):
         raise UserError(
             f"{teacher} knows none of the student's classes {_listed(ours)}: it knows {_listed(theirs)}; name the "
-            "pairs in a file by ?class_map=names.yaml, or the teacher's own classes by ?classes=names.txt"
+            "pairs in a file by --class-map names.yaml, or the teacher's own classes by ?classes=names.txt"
         )
     columns = tuple(column for column, _ in found)
     names = tuple(theirs[column] if column >= 0 else None for column in columns)

@@ -16,7 +16,7 @@ __all__ = ["LEAST_LOGIT", "TeacherDetections", "logit"]
 
 _LEAST_SCORE = 1e-4
 """The score of background: a score below it, or as near to 1, becomes this."""
-LEAST_LOGIT: float = torch.tensor(_LEAST_SCORE).logit().item()
+LEAST_LOGIT: float = torch.tensor(_LEAST_SCORE, dtype=torch.float64).logit().float().item()
 """The logit of background."""
 
 _NMS = 0.6
@@ -55,7 +55,8 @@ class TeacherDetections(Record):
     @classmethod
     def final(cls, boxes: Float[Tensor, "B N 4"], scores: Float[Tensor, "B N C"]) -> TeacherDetections:
         """Final boxes with class scores in [0, 1]."""
-        return cls(boxes.float(), logit(scores.float()), identity_frame(boxes))
+        # In double precision, so that logits that are recorded as scores come back bit for bit.
+        return cls(boxes.float(), logit(scores.double()).float(), identity_frame(boxes))
 
     @classmethod
     def of_each(cls, found: list[Detections], classes: int) -> TeacherDetections:

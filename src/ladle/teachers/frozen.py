@@ -16,7 +16,7 @@ from ladle.families import network_info
 from ladle.networks import NetworkInfo
 from ladle.types import Batch, Output, Predictions, Priors, Pyramid
 
-__all__ = ["FrozenDetector", "FrozenHead"]
+__all__ = ["FrozenDetector", "FrozenHead", "without_predictions"]
 
 
 class FrozenDetector:
@@ -89,7 +89,7 @@ class FrozenDetector:
         """
         features, sizes = seen
         if self.features_only:
-            return _without_predictions(features, sizes, 1 if class_agnostic else len(self.order))
+            return without_predictions(features, sizes, 1 if class_agnostic else len(self.order))
         chain = self.detector.chain
         predictions, towers = chain[min(stage, len(chain) - 1)](features, priors, tower_depth)
         if class_agnostic:
@@ -133,7 +133,7 @@ class FrozenHead:
         return self._teacher.reorder(self._head.predict_from(towers, depth, priors))
 
 
-def _without_predictions(features: tuple[Tensor, ...], sizes: Tensor | None, classes: int) -> Output:
+def without_predictions(features: tuple[Tensor, ...], sizes: Tensor | None, classes: int) -> Output:
     """The output of a teacher with features only: it has no priors and no predictions."""
     batch, device = len(features[0]), features[0].device
     boxes = torch.zeros(batch, 0, 4, device=device)

@@ -2,123 +2,39 @@
 
 from __future__ import annotations
 
-import ast
-import json
-from collections.abc import Mapping
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ladle.teachers.classes import COCO_CLASSES
-from ladle.teachers.detections import TeacherDetections
-from ladle.teachers.inputs import Resize, TeacherInput, to_batch
-from ladle.teachers.layouts import LAYOUTS, Layout, Read, Shape, counts_of, find_layout, grids_of, read_outputs
+from ladle.teachers.exported import ExportedTeacher, open_exported
+from ladle.teachers.program import FileTeacher, Program, first_line, open_program
 from ladle.teachers.uri import TeacherURI
-from ladle.types import Batch, Grid
+from ladle.untrusted import parse_json
 
-__all__ = ["OnnxTeacher", "open_onnx"]
-
-_OPTIONS = ("imgsz", "mean", "std", "bgr", "resize", "pad", "layout", "strides", "offset", "classes", "class_map")
-_KEYS = ("names", "classes", "class_names", "labels")
-"""Keys of a file's metadata under which exporters write the names of classes."""
+__all__ = ["open_onnx"]
 
 
-class OnnxTeacher(NamedTuple):
-    """A detector in an ONNX file; see :class:`~ladle.teachers.Foreign`.
-
-    Attributes:
-        name: the name of the file.
-        classes: names of its classes.
-        session: of onnxruntime.
-        taken: how it takes images.
-        layout: how its outputs are read.
-        grids: the places of its predictions; None for final boxes.
-        batch: the number of images that it takes at once; None for any.
-        bins: the number of bins of its distributions.
-    """
-
-    name: str
-    classes: tuple[str, ...]
-    session: Any
-    taken: TeacherInput
-    layout: Layout
-    grids: tuple[Grid, ...] | None
-    batch: int | None
-    bins: int
-
-    @property
-    def about(self) -> tuple[str, ...]:
-        """How it takes images and what it gives, in words."""
-        taken = self.taken
-        order = "BGR" if taken.bgr else "RGB"
-        values = f"(value - {_numbers(taken.mean)}) / {_numbers(taken.std)}"
-        places = sum(grid.height * grid.width for grid in self.grids or ())
-        strides = ", ".join(f"{grid.stride:g}" for grid in self.grids or ())
-        gives = f"predictions at {places} places of strides {strides}" if self.grids else "final boxes"
-        edges = f", distributions of edges over {self.bins} bins" if self.bins else ""
-        return (
-            f"takes {taken.width}x{taken.height} px, {taken.resize}, {order}, {values}",
-            f"gives {gives}{edges} (layout {self.layout})",
-        )
-
-    def to(self, device: torch.device | str) -> OnnxTeacher:
-        """Nothing: the session stays on the processor, and its outputs are moved to the device of the batch."""
-        return self
-
-    @torch.no_grad()
-    def find(self, batch: Batch) -> TeacherDetections:
-        """What it finds in a batch."""
-        images = self.taken.images(batch.images, batch.sizes)
-        read = self._run(images)
-        frame = self.taken.frame(batch.sizes)
-        found = TeacherDetections(to_batch(read.boxes, frame), read.logits, frame, None, read.edges, self.grids)
-        return found if self.grids is not None else found.suppressed(batch)
-
-    def _run(self, images: Tensor) -> Read:
-        name = self.session.get_inputs()[0].name
-        parts = images.split(self.batch or len(images))
-        outputs = [self.session.run(None, {name: _filled(part, self.batch).cpu().numpy()}) for part in parts]
-        names = [one.name for one in self.session.get_outputs()]
-        joined = {
-            each: torch.cat([torch.from_numpy(part[number]) for part in outputs])[: len(images)].to(images.device)
-            for number, each in enumerate(names)
-        }
-        return read_outputs(self.layout, joined, self.grids)
-
-
-def open_onnx(uri: TeacherURI) -> OnnxTeacher:
-    """Open an ONNX file as a teacher.
+def open_onnx(uri: TeacherURI) -> FileTeacher | ExportedTeacher:
+    """Open an ONNX file as a teacher, of any origin or written by ``ladle export``.
 
     Raises:
         UserError: if onnxruntime is missing, the file cannot be run, or its outputs or classes are not understood.
     """
-    uri.check(_OPTIONS)
     session = _session(uri)
-    batch, height, width = _size(uri, session)
-    shapes = _shapes(uri, session, height, width)
-    names = class_names(uri, session.get_modelmeta().custom_metadata_map)
-    given = uri.choice("layout", ("", *LAYOUTS), "")
-    try:
-        layout = cast("Layout", given) if given else find_layout(shapes, len(names) if names else None)
-        places, scores, bins = counts_of(layout, shapes)
-        grids = grids_of(places, height, width, uri.wholes("strides"))
-    except ValueError as error:
-        raise uri.fail(str(error)) from None
-    if layout == "distributions" and grids is None:
-        raise uri.fail(f"its {places} places fit no known strides; name them by ?strides=8,16,32")
-    names = names or (COCO_CLASSES if scores == len(COCO_CLASSES) else None)
-    if names is None or scores != len(names):
-        found = "none in its metadata" if names is None else str(len(names))
-        raise uri.fail(
-            f"expected the names of its {scores} classes, found {found}: give them by ?classes=names.txt, a file with "
-            "one name in each line"
-        )
-    taken = _input(uri, layout, height, width)
-    return OnnxTeacher(Path(uri.path).name, names, session, taken, layout, _shifted(uri, layout, grids), batch, bins)
+    metadata = session.get_modelmeta().custom_metadata_map
+    if "ladle_version" in metadata:
+        about = {name: parse_json(text, f"{uri.path}: {name}") for name, text in metadata.items()}
+        return open_exported(uri, about, lambda images, sizes: tuple(_run(session, images, sizes).values()), _stays)
+    inputs = session.get_inputs()
+    if len(inputs) != 1:
+        raise uri.fail(f"expected one input, the images, found {', '.join(one.name for one in inputs)}")
+    if inputs[0].type != "tensor(float)":
+        raise uri.fail(f"expected an input of 32-bit floats, found {inputs[0].type}")
+    shape = tuple(one if isinstance(one, int) else None for one in inputs[0].shape)
+    return open_program(uri, Program(lambda images: _run(session, images), shape, metadata, _stays))
 
 
 def _session(uri: TeacherURI) -> Any:
@@ -132,113 +48,17 @@ def _session(uri: TeacherURI) -> Any:
     options.log_severity_level = 3
     options.intra_op_num_threads = torch.get_num_threads()
     try:
-        session = onnxruntime.InferenceSession(uri.path, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(uri.path, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a kind of its own for each cause
-        raise uri.fail(f"onnxruntime cannot run it ({_first_line(error)})") from error
-    inputs = [one.name for one in session.get_inputs()]
-    if len(inputs) != 1:
-        raise uri.fail(f"expected one input, the images, found {', '.join(inputs)}")
-    return session
+        raise uri.fail(f"onnxruntime cannot run it ({first_line(error)})") from error
 
 
-def _size(uri: TeacherURI, session: Any) -> tuple[int | None, int, int]:
-    """The number of images that a file takes at once, None for any, and their height and width."""
-    shape = session.get_inputs()[0].shape
-    if len(shape) != 4 or (isinstance(shape[1], int) and shape[1] != 3):
-        raise uri.fail(f"expected images of shape (B,3,H,W) as its input, found {shape}")
-    batch, _, *fixed = (one if isinstance(one, int) else None for one in shape)
-    asked = uri.wholes("imgsz")
-    if asked is not None and len(asked) > 2:
-        raise uri.fail(f"?imgsz={uri.options['imgsz']}: expected one side, or height,width")
-    sides = [*(asked or ()), *(asked or ())][:2] or fixed
-    if any(one is None for one in sides):
-        raise uri.fail("it takes images of any size: name the size it was trained at by ?imgsz=640")
-    if any(one not in (None, side) for one, side in zip(fixed, sides, strict=True)):
-        raise uri.fail(f"?imgsz={uri.options['imgsz']}: it takes images of {fixed[1]}x{fixed[0]} pixels only")
-    height, width = (int(one) for one in sides if one is not None)
-    return batch, height, width
+def _run(session: Any, *inputs: Tensor) -> dict[str, Tensor]:
+    """The outputs of a session by name, on the processor."""
+    given = {one.name: tensor.cpu().numpy() for one, tensor in zip(session.get_inputs(), inputs, strict=True)}
+    outputs = session.run(None, given)
+    return {one.name: torch.from_numpy(made) for one, made in zip(session.get_outputs(), outputs, strict=True)}
 
 
-def _shapes(uri: TeacherURI, session: Any, height: int, width: int) -> dict[str, Shape]:
-    """The shapes of the outputs for black images."""
-    one = session.get_inputs()[0]
-    if one.type != "tensor(float)":
-        raise uri.fail(f"expected an input of 32-bit floats, found {one.type}")
-    batch = one.shape[0] if isinstance(one.shape[0], int) else 1
-    try:
-        outputs = session.run(None, {one.name: torch.zeros(batch, 3, height, width).numpy()})
-    except Exception as error:  # onnxruntime raises a kind of its own for each cause
-        raise uri.fail(f"it cannot take images of {width}x{height} pixels ({_first_line(error)})") from error
-    return {each.name: tuple(found.shape) for each, found in zip(session.get_outputs(), outputs, strict=True)}
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:200]
-
-
-def class_names(uri: TeacherURI, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
-    """The names of classes from ``?classes=``, or from a file's metadata; None if it has none."""
-    given = uri.options.get("classes")
-    if given == "coco80":
-        return COCO_CLASSES
-    if given is not None:
-        return tuple(uri.lines("classes"))
-    texts = [metadata[key] for key in _KEYS if key in metadata]
-    return _listed(texts[0]) if texts else None
-
-
-def _listed(text: str) -> tuple[str, ...] | None:
-    """Names written as a list or a table by number, in JSON or as Python prints them; else with commas or lines."""
-    for parse in (json.loads, ast.literal_eval):
-        try:
-            value = parse(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            continue
-        if isinstance(value, dict):
-            value = [name for _, name in sorted(value.items(), key=lambda one: int(one[0]))]
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return tuple(value)
-    names = tuple(name.strip() for name in text.replace("\n", ",").split(",") if name.strip())
-    return names if len(names) > 1 else None
-
-
-def _input(uri: TeacherURI, layout: Layout, height: int, width: int) -> TeacherInput:
-    """How it takes images: by options, else YOLO's letterbox and values from 0 to 1, or a stretch and 0 to 255."""
-    yolo = layout.startswith("yolo")
-    usual = TeacherInput(
-        height, width, std=(255.0,) * 3 if yolo else (1.0,) * 3, resize="letterbox" if yolo else "stretch"
-    )
-    mean, std = (
-        cast("tuple[float, float, float]", uri.numbers(name, 3, getattr(usual, name))) for name in ("mean", "std")
-    )
-    if min(map(abs, std)) == 0:
-        raise uri.fail(f"?std={uri.options['std']}: expected numbers other than 0")
-    return replace(
-        usual,
-        mean=mean,
-        std=std,
-        bgr=uri.choice("bgr", ("0", "1"), "0") == "1",
-        resize=cast("Resize", uri.choice("resize", get_args(Resize), usual.resize)),
-        pad=uri.numbers("pad", 1, (usual.pad,))[0],
-    )
-
-
-def _shifted(uri: TeacherURI, layout: Layout, grids: tuple[Grid, ...] | None) -> tuple[Grid, ...] | None:
-    """The grids with the offset of ``?offset=`` in cells; by default half a cell.
-
-    Distributions come from NanoDet, whose places lie half a pixel before the middle of a cell.
-    """
-    before = 0.5 if layout == "distributions" else 0.0
-    return grids and tuple(
-        grid._replace(offset=uri.numbers("offset", 1, (0.5 - before / grid.stride,))[0]) for grid in grids
-    )
-
-
-def _filled(images: Tensor, batch: int | None) -> Tensor:
-    """The images, with black ones added to the number that a file takes."""
-    missing = (batch or len(images)) - len(images)
-    return torch.nn.functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))
-
-
-def _numbers(values: tuple[float, ...]) -> str:
-    return f"{values[0]:g}" if len(set(values)) == 1 else str(values)
+def _stays(device: torch.device | str) -> None:
+    """A session stays on the processor."""

@@ -13,16 +13,22 @@ from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.ladle_file import open_ladle
 from ladle.teachers.onnx_file import open_onnx
 from ladle.teachers.recorded import open_cache, open_predictions
+from ladle.teachers.timm_file import TimmTeacher, open_timm
+from ladle.teachers.torch_file import open_pt2, open_torchscript
 from ladle.teachers.torchvision_file import open_torchvision
+from ladle.teachers.transformers_file import open_transformers
 from ladle.teachers.uri import TeacherURI, members_of, parse_uri
 from ladle.untrusted import parse_yaml
 
-__all__ = ["open_foreign", "open_teacher", "taught"]
+__all__ = ["open_any", "open_foreign", "open_teacher", "taught"]
 
 _OPENERS: Mapping[str, Callable[[TeacherURI], Foreign]] = {
     "cache": open_cache,
+    "hf": open_transformers,
     "ladle": open_ladle,
     "onnx": open_onnx,
+    "pt2": open_pt2,
+    "torchscript": open_torchscript,
     "torchvision": open_torchvision,
 }
 """The function that opens each kind of teacher whose text says all."""
@@ -41,6 +47,14 @@ def open_teacher(text: str, classes: Sequence[str], category_ids: Sequence[int] 
     return taught(open_foreign(uri, classes, category_ids), uri, classes)
 
 
+def open_any(
+    text: str, classes: Sequence[str], category_ids: Sequence[int] | None = None
+) -> ForeignTeacher | TimmTeacher:
+    """The same, also for a teacher that gives feature maps only, ``timm:resnet50``."""
+    uri = parse_uri(text)
+    return open_timm(uri) if uri.kind == "timm" else open_teacher(text, classes, category_ids)
+
+
 def open_foreign(uri: TeacherURI, classes: Sequence[str], category_ids: Sequence[int] | None = None) -> Foreign:
     """The detector that a text names, before its classes are matched."""
     if uri.kind == "predictions":
@@ -48,6 +62,8 @@ def open_foreign(uri: TeacherURI, classes: Sequence[str], category_ids: Sequence
         return open_predictions(uri, classes, ids)
     if uri.kind == "ensemble":
         return _together(uri, classes)
+    if uri.kind == "timm":
+        raise uri.fail("it gives feature maps only; expected a detector")
     return _OPENERS[uri.kind](uri)
 
 

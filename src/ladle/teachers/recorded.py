@@ -75,7 +75,7 @@ class RecordedTeacher(NamedTuple):
             none = batch.images.new_zeros(len(batch.images), 0, 4, dtype=torch.float32)
             return TeacherDetections.final(none, none.new_zeros(len(none), 0, len(self.classes)))
         row = carried.labels.cpu()
-        scores = torch.zeros(*row.shape, len(self.classes))
+        scores = torch.zeros(*row.shape, len(self.classes), dtype=torch.float64)
         scores.scatter_(2, self.labels[row].unsqueeze(-1), self.scores[row].unsqueeze(-1))
         return TeacherDetections.final(carried.boxes, scores.to(carried.boxes.device) * carried.valid.unsqueeze(-1))
 
@@ -139,7 +139,7 @@ _MEND = "make the cache anew by `ladle teacher cache`"
 def _entry(entry: dict[str, Any], classes: int, where: str) -> Detections:
     try:
         boxes = torch.tensor(entry["boxes"], dtype=torch.float32).view(-1, 4)
-        scores = torch.tensor(entry["scores"], dtype=torch.float32)
+        scores = torch.tensor(entry["scores"], dtype=torch.float64)
         labels = torch.tensor(entry["labels"], dtype=torch.long)
         fits = len(boxes) == len(scores) == len(labels) and bool(((labels >= 0) & (labels < classes)).all())
     except (KeyError, TypeError, ValueError, RuntimeError):
@@ -208,14 +208,14 @@ def _result(row: Any, number: Mapping[int, int]) -> tuple[int | str | None, tupl
 
 def _joined(each: Iterable[tuple[list[float], float, int]]) -> Detections:
     boxes, scores, labels = zip(*each, strict=True)
-    return Detections(torch.tensor(boxes), torch.tensor(scores), torch.tensor(labels))
+    return Detections(torch.tensor(boxes), torch.tensor(scores, dtype=torch.float64), torch.tensor(labels))
 
 
 def _recorded(
     name: str, classes: tuple[str, ...], splits: Mapping[str, Images], header: CacheHeader | None = None
 ) -> RecordedTeacher:
     rows: dict[str, Rows] = {}
-    every = [Detections(torch.zeros(0, 4), torch.zeros(0), torch.zeros(0).long())]
+    every = [Detections(torch.zeros(0, 4), torch.zeros(0).double(), torch.zeros(0).long())]
     end = 0
     for split, images in splits.items():
         ends = list(accumulate((len(one.scores) for one in images.values()), initial=end))

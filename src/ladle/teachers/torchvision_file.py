@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ladle.teachers.classes import NO_CLASS
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.uri import TeacherURI
 from ladle.types import Batch, Detections
@@ -17,8 +18,6 @@ from ladle.untrusted import read_weights
 __all__ = ["TorchvisionTeacher", "open_torchvision"]
 
 _OPTIONS = ("weights", "classes", "class_map", "imgsz", "score")
-_NO_CLASS = ("__background__", "N/A")
-"""Names of labels that are no class."""
 
 
 class TorchvisionTeacher(NamedTuple):
@@ -39,7 +38,7 @@ class TorchvisionTeacher(NamedTuple):
     @property
     def classes(self) -> tuple[str, ...]:
         """Names of its classes."""
-        return tuple(name for name in self.labels if name not in _NO_CLASS)
+        return tuple(name for name in self.labels if name not in NO_CLASS)
 
     @property
     def about(self) -> tuple[str, ...]:
@@ -59,7 +58,7 @@ class TorchvisionTeacher(NamedTuple):
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         sizes = batch.sizes.tolist()
         found = self.model([image[:, :height, :width] for image, (height, width) in zip(images, sizes, strict=True)])
-        column = torch.tensor([-1 if name in _NO_CLASS else self.classes.index(name) for name in self.labels])
+        column = torch.tensor([-1 if name in NO_CLASS else self.classes.index(name) for name in self.labels])
         return TeacherDetections.of_each([_known(one, column.to(images.device)) for one in found], len(self.classes))
 
 
@@ -86,7 +85,7 @@ def open_torchvision(uri: TeacherURI) -> TorchvisionTeacher:
     usual: Any = next(iter(_weights_of(builder)))
     labels = tuple(usual.meta["categories"])
     if "classes" in uri.options:
-        labels = (_NO_CLASS[0], *uri.lines("classes"))
+        labels = (NO_CLASS[0], *uri.lines("classes"))
     model = _from_file(uri, builder, len(labels)) if "weights" in uri.options else _from_cache(uri, builder, usual)
     _set(uri, model)
     return TorchvisionTeacher(uri.path, labels, model.requires_grad_(False).eval())

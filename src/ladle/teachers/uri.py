@@ -9,13 +9,19 @@ from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
 
 from ladle.errors import UserError
+from ladle.teachers.classes import COCO_CLASSES
+from ladle.teachers.hub import snapshot_of
 
-__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri"]
+__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri", "with_class_map"]
 
 KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
     "onnx": "an ONNX file of any detector, onnx:file.onnx",
+    "pt2": "a program of torch.export, pt2:file.pt2?run_code=1",
+    "torchscript": "a TorchScript file, torchscript:file.pt?run_code=1",
+    "hf": "a detector of transformers, hf:FOLDER or hf:org/name",
     "torchvision": "a detector of torchvision, torchvision:retinanet_resnet50_fpn_v2",
+    "timm": "feature maps of a timm model, timm:resnet50",
     "predictions": "COCO results for the images of the data, predictions.json",
     "cache": "predictions recorded by `ladle teacher cache`, cache.jsonl",
     "ensemble": "several of these, ensemble:first.onnx,second.safetensors",
@@ -23,7 +29,9 @@ KINDS = {
 """The kinds of teachers that text can name, with an example of each."""
 _FILES = ("classes", "class_map", "weights")
 """The options that name files."""
-_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".json": "predictions", ".jsonl": "cache"}
+_CHECKPOINT = (".json", ".safetensors", ".bin")
+"""The suffixes of the files of a folder of transformers."""
+_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".pt2": "pt2", ".json": "predictions", ".jsonl": "cache"}
 
 
 class TeacherURI(NamedTuple):
@@ -56,8 +64,16 @@ class TeacherURI(NamedTuple):
 
     def files(self) -> list[Path]:
         """The files that hold the teacher."""
+        if self.kind == "hf":
+            folder = Path(self.path) if Path(self.path).is_dir() else snapshot_of(self.path)
+            return sorted(one for one in folder.iterdir() if one.suffix in _CHECKPOINT) if folder is not None else []
         named = [self.path, *([self.options["weights"]] if "weights" in self.options else [])]
         return [Path(one) for one in named if Path(one).is_file()]
+
+    @property
+    def is_there(self) -> bool:
+        """Whether any of its files exists; true for what has a name or members."""
+        return self.kind in ("torchvision", "timm", "ensemble") or bool(self.files())
 
     def check(self, known: Collection[str]) -> None:
         """Raise :class:`UserError` for an option that this kind does not have."""
@@ -99,6 +115,13 @@ class TeacherURI(NamedTuple):
         if word not in among:
             raise self.fail(f"?{name}={word}: expected one of {', '.join(among)}")
         return word
+
+    def classes(self) -> tuple[str, ...] | None:
+        """The names of ``?classes=``, from a text file or COCO's by ``coco80``; None if it is not given."""
+        given = self.options.get("classes")
+        if given == "coco80":
+            return COCO_CLASSES
+        return None if given is None else tuple(self.lines("classes"))
 
     def lines(self, name: str) -> list[str]:
         """The lines of the text file that an option names, without empty ones."""
@@ -147,6 +170,28 @@ def parse_uri(text: str) -> TeacherURI:
     return uri
 
 
+def with_class_map(text: str, file: str) -> str:
+    """The text of a teacher with the option ``class_map``.
+
+    Raises:
+        UserError: if the teacher has this option already or cannot have it.
+
+    Example:
+        >>> from ladle.teachers.uri import with_class_map
+        >>> with_class_map("onnx:yolo.onnx?imgsz=416", "names.yaml")
+        'onnx:yolo.onnx?imgsz=416&class_map=names.yaml'
+    """
+    uri = parse_uri(text)
+    if uri.kind in ("ladle", "ensemble"):
+        raise UserError(
+            f"--class-map {file}: the classes of {text} are matched by name; expected a single teacher of another "
+            "origin, such as onnx:file.onnx"
+        )
+    if "class_map" in uri.options:
+        raise UserError(f"--class-map {file}: --teacher {text} names a map already; leave one of them out")
+    return f"{text}{'&' if uri.options else '?'}class_map={quote(file, safe='/,:')}"
+
+
 def members_of(text: str) -> list[str]:
     """The texts of the members, which are separated by commas; a comma inside options separates nothing.
 
@@ -155,4 +200,4 @@ def members_of(text: str) -> list[str]:
         >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
         ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']
     """
-    return re.split(r",(?=[a-z]+:|[^,?&=]*\.(?:safetensors|onnx|jsonl?)(?:[?,]|$))", text)
+    return re.split(r",(?=[a-z0-9]+:|[^,?&=]*\.(?:safetensors|onnx|pt2|jsonl?)(?:[?,]|$))", text)
