@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ladle.cli.main import main
@@ -61,8 +62,12 @@ def test_the_command_line_distils_the_same_weights(taught, data, teacher, tmp_pa
 
 def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, monkeypatch):
     def start(name):
-        run = replace(RUN, epochs=2, name=name, project=str(tmp_path))
-        return distill(data, "paa-tiny", teacher, "solad+pkd", run, allow_weak_teacher=True, balance="moments")
+        run, more = replace(RUN, epochs=2, name=name, project=str(tmp_path)), tmp_path / "more"
+        flags = {"balance": "moments", "unlabelled": str(more), "unlabelled_score": "0.001"}
+        return distill(data, "paa-tiny", teacher, "solad+pkd", run, allow_weak_teacher=True, **flags)
+
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (64, 48), (200, 90, 40)).save(tmp_path / "more" / "a.png")
 
     whole = start("whole")
     with monkeypatch.context() as patch:
@@ -73,6 +78,9 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, mon
     for name in ("last", "best"):
         file = f"weights/{name}.safetensors"
         assert same_weights(cut.folder / file, whole.folder / file)
+    job = Job.read(str(cut.folder), "distill")
+    assert (job.unlabelled, job.unlabelled_score) == (str(tmp_path / "more"), "0.001")
+    assert job.contents[0].images == 8, "the summary is that of the images with labels"
 
 
 def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another(

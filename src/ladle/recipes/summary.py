@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource
 from ladle.detectors import DetectorSpec
 from ladle.families import network_info
@@ -38,6 +39,7 @@ def about_images(ready: Prepared) -> list[str]:
     return [
         f"data      {job.data}: {sizes}",
         *([f"          {full}"] if full is not None else []),
+        *(" " * 10 + line for line in ready.about_unlabelled),
         *(" " * 10 + line for line in ready.notes),
         *([f"          `ladle check {job.data}` lists everything"] if ready.notes else []),
         *(f"{name:<9} {_description(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
@@ -80,7 +82,7 @@ def _about_foreign(ready: Prepared, text: str) -> list[str]:
     """Open and evaluate a foreign teacher; returns lines about it."""
     job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
     teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
-    recorded = ready.views is not ready.images
+    recorded = isinstance(ready.views, WithPredictions)
     images, split = (ready.images, "training") if recorded else (ready.val, "validation")
     weak, other = job.allow_weak_teacher, ready.views if recorded else None
     ap = check_strength(text, teacher, images, spec.imgsz, job.run.batch_size, device, weak, other)

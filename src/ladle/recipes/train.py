@@ -88,6 +88,8 @@ def distill(
     judge_until: Annotated[float, Range(0)] | None = None,
     balance: Balance = "none",
     balance_share: Annotated[float, Range(0, above=True)] = 1.0,
+    unlabelled: str | None = None,
+    unlabelled_score: str | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -120,6 +122,10 @@ def distill(
             adds them, ``moments`` uses separate optimizer moments, ``norm`` first scales the distillation gradient
             down to the norm of the detection gradient.
         balance_share: largest update by distillation, relative to that by detection.
+        unlabelled: a folder of further training images without labels; the teacher's boxes of high scores are their
+            objects.
+        unlabelled_score: the least score of these boxes: one number for all classes, or ``cat=0.4,dog=0.6``; by default
+            for each class that with the highest F1 on the labeled images.
     """
     parts = given_parts(
         data=data, student=student, teacher=teacher, method=method, assigner=assigner, criterion=criterion
@@ -142,6 +148,8 @@ def distill(
         balance=balance,
         balance_share=balance_share,
         allow_weak_teacher=allow_weak_teacher,
+        unlabelled=unlabelled,
+        unlabelled_score=None if unlabelled_score is None else str(unlabelled_score),
     )
     job = _with_texts(job, assigner, criterion)
     if resume is not None:

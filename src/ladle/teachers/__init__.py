@@ -5,6 +5,7 @@ from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.frozen import FrozenDetector, FrozenHead
 from ladle.teachers.inputs import TeacherInput
+from ladle.teachers.ladle_file import LadleTeacher
 from ladle.teachers.moved import MovedTeacher, moved_info
 from ladle.teachers.onnx_file import OnnxTeacher
 from ladle.teachers.opening import open_foreign, open_teacher
@@ -23,6 +24,7 @@ __all__ = [
     "ForeignTeacher",
     "FrozenDetector",
     "FrozenHead",
+    "LadleTeacher",
     "MovedTeacher",
     "Observation",
     "OnnxTeacher",
