@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ladle.detectors import DetectorSpec
 from ladle.distillers import (
+    BCKD,
     CWD,
     FGD,
     MGD,
@@ -178,6 +179,9 @@ WORDS: Mapping[str, Word] = {
     ),
     "ld-edges": Word(
         "of these all edges, but no classes", _of(lambda pair: replace(_localization(pair), class_weight=0.0))
+    ),
+    "bckd": Word(
+        "class scores as binary problems, and boxes by IoU, where the scores differ", _of(lambda pair: BCKD())
     ),
     "cross": Word("the student's features, sent through the teacher's head", _of(_cross)),
     "fitnet": Word("feature maps, everywhere alike", _of(lambda pair: FitNet())),
