@@ -2,8 +2,8 @@
 
     python benchmarks/part.py --data DIR --each 10 --out PART
 
-PART/labelled is a COCO data set of every tenth training image and of all validation images, PART/unlabelled holds the
-other training images. Files are copied. The order is that of the data set, so that the same data give the same part.
+PART is a COCO data set of every tenth training image and of all validation images, PART/unlabelled holds the other
+training images. Files are copied. The order is that of the data set, so that the same data give the same part.
 """
 
 import argparse
@@ -42,10 +42,10 @@ def part(data, each, out):
     """Write both folders; returns the numbers of images with and without labels."""
     train, val = read(data, "train"), read(data, "val")
     chosen, others = train.images[::each], [one for at, one in enumerate(train.images) if at % each]
-    (out / "labelled" / "annotations").mkdir(parents=True)
+    (out / "annotations").mkdir(parents=True)
     for split, dataset, images in (("train", train, chosen), ("val", val, val.images)):
-        copy(images, out / "labelled" / split)
-        file = out / "labelled" / "annotations" / f"instances_{split}.json"
+        copy(images, out / split)
+        file = out / "annotations" / f"instances_{split}.json"
         file.write_text(json.dumps(entries(dataset, images)), encoding="utf-8")
     copy(others, out / "unlabelled")
     return len(chosen), len(others)
