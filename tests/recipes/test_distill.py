@@ -1,5 +1,6 @@
 """Distillation changes the student and never the teacher."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -81,6 +82,21 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, mon
     job = Job.read(str(cut.folder), "distill")
     assert (job.unlabelled, job.unlabelled_score) == (str(tmp_path / "more"), "0.001")
     assert job.contents[0].images == 8, "the summary is that of the images with labels"
+
+
+def test_a_weight_that_follows_the_gradients_is_printed_stored_and_logged(data, teacher, tmp_path, capsys):
+    flags = f"--student paa-tiny --method pkd --weight auto --balance-share 0.5 {FLAGS} --allow-weak-teacher".split()
+    flags = [flag for flag in flags if flag != "--quiet"]
+    run = ["distill", "--data", data, "--teacher", teacher, f"--project={tmp_path}", "--log-every=1", *flags]
+    assert main(run) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "of pkd: the norm of their gradient in backbone and neck is 0.5 of that of all other losses" in printed
+    folder = tmp_path / "distill" / "paa-tiny-pkd"
+    assert Job.read(str(folder), "distill").weight == "auto"
+    step = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert (step["distilled_weight"], step["distilled_gradient_norm"] > 0) == (1.0, True)
+    assert main([*run, "--balance=norm"]) == 2
+    assert "a --weight auto follows the gradients already; leave one of them out" in capsys.readouterr().err
 
 
 def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another(

@@ -102,7 +102,7 @@ class Published(Joinable):
     word: str
     fields: str = ""
     changes: Mapping[str, Any] | None = None
-    schedule: Mapping[str, float] | None = None
+    schedule: Mapping[str, float | str] | None = None
 
 
 def pair_of(student: DetectorSpec, teacher: DetectorSpec | NetworkInfo) -> Pair:
@@ -266,8 +266,8 @@ def _changed(part: Any, word: Published) -> object:
     made = replace(made, **dict(word.changes or {}))
     if not isinstance(made, Distiller):
         return made
-    schedule = dict(word.schedule or {})
+    schedule: dict[str, Any] = dict(word.schedule or {})
     usual = part if isinstance(part, Scheduled) else Scheduled(made)
-    steps = 0 if "warmup" in schedule else usual.warmup_steps
+    steps = 0 if "warmup" in schedule or schedule.get("weight") == "auto" else usual.warmup_steps
     scheduled = replace(usual, distiller=made, warmup_steps=steps, **schedule)
     return made if scheduled == Scheduled(made) else scheduled

@@ -114,6 +114,8 @@ def about_lessons(ready: Prepared) -> list[str]:
         lines += once([f"teaches   {prefix}{term}: {what}" for term, what in plan.teaches.items()])
         lines += once([f"skipped   {prefix}{reason}" for reason in plan.skipped])
     lines += [_BALANCE[job.balance].format(share=job.balance_share)] if job.balance != "none" else []
+    if ready.setup.weighed:
+        lines.append(_WEIGHED.format(terms=", ".join(ready.setup.weighed), share=job.balance_share))
     lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
     return [line for line in lines if line]
 
@@ -129,6 +131,9 @@ def _method_in_words(job: Job, parts: Parts) -> list[str]:
     return lines
 
 
+_WEIGHED = (
+    "weight    of {terms}: the norm of their gradient in backbone and neck is {share:g} of that of all other losses"
+)
 _BALANCE = {
     "moments": "balance   backbone and neck: distillation has separate optimizer moments and {share:g} of a step",
     "norm": "balance   backbone and neck: the gradient of distillation is at most {share:g} of detection's",

@@ -110,7 +110,8 @@ def distill(
         criterion: the losses: a criterion, or text such as ``DenseCriterion(box_weight=3.0)`` or ``mymodule:Mine``; by
             default that of the student.
         assistants: detectors between teacher and student, each trained with the previous one as teacher: ``r50,r34``.
-        weight: loss weight of the distillers: one number for all, or ``pkd=2,ld=0.5``.
+        weight: loss weight of the distillers: one number for all, or ``pkd=2,ld=0.5``; ``auto`` or ``pkd=auto`` follows
+            the ratio of gradient norms.
         warm: epochs over which this weight rises from 0, given in the same way.
         until: last epoch of a distiller, given in the same way.
         keep_count: if the teacher's boxes replace the priors, give each object as many priors as without it; else
@@ -121,7 +122,8 @@ def distill(
         balance: how the gradients of detection and distillation are combined in the backbone and the neck: ``none``
             adds them, ``moments`` uses separate optimizer moments, ``norm`` first scales the distillation gradient
             down to the norm of the detection gradient.
-        balance_share: largest update by distillation, relative to that by detection.
+        balance_share: largest update by distillation, relative to that by detection; with ``weight="auto"`` the ratio
+            of their gradient norms.
         unlabelled: a folder of further training images without labels; the teacher's boxes of high scores are their
             objects.
         unlabelled_score: the least score of these boxes: one number for all classes, or ``cat=0.4,dog=0.6``; by default

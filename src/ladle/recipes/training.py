@@ -191,7 +191,8 @@ def _work(fabric: Fabric, ready: Prepared) -> Result:
                 _compile(fabric, ready, objective)
             loader = _loader(ready, fabric.global_rank, fabric.world_size)
             evaluate = partial(_metrics, ready.evaluator())
-            return fit(fabric, objective, loader, job.settings(), folder, evaluate, _save, ready.resumed)
+            settings = replace(job.settings(), weighed=ready.setup.weighed)
+            return fit(fabric, objective, loader, settings, folder, evaluate, _save, ready.resumed)
     except OSError as error:
         if error.errno is None:
             raise
