@@ -16,6 +16,7 @@ A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
     plain:paa+dist-small    plain training of this detector instead of the student
     colearn:paa+dist-small  together with this second student; gives two rows
     pkd!balance=moments     with this flag of the command line; more may follow, each after a ``!``
+    lad!unlabelled=given    with the images of --unlabelled, for which a file of an experiment has no path
 
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
 trains on the same images in the same order. The weights after the last epoch are evaluated, so that no epoch is
@@ -45,7 +46,7 @@ from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_comparison
 
-SELF, SELF_SEED = "self", 100
+SELF, SELF_SEED, GIVEN = "self", 100, "given"
 
 
 def command(arguments, row, seed):
@@ -58,6 +59,8 @@ def command(arguments, row, seed):
     flags |= {"workers": 0}  # several runs share the cores
     flags |= {"imgsz": arguments.imgsz} if arguments.imgsz else {}
     flags |= pairs(arguments.flag) | pairs(changes)
+    if flags.get("unlabelled") == GIVEN:
+        flags["unlabelled"] = arguments.unlabelled
     if words.partition(":")[0] == "plain":
         return "train", {"model": words.partition(":")[2] or arguments.student} | flags
     if words.startswith("colearn:"):
@@ -147,6 +150,7 @@ def options():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--experiment", type=Path, help="a file of these options")
     parser.add_argument("--data", default="scenes")
+    parser.add_argument("--unlabelled", help="a folder of images without labels, for rows with !unlabelled=given")
     parser.add_argument("--student", default=STUDENT)
     parser.add_argument("--teacher", default=str(teacher_file()))
     parser.add_argument("--rows", default="plain,lad,solad")

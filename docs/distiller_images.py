@@ -38,6 +38,7 @@ def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict
     evidence = [PAA().weigh(one.predictions, priors, truth) for one in (beginner, teacher)]
     verdict = CostSelector()(*evidence, priors, truth)
     score = teacher.predictions.scores.amax(-1)
+    apart = (teacher.predictions.scores - beginner.predictions.scores).abs().amax(-1)
     return {
         "soft_labels": {
             f"SoftLabels(least={least})": _weighed(overlap.index, torch.where(overlap.iou > least, overlap.iou, 0.0))
@@ -51,6 +52,12 @@ def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict
         "fine_grained": {
             f"FineGrained(share={share})": _weighed(own.index, near_best(priors, truth, share).float())
             for share in (0.3, FineGrained().share, 0.7)
+        },
+        "bckd": {
+            f"difference of scores, stride {stride}": _weighed(
+                overlap.index, apart * ((apart > LEAST_SCORE) & (priors.stride == stride))
+            )
+            for stride in STRIDES
         },
         "cross": {
             f"the teacher's score, stride {stride}": _weighed(

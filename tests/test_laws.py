@@ -21,6 +21,7 @@ from ladle.assigners import (
     TaskAligned,
 )
 from ladle.distillers import (
+    BCKD,
     CWD,
     FGD,
     MGD,
@@ -72,6 +73,8 @@ DISTILLERS = (
     LocalizationDistillation(),
     LocalizationDistillation(region="inside"),
     LocalizationDistillation(measure="iou", shared=False, rows="box"),
+    BCKD(),
+    BCKD(box_loss="iou"),
     FitNet(),
     FineGrained(),
     GeneralInstance(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, runtime_checkable
+from typing import Literal, Protocol, runtime_checkable
 
 from ladle.assigners import Assigner, OverlapAssigner
 from ladle.assigners.sampling import RandomSampler
@@ -41,7 +41,8 @@ class Scheduled(Joinable):
 
     Args:
         distiller: the distiller.
-        weight: factor on all its terms, multiplied with their loss weights.
+        weight: factor on all its terms, multiplied with their loss weights; with ``auto`` it follows the ratio of
+            gradient norms, see :class:`~ladle.engine.weighing.GradientWeight`.
         warmup: epochs over which the factor rises from 0.
         until: last epoch in which it is active; unlimited by default. The teacher is not run once no distiller is
             active.
@@ -55,10 +56,17 @@ class Scheduled(Joinable):
     """
 
     distiller: Distiller
-    weight: float = 1.0
+    weight: float | Literal["auto"] = 1.0
     warmup: float = 0.0
     until: float | None = None
     warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for another word than ``auto``, and for a warm-up that it would undo."""
+        if isinstance(self.weight, str) and self.weight != "auto":
+            raise ValueError(f"weight takes a number or 'auto', found {self.weight!r}")
+        if self.weight == "auto" and (self.warmup or self.warmup_steps):
+            raise ValueError("a weight 'auto' follows the gradients from the first steps: leave the warm-up out")
 
     @property
     def changes(self) -> bool:
@@ -71,7 +79,11 @@ class Scheduled(Joinable):
         if self.until is not None and epoch > self.until:
             return 0.0
         risen = min(1.0, epoch / self.warmup) if self.warmup else 1.0
-        return self.weight * risen * (min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0)
+        return (
+            (1.0 if self.weight == "auto" else self.weight)
+            * risen
+            * (min(1.0, step / self.warmup_steps) if self.warmup_steps else 1.0)
+        )
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """What is distilled moves the layers it shares with detection by steps of its own; all else stays exactly as it is."""
 
+import json
 from dataclasses import replace
 
 import numpy as np
@@ -9,8 +10,9 @@ from lightning_fabric import Fabric
 from safetensors.torch import load_file
 from torch import nn
 
-from ladle.engine import SGD, AdamW, Cosine, Settings, fit
+from ladle.engine import SGD, AdamW, Cosine, Settings, fit, weighing
 from ladle.engine.balance import Balancer
+from ladle.engine.weighing import GradientWeight
 from ladle.errors import UserError
 from tests.engine.toy import SETTINGS, Toy, ToyLoader, make_batch, save_student, score
 
@@ -128,6 +130,23 @@ def moved(kind, share=1.0, steps=4, clip=None):
     return weights
 
 
+def weighed(share, every, steps=4):
+    """The toy's weights after some steps of plain gradient descent in float64 with a weight that follows the norms."""
+    toy = Taught(norm=False).double()
+    toy.teacher[0].double()
+    weights = {name: value.clone() for name, value in toy.state_dict().items()}
+    factor, others, mine, used = 1.0, 0.0, 0.0, []
+    for number, ids in enumerate(batches(steps), start=1):
+        detection, distilled = gradients(toy, weights, ids)
+        used.append(factor)
+        others, mine = others + size(detection), mine + factor * size(distilled)
+        for name, _ in toy.named_parameters():
+            weights[name] = weights[name] - 0.01 * torch.as_tensor(detection[name] + factor * distilled[name])
+        if number % every == 0:
+            factor, others, mine = factor * min(10, max(0.1, share * others / mine)), 0.0, 0.0
+    return weights, used
+
+
 class Fixed(ToyLoader):
     """The batches of :func:`batches`, the same in every epoch."""
 
@@ -148,6 +167,40 @@ def test_weights_move_as_the_rule_says(tmp_path, kind, share, clip):
     for name, value in expected.items():
         torch.testing.assert_close(found[name].double(), value, rtol=1e-3, atol=1e-5)
     assert max(float((expected[name] - plain[name]).abs().max()) for name in expected) > 1e-4
+
+
+@pytest.mark.parametrize("share", [0.5, 1e-6])
+def test_a_weight_follows_the_ratio_of_gradient_norms(tmp_path, monkeypatch, share):
+    monkeypatch.setattr(weighing, "EVERY", 2)
+    still = SGD(lr=0.01, momentum=0.0, weight_decay=0.0)
+    settings = replace(PLAIN, epochs=1, optimizer=still, weighed=("feature",), balance_share=share, log_every=1)
+    found = run(tmp_path, settings, Taught(norm=False), Fixed(images=12, batch=3))
+    expected, used = weighed(share, every=2)
+    assert used[:2] == [1.0, 1.0]
+    assert used[2] != 1.0, "the factor that is tested is none"
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name].double(), value, rtol=1e-4, atol=1e-6)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [line["distilled_weight"] for line in lines if "epoch_seconds" not in line][:4] == pytest.approx(
+        used, rel=1e-4
+    )
+
+
+def test_the_weight_reaches_its_target_and_stays_there():
+    weight = GradientWeight(0.25, torch.device("cpu"))
+    values = []
+    for _ in range(4 * weighing.EVERY):
+        weight.note(torch.tensor(8.0), weight.value * 0.05)
+        values.append(float(weight.value))
+    assert values[weighing.EVERY - 2] == 1.0
+    assert values[weighing.EVERY :: weighing.EVERY] == pytest.approx([10.0, 40.0, 40.0]), "at most ten times at once"
+
+
+def test_a_weight_of_nothing_stays():
+    weight = GradientWeight(1.0, torch.device("cpu"))
+    for _ in range(weighing.EVERY):
+        weight.note(torch.tensor(3.0), torch.tensor(0.0))
+    assert float(weight.value) == 1.0
 
 
 # ------------------------------------------------------------------------------------------------ windows and resume
@@ -182,6 +235,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path, balance, optimizer):
     assert same(whole, run(tmp_path / "cut", settings, resume=True))
     kept = [load_file(tmp_path / name / "weights" / "last.safetensors") for name in ("whole", "cut")]
     assert same(*kept)
+
+
+def test_a_stopped_run_goes_on_with_its_weight(tmp_path, monkeypatch):
+    monkeypatch.setattr(weighing, "EVERY", 3)  # 4 steps an epoch: it is stopped between two changes
+    settings = replace(SETTINGS, weighed=("feature",), epochs=3)
+    whole = run(tmp_path / "whole", settings)
+    with pytest.raises(InterruptedError):
+        run(tmp_path / "cut", settings, loader=ToyLoader(images=12, batch=3, jitter=False, breaks_in=2))
+    assert same(whole, run(tmp_path / "cut", settings, resume=True))
+    with pytest.raises(UserError, match="resume with"):
+        run(tmp_path / "cut", replace(settings, weighed=(), balance="norm", epochs=4), resume=True)
 
 
 def test_a_run_goes_on_only_with_the_balance_it_began_with(tmp_path):

@@ -1,10 +1,12 @@
 """Distillation changes the student and never the teacher."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from ladle.cli.main import main
@@ -61,8 +63,12 @@ def test_the_command_line_distils_the_same_weights(taught, data, teacher, tmp_pa
 
 def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, monkeypatch):
     def start(name):
-        run = replace(RUN, epochs=2, name=name, project=str(tmp_path))
-        return distill(data, "paa-tiny", teacher, "solad+pkd", run, allow_weak_teacher=True, balance="moments")
+        run, more = replace(RUN, epochs=2, name=name, project=str(tmp_path)), tmp_path / "more"
+        flags = {"balance": "moments", "unlabelled": str(more), "unlabelled_score": "0.001"}
+        return distill(data, "paa-tiny", teacher, "solad+pkd", run, allow_weak_teacher=True, **flags)
+
+    (tmp_path / "more").mkdir()
+    Image.new("RGB", (64, 48), (200, 90, 40)).save(tmp_path / "more" / "a.png")
 
     whole = start("whole")
     with monkeypatch.context() as patch:
@@ -73,6 +79,24 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, mon
     for name in ("last", "best"):
         file = f"weights/{name}.safetensors"
         assert same_weights(cut.folder / file, whole.folder / file)
+    job = Job.read(str(cut.folder), "distill")
+    assert (job.unlabelled, job.unlabelled_score) == (str(tmp_path / "more"), "0.001")
+    assert job.contents[0].images == 8, "the summary is that of the images with labels"
+
+
+def test_a_weight_that_follows_the_gradients_is_printed_stored_and_logged(data, teacher, tmp_path, capsys):
+    flags = f"--student paa-tiny --method pkd --weight auto --balance-share 0.5 {FLAGS} --allow-weak-teacher".split()
+    flags = [flag for flag in flags if flag != "--quiet"]
+    run = ["distill", "--data", data, "--teacher", teacher, f"--project={tmp_path}", "--log-every=1", *flags]
+    assert main(run) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "of pkd: the norm of their gradient in backbone and neck is 0.5 of that of all other losses" in printed
+    folder = tmp_path / "distill" / "paa-tiny-pkd"
+    assert Job.read(str(folder), "distill").weight == "auto"
+    step = json.loads((folder / "metrics.jsonl").read_text().splitlines()[0])
+    assert (step["distilled_weight"], step["distilled_gradient_norm"] > 0) == (1.0, True)
+    assert main([*run, "--balance=norm"]) == 2
+    assert "a --weight auto follows the gradients already; leave one of them out" in capsys.readouterr().err
 
 
 def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another(

@@ -227,6 +227,31 @@ def test_judging_flags_without_effect_are_refused(method, student, judging, mess
         plans.plan_of(method, spec(student), spec(student), **judging)
 
 
+def test_a_weight_follows_the_gradients_of_the_terms_of_its_part():
+    plan = plans.plan_of("lad+soft+pkd", spec("fasterrcnn"), spec("fasterrcnn"), weight="pkd=auto,soft=0.5")
+    assert plan.weighed == ("rpn/pkd",)
+    assert plan.teaches["rpn/pkd"].endswith("(weight auto)")
+    assert plan.lessons[0].distillers[1].weight == "auto"
+    every = plans.plan_of("lad+soft+pkd", spec("paa"), spec("paa"), weight="auto")
+    assert every.weighed == ("soft_class", "soft_box", "soft_quality", "pkd")
+    assert plan_of("fine-grained", "paa", "paa").lessons[0].distillers[0].warmup_steps == 400
+    plan = plans.plan_of("fine-grained", spec("paa"), spec("paa"), weight="auto")
+    assert plan.lessons[0].distillers[0].warmup_steps == 0, "a weight that follows the gradients would undo it"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"weight": "often"}, "expected a number of 0 or more or auto for pkd, found 'often'"),
+        ({"until": "auto"}, "--until auto: expected a number of 0 or more for pkd, found 'auto'"),
+        ({"weight": "auto", "warm": "1"}, "--warm 1: the --weight auto of pkd follows the gradients from the start"),
+    ],
+)
+def test_words_in_place_of_numbers_are_refused(flags, message):
+    with pytest.raises(UserError, match=re.escape(message)):
+        plans.plan_of("pkd", spec("paa"), spec("paa"), **flags)
+
+
 def test_features_are_imitated_once_and_soft_labels_in_every_stage_both_have():
     plan = plan_of("lad+soft+pkd", "cascade", "fasterrcnn")
     assert [len(lesson.distillers) for lesson in plan.lessons] == [2, 1, 1, 1]
@@ -408,7 +433,7 @@ def test_weights_and_times_are_read_for_all_or_by_word():
     ("weight", "message"),
     [
         ("fgd=1", "'fgd' is no part of this --method; expected one of ld, pkd"),
-        ("pkd=much", "expected a number of 0 or more for pkd, found 'much'"),
+        ("pkd=much", "expected a number of 0 or more or auto for pkd, found 'much'"),
         ("-1", "found '-1'"),
         ("pkd=1,2", "'2' is no part"),
     ],

@@ -112,6 +112,7 @@ def test_what_a_module_does_not_have_is_refused_in_one_sentence(text, message):
         ("lad+pkd(weight=2)", Published("lad") + Published("pkd", "(weight=2)")),
         ("LAD(until=20.0)+PKD(weight=2.0)", LAD(until=20.0) + PKD(weight=2.0)),
         ("lad+Scheduled(PKD(weight=2.0), until=20.0)", Published("lad") + Scheduled(PKD(2.0), until=20.0)),
+        ("Scheduled(PKD(), weight='auto')", Method((Scheduled(PKD(), weight="auto"),))),
         ("fgd+CrossKD(box_loss='iou')", Published("fgd") + CrossKD(box_loss="iou")),
     ],
 )

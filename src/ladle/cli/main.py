@@ -62,7 +62,11 @@ _BARE = {
 """The argument of a verb whose flag may be left out."""
 _SEVERAL = ("predict", "report", "bench")
 """The verbs that take several values of this argument: a shell expands a pattern to them."""
-_ALSO = {"train": {"student": "model"}, "bench": {"compare": "model"}}
+_ALSO = {
+    "train": {"student": "model"},
+    "distill": {"unlabeled": "unlabelled", "unlabeled_score": "unlabelled_score"},
+    "bench": {"compare": "model"},
+}
 """Other names of a verb's flags, such as ``--student`` for ``--model`` of ``train``."""
 _NO_MEMORY = ("out of memory", "can't allocate memory", "not enough memory")
 """Parts of torch's error messages when memory runs out."""

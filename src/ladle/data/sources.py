@@ -16,7 +16,7 @@ from ladle.data.samples import Sample, fit, resize, stretched
 from ladle.data.shared_images import SharedImages
 from ladle.errors import UserError
 
-__all__ = ["DatasetSource", "Remembered", "Source", "Splits", "Subset", "image_ids"]
+__all__ = ["DatasetSource", "Joined", "Remembered", "Source", "Splits", "Subset", "image_ids"]
 
 _LEAST_CACHE = 32
 
@@ -191,6 +191,32 @@ class Subset:
     def sample(self, index: int) -> Sample:
         """Sample number ``index`` of those that were chosen."""
         return self.source.sample(self.indices[index])
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The samples of two sources of the same classes, one source after the other."""
+
+    first: Source
+    second: Source
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of the labels."""
+        return self.first.classes
+
+    @property
+    def category_ids(self) -> tuple[int, ...]:
+        """The data set's own ids of the labels."""
+        return self.first.category_ids
+
+    def __len__(self) -> int:
+        return len(self.first) + len(self.second)
+
+    def sample(self, index: int) -> Sample:
+        """Sample ``index`` of the first source, or of the second one after its end."""
+        before = len(self.first)
+        return self.first.sample(index) if index < before else self.second.sample(index - before)
 
 
 def image_ids(source: Source) -> list[int | str]:

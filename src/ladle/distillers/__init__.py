@@ -1,5 +1,6 @@
 """Distillers: losses between the outputs of a student and of its teacher."""
 
+from ladle.distillers.bckd import BCKD
 from ladle.distillers.cross import CrossKD
 from ladle.distillers.cwd import CWD
 from ladle.distillers.defeat import DeFeat
@@ -15,6 +16,7 @@ from ladle.distillers.protocol import DistillationLoss, Distiller, Head, Network
 from ladle.distillers.soft_labels import SoftLabels
 
 __all__ = [
+    "BCKD",
     "CWD",
     "FGD",
     "MGD",

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ladle.engine.optimizer import OptimizerSpec
 from ladle.engine.restoring import restore_optimizer
 from ladle.engine.settings import Balance
+from ladle.engine.weighing import GradientWeight
 
 __all__ = ["SHARED", "Balancer"]
 
@@ -34,11 +35,15 @@ class Balancer:
     ``norm`` scales the gradients of distillers down if their norm over the shared layers exceeds ``share`` times that
     of detection, before they are added.
 
+    With a ``weight`` gradients are only measured and added: it is a factor on the losses that are kept apart.
+
     In all other layers, the heads and the parameters of distillers, gradients are added. Both parts are averaged over
     the batches of a window and over ranks first.
     """
 
-    def __init__(self, objective: nn.Module, optimizer: OptimizerSpec, balance: Balance, share: float) -> None:
+    def __init__(
+        self, objective: nn.Module, optimizer: OptimizerSpec, balance: Balance, share: float, weighs: bool = False
+    ) -> None:
         """Raise ValueError if no shared layer of the objective is trained."""
         trained = [(name, one) for name, one in objective.named_parameters() if one.requires_grad]
         self.shared = [one for name, one in trained if SHARED.match(name)]
@@ -50,6 +55,7 @@ class Balancer:
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
             # The optimizer of detection alone decays the weights.
             group["weight_decay"] = 0.0
+        self.weight = GradientWeight(share, self.shared[0].device) if weighs else None
         self._gradients: list[Tensor] | None = None
 
     def collect(self, distilled: Float[Tensor, ""]) -> None:
@@ -69,7 +75,8 @@ class Balancer:
     def settle(self, fabric: Fabric, clip: float | None) -> dict[str, Float[Tensor, ""]]:
         """Average gradients over ranks, then add or clip those of distillers; call it before detection's are clipped.
 
-        Returns the norm of the distillers' gradients over the shared layers before clipping, if there are any.
+        Returns the norm of the distillers' gradients over the shared layers before clipping, if there are any, and the
+        weight that their losses had, if it follows the gradients.
         """
         used = [one for one in (*self.shared, *self.rest) if one.grad is not None]
         for parameter, mean in zip(used, _averaged(fabric, [_gradient(one) for one in used]), strict=True):
@@ -80,6 +87,11 @@ class Balancer:
         norm = nn.utils.get_total_norm(self._gradients)
         if self.optimizer is None:
             detection = nn.utils.get_total_norm([one.grad for one in self.shared if one.grad is not None])
+            if self.weight is not None:
+                now = self.weight.value
+                self.weight.note(detection, norm)
+                self._join(torch.ones_like(norm))
+                return {"distilled_gradient_norm": norm, "distilled_weight": now}
             most = self.share * detection
             self._join(torch.where(norm > most, most / norm, 1.0))
         elif clip is not None:
@@ -104,15 +116,23 @@ class Balancer:
         self.optimizer.zero_grad()
 
     def state_dict(self) -> dict[str, Any]:
-        """The optimizer state of the distillers' gradients; nothing else lives from step to step."""
-        return {"optimizer": self.optimizer.state_dict() if self.optimizer is not None else None}
+        """The optimizer state of the distillers' gradients, or their weight; nothing else lives from step to step."""
+        return {
+            "optimizer": self.optimizer.state_dict() if self.optimizer is not None else None,
+            "weight": self.weight.state_dict() if self.weight is not None else None,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load the state of another balancer; raises one of :data:`UNFIT` if it does not fit."""
         if (state["optimizer"] is None) != (self.optimizer is None):
             raise ValueError("one of the two has moments of its own for what is distilled, the other has not")
+        weight = state.get("weight")  # which runs of earlier versions lack
+        if (weight is None) != (self.weight is None):
+            raise ValueError("one of the two has a weight that follows the gradients, the other has not")
         if self.optimizer is not None:
             restore_optimizer(self.optimizer, state["optimizer"])
+        if self.weight is not None and weight is not None:
+            self.weight.load_state_dict(weight)
 
     def _join(self, factor: Float[Tensor, ""]) -> None:
         assert self._gradients is not None

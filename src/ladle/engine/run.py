@@ -127,9 +127,9 @@ def prepare(fabric: Fabric, objective: nn.Module, loader: Loader, settings: Sett
 
 
 def _balancer(objective: nn.Module, settings: Settings) -> Balancer | None:
-    if settings.balance == "none":
+    if settings.balance == "none" and not settings.weighed:
         return None
-    return Balancer(objective, settings.optimizer, settings.balance, settings.balance_share)
+    return Balancer(objective, settings.optimizer, settings.balance, settings.balance_share, bool(settings.weighed))
 
 
 def save(run: Run, state: TrainState, better: Collection[str], save_student: SaveStudent) -> None:

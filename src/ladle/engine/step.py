@@ -70,8 +70,15 @@ def _backward(
     """Add the gradients of a batch, one of ``share`` in a step; returns its losses by name."""
     fabric, distilled_names = run.fabric, run.typed_objective.distilled
     distilled: Tensor | None = None
-    if run.balancer is not None and terms.keys() & distilled_names and terms.keys() - distilled_names:
-        loss, distilled, losses = normalize_apart(terms, distilled_names, fabric)
+    apart = frozenset(run.settings.weighed) or distilled_names
+    if run.balancer is not None and terms.keys() & apart and terms.keys() - apart:
+        loss, distilled, losses = normalize_apart(terms, apart, fabric)
+        if run.balancer.weight is not None:
+            weight = run.balancer.weight.value
+            distilled, losses = (
+                distilled * weight,
+                losses | {name: weight * losses[name] for name in losses.keys() & apart},
+            )
     else:
         loss, losses = normalize(terms, fabric)
     run.non_finite.note(state.epoch, state.step, batch.ids, losses)

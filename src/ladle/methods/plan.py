@@ -24,7 +24,8 @@ class Plan(NamedTuple):
     """The lessons of a student, a description of each term, and which terms are left out and why.
 
     ``features_only``: only the teacher's feature maps are needed. ``aligned``: the teacher must predict at the
-    student's priors. ``moved``: it has others, and its predictions are moved to them.
+    student's priors. ``moved``: it has others, and its predictions are moved to them. ``weighed``: the terms whose
+    weight follows the gradients.
     """
 
     lessons: tuple[Lesson, ...]
@@ -33,6 +34,7 @@ class Plan(NamedTuple):
     features_only: bool = False
     aligned: bool = False
     moved: bool = False
+    weighed: tuple[str, ...] = ()
 
 
 def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = None, name: str = "") -> Plan:
@@ -167,6 +169,7 @@ def _with(plan: Plan, part: Scheduled, name: str, method: str, pair: Pair) -> Pl
         skipped=skips,
         features_only=plan.features_only and distiller.features_only,
         aligned=plan.aligned or not distiller.features_only,
+        weighed=(*plan.weighed, *(teaches if part.weight == "auto" else ())),
     )
 
 
@@ -182,7 +185,9 @@ def _summary(name: str, distiller: Distiller, pair: Pair, stage: int) -> Summary
 
 def _schedule(part: Scheduled) -> str:
     """Weight and schedule of a distiller in words; empty if they are the default."""
-    words = [f"weight {part.weight:g}"] if part.weight != 1 else []
+    words = (
+        [] if part.weight == 1 else [f"weight {part.weight}" if part.weight == "auto" else f"weight {part.weight:g}"]
+    )
     words += [f"rising over {part.warmup:g} epochs"] if part.warmup else []
     words += [f"rising over the first {part.warmup_steps} steps"] if part.warmup_steps else []
     words += [f"until epoch {part.until:g}"] if part.until is not None else []

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from ladle.detectors import DetectorSpec
 from ladle.distillers import (
+    BCKD,
     CWD,
     FGD,
     MGD,
@@ -101,7 +102,7 @@ class Published(Joinable):
     word: str
     fields: str = ""
     changes: Mapping[str, Any] | None = None
-    schedule: Mapping[str, float] | None = None
+    schedule: Mapping[str, float | str] | None = None
 
 
 def pair_of(student: DetectorSpec, teacher: DetectorSpec | NetworkInfo) -> Pair:
@@ -178,6 +179,9 @@ WORDS: Mapping[str, Word] = {
     ),
     "ld-edges": Word(
         "of these all edges, but no classes", _of(lambda pair: replace(_localization(pair), class_weight=0.0))
+    ),
+    "bckd": Word(
+        "class scores as binary problems, and boxes by IoU, where the scores differ", _of(lambda pair: BCKD())
     ),
     "cross": Word("the student's features, sent through the teacher's head", _of(_cross)),
     "fitnet": Word("feature maps, everywhere alike", _of(lambda pair: FitNet())),
@@ -262,8 +266,8 @@ def _changed(part: Any, word: Published) -> object:
     made = replace(made, **dict(word.changes or {}))
     if not isinstance(made, Distiller):
         return made
-    schedule = dict(word.schedule or {})
+    schedule: dict[str, Any] = dict(word.schedule or {})
     usual = part if isinstance(part, Scheduled) else Scheduled(made)
-    steps = 0 if "warmup" in schedule else usual.warmup_steps
+    steps = 0 if "warmup" in schedule or schedule.get("weight") == "auto" else usual.warmup_steps
     scheduled = replace(usual, distiller=made, warmup_steps=steps, **schedule)
     return made if scheduled == Scheduled(made) else scheduled

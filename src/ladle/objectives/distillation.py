@@ -64,7 +64,7 @@ class StageDistillation(nn.Module):
             raise ValueError(
                 "a distiller has a warm-up or an end: call objective.set_time(epoch, step) before every step"
             )
-        return one.weight
+        return one.strength((0.0, 0))
 
 
 class DistillationLosses(nn.ModuleList):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -59,7 +60,7 @@ def _largest(job: Job, setup: Setup, parts: Parts, batch_of: Callable[[int], Bat
     assert fabric is not None
     students = {name: spec.build() for name, spec in setup.specs.items()}
     objective = build_objective(job, setup, students, fabric.device, parts.teacher)
-    return largest_batch(fabric, objective, batch_of, job.settings(), most)
+    return largest_batch(fabric, objective, batch_of, replace(job.settings(), weighed=setup.weighed), most)
 
 
 def most_objects(images: Source) -> int:

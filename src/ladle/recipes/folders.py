@@ -21,6 +21,7 @@ __all__ = [
     "CONTENTS",
     "FIRST_WEIGHTS",
     "TEACHER",
+    "UNLABELLED",
     "asked_for_by",
     "begun",
     "check_name",
@@ -37,6 +38,7 @@ CONFIG = "config.yaml"
 TEACHER = "teacher.json"
 FIRST_WEIGHTS = "first_weights.json"
 CONTENTS = "data.json"
+UNLABELLED = "unlabelled.jsonl"
 _TRIES = 100
 _BYTES = 200
 """The longest name; file systems allow 255 bytes."""
@@ -195,5 +197,6 @@ def _claim(folder: Path) -> BinaryIO | None:
 def _is_free(folder: Path) -> bool:
     """Whether ``folder`` contains only files that are written before training begins."""
     return folder.is_dir() and all(
-        path.name in (LOCK, TEACHER, FIRST_WEIGHTS, CONTENTS) or is_partial(path) for path in folder.iterdir()
+        path.name in (LOCK, TEACHER, FIRST_WEIGHTS, CONTENTS, UNLABELLED) or is_partial(path)
+        for path in folder.iterdir()
     )

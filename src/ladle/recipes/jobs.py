@@ -29,11 +29,11 @@ OBJECT = "python:"
 """Prefix of the stored text of an object that was given in Python and cannot be written as text."""
 ASSISTANTS = "assistants"
 """The subfolder of a run with the runs of the teacher's assistants."""
-_PATHS = ("data", "first_weights", "backbone_weights")
+_PATHS = ("data", "unlabelled", "first_weights", "backbone_weights")
 """The flags that are stored as absolute paths, so that a run can be resumed from another working directory."""
 _MAY_CHANGE = (
     *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet", "compile", "val_batch"),
-    *("data", "teacher", "first_weights"),
+    *("data", "unlabelled", "teacher", "first_weights"),
 )
 """The flags that may be given together with ``--resume``."""
 _TOGETHER = ("batch", "devices", "nodes")
@@ -53,6 +53,8 @@ _NEWER = {
     "close_mosaic": 0,
 }
 """The flags that run folders of earlier versions lack, and the values that those runs had."""
+_NEWER_OF_DISTILL = {"unlabelled": None, "unlabelled_score": None}
+"""Those of ``distill`` alone."""
 
 T = TypeVar("T")
 
@@ -77,6 +79,8 @@ _VERB_FLAGS: dict[Verb, tuple[str, ...]] = {
         "balance",
         "balance_share",
         "allow_weak_teacher",
+        "unlabelled",
+        "unlabelled_score",
     ),
     "colearn": ("second", "first_weights", "assigner", "criterion", "surer", "method", "weight", "warm", "until"),
 }
@@ -138,6 +142,8 @@ class Job:
     balance: Balance = "none"
     balance_share: float = 1.0
     allow_weak_teacher: bool = False
+    unlabelled: str | None = None
+    unlabelled_score: str | None = None
     second: str | None = None
     first_weights: str | None = None
     first_weights_sha256: str | None = None
@@ -277,7 +283,7 @@ class Job:
         began = next((one for one, key in _STUDENT.items() if isinstance(flags, dict) and key in flags), None)
         if began is None:
             raise UserError(f"{file}: expected the flags of a run, found no detector; {_REMEDY}")
-        flags = _NEWER | flags
+        flags = _NEWER | (_NEWER_OF_DISTILL if began == "distill" else {}) | flags
         odd = sorted(Job(began, "", "").flags.keys() ^ flags.keys(), key=str)
         if odd:
             raise UserError(f"{file}: {shortened(odd[0])} is {'unknown' if odd[0] in flags else 'missing'}; {_REMEDY}")

@@ -61,6 +61,10 @@ ASSIGNERS: dict[str, Assigner] = {name: one() for name, one in ASSIGNER.classes.
 """Every assigner of ``ladle.assigners`` by the name of its class, with its default settings."""
 
 
+AUTO = "auto"
+"""The weight of a distiller that follows the ratio of gradient norms."""
+
+
 class Parts(NamedTuple):
     """The values of a run; None stands for the detector's default or for the file that the job names."""
 
@@ -231,7 +235,7 @@ def _text_of_part(part: object) -> str:
 def _with_flags(method: Method, job: Job) -> Method:
     """The method with the weights and schedules that the flags of a job give to its parts."""
     names = [one for one in map(_name, method.parts) if one is not None]
-    schedule: dict[str, dict[str, float]] = {name: {} for name in names}
+    schedule: dict[str, dict[str, float | str]] = {name: {} for name in names}
     for flag, field, text in (
         ("weight", "weight", job.weight),
         ("warm", "warmup", job.warm),
@@ -241,6 +245,11 @@ def _with_flags(method: Method, job: Job) -> Method:
             raise UserError(f"--{flag} {text}: by --method {job.method} nothing is distilled; leave it out, or add pkd")
         for name, number in _numbers(flag, text, names):
             schedule[name][field] = number
+    for name, values in schedule.items():
+        if values.get("weight") == AUTO and "warmup" in values:
+            raise UserError(
+                f"--warm {job.warm}: the --weight auto of {name} follows the gradients from the start; leave one out"
+            )
     judging = {"keep_count": job.keep_count, "class_power": job.class_power, "until": job.judge_until}
     usual = LAD()
     judging = {name: value for name, value in judging.items() if value != getattr(usual, name)}
@@ -262,7 +271,7 @@ def _name(part: object) -> str | None:
     return part_name(part) if distilled and not _judges(part) else None
 
 
-def _flagged(part: Any, judging: dict[str, Any], schedule: dict[str, float]) -> object:
+def _flagged(part: Any, judging: dict[str, Any], schedule: dict[str, float | str]) -> object:
     if _judges(part):
         if isinstance(part, LAD):
             return replace(part, **judging)
@@ -275,23 +284,28 @@ def _flagged(part: Any, judging: dict[str, Any], schedule: dict[str, float]) -> 
     return replace(part if isinstance(part, Scheduled) else Scheduled(part), **times)
 
 
-def _numbers(flag: str, text: str | None, names: Sequence[str]) -> list[tuple[str, float]]:
-    """The numbers of a flag by the names of parts: one number for all, or ``pkd=2,ld=0.5``."""
+def _numbers(flag: str, text: str | None, names: Sequence[str]) -> list[tuple[str, float | str]]:
+    """The numbers of a flag by the names of parts: one for all, or ``pkd=2,ld=0.5``; a weight may be ``auto``."""
     if text is None:
         return []
     given = [part.partition("=") for part in str(text).split(",")]
     if len(given) == 1 and not given[0][1]:
         given = [(name, "=", given[0][0]) for name in names]
-    found = []
+    found: list[tuple[str, float | str]] = []
     for name, _, number in given:
         if name not in names:
             expected = f"one of {', '.join(names)}" if names else "a method with a distiller"
             raise UserError(f"--{flag} {text}: {name!r} is no part of this --method; expected {expected}")
-        try:
-            value = float(number)
-        except ValueError:
-            value = -1.0
-        if not 0 <= value < float("inf"):
-            raise UserError(f"--{flag} {text}: expected a number of 0 or more for {name}, found {number!r}")
-        found.append((name, value))
+        found.append((name, AUTO if flag == "weight" and number == AUTO else _number(flag, text, name, number)))
     return found
+
+
+def _number(flag: str, text: str, name: str, number: str) -> float:
+    try:
+        value = float(number)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        more = " or auto" if flag == "weight" else ""
+        raise UserError(f"--{flag} {text}: expected a number of 0 or more{more} for {name}, found {number!r}")
+    return value

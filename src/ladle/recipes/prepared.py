@@ -26,7 +26,8 @@ _MORE_WITHOUT_GRADIENTS = 2
 class Prepared(NamedTuple):
     """A job with its images opened and its students resolved.
 
-    ``views`` are the training images as the loader reads them: with what a foreign teacher recorded for them.
+    ``images`` are the training images with labels. ``views`` are the training images as the loader reads them: with
+    what a foreign teacher recorded for them, or with further ones without labels, about which there are lines.
     """
 
     job: Job
@@ -37,6 +38,7 @@ class Prepared(NamedTuple):
     val: Source
     notes: list[str]
     resumed: bool
+    about_unlabelled: tuple[str, ...] = ()
 
     def evaluator(self) -> Evaluator:
         """Evaluates on the validation images."""

@@ -36,6 +36,14 @@ class Setup(NamedTuple):
         """The long side of the images, the same for all."""
         return next(iter(self.specs.values())).imgsz
 
+    @property
+    def weighed(self) -> tuple[str, ...]:
+        """The names of the terms whose weight follows the gradients, with those of students where there are two."""
+        several = len(self.plans) > 1
+        return tuple(
+            f"{name}/{term}" if several else term for name, plan in self.plans.items() for term in plan.weighed
+        )
+
     def with_value_range(self, value_range: tuple[int, int]) -> Setup:
         """The same students with the values of 16-bit images that become black and white."""
         return self._replace(specs={name: replace(one, value_range=value_range) for name, one in self.specs.items()})
@@ -98,14 +106,18 @@ def _plan(job: Job, parts: Parts, student: DetectorSpec, teacher: DetectorSpec |
 def _check_balance(job: Job, plan: Plan) -> None:
     """Raise :class:`UserError` for a balance without distillation or detection losses, or a share without a balance."""
     job.settings()
-    if job.balance == "none":
+    if plan.weighed and job.balance != "none":
+        raise UserError(
+            f"--balance {job.balance}: a --weight auto follows the gradients already; leave one of them out"
+        )
+    if job.balance == "none" and not plan.weighed:
         if job.balance_share != 1.0:
             raise UserError(f"--balance-share {job.balance_share}: it has no effect without a balance; add --balance")
         return
-    criterion = plan.lessons[0].criterion
+    criterion, flag = plan.lessons[0].criterion, "--weight auto" if plan.weighed else f"--balance {job.balance}"
     lacking = "distilled" if not plan.teaches else "learned from ground truth" if criterion is None else ""
     if lacking:
-        raise UserError(f"--balance {job.balance}: by --method {job.method} nothing is {lacking}; leave it out")
+        raise UserError(f"{flag}: by --method {job.method} nothing is {lacking}; leave it out")
 
 
 def links_of(job: Job, parts: Parts) -> list[str]:

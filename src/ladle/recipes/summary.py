@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource
 from ladle.detectors import DetectorSpec
 from ladle.families import network_info
@@ -38,6 +39,7 @@ def about_images(ready: Prepared) -> list[str]:
     return [
         f"data      {job.data}: {sizes}",
         *([f"          {full}"] if full is not None else []),
+        *(" " * 10 + line for line in ready.about_unlabelled),
         *(" " * 10 + line for line in ready.notes),
         *([f"          `ladle check {job.data}` lists everything"] if ready.notes else []),
         *(f"{name:<9} {_description(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
@@ -83,7 +85,7 @@ def _about_foreign(ready: Prepared, text: str) -> list[str]:
     if isinstance(teacher, TimmTeacher):
         first = f"teacher   {teacher.info.name}, not evaluated: it gives feature maps only ({text})"
         return [first, *(f"          {line}" for line in teacher.about)]
-    recorded = ready.views is not ready.images
+    recorded = isinstance(ready.views, WithPredictions)
     images, split = (ready.images, "training") if recorded else (ready.val, "validation")
     weak, other = job.allow_weak_teacher, ready.views if recorded else None
     ap = check_strength(text, teacher, images, spec.imgsz, job.run.batch_size, device, weak, other)
@@ -115,6 +117,8 @@ def about_lessons(ready: Prepared) -> list[str]:
         lines += once([f"teaches   {prefix}{term}: {what}" for term, what in plan.teaches.items()])
         lines += once([f"skipped   {prefix}{reason}" for reason in plan.skipped])
     lines += [_BALANCE[job.balance].format(share=job.balance_share)] if job.balance != "none" else []
+    if ready.setup.weighed:
+        lines.append(_WEIGHED.format(terms=", ".join(ready.setup.weighed), share=job.balance_share))
     lines.append(f"run       {job.folder}: {job.run.epochs} epochs, batch {job.run.batch}, seed {job.run.seed}")
     return [line for line in lines if line]
 
@@ -130,6 +134,9 @@ def _method_in_words(job: Job, parts: Parts) -> list[str]:
     return lines
 
 
+_WEIGHED = (
+    "weight    of {terms}: the norm of their gradient in backbone and neck is {share:g} of that of all other losses"
+)
 _BALANCE = {
     "moments": "balance   backbone and neck: distillation has separate optimizer moments and {share:g} of a step",
     "norm": "balance   backbone and neck: the gradient of distillation is at most {share:g} of detection's",

@@ -90,6 +90,8 @@ def distill(
     balance: Balance = "none",
     balance_share: Annotated[float, Range(0, above=True)] = 1.0,
     class_map: str | None = None,
+    unlabelled: str | None = None,
+    unlabelled_score: str | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -110,7 +112,8 @@ def distill(
         criterion: the losses: a criterion, or text such as ``DenseCriterion(box_weight=3.0)`` or ``mymodule:Mine``; by
             default that of the student.
         assistants: detectors between teacher and student, each trained with the previous one as teacher: ``r50,r34``.
-        weight: loss weight of the distillers: one number for all, or ``pkd=2,ld=0.5``.
+        weight: loss weight of the distillers: one number for all, or ``pkd=2,ld=0.5``; ``auto`` or ``pkd=auto`` follows
+            the ratio of gradient norms.
         warm: epochs over which this weight rises from 0, given in the same way.
         until: last epoch of a distiller, given in the same way.
         keep_count: if the teacher's boxes replace the priors, give each object as many priors as without it; else
@@ -121,8 +124,13 @@ def distill(
         balance: how the gradients of detection and distillation are combined in the backbone and the neck: ``none``
             adds them, ``moments`` uses separate optimizer moments, ``norm`` first scales the distillation gradient
             down to the norm of the detection gradient.
-        balance_share: largest update by distillation, relative to that by detection.
+        balance_share: largest update by distillation, relative to that by detection; with ``weight="auto"`` the ratio
+            of their gradient norms.
         class_map: a YAML file of pairs of classes, the student's and those of a teacher of another origin.
+        unlabelled: a folder of further training images without labels; the teacher's boxes of high scores are their
+            objects.
+        unlabelled_score: the least score of these boxes: one number for all classes, or ``cat=0.4,dog=0.6``; by default
+            for each class that with the highest F1 on the labeled images.
     """
     teacher = teacher if class_map is None else _mapped(teacher, class_map)
     parts = given_parts(
@@ -146,6 +154,8 @@ def distill(
         balance=balance,
         balance_share=balance_share,
         allow_weak_teacher=allow_weak_teacher,
+        unlabelled=unlabelled,
+        unlabelled_score=None if unlabelled_score is None else str(unlabelled_score),
     )
     job = _with_texts(job, assigner, criterion)
     if resume is not None:

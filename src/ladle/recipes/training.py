@@ -13,7 +13,7 @@ from torch import nn
 
 from ladle.data.depth import spelled
 from ladle.data.loader import Loader, lost_workers_told, make_loader
-from ladle.data.sources import Source
+from ladle.data.sources import Joined, Source
 from ladle.detectors import Detector, load_detector, save_detector
 from ladle.evaluation import Evaluation
 from ladle.objectives import CoLearning, TrainingStep
@@ -37,6 +37,7 @@ from ladle.recipes.scoring import Evaluator
 from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
 from ladle.recipes.summary import about_images, about_lessons, about_teacher, once
+from ladle.recipes.unlabelled import open_unlabelled
 from ladle.teachers import ForeignTeacher, parse_uri
 from ladle.visual import draw_history
 
@@ -161,8 +162,11 @@ def _prepare(job: Job, parts: Parts, resumed: bool) -> Prepared:
         batch, why = choose_batch(job, setup, parts, images)
         job = replace(job, run=replace(job.run, batch=batch))
         notes = [*notes, f"--batch auto: {batch} images for each step and device, {why}"]
-    views = _views(job, parts, setup, images)
-    ready = Prepared(job, parts, setup, images, views, val, notes, resumed)
+    views, more = _views(job, parts, setup, images), open_unlabelled(job, parts, images, val, setup.imgsz, resumed)
+    lines: tuple[str, ...] = ()
+    if more is not None:
+        views, lines = Joined(views, more.source), more.lines
+    ready = Prepared(job, parts, setup, images, views, val, notes, resumed, lines)
     _loader(ready, rank=0, world=job.run.world)
     return ready
 
@@ -187,7 +191,8 @@ def _work(fabric: Fabric, ready: Prepared) -> Result:
                 _compile(fabric, ready, objective)
             loader = _loader(ready, fabric.global_rank, fabric.world_size)
             evaluate = partial(_metrics, ready.evaluator())
-            return fit(fabric, objective, loader, job.settings(), folder, evaluate, _save, ready.resumed)
+            settings = replace(job.settings(), weighed=ready.setup.weighed)
+            return fit(fabric, objective, loader, settings, folder, evaluate, _save, ready.resumed)
     except OSError as error:
         if error.errno is None:
             raise

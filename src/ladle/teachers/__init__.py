@@ -6,6 +6,7 @@ from ladle.teachers.exported import ExportedTeacher
 from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.frozen import FrozenDetector, FrozenHead
 from ladle.teachers.inputs import TeacherInput
+from ladle.teachers.ladle_file import LadleTeacher
 from ladle.teachers.moved import MovedTeacher, moved_info
 from ladle.teachers.opening import open_any, open_foreign, open_teacher
 from ladle.teachers.placing import place
@@ -28,6 +29,7 @@ __all__ = [
     "ForeignTeacher",
     "FrozenDetector",
     "FrozenHead",
+    "LadleTeacher",
     "MovedTeacher",
     "Observation",
     "RecordedTeacher",
