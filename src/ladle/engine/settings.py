@@ -27,7 +27,8 @@ class Settings:
     stops the run after so many epochs without a better AP. ``eval_every`` counts epochs (the last is always
     evaluated), ``log_every`` optimizer steps. ``seed`` is for what is random during training (rank r uses seed + r);
     the initial weights and the loader's order are the caller's. ``balance`` and ``balance_share`` are for the
-    layers that detection and distillers share, see :class:`~ladle.engine.balance.Balancer`.
+    layers that detection and distillers share, see :class:`~ladle.engine.balance.Balancer`. ``loggers`` names the
+    services that get the scalars besides the files of the run, see ``engine/loggers.py``.
     """
 
     epochs: _Count = 12
@@ -45,6 +46,7 @@ class Settings:
     quiet: bool = False
     balance: Balance = "none"
     balance_share: Annotated[float, Range(0, above=True)] = 1.0
+    loggers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise :class:`UserError` for values out of their limits."""
