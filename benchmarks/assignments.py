@@ -3,7 +3,8 @@
     python benchmarks/assignments.py --runs scenes=paa-tiny=160,DIR=paa-tiny=320 --out docs/results/assign.json
 
 A run is a data set, a detector and the long side of the images. What `ladle assign stats` counts on the training images
-is counted for all assigners in one pass. The JSON holds a row for every run and assigner.
+is counted for all assigners, and for the forms that serve more objects, in one pass. The JSON holds a row for every run
+and assigner.
 """
 
 import argparse
@@ -13,6 +14,19 @@ from pathlib import Path
 from ladle.recipes.assign_reports import counted
 from ladle.recipes.assigning import Options, Wanted, open_context
 from ladle.recipes.parts import ASSIGNERS
+
+FORMS = {
+    "ATSS": ["rescue=True"],
+    "DynamicSoftLabel": ["min_side=2", "rescue=True"],
+    "FCOS": ["min_side=2", "rescue=True"],
+    "OTA": ["min_side=2", "rescue=True"],
+    "PAA": ["rescue=True"],
+    "PseudoIoU": ["rescue=True"],
+    "SimOTA": ["rescue=True"],
+    "TaskAligned": ["min_side=2", "rescue=True"],
+}
+"""The forms of the assigners that serve more objects; each is counted beside the default."""
+WORDS = [text for name in ASSIGNERS for text in (name, *(f"{name}({form})" for form in FORMS.get(name, [])))]
 
 
 def row(data, detector, assigner, numbers):
@@ -44,8 +58,8 @@ def main():
     for run in arguments.runs.split(","):
         data, model, imgsz = run.split("=")
         context = open_context(Options(data, model, "train", None, int(imgsz), 16, 0, "cpu", 0))
-        every = counted(context, [context.side(Wanted(name, None)) for name in ASSIGNERS])
-        rows += [row(Path(data).name, context.title, *pair) for pair in zip(ASSIGNERS, every, strict=True)]
+        every = counted(context, [context.side(Wanted(text, None)) for text in WORDS])
+        rows += [row(Path(data).name, context.title, *pair) for pair in zip(WORDS, every, strict=True)]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(one)}" for one in rows)
     arguments.out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

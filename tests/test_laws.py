@@ -63,6 +63,7 @@ ASSIGNERS = (
     DynamicSoftLabel(),
     AutoAssign(),
     Hungarian(),
+    TaskAligned(min_side=2.0, rescue=True),
 )
 WAITS = (Hungarian(),)
 """Those that must wait for the device: SciPy solves the matching on the processor."""

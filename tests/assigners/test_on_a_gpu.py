@@ -50,6 +50,11 @@ RULES = {
     "task-aligned-yolo": TaskAligned(**YOLO),
     "dynamic-soft-label": DynamicSoftLabel(),
     "auto-assign": AutoAssign(),
+    "fcos-small": FCOS(min_side=2.0, rescue=True),
+    "atss-small": ATSS(rescue=True),
+    "ota-small": OTA(min_side=2.0, rescue=True),
+    "task-aligned-small": TaskAligned(min_side=2.0, rescue=True),
+    "sim-ota-small": SimOTA(radius=2.5, candidates="center or box", min_side=2.0, rescue=True),
 }
 
 
@@ -102,6 +107,8 @@ BARS = {
     "paa": 120,
     "ota": 120,
     "auto-assign": 120,
+    "fcos-small": 160,
+    "atss-small": 100,
 }
 """The most operations of one call."""
 

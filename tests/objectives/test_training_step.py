@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import pytest
 import torch
 
-from ladle.assigners import PAA
+from ladle.assigners import ATSS, PAA
 from ladle.criteria import DenseCriterion
-from ladle.distillers import SoftLabels, Summary
+from ladle.distillers import PKD, SoftLabels, Summary
 from ladle.families import Start, detector_spec
 from ladle.lessons import Lesson, TeacherJudges
 from ladle.objectives import TrainingStep
@@ -191,3 +191,49 @@ def test_positives_per_object_are_monitored():
     objective = TrainingStep(build(0), [LESSON])
     objective(batch(0))
     assert float(objective.monitor["positives_per_object"]) > 0
+
+
+def test_every_tenth_step_tells_how_far_student_and_teacher_assign_alike():
+    torch.manual_seed(0)
+    student, teacher = build(0), FrozenDetector(build(1), CLASSES)
+    objective = TrainingStep(student, [JUDGED], teacher)
+    seen = batch(0)
+    with torch.no_grad():
+        priors = student.chain[0].propose(student.extract_features(seen.images), None, seen.truth, seen.sizes)
+        own = PAA()(student.chain[0](student.extract_features(seen.images), priors, None)[0], priors, seen.truth)
+        theirs = PAA()(teacher.predict_at(teacher.observe(seen), priors).predictions, priors, seen.truth)
+    pairs, judged = (
+        {(*p, int(plan.index[tuple(p)])) for p in plan.positive.nonzero().tolist()} for plan in (own, theirs)
+    )
+    for step in (0, 7, 20):
+        objective.set_time(0.0, step)
+        objective(seen)
+        if step % 10:
+            assert "agreement" not in objective.monitor
+        else:
+            assert float(objective.monitor["agreement"]) == pytest.approx(len(pairs & judged) / len(pairs))
+    assert 0 < len(pairs & judged) < len(pairs)
+
+
+@pytest.mark.parametrize(
+    ("lesson", "teacher"),
+    [
+        (LESSON, None),
+        (Lesson(ATSS(), DenseCriterion(), (SoftLabels(),)), FrozenDetector(build(1), CLASSES)),
+        (Lesson(PAA(), DenseCriterion(), (PKD(),)), FrozenDetector(build(1), None)),
+    ],
+    ids=["no teacher", "an assigner without predictions", "a teacher with features only"],
+)
+def test_there_is_no_agreement_without_two_plans(lesson, teacher):
+    objective = TrainingStep(build(0), [lesson], teacher)
+    objective.set_time(0.0, 0)
+    objective(batch(0))
+    assert "agreement" not in objective.monitor
+
+
+def test_distilled_outputs_are_compared_without_a_judge():
+    objective = TrainingStep(build(0), [Lesson(PAA(), DenseCriterion(), (SoftLabels(),))], Mirror(build(0)))
+    objective.teacher.student = objective.student
+    objective.set_time(0.0, 10)
+    objective(batch(0))
+    assert float(objective.monitor["agreement"]) == 1

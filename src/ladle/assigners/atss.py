@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ladle.assigners.judged import pair_factors
 from ladle.assigners.protocol import full_precision
+from ladle.assigners.rescue import rescued
 from ladle.boxes import centers, contains, iou
 from ladle.device import fused, may_look
 from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
@@ -42,6 +43,8 @@ class ATSS:
             overlap, without a threshold. Predicted boxes overlap objects far more than anchors do.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
             class; 0 does not change them.
+        rescue: whether an object without a positive is given the nearest prior that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
     Examples:
         >>> from ladle.assigners import ATSS
@@ -58,6 +61,7 @@ class ATSS:
     boxes: Literal["priors", "predictions"] = "priors"
     keep_count: bool = False
     class_power: float = 0.0
+    rescue: bool = False
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> ATSS:
         """The form in which a teacher's boxes replace the boxes of the priors."""
@@ -78,7 +82,8 @@ class ATSS:
             chosen = self._judged(overlap, found, eligible, chosen)
         batch, count = len(truth.labels), priors.boxes.shape[1]
         positive, index = resolve_conflicts(Pairs.table(near, chosen), overlap.flatten(), batch, count)
-        return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
+        plan = Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
+        return rescued(plan, priors, truth) if self.rescue else plan
 
     def _candidates(self, priors: Priors, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The candidates of each object (B, G, K), which exist, their overlaps, and which the paper's rule chooses."""

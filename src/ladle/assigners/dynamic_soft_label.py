@@ -11,6 +11,7 @@ from torch import Tensor
 from ladle.all_pairs import AllPairs
 from ladle.assigners.dynamic_k import CostOfPairs, assign_by_cost, inside_any, sum_over_classes
 from ladle.assigners.protocol import full_precision
+from ladle.assigners.rescue import candidate_boxes, rescued
 from ladle.boxes import centers
 from ladle.losses.focal import softplus
 from ladle.overlaps import outside_crowds
@@ -46,6 +47,10 @@ class DynamicSoftLabel:
         soft_center_radius: distance from an object's center, in strides, at which the center term is 1.
         iou_weight: weight of the box term.
         crowd: a prior with more than this share of its area inside a crowd region is not background.
+        min_side: objects narrower or lower than this are treated as this wide or high when candidates are chosen, in
+            strides of the finest level. 0 changes no object.
+        rescue: whether an object without a positive is given the nearest prior that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
     At equal cost the earlier prior is taken; the reference code leaves this unspecified. Pairs whose cost is not finite
     are never selected: in float32 these are the pairs more than 38 strides beyond the soft radius.
@@ -63,6 +68,8 @@ class DynamicSoftLabel:
     soft_center_radius: float = 3.0
     iou_weight: float = 3.0
     crowd: float = 0.5
+    min_side: float = 0.0
+    rescue: bool = False
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -70,7 +77,7 @@ class DynamicSoftLabel:
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
             return Assignment.empty(free)
-        box = truth.boxes.unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
+        box = candidate_boxes(priors, truth, self.min_side).unsqueeze(2).expand(-1, -1, len(priors.counts), -1)
         candidate = inside_any(priors, box, truth.learnable)
 
         def cost_for(mask: Bool[Tensor, "B P"]) -> CostOfPairs:
@@ -87,7 +94,8 @@ class DynamicSoftLabel:
             truth,
             self.topk,
         )
-        return Assignment.hard(index, positive, free)
+        plan = Assignment.hard(index, positive, free)
+        return rescued(plan, priors, truth) if self.rescue else plan
 
     def _cost(
         self,

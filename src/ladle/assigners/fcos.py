@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ladle.assigners.judged import pair_factors
 from ladle.assigners.protocol import full_precision
+from ladle.assigners.rescue import candidate_boxes, rescued
 from ladle.boxes import area, centers, contains, iou
 from ladle.device import constants, fused, may_look
 from ladle.overlaps import object_slices, outside_crowds
@@ -41,6 +42,11 @@ class FCOS:
             This lets a teacher judge. A point selected by several objects learns the one it overlaps most.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
             class; 0 does not change them.
+        min_side: objects narrower or lower than this are treated as this wide or high when points are chosen, in
+            strides of the finest level; which of several objects is the smallest follows from their own boxes. 0
+            changes no object. On a GPU the points are then listed, not found in one step.
+        rescue: whether an object without a positive is given the nearest point that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
     Examples:
         >>> from ladle.assigners import FCOS
@@ -59,6 +65,8 @@ class FCOS:
     crowd: float = 0.5
     boxes: Literal["priors", "predictions"] = "priors"
     class_power: float = 0.0
+    min_side: float = 0.0
+    rescue: bool = False
 
     by_points: ClassVar[bool] = True
     """All anchors at one location are the same point."""
@@ -74,13 +82,14 @@ class FCOS:
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by geometry; predictions are used only if ``boxes`` is ``"predictions"``."""
-        if self.boxes == "priors" and not may_look(truth.boxes):
+        if self.boxes == "priors" and not self.min_side and not may_look(truth.boxes):
             positive, index = self._smallest(priors, truth)
-            return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
-        scored = self._by_geometry if self.boxes == "priors" else self._judged
-        batch, count = len(truth.labels), priors.boxes.shape[1]
-        positive, index = resolve_conflicts_in_lists(scored(predictions, priors, truth), batch, count)
-        return Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
+        else:
+            scored = self._by_geometry if self.boxes == "priors" else self._judged
+            batch, count = len(truth.labels), priors.boxes.shape[1]
+            positive, index = resolve_conflicts_in_lists(scored(predictions, priors, truth), batch, count)
+        plan = Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
+        return rescued(plan, priors, truth) if self.rescue else plan
 
     def _by_geometry(
         self, predictions: Predictions, priors: Priors, truth: GroundTruth
@@ -114,10 +123,11 @@ class FCOS:
         """The pairs of an object and a point inside its square, on a level for objects of its size."""
         lowest, *upper = _bounds(self.ranges, priors)
         bounds = constants(((lowest, *upper),), priors.boxes.device)[0]
+        wide = truth.replaced(boxes=candidate_boxes(priors, truth, self.min_side))
         for near in pairs_inside(
-            priors, _regions(priors, truth, radius, upper), truth.learnable, most=_most(priors, radius, upper)
+            priors, _regions(priors, wide, radius, upper), truth.learnable, most=_most(priors, radius, upper)
         ):
-            point, box = near.of_prior(priors.centers), near.of_object(truth.boxes)
+            point, box = near.of_prior(priors.centers), near.of_object(wide.boxes)
             farthest = torch.maximum(point - box[:, :2], box[:, 2:] - point).amax(-1)
             level = near.of_prior(priors.level.unsqueeze(0))
             low, high = bounds.index_select(0, level), bounds.index_select(0, level + 1)

@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ladle.assigners.protocol import full_precision
+from ladle.assigners.rescue import candidate_boxes, rescued
 from ladle.assigners.sinkhorn import TransportPlan, TransportProblem, sinkhorn
 from ladle.boxes import iou
 from ladle.device import may_look
@@ -43,6 +44,10 @@ class OTA:
         epsilon: weight of the entropy; the larger, the softer the plan.
         iterations: number of Sinkhorn iterations; there is no early stopping.
         crowd: a prior with more than this share of its area inside a crowd region is not background.
+        min_side: objects narrower or lower than this are treated as this wide or high when candidates are chosen, in
+            strides of the finest level. 0 changes no object.
+        rescue: whether an object without a positive is given the nearest prior that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
     The authors' code adds a million to the cost of all other pairs, so that no plan uses them. There the label of an
     object without candidates is placed by rounding errors; here such an object supplies none. Pairs whose cost is not
@@ -63,6 +68,8 @@ class OTA:
     epsilon: float = 0.1
     iterations: int = 50
     crowd: float = 0.5
+    min_side: float = 0.0
+    rescue: bool = False
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -70,12 +77,15 @@ class OTA:
         problem, used = self.transport_problem(predictions, priors, truth)
         free = outside_crowds(priors, truth, self.crowd)
         if not len(problem.cost):
-            return Assignment.empty(free)
+            return self._final(Assignment.empty(free), priors, truth)
         batch, count = free.shape
         image = used // count
         plan = sinkhorn(problem, image, self.epsilon, self.iterations)
         positive, index = _largest_flow(problem, plan, used, image, batch * count)
-        return Assignment.hard(index.view(batch, count), positive.view(batch, count), free)
+        return self._final(Assignment.hard(index.view(batch, count), positive.view(batch, count), free), priors, truth)
+
+    def _final(self, plan: Assignment, priors: Priors, truth: GroundTruth) -> Assignment:
+        return rescued(plan, priors, truth) if self.rescue else plan
 
     @full_precision
     def transport_problem(
@@ -108,7 +118,8 @@ class OTA:
 
     def _candidates(self, priors: Priors, truth: GroundTruth) -> Pairs:
         """The pairs of an object and a prior inside it and inside its center square, sorted by image and object."""
-        square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)
+        square = squares(priors, truth, self.radius)
+        box = candidate_boxes(priors, truth, self.min_side).unsqueeze(2)
         first, last = square[..., :2].maximum(box[..., :2] + _MARGIN), square[..., 2:].minimum(box[..., 2:] - _MARGIN)
         most = math.floor(2 * self.radius) + 1
         lists = list(pairs_inside(priors, torch.cat([first, last], dim=-1), truth.learnable, most=most))

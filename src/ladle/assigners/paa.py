@@ -13,6 +13,7 @@ from ladle.all_pairs import all_pairs
 from ladle.assigners.max_iou import MaxIoU
 from ladle.assigners.mixture import fit_two_gaussians
 from ladle.assigners.protocol import Assigner, Evidence, full_precision
+from ladle.assigners.rescue import rescued
 from ladle.boxes import giou
 from ladle.device import constants, may_look
 from ladle.losses import class_focal_sum, object_focal
@@ -42,6 +43,8 @@ class PAA:
             candidate of an object with a single one (mmdetection, LAD). ``"prefix"`` keeps *all* candidates up to that
             one, all candidates if the better component is empty, and a single candidate (the authors' code).
         crowd: a prior with more than this share of its area inside a crowd region is not background.
+        rescue: whether an object without a positive is given the nearest prior that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
     Candidates whose cost is not finite are left out, so that a bad prediction affects only its own prior.
 
@@ -59,6 +62,7 @@ class PAA:
     box_weight: float = 1.3
     cut: Literal["component", "prefix"] = "component"
     crowd: float = 0.5
+    rescue: bool = False
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -131,7 +135,8 @@ class PAA:
         if not truth.labels.shape[1]:
             return Assignment.empty(free)
         kept = self._select_listed if may_look(evidence.cost) else self._select_from_matrices
-        return Assignment.hard(evidence.index, kept(evidence, priors, truth), free)
+        plan = Assignment.hard(evidence.index, kept(evidence, priors, truth), free)
+        return rescued(plan, priors, truth) if self.rescue else plan
 
     def _select_from_matrices(self, evidence: Evidence, priors: Priors, truth: GroundTruth) -> Bool[Tensor, "B P"]:
         """The priors that are kept, by one matrix of costs (B, g, P) for each part of the objects."""

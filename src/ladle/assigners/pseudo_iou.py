@@ -12,6 +12,7 @@ from torch import Tensor
 from ladle.assigners.fcos import FCOS
 from ladle.assigners.judged import count_per_object, fill_unmatched, keep_counts
 from ladle.assigners.protocol import Assigner, full_precision
+from ladle.assigners.rescue import rescued
 from ladle.boxes import iou
 from ladle.overlaps import outside_crowds
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -36,6 +37,8 @@ class PseudoIoU:
         keep_count: with ``predictions``, each object takes as many points as by the paper's rule, without a threshold.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
             class; 0 does not change them.
+        rescue: whether an object without a positive is given the nearest point that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
     Examples:
         >>> from ladle.assigners import PseudoIoU
@@ -52,6 +55,7 @@ class PseudoIoU:
     boxes: Literal["priors", "predictions"] = "priors"
     keep_count: bool = False
     class_power: float = 0.0
+    rescue: bool = False
 
     by_points: ClassVar[bool] = True
     """All anchors at one location are the same point."""
@@ -78,7 +82,8 @@ class PseudoIoU:
                 plan = keep_counts(matched.index, overlap, matched.positive, counts, torch.zeros_like(counts))
             else:
                 plan = fill_unmatched(self._above(matched, overlap), plan, objects)
-        return plan.limited_to(outside_crowds(priors, truth, self.crowd))
+        plan = plan.limited_to(outside_crowds(priors, truth, self.crowd))
+        return rescued(plan, priors, truth) if self.rescue else plan
 
     def _above(self, matched: Assignment, overlap: Float[Tensor, "B P"]) -> Assignment:
         return Assignment.hard(matched.index, matched.positive & (overlap > self.threshold), overlap == overlap)

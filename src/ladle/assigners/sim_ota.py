@@ -12,6 +12,7 @@ from torch import Tensor
 from ladle.all_pairs import AllPairs
 from ladle.assigners.dynamic_k import CostOfPairs, assign_by_cost, inside_any, sum_over_classes
 from ladle.assigners.protocol import full_precision
+from ladle.assigners.rescue import candidate_boxes, rescued
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, pairs_inside
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
@@ -47,6 +48,10 @@ class SimOTA:
         penalty: added to the cost of a pair that is not near the center; infinity excludes such pairs.
         floor: added to the IoU before the logarithm.
         crowd: a prior with more than this share of its area inside a crowd region is not background.
+        min_side: with ``"center or box"``, boxes of objects narrower or lower than this are treated as this wide or
+            high when candidates are chosen, in strides of the finest level. 0 changes no box.
+        rescue: whether an object without a positive is given the nearest prior that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
     At equal cost the earlier prior is taken; the reference codes leave this unspecified. Pairs whose cost is NaN are
     never selected.
@@ -68,6 +73,12 @@ class SimOTA:
     penalty: float = 1e6
     floor: float = 1e-8
     crowd: float = 0.5
+    min_side: float = 0.0
+    rescue: bool = False
+
+    def __post_init__(self) -> None:
+        if self.min_side and self.candidates == "center":
+            raise ValueError('min_side is for candidates="center or box": the others do not depend on the box')
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -75,9 +86,10 @@ class SimOTA:
         free = outside_crowds(priors, truth, self.crowd)
         if not truth.labels.shape[1]:
             return Assignment.empty(free)
-        square, box = squares(priors, truth, self.radius), truth.boxes.unsqueeze(2)  # (B, G, L, 4), (B, G, 1, 4)
+        square = squares(priors, truth, self.radius)  # (B, G, L, 4)
         candidate = inside_any(priors, square, truth.learnable)
         if self.candidates == "center or box":
+            box = candidate_boxes(priors, truth, self.min_side).unsqueeze(2)  # (B, G, 1, 4)
             candidate = candidate | inside_any(priors, box.expand_as(square), truth.learnable)
             square = torch.cat([square[..., :2].maximum(box[..., :2]), square[..., 2:].minimum(box[..., 2:])], dim=-1)
 
@@ -95,7 +107,8 @@ class SimOTA:
             truth,
             self.topk,
         )
-        return Assignment.hard(index, positive, free)
+        plan = Assignment.hard(index, positive, free)
+        return rescued(plan, priors, truth) if self.rescue else plan
 
     def _cost(
         self,

@@ -15,6 +15,7 @@ from torch import Tensor
 from ladle.all_pairs import AllPairs, all_pairs
 from ladle.assigners.overlapping import pairs_overlapping
 from ladle.assigners.protocol import full_precision
+from ladle.assigners.rescue import candidate_boxes, nearest_for_unserved, widened
 from ladle.boxes import centers, contains, iou
 from ladle.device import may_look
 from ladle.overlaps import object_slices, outside_crowds
@@ -60,6 +61,9 @@ class TaskAligned:
             them are determined: the smallest objects lie between the points. 0 changes no object.
         eps: added to the highest alignment of an object before its alignments are divided by it.
         crowd: a prior with more than this share of its area inside a crowd region is not background.
+        min_side: the same as ``least_side``, in strides of the finest level; the larger of the two counts.
+        rescue: whether an object without a positive is given the nearest prior that learns nothing
+            (:func:`ladle.assigners.rescue.nearest_for_unserved`). Its affinity is the overlap of the predicted box.
 
     At equal alignment the earlier prior is taken; the reference codes leave this unspecified. Pairs whose alignment is
     NaN are never selected.
@@ -85,6 +89,8 @@ class TaskAligned:
     least_side: float = 0.0
     eps: float = 1e-7
     crowd: float = 0.5
+    min_side: float = 0.0
+    rescue: bool = False
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
@@ -100,15 +106,32 @@ class TaskAligned:
             final = self._aligned(Pairs.chosen(index, positive), predictions, truth)
         else:
             final = selected.only(selected.pairs.of_prior(index) == selected.pairs.object)
-        return Assignment(
+        plan = Assignment(
             objects=torch.where(positive, index, 0).unsqueeze(-1),
             affinity=self._targets(final, truth, batch, count).unsqueeze(-1),
             background=(free & ~positive).float(),
         )
+        return self._rescued(plan, predictions, priors, truth) if self.rescue else plan
+
+    def _rescued(self, plan: Assignment, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
+        """The plan with the nearest free prior of each object without one; equation 7 for an object's only prior."""
+        added, index = nearest_for_unserved(plan, priors, truth)
+        boxes = truth.at(index)[0]
+        overlap = iou(predictions.boxes, boxes) if self.overlap == "iou" else complete_overlap(predictions.boxes, boxes)
+        target = overlap.nan_to_num(0.0).clamp(torch.finfo(torch.float32).tiny, 1.0)
+        return Assignment(
+            objects=torch.where(added, index, plan.index).unsqueeze(-1),
+            affinity=torch.where(added, target, plan.weight).unsqueeze(-1),
+            background=plan.background * ~added,
+        )
+
+    def _region(self, priors: Priors, truth: GroundTruth) -> Float[Tensor, "B G 4"]:
+        """The boxes inside which centers of priors must lie."""
+        return widened(candidate_boxes(priors, truth, self.min_side), self.least_side)
 
     def _select(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> _Aligned:
         """The pairs that the objects select, before conflicts are resolved."""
-        region = _widened(truth.boxes, self.least_side)
+        region = self._region(priors, truth)
         if not may_look(truth.valid):
             return self._from_matrices(region, predictions, priors, truth)
         inside = pairs_inside(priors, region, truth.learnable, self.margin)
@@ -198,7 +221,7 @@ class TaskAligned:
         prior = Pairs.chosen(index, times > 1)  # N contested priors, each with the object it has so far
         most, winner = predictions.boxes.new_full(prior.image.shape, -1.0), prior.object
         boxes, center = prior.of_prior(predictions.boxes).unsqueeze(1), prior.of_prior(priors.centers).unsqueeze(1)
-        region = _widened(truth.boxes, self.least_side)
+        region = self._region(priors, truth)
         for part in object_slices(4, len(winner), truth.labels.shape[1], winner):
             # (N, g, 4), (N, g, 4) and (N, g): the objects of each prior's image.
             every = (each[:, part].index_select(0, prior.image) for each in (truth.boxes, region, truth.learnable))
@@ -257,10 +280,3 @@ def complete_iou(first: Float[Tensor, "*#b 4"], second: Float[Tensor, "*#b 4"]) 
     slopes = [torch.atan2(b[..., 2] - b[..., 0], b[..., 3] - b[..., 1]) for b in (first, second)]
     shape = (slopes[0] - slopes[1]).square() * (4 / math.pi**2)
     return overlap - distance / diagonal - shape.square() / (1 - overlap + shape + _EPS)
-
-
-def _widened(boxes: Float[Tensor, "B G 4"], least: float) -> Float[Tensor, "B G 4"]:
-    """Boxes enlarged around their centers to sides of at least ``least`` pixels."""
-    side, middle = boxes[..., 2:] - boxes[..., :2], centers(boxes)
-    low = torch.where(side < least, middle - least / 2, boxes[..., :2])
-    return torch.cat([low, torch.where(side < least, middle + least / 2, boxes[..., 2:])], dim=-1)

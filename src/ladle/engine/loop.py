@@ -56,7 +56,7 @@ def fit(
     """
     run = prepare(fabric, objective, loader, settings, folder)
     state = take_up(run, save_student) if resume else TrainState()
-    with Reporter(run, state.epoch) as reporter:
+    with Reporter(run, state.epoch, state.step) as reporter:
         if state.epoch >= settings.epochs:
             reporter.note(f"finished: all {state.epoch} epochs are done, nothing to train; give --epochs N to go on")
         while state.epoch < settings.epochs and not _is_stuck(state, settings.patience):

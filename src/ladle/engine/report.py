@@ -1,4 +1,4 @@
-"""Progress of a run on the terminal and in metrics.jsonl, on the first rank only."""
+"""Progress of a run on the terminal, in metrics.jsonl and in loggers, on the first rank only."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from ladle.engine.checkpoint import TrainState
 from ladle.engine.log import Display, Journal, Row
+from ladle.engine.loggers import open_loggers
 from ladle.engine.run import Run
 
 __all__ = ["Reporter", "phrase"]
@@ -21,13 +22,14 @@ _NOT_SHOWN = ("epoch", "step", "seconds", "ar", "ap_", "unassigned_")
 
 
 class Reporter:
-    """Reports losses and images per second; ``epoch`` is the number of epochs already done."""
+    """Reports losses and images per second; ``epoch`` and ``step`` are the numbers of those already done."""
 
-    def __init__(self, run: Run, epoch: int) -> None:
+    def __init__(self, run: Run, epoch: int, step: int) -> None:
         first = run.fabric.is_global_zero
         self._epochs, self._steps, self._ranks = run.settings.epochs, run.steps, run.fabric.world_size
         self._display = Display(quiet=run.settings.quiet or not first)
         self._journal = Journal(run.folder / "metrics.jsonl", epoch) if first else None
+        self._loggers = open_loggers(run.settings.loggers if first else (), run.folder, step, self.note)
         self._images, self._step, self._since, self._waited = 0, 0, time.monotonic(), 0.0
         if self._journal and self._journal.unreadable:
             self.note(f"left out of metrics.jsonl: {self._journal.unreadable} lines that cannot be read")
@@ -40,6 +42,7 @@ class Reporter:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._display.stop()
+        self._loggers.close()
 
     def start_epoch(self, state: TrainState) -> None:
         """Start the clock, so that evaluating and saving do not count as training."""
@@ -72,7 +75,9 @@ class Reporter:
         )
         if self._journal:
             place = {"epoch": state.epoch, "step": state.step}
-            self._journal.write("step", place | dict(losses) | {"images_per_second": speed, "waiting_for_data": waited})
+            speeds = {"images_per_second": speed, "waiting_for_data": waited}
+            self._journal.write("step", place | dict(losses) | speeds)
+            self._loggers.log(state.step, {f"step/{name}": one for name, one in (dict(losses) | speeds).items()})
         self.start_epoch(state)
 
     def epoch(self, row: Row) -> None:
@@ -81,6 +86,7 @@ class Reporter:
         self.note(f"epoch {row['epoch']}/{self._epochs}  {phrase(shown)}  {row['seconds']:.0f} s")
         if self._journal:
             self._journal.write("epoch", row)
+            self._loggers.log(int(row["step"]), {name: one for name, one in row.items() if name != "step"})
 
     def note(self, text: str) -> None:
         """Print a line on the terminal."""

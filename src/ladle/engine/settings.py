@@ -29,6 +29,7 @@ class Settings:
     the initial weights and the loader's order are the caller's. ``balance`` and ``balance_share`` are for the
     layers that detection and distillers share, see :class:`~ladle.engine.balance.Balancer`. ``weighed`` are the names
     of the terms whose common weight follows the ratio of gradient norms, of which ``balance_share`` is then the target.
+    ``loggers`` names the services that get the scalars besides the files of the run, see ``engine/loggers.py``.
     """
 
     epochs: _Count = 12
@@ -47,6 +48,7 @@ class Settings:
     balance: Balance = "none"
     balance_share: Annotated[float, Range(0, above=True)] = 1.0
     weighed: tuple[str, ...] = ()
+    loggers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raise :class:`UserError` for values out of their limits."""

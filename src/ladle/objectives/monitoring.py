@@ -8,7 +8,7 @@ from torch import Tensor
 from ladle.boxes import SIZES, area
 from ladle.types import Assignment, GroundTruth
 
-__all__ = ["assignment_metrics"]
+__all__ = ["agreement", "assignment_metrics"]
 
 
 @torch.no_grad()
@@ -37,3 +37,23 @@ def assignment_metrics(assignment: Assignment, truth: GroundTruth) -> dict[str, 
     mean = assignment.positive.sum() / counted.sum().clamp(min=1)
     shares = {name: (some & (learnt == 0)).sum() / some.sum() for name, some in groups.items()}
     return {"positives_per_object": mean} | shares
+
+
+@torch.no_grad()
+def agreement(student: Assignment, teacher: Assignment) -> Tensor:
+    """The share of the positives of the student's hard plan that learn the same object in the teacher's plan.
+
+    NaN if the student's plan has no positive.
+
+    Examples:
+        >>> import torch
+        >>> from ladle.objectives import agreement
+        >>> from ladle.types import Assignment
+        >>> positive, nothing = torch.tensor([[True, True, False]]), torch.tensor([[False, False, False]])
+        >>> first = Assignment.hard(torch.tensor([[0, 1, 0]]), positive, nothing)
+        >>> second = Assignment.hard(torch.tensor([[0, 2, 2]]), ~nothing, nothing)
+        >>> float(agreement(first, second))
+        0.5
+    """
+    both = student.positive & teacher.positive & (student.index == teacher.index)
+    return both.sum() / student.positive.sum()

@@ -9,18 +9,20 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ladle.assigners import Assigner, keep_sampled, uses_predictions
+from ladle.assigners import Assigner, SoftAssigner, keep_sampled, uses_predictions
 from ladle.detectors import Student
 from ladle.device import has_graphs
 from ladle.lessons import Lesson, Time
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
-from ladle.objectives.monitoring import assignment_metrics
+from ladle.objectives.monitoring import agreement, assignment_metrics
 from ladle.replays import Replayed
 from ladle.teachers import Observation, Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
 __all__ = ["TrainingStep", "stage_names"]
 
+_COMPARED_EVERY = 10
+"""Steps between comparisons of the student's own plan with the teacher's; each calls the assigner twice."""
 _CERTAIN = 30.0
 """The logit of a known class: its probability is 1 in float32."""
 
@@ -41,7 +43,8 @@ class TrainingStep(nn.Module):
     of distillers are parameters of this module, not of the student.
 
     The losses of a one-stage detector are called ``class``, ``box`` and so on, those of other detectors ``rpn/class``,
-    ``roi/box`` and so on. ``monitor`` holds the mean number of positives per object, for each stage.
+    ``roi/box`` and so on. ``monitor`` holds the numbers of :func:`~ladle.objectives.assignment_metrics` for each stage;
+    in every tenth step also their :func:`~ladle.objectives.agreement`, where both networks predict.
 
     Example:
         >>> from ladle.data.loader import collate
@@ -191,8 +194,22 @@ class TrainingStep(nn.Module):
         criterion = lesson.criterion_at(self.time)
         terms = criterion(student, truth, assignment) if criterion is not None else {}
         terms = joined(terms, self._distillation(number)(student, teacher, truth, assignment))
-        self.monitor |= named(name, assignment_metrics(assignment, truth))
+        self.monitor.pop("/".join(filter(None, (name, "agreement"))), None)
+        metrics = assignment_metrics(assignment, truth) | self._agreement(number, student, teacher, truth)
+        self.monitor |= named(name, metrics)
         return named(name, terms)
+
+    def _agreement(self, number: int, student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Tensor]:
+        """How far both networks assign alike; nothing where one assigner would not give two hard plans."""
+        assigner = self.lessons[number].assigner_at(self.time)
+        due = self.time is not None and self.time[1] % _COMPARED_EVERY == 0
+        comparable = uses_predictions(assigner) and not isinstance(assigner, SoftAssigner)
+        if not due or not comparable or teacher is student or self._network.chain[number].samples_first:
+            return {}
+        if teacher.predictions.logits.shape != student.predictions.logits.shape:  # a teacher with features only
+            return {}
+        plans = [assigner(_independent(one.predictions.detach()), student.priors, truth) for one in (student, teacher)]
+        return {"agreement": agreement(*plans)}
 
 
 def stage_names(count: int) -> list[str]:

@@ -32,7 +32,7 @@ ASSISTANTS = "assistants"
 _PATHS = ("data", "unlabelled", "first_weights", "backbone_weights")
 """The flags that are stored as absolute paths, so that a run can be resumed from another working directory."""
 _MAY_CHANGE = (
-    *("epochs", "patience", "device", "workers", "cache", "log_every", "quiet", "compile", "val_batch"),
+    *("epochs", "patience", "device", "workers", "cache", "log_every", "loggers", "quiet", "compile", "val_batch"),
     *("data", "unlabelled", "teacher", "first_weights"),
 )
 """The flags that may be given together with ``--resume``."""
@@ -51,6 +51,7 @@ _NEWER = {
     "mixup": 0.0,
     "scale_jitter": 0.0,
     "close_mosaic": 0,
+    "loggers": None,
 }
 """The flags that run folders of earlier versions lack, and the values that those runs had."""
 _NEWER_OF_DISTILL = {"unlabelled": None, "unlabelled_score": None}

@@ -10,6 +10,7 @@ from ladle.data.transforms import Augmentation
 from ladle.detectors.backbones import Norm
 from ladle.detectors.necks import NeckNorm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
+from ladle.engine.loggers import split_loggers
 from ladle.errors import UserError
 from ladle.families import Start
 from ladle.limits import Range, verify
@@ -76,6 +77,7 @@ class Run:
         patience: stop after this many epochs without a better AP.
         eval_every: epochs between evaluations.
         log_every: steps between lines of ``metrics.jsonl``.
+        loggers: services that get the scalars as well: ``tensorboard``, ``wandb``, ``mlflow``, or several with commas.
         name: the run's folder below ``project/<verb>``; by default the detector's name, numbered.
         project: folder of all runs.
         quiet: print nothing but errors.
@@ -121,6 +123,7 @@ class Run:
     patience: Annotated[int, Range(1, 1_000_000)] | None = None
     eval_every: Annotated[int, Range(1, 1_000_000)] = 1
     log_every: Annotated[int, Range(1, 1_000_000_000)] = 20
+    loggers: str | None = None
     name: str | None = None
     project: str = "runs"
     quiet: bool = False
@@ -131,6 +134,7 @@ class Run:
         if self.name is not None:
             check_name(self.name)
         check_project(self.project)
+        split_loggers(self.loggers)
         if self.close_mosaic and not self.mosaic and not self.mixup:
             raise UserError(
                 f"--close-mosaic {self.close_mosaic}: there are neither mosaics nor mixed images; add --mosaic or "
@@ -175,6 +179,7 @@ class Run:
             log_every=self.log_every,
             seed=self.seed,
             quiet=self.quiet,
+            loggers=split_loggers(self.loggers),
         )
 
     def scales(self, imgsz: int) -> tuple[int, ...] | None:

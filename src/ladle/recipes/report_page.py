@@ -154,6 +154,9 @@ def _curves(entries: Sequence[Entry]) -> list[Html]:
         *(_loss_shares(run, f", {title}" if several else "") for title, run in runs.items()),
         _chart("Learning rate", {title: run.column("lr") for title, run in runs.items()}),
         *(_unassigned(run, f", {title}" if several else "") for title, run in runs.items()),
+        _chart(
+            "Agreement with the teacher in percent", {t: _scaled(run.column("agreement")) for t, run in runs.items()}
+        ),
         _chart("Waiting for data, percent of the time", {title: _scaled(run.waiting) for title, run in runs.items()}),
     ]
     shown = beside(charts)

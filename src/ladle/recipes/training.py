@@ -15,6 +15,7 @@ from ladle.data.depth import spelled
 from ladle.data.loader import Loader, lost_workers_told, make_loader
 from ladle.data.sources import Joined, Source
 from ladle.detectors import Detector, load_detector, save_detector
+from ladle.engine.loggers import check_installed
 from ladle.evaluation import Evaluation
 from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.batch_size import choose_batch
@@ -66,6 +67,7 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     """
     from ladle.engine import one_process
 
+    check_installed(job.settings().loggers)
     # A run that was stopped in its first epoch cannot be resumed: it starts again.
     state = state_of(job) if resume else None
     ready = _prepare(job if state else replace(job, contents=None), parts, resumed=state is not None)
