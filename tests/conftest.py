@@ -1,13 +1,16 @@
-"""Shape checks are on in tests: every annotated tensor is checked against its jaxtyping shape at run time."""
+"""Shape checks are on in tests: annotated tensors are checked against their jaxtyping shapes at run time."""
 
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
 
 from tests import typechecker
 
-install_import_hook("ladle", f"{typechecker.__name__}.checked")
+typechecker.install()
+
+
+def pytest_runtest_setup():
+    typechecker.begin_test()
 
 
 @pytest.fixture(scope="session", autouse=True)

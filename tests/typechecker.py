@@ -1,21 +1,84 @@
-"""The run-time checker of the tests: beartype, taking an int where a float is asked for as type checkers do."""
+"""The run-time checker of the tests: beartype for types and jaxtyping for shapes, at the first calls in each test.
 
-from functools import wraps
+Checking a call takes longer than most functions do. So the first calls of a function in each test are checked, and later
+calls in the same test, such as those of a training loop, are not.
+"""
 
-from beartype import BeartypeConf, beartype
+import random
+from collections import Counter
+from dataclasses import is_dataclass
+from functools import partial, wraps
+from inspect import isclass
+from unittest.mock import patch
 
-prepared = beartype(conf=BeartypeConf(is_pep484_tower=True))
+import jaxtyping
+
+MOST = 4
+"""Calls of a function that are checked in one test."""
 
 
-def checked(function):
-    """The function with its checks, which are made at its first call: most functions are not called in a process."""
-    ready = None
+def _checker():
+    """beartype that takes an int where a float is asked for, as type checkers do.
+
+    It looks at a random element of a list, with the generator that is there when its modules are imported. The global
+    one would change what training draws.
+    """
+    with patch("random.getrandbits", random.Random(0).getrandbits):
+        from beartype import BeartypeConf, beartype
+
+        checker = beartype(conf=BeartypeConf(is_pep484_tower=True))
+
+        @checker
+        def imports_everything(some: list[int]) -> list[int]:
+            return some
+
+        imports_everything([0])
+    return checker
+
+
+checked = _checker()
+
+_calls = Counter()
+_check_all = jaxtyping.jaxtyped
+
+
+def install():
+    """Check the package ``ladle``, which must not be imported yet."""
+    jaxtyping.jaxtyped = lambda *, typechecker: partial(_sampled, typechecker=typechecker)
+    jaxtyping.install_import_hook("ladle", f"{__name__}.checked")
+
+
+def begin_test():
+    """Count calls from nought again."""
+    _calls.clear()
+
+
+def _sampled(target, typechecker):
+    """A function, method, property or dataclass of which the first calls in each test are checked."""
+    again = partial(_sampled, typechecker=typechecker)
+    if isclass(target):
+        if is_dataclass(target):
+            target.__init__ = again(target.__init__)
+        return target
+    if isinstance(target, classmethod | staticmethod):
+        return type(target)(again(target.__func__))
+    if isinstance(target, property):
+        return property(*(part and again(part) for part in (target.fget, target.fset, target.fdel)), target.__doc__)
+    return _first_calls(target, typechecker)
+
+
+def _first_calls(function, typechecker):
+    # An inner function is a new one at each call of the outer one, but its code is the same.
+    code, ready = function.__code__, None
 
     @wraps(function)
-    def check_and_call(*args, **kwargs):
+    def call(*args, **kwargs):
         nonlocal ready
+        if _calls[code] >= MOST:
+            return function(*args, **kwargs)
+        _calls[code] += 1
         if ready is None:
-            ready = prepared(function)
+            ready = _check_all(function, typechecker=typechecker)
         return ready(*args, **kwargs)
 
-    return check_and_call
+    return call

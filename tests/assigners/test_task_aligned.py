@@ -185,6 +185,7 @@ def test_padded_lists_give_the_same_plan(rule, grids, monkeypatch):
     assert free.positive.any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rule", RULES, ids=NAMES)
 @pytest.mark.parametrize("chunk", [64, 4096])
 def test_small_slices_change_nothing(rule, chunk, monkeypatch):

@@ -307,6 +307,7 @@ def test_a_broken_data_set_fails_the_check(capsys, tmp_path):
     assert "Traceback" not in printed.err
 
 
+@pytest.mark.slow
 def test_the_detectors_are_listed(ladle):
     printed = ladle("models")
     assert "paa-tiny" in printed
@@ -315,6 +316,7 @@ def test_the_detectors_are_listed(ladle):
     assert "mobilenetv3_small_100" in ladle("models --timm mobilenetv3_small*")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lad", "solad", "soft", "soft-only"])
 def test_a_student_is_distilled(ladle, method):
     line = f"distill --data data --student paa-tiny --teacher {TEACHER} --method {method} --allow-weak-teacher {TINY}"

@@ -42,6 +42,7 @@ def nearest(priors, truth):
     return Assignment.hard(index, (distance < 1.5 * priors.stride) & priors.valid, priors.valid)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", [*DENSE, *HEADS])
 def test_every_head_learns_in_a_few_steps(family):
     detector = build(family).train()

@@ -58,6 +58,7 @@ PUBLISHED = {
 """Millions of parameters and billions of operations; of RTMDet a multiplication and an addition are counted as one."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_a_published_network_costs_what_was_published(name):
     """Within 2 %, beyond the digits that are published: RTMDet-tiny's 4.8 million may be 4.85."""

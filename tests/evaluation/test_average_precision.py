@@ -86,7 +86,7 @@ def crowded_set(seed: int) -> tuple[list[ImageInfo], dict[Hashable, Detections]]
     return truth, found
 
 
-@pytest.mark.parametrize("most", [1, 5, 10, 30, 100, 200, 400])
+@pytest.mark.parametrize("most", [1, 5, 10, 30, 100, *(pytest.param(n, marks=pytest.mark.slow) for n in (200, 400))])
 def test_any_number_of_detections_may_count(most: int) -> None:
     truth, found = crowded_set(0)
     ours = evaluate(truth, found, CLASSES, most)

@@ -22,6 +22,7 @@ def place(tmp_path, monkeypatch):
     monkeypatch.setattr(ladle.engine, "launch", no_training)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("place")
 def test_odd_command_lines_are_answered_in_a_sentence(capsys):
     rng, codes = random.Random(5), []

@@ -85,6 +85,7 @@ class Scripted(FrozenDetector):
         return replace(output, predictions=replace(output.predictions, boxes=boxes))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SPECS)
 @pytest.mark.parametrize("keep_count", [True, False])
 @pytest.mark.parametrize("method", ["lad", "lad-rpn", "lad-roi"])

@@ -84,6 +84,7 @@ def trained(data, tmp_path_factory):
     return make_teacher(data, tmp_path_factory.mktemp("trained"), PAIR[0])
 
 
+@pytest.mark.slow
 def test_the_first_can_start_as_a_whole_trained_detector(data, trained, tmp_path, monkeypatch):
     begun, fit = [], engine.fit
 

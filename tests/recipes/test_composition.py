@@ -83,6 +83,7 @@ def plain(data, tmp_path_factory):
     return train(data, "paa-tiny", replace(RUN, project=str(tmp_path_factory.mktemp("plain"))))
 
 
+@pytest.mark.slow
 def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, plain, tmp_path, capsys):
     teacher = saved(detector_spec("retinanet-r18", ("cat", "dog"), imgsz=64), tmp_path / "other.safetensors")
     run = replace(RUN, project=str(tmp_path), quiet=False)
@@ -96,6 +97,7 @@ def test_a_teacher_of_features_may_have_other_classes_strides_and_anchors(data, 
     assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
 
 
+@pytest.mark.slow
 def test_a_teacher_whose_predictions_are_used_is_moved_to_the_student_s_priors(data, plain, tmp_path, capsys):
     teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
     before = Path(teacher).read_bytes()
@@ -166,6 +168,7 @@ def test_assistants_are_trained_in_turn_and_then_the_student(taught, data, teach
     assert json.loads((taught.folder / "teacher.json").read_text())["file"] == teacher
 
 
+@pytest.mark.slow
 def test_a_stopped_chain_is_resumed(taught, data, teacher, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         stop_after(patch, 1)

@@ -42,6 +42,7 @@ def few_scenes(monkeypatch):
     monkeypatch.setattr(sources, "_VAL_SCENES", 16)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("few_scenes")
 def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
     out = tmp_path / "demo"

@@ -31,6 +31,7 @@ def taught(data, teacher, tmp_path_factory):
     return runs | {"plain": train(data, "paa-tiny", replace(RUN, project=str(project)))}
 
 
+@pytest.mark.slow
 def test_every_method_gives_different_weights(taught):
     files = [run.weights for run in taught.values()]
     pairs = [(one, other) for at, one in enumerate(files) for other in files[at + 1 :]]
@@ -52,6 +53,7 @@ def test_the_teacher_is_recorded_by_path_and_content(taught, teacher, method):
     assert (job.method, job.teacher, job.teacher_sha256) == (method, teacher, file_hash(Path(teacher)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["lad", "solad"])
 def test_the_command_line_distils_the_same_weights(taught, data, teacher, tmp_path, method):
     flags = f"--student paa-tiny --method {method} {FLAGS} --allow-weak-teacher".split()

@@ -196,6 +196,7 @@ def test_a_device_that_is_not_there_is_refused(album, teacher, tmp_path, monkeyp
         predict(str(album), teacher, device="cuda", out=str(tmp_path / "out"))
 
 
+@pytest.mark.slow
 def test_every_detector_and_assigner_is_listed(capsys):
     names = models()
     words = capsys.readouterr().out.replace(",", " ").replace(";", " ").split()

@@ -71,6 +71,7 @@ def test_a_larger_detector_of_the_family_can_judge(students, name):
     assert objective.monitor["positives_per_object"] > 0
 
 
+@pytest.mark.slow
 def test_a_light_student_is_trained_and_resumed_bit_for_bit(tmp_path, monkeypatch):
     data = make_data(tmp_path / "data")
     run = replace(RUN, epochs=2, ema=0.9, project=str(tmp_path))

@@ -199,6 +199,7 @@ class Noise:
         return unlabeled(self.image, str(index))
 
 
+@pytest.mark.slow
 def test_many_classes_and_noisy_images_stay_under_three_megabytes(plain, tmp_path):
     rng, source = np.random.default_rng(0), Noise()
     truth, found = [], {}

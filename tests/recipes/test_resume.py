@@ -240,6 +240,7 @@ def test_what_changes_no_weights_may_be_given_anew(run, untrained):
 # ---------------------------------------------------------------------------------------------- through assistants
 
 
+@pytest.mark.slow
 def test_a_chain_goes_on_with_the_assistants_it_had(finished, tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
     teacher = finished / "runs" / "train" / "one" / LAST

@@ -31,6 +31,7 @@ def test_a_run_leaves_its_files(run):
         "data.json",
         "metrics.jsonl",
         "report.html",
+        "card.md",
         "report.json",
         "results.csv",
         "resume.pt",
@@ -207,6 +208,7 @@ def test_the_weights_on_disk_are_the_students_alone(run):
     assert Path(run.weights).stat().st_size < 5e6
 
 
+@pytest.mark.slow
 def test_two_devices_lose_what_one_does_with_the_doubled_batch(data, tmp_path):
     group = replace(RUN, norm="group", epochs=2, project=str(tmp_path))
     train(data, "paa-tiny", replace(group, batch=2, devices=2, name="two"))

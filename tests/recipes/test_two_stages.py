@@ -35,6 +35,7 @@ def taught(data, teacher, tmp_path_factory):
     return runs | {"plain": train(data, "fasterrcnn-tiny", run)}
 
 
+@pytest.mark.slow
 def test_every_method_gives_different_weights(taught):
     files = [run.weights for run in taught.values()]
     pairs = [(one, other) for at, one in enumerate(files) for other in files[at + 1 :]]
@@ -50,6 +51,7 @@ def test_what_is_saved_is_a_whole_detector_and_finds_the_same_again(taught, data
     assert predict(str(images), str(file), out=str(tmp_path / "found"), device="cpu")
 
 
+@pytest.mark.slow
 def test_a_cascade_is_taught_by_a_faster_rcnn(data, teacher, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
     assert distill(data, "cascade-tiny", teacher, "lad+soft", run, True).weights.is_file()
@@ -58,6 +60,7 @@ def test_a_cascade_is_taught_by_a_faster_rcnn(data, teacher, tmp_path, capsys):
     assert "roi_3/soft_class" in printed
 
 
+@pytest.mark.slow
 def test_a_detector_in_one_stage_judges_proposals(data, tmp_path, capsys):
     teacher = make_teacher(data, tmp_path / "school", "atss-mini")
     run = replace(RUN, project=str(tmp_path), quiet=False)
@@ -65,6 +68,7 @@ def test_a_detector_in_one_stage_judges_proposals(data, tmp_path, capsys):
     assert "atss-mini" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_a_teacher_with_other_anchors_judges_what_the_student_proposes(data, tmp_path):
     torch.manual_seed(0)
     file = tmp_path / "other.safetensors"
@@ -73,6 +77,7 @@ def test_a_teacher_with_other_anchors_judges_what_the_student_proposes(data, tmp
     assert distill(data, "fasterrcnn-tiny", str(file), "lad-roi", run, True).weights.is_file()
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(data, teacher, tmp_path, monkeypatch):
     def start(name):
         run = replace(RUN, epochs=2, name=name, project=str(tmp_path))

@@ -131,6 +131,7 @@ def test_a_run_folder_imports_nothing(data, mine, tmp_path):
         train(resume=str(folder), assigner=mine.Mine(topk=3))
 
 
+@pytest.mark.slow
 def test_the_command_line_imports_a_module_and_sets_fields(data, mine, tmp_path, capsys):
     flags = ["--data", data, "--model", "paa-tiny", "--epochs", "1", "--imgsz", "64", "--batch", "2", "--device", "cpu"]
     flags += ["--workers", "0", "--project", str(tmp_path)]

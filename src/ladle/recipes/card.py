@@ -28,7 +28,7 @@ _MOST_CLASSES = 1000
 def write_card(entries: Sequence[Entry], base: Entry | None, folder: Path) -> Path:
     """Write the card of the students of one run into a folder, beside a baseline if there is one."""
     path = folder / CARD
-    write_text(path, card_of(entries, base))
+    write_text(path, card_of(entries, base), only_changes=True)
     return path
 
 
@@ -74,7 +74,7 @@ def _metadata(entries: Sequence[Entry]) -> dict[str, Any]:
         "pipeline_tag": "object-detection",
         "tags": tags,
         "model-index": [
-            {"name": on_one_line(entry.title), "results": [_measured(entry, entry.scored)]}
+            {"name": on_one_line(_title([entry])), "results": [_measured(entry, entry.scored)]}
             for entry in entries
             if entry.scored is not None
         ],
