@@ -30,7 +30,7 @@ class Colors(nn.Module):
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
     folder, images = tmp_path_factory.mktemp("programs"), torch.zeros(2, 3, SIDE, SIDE)
-    program = torch.export.export(Colors(), (images,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    program = torch.export.export(Colors(), (images,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=64)},))
     torch.export.save(program, folder / "colors.pt2")
     with warnings.catch_warnings():  # newer versions of PyTorch warn that it is deprecated
         warnings.simplefilter("ignore")

@@ -1,12 +1,17 @@
 """torchvision's detectors are read as torchvision itself reads them, box by box."""
 
+from copy import deepcopy
+
 import pytest
 import torch
+from torch import nn
 from torchvision.models import detection
 
+from ladle.boxes import clip
+from ladle.detectors import Anchors
 from ladle.errors import UserError
-from ladle.teachers import open_teacher
-from ladle.teachers.torchvision_file import TorchvisionTeacher, _set
+from ladle.teachers import ForeignTeacher, match_classes, open_teacher
+from ladle.teachers.torchvision_file import TorchvisionTeacher, _densely, _set
 from ladle.teachers.uri import parse_uri
 from tests.teachers.batches import batch_of
 
@@ -45,6 +50,63 @@ def test_its_boxes_are_those_of_its_own_post_processing(name):
         assert float(found.logits[row, count:].sigmoid().sum()) < 0.1
 
 
+@pytest.fixture(scope="module", params=["retinanet_resnet50_fpn", "fcos_resnet50_fpn"])
+def dense(request):
+    model = built(request.param)
+    assert _densely(parse_uri(f"torchvision:{request.param}?dense=1"), model)
+    with pytest.raises(UserError, match=r"\?score= is for final boxes and has no effect with \?dense=1"):
+        _densely(parse_uri(f"torchvision:{request.param}?dense=1&score=0.1"), model)
+    return TorchvisionTeacher(request.param, LABELS, model, dense=True)
+
+
+IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def test_its_final_boxes_are_among_its_dense_predictions(dense):
+    images, sizes = IMAGES, [[64, 48], [32, 64]]
+    found = dense.find(batch_of(images, sizes))
+    with torch.no_grad():
+        wanted = [dense.model([image[:, :h, :w] / 255])[0] for image, (h, w) in zip(images, sizes)]
+    for boxes, logits, one, (height, width) in zip(found.boxes, found.logits, wanted, sizes):
+        boxes = clip(boxes[None], torch.tensor([[height, width]]))[0]
+        kept = (one["labels"] == 1) | (one["labels"] == 3)
+        assert int(kept.sum()) > 10
+        for box, score, label in zip(one["boxes"][kept], one["scores"][kept], one["labels"][kept]):
+            same = (logits[:, int(label == 3)].sigmoid() - score).abs() < 1e-4
+            assert (((boxes - box).abs().amax(-1) < 1e-2) & same).any()
+
+
+def test_its_dense_predictions_lie_on_its_grids(dense):
+    """Without regression a box is its anchor, whose center is the place."""
+    model = deepcopy(dense.model)
+    last = [one for name, one in model.head.regression_head.named_modules() if name == "bbox_reg"]
+    nn.init.zeros_(last[0].weight)
+    nn.init.zeros_(last[0].bias)
+    found = dense._replace(model=model).find(batch_of(IMAGES, [[64, 48], [32, 64]]))
+    frame = found.frame.repeat_interleave(1, 0)[:, None, :2]
+    centers = (found.boxes[..., :2] + found.boxes[..., 2:]) / 2 * frame
+    places = [place for grid in found.grids for place in places_of(grid)]
+    assert [grid.stride for grid in found.grids] == [8, 16, 32, 64, 128]
+    assert torch.allclose(centers, torch.tensor(places).expand(2, -1, -1), atol=1e-3)
+
+
+def test_its_dense_predictions_are_resampled_to_the_student_s_places(dense):
+    priors = Anchors((8.0,), offset=0.0).grid([(8, 8)], [8], None, torch.device("cpu"))
+    teacher = ForeignTeacher(dense, match_classes(dense.classes, ["dog", "cat"]))
+    moved = teacher.predict_at(teacher.observe(batch_of(IMAGES)), priors).predictions
+    found = dense.find(batch_of(IMAGES))
+    finest = found.grids[0]
+    own = found.logits[:, : finest.height * finest.width * finest.each]
+    own = own.unflatten(1, (finest.height, finest.width, finest.each))[:, :8, :8].flatten(1, 2)
+    best = own.amax(-1).argmax(-1)[..., None, None].expand(-1, -1, 1, 2)
+    assert torch.equal(moved.logits, own.gather(2, best).squeeze(2).flip(-1))
+
+
+def places_of(grid):
+    every = [(x * grid.stride, y * grid.stride) for y in range(grid.height) for x in range(grid.width)]
+    return [place for place in every for _ in range(grid.each)]
+
+
 @pytest.fixture(scope="module")
 def weights(tmp_path_factory):
     file = tmp_path_factory.mktemp("weights") / "ssdlite.pt"
@@ -59,6 +121,8 @@ def test_weights_and_names_from_files(weights, tmp_path):
     teacher = open_teacher(text, ["dog"])
     assert (teacher.table.columns, teacher.info.name) == ((1,), "ssdlite320_mobilenet_v3_large")
     assert teacher.detector.about[1] == "gives final boxes"
+    with pytest.raises(UserError, match="only RetinaNet and FCOS have predictions at all places"):
+        open_teacher(f"{text}&dense=1", ["dog"])
     with pytest.raises(UserError, match="does not fit a ssdlite320_mobilenet_v3_large of 91 labels"):
         open_teacher(text.partition("&")[0], ["dog"])
 

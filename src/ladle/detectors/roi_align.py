@@ -35,7 +35,9 @@ def roi_align(
     """The features of every box, each pooled from the level of its size; only the features get a gradient."""
     level = _levels(boxes, strides)
     # An exported graph has torchvision's operator too, since other programs support it.
-    if features[0].device.type != "cpu" or torch.compiler.is_exporting():
+    # PyTorch 2.6 has one name for both compiling and exporting.
+    exporting = getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)
+    if features[0].device.type != "cpu" or exporting():
         return _by_operator(features, strides, boxes, level, cells)
     rows = torch.cat([at_least_float32(maps).permute(0, 2, 3, 1).flatten(0, 2) for maps in features])
     index, weight = _taps(features, strides, boxes, level, cells)

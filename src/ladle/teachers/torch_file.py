@@ -6,6 +6,7 @@ import copy
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +27,26 @@ _NAMES = {"boxes": ("boxes", "scores"), "distributions": ("scores", "distributio
 
 
 class _Exported:
-    """A program of ``torch.export`` that can be moved to another device."""
+    """A program of ``torch.export`` that can be moved to another device by PyTorch 2.7 or newer."""
 
     def __init__(self, program: Any) -> None:
-        self.program = program
+        self.program, self.device = program, torch.device("cpu")
         self._module = program.module()
 
+    @torch.no_grad()
     def __call__(self, *inputs: Tensor) -> Any:
-        """Run it."""
-        return self._module(*inputs)
+        """Run it on its device."""
+        return self._module(*(one.to(self.device) for one in inputs))
 
     def move(self, device: torch.device | str) -> None:
         """Make the program anew for a device, the constants in its graph included."""
-        from torch.export.passes import move_to_device_pass
+        if torch.device(device) == self.device or find_spec("torch.export.passes") is None:
+            return
+        from torch.export import passes
 
-        self.program = move_to_device_pass(copy.copy(self.program), device)
-        self._module = self.program.module()
+        if hasattr(passes, "move_to_device_pass"):
+            self.program = passes.move_to_device_pass(copy.copy(self.program), device)
+            self.device, self._module = torch.device(device), self.program.module()
 
 
 def open_pt2(uri: TeacherURI) -> FileTeacher | ExportedTeacher:

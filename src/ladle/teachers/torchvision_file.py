@@ -11,13 +11,14 @@ from torch import Tensor, nn
 
 from ladle.teachers.classes import NO_CLASS
 from ladle.teachers.detections import TeacherDetections
+from ladle.teachers.torchvision_dense import COARSEST, find_densely, is_dense
 from ladle.teachers.uri import TeacherURI
 from ladle.types import Batch, Detections
 from ladle.untrusted import read_weights
 
 __all__ = ["TorchvisionTeacher", "open_torchvision"]
 
-_OPTIONS = ("weights", "classes", "class_map", "imgsz", "score")
+_OPTIONS = ("weights", "classes", "class_map", "imgsz", "score", "dense")
 
 
 class TorchvisionTeacher(NamedTuple):
@@ -27,12 +28,14 @@ class TorchvisionTeacher(NamedTuple):
         name: the name of the detector.
         labels: the name of each label, from 0 on; ``__background__`` and ``N/A`` are no class.
         model: the detector.
+        dense: whether it gives its predictions at all places, without its suppression.
         bins: 0, since it gives no distributions.
     """
 
     name: str
     labels: tuple[str, ...]
     model: nn.Module
+    dense: bool = False
     bins: int = 0
 
     @property
@@ -45,7 +48,8 @@ class TorchvisionTeacher(NamedTuple):
         """How it takes images and what it gives, in words."""
         made: Any = self.model.transform
         sides = f"short side to {made.min_size[-1]} px, at most {made.max_size}"
-        return (f"takes images as torchvision resizes and normalizes them ({sides})", "gives final boxes")
+        gives = "predictions at its anchors" if self.dense else "final boxes"
+        return (f"takes images as torchvision resizes and normalizes them ({sides})", f"gives {gives}")
 
     def to(self, device: torch.device | str) -> TorchvisionTeacher:
         """Move the detector to ``device``, in place."""
@@ -54,10 +58,13 @@ class TorchvisionTeacher(NamedTuple):
 
     @torch.no_grad()
     def find(self, batch: Batch) -> TeacherDetections:
-        """The final boxes of each image, without its padding."""
+        """The final boxes of each image, without its padding; or all predictions."""
         images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
         sizes = batch.sizes.tolist()
-        found = self.model([image[:, :height, :width] for image, (height, width) in zip(images, sizes, strict=True)])
+        each = [image[:, :height, :width] for image, (height, width) in zip(images, sizes, strict=True)]
+        if self.dense:
+            return find_densely(self.model, each, [at for at, name in enumerate(self.labels) if name not in NO_CLASS])
+        found = self.model(each)
         column = torch.tensor([-1 if name in NO_CLASS else self.classes.index(name) for name in self.labels])
         return TeacherDetections.of_each([_known(one, column.to(images.device)) for one in found], len(self.classes))
 
@@ -88,7 +95,8 @@ def open_torchvision(uri: TeacherURI) -> TorchvisionTeacher:
         labels = (NO_CLASS[0], *uri.lines("classes"))
     model = _from_file(uri, builder, len(labels)) if "weights" in uri.options else _from_cache(uri, builder, usual)
     _set(uri, model)
-    return TorchvisionTeacher(uri.path, labels, model.requires_grad_(False).eval())
+    dense = _densely(uri, model)
+    return TorchvisionTeacher(uri.path, labels, model.requires_grad_(False).eval(), dense)
 
 
 def _weights_of(builder: Callable[..., nn.Module]) -> Any:
@@ -117,6 +125,18 @@ def _from_cache(uri: TeacherURI, builder: Callable[..., nn.Module], usual: Any) 
             f"it has random weights: expected {file.name} in {file.parent}, from {usual.url}, or a file by ?weights="
         )
     return builder(weights=usual)
+
+
+def _densely(uri: TeacherURI, model: Any) -> bool:
+    """Whether ``?dense=1`` asks for predictions at all places, for which the padding of the images is then set."""
+    if uri.choice("dense", ("0", "1"), "0") == "0":
+        return False
+    if not is_dense(model):
+        raise uri.fail("?dense=1: only RetinaNet and FCOS have predictions at all places; leave it out")
+    if "score" in uri.options:
+        raise uri.fail("?score= is for final boxes and has no effect with ?dense=1; leave one of them out")
+    model.transform.size_divisible = COARSEST
+    return True
 
 
 def _set(uri: TeacherURI, model: Any) -> None:
