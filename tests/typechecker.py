@@ -1,7 +1,7 @@
 """The run-time checker of the tests: beartype for types and jaxtyping for shapes, at the first calls in each test.
 
-Checking a call takes longer than most functions do. So the first calls of a function in each test are checked, and later
-calls in the same test, such as those of a training loop, are not.
+Checking a call takes longer than most functions do. So the first calls of a function in each test are checked, and
+later calls in the same test, such as those of a training loop, are not.
 """
 
 import random

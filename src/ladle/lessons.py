@@ -98,20 +98,22 @@ class TeacherJudges:
         ignore_rejected: for MaxIoU: whether a prior that would be positive without a teacher, and is not with one, is
             ignored; otherwise it is background.
         until: last epoch in which the teacher judges; unlimited by default.
+        after: epochs in which the student judges before the teacher does.
     """
 
     keep_count: bool = True
     class_power: float = 0.0
     ignore_rejected: bool = False
     until: float | None = None
+    after: float = 0.0
 
     def active(self, time: Time | None) -> bool:
         """Whether the teacher judges at a time; raises ValueError if that depends on the time and ``time`` is None."""
-        if self.until is None:
+        if self.until is None and not self.after:
             return True
         if time is None:
-            raise ValueError("the teacher judges until some epoch: call objective.set_time(epoch, step) before a step")
-        return time[0] <= self.until
+            raise ValueError("the teacher judges in some epochs: call objective.set_time(epoch, step) before a step")
+        return time[0] > self.after and (self.until is None or time[0] <= self.until)
 
     def assigner(self, plain: Assigner) -> Assigner:
         """The form of an assigner for the teacher's predictions."""

@@ -358,3 +358,16 @@ def test_operations_are_counted_as_multiplications_and_additions():
     first = 2 * 32 * 32 * stem.weight.numel()
     assert cost.flops > 5 * first
     assert network_cost(detector, 128).flops == 4 * cost.flops
+
+
+def test_a_cost_is_that_of_a_detector_in_use_and_leaves_it_as_it_was():
+    """In training, batch normalization refuses a map of one value, and its statistics would change."""
+    from ladle.exporting import network_cost
+    from ladle.families import detector_spec
+
+    detector = detector_spec("yolox-n", ["cat"]).build().train()
+    before = {name: value.clone() for name, value in detector.state_dict().items()}
+    assert network_cost(detector, 32).flops == network_cost(detector.eval(), 32).flops
+    assert network_cost(detector.train(), 32).flops > 0
+    assert detector.training
+    assert all(torch.equal(value, before[name]) for name, value in detector.state_dict().items())

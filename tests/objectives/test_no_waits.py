@@ -5,10 +5,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from ladle.device import as_on_a_gpu
+from ladle.engine.weighing import EVERY, GradientWeight
 from ladle.families import Start, detector_spec
 from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
-from ladle.teachers import FrozenDetector, MovedTeacher
+from ladle.teachers import AuxiliaryTeacher, AverageTeacher, FrozenDetector, MovedTeacher
 from ladle.types import Batch, GroundTruth
 
 NAMES = ("a", "b", "c")
@@ -67,7 +68,7 @@ def waits_of(step):
 
 
 FAMILIES = ("retinanet", "fcos", "atss", "paa", "gfl", "tood", "autoassign", "ota", "yolox", "rtmdet")
-METHODS = ("lad", "ld", "soft", "cross", "pkd", "fgd", "mgd", "cwd", "fitnet", "defeat", "gi")
+METHODS = ("lad", "ld", "soft", "bckd", "cross", "pkd", "fgd", "mgd", "cwd", "fitnet", "defeat", "gi")
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -83,6 +84,27 @@ def test_a_step_of_distillation(method):
 @pytest.mark.parametrize("method", ["lad", "soft"])
 def test_a_step_with_predictions_moved_from_the_priors_of_another_family(method):
     assert waits_of(step_of("fcos", method, taught_by="retinanet")) == []
+
+
+@pytest.mark.parametrize("kind", ["ema", "auxiliary"])
+def test_a_step_with_a_teacher_that_is_made_of_the_student(kind):
+    student = detector_spec("paa-tiny", NAMES, start=Start(norm="frozen")).build()
+    teacher = AverageTeacher(student) if kind == "ema" else AuxiliaryTeacher(student.spec, width=32, depth=1)
+    step = TrainingStep(student, plan_for("solad", student.spec, teacher.info).lessons, teacher).train()
+    step.set_time(0.5, 1)
+    assert waits_of(step) == []
+    with Waits() as waits:
+        step.set_time(20.0, 300)
+    assert waits.found == [], "the average moves, the maps are detached"
+
+
+def test_a_weight_that_follows_gradient_norms():
+    weight, norms = GradientWeight(0.5, torch.device("cpu")), torch.rand(2, EVERY)
+    with as_on_a_gpu(), Waits() as waits:
+        for others, mine in norms.unbind(1):
+            weight.note(others, mine)
+    assert waits.found == []
+    assert weight.steps == 0, "it has changed"
 
 
 def test_a_wait_is_found():

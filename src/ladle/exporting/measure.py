@@ -43,8 +43,11 @@ def network_cost(detector: Detector, side: int) -> Cost:
 
     image = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=detector.mean.device)
     sizes = torch.tensor([[side, side]], device=image.device)
+    was_training = detector.training
+    detector.eval()  # in training batch normalization takes no single value, and would change
     with FlopCounterMode(display=False) as counter:
         detector(image, sizes)
+    detector.train(was_training)
     return Cost(sum(weight.numel() for weight in detector.parameters()), int(counter.get_total_flops()))
 
 

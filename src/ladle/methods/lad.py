@@ -23,6 +23,7 @@ class LAD(Joinable):
             multiplied. By default 1 in region heads and 0 elsewhere: a region head refines nearly every proposal near
             an object into a good box, so that only the class score distinguishes them.
         until: last epoch in which the teacher judges; unlimited by default.
+        after: epochs in which the student judges before the teacher does.
 
     Example:
         >>> from ladle.distillers import SoftLabels
@@ -34,6 +35,7 @@ class LAD(Joinable):
     keep_count: bool = True
     class_power: float | None = None
     until: float | None = None
+    after: float = 0.0
 
 
 @dataclass(frozen=True)

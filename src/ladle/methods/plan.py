@@ -55,7 +55,7 @@ def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = Non
         >>> from ladle.methods import LAD, pair_of, plan_of
         >>> spec = detector_spec("paa-tiny", ["cat"])
         >>> plan_of(Method((LAD(),)), lessons_of(spec), pair_of(spec, spec)).lessons[0].judge
-        TeacherJudges(keep_count=True, class_power=0.0, ignore_rejected=False, until=None)
+        TeacherJudges(keep_count=True, class_power=0.0, ignore_rejected=False, until=None, after=0.0)
     """
     if not method.parts:
         return Plan(lessons, {})
@@ -113,7 +113,9 @@ def _lesson(lesson: Lesson, judging: LAD, stage: int, family: Family | None) -> 
     multiplied by the teacher's class scores, and priors that the teacher rejects are ignored.
     """
     power = judging.class_power if judging.class_power is not None else float(stage > 0)
-    judge = TeacherJudges(judging.keep_count, power, ignore_rejected=stage > 0, until=judging.until)
+    judge = TeacherJudges(
+        judging.keep_count, power, ignore_rejected=stage > 0, until=judging.until, after=judging.after
+    )
     judge.assigner(lesson.assigner)
     criterion = family.judged(lesson.criterion) if family is not None else lesson.criterion
     return replace(lesson, judge=judge, criterion=criterion)
@@ -121,7 +123,8 @@ def _lesson(lesson: Lesson, judging: LAD, stage: int, family: Family | None) -> 
 
 def _check(judging: LAD, lessons: Sequence[Lesson]) -> None:
     """Raise :class:`UserError` for negative or infinite numbers, and for options that no assigner uses."""
-    for flag, number in (("class_power", judging.class_power), ("judge_until", judging.until)):
+    numbers = {"class_power": judging.class_power, "judge_until": judging.until, "judge_after": judging.after}
+    for flag, number in numbers.items():
         if number is not None and not 0 <= number < float("inf"):
             raise UserError(f"--{flag} {number}: expected a number of 0 or more")
     names, usual = ", ".join(type(lesson.assigner).__name__ for lesson in lessons), LAD()

@@ -16,7 +16,7 @@ from ladle.lessons import Lesson, Time
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
 from ladle.objectives.monitoring import agreement, assignment_metrics
 from ladle.replays import Replayed
-from ladle.teachers import Observation, Teacher
+from ladle.teachers import Observation, StudentTeacher, Teacher
 from ladle.types import Assignment, Batch, GroundTruth, Output, Predictions, Priors, Term
 
 __all__ = ["TrainingStep", "stage_names"]
@@ -39,8 +39,9 @@ class TrainingStep(nn.Module):
     For a region head all proposals are assigned and then sampled, and the head runs on the sample only, since that is
     most of the work.
 
-    The teacher is not registered: it is not in the parameters, the state dict or data-parallel wrappers. The parameters
-    of distillers are parameters of this module, not of the student.
+    The teacher is not registered: it is not in the parameters, the state dict or data-parallel wrappers, unless it is
+    made of the student (:class:`~ladle.teachers.StudentTeacher`). The parameters of distillers are parameters of this
+    module, not of the student. An auxiliary head has the losses of the student too, ``auxiliary/class`` and so on.
 
     The losses of a one-stage detector are called ``class``, ``box`` and so on, those of other detectors ``rpn/class``,
     ``roi/box`` and so on. ``monitor`` holds the numbers of :func:`~ladle.objectives.assignment_metrics` for each stage;
@@ -81,6 +82,10 @@ class TrainingStep(nn.Module):
         self.student = student
         self.lessons = tuple(lessons)
         self.teacher, self.generator = teacher, generator
+        made: object = teacher
+        self._of_student: StudentTeacher | None = made if isinstance(made, StudentTeacher) else None
+        # Registered, so that it is stored for a resume and, unless it is frozen, trained.
+        self.of_student = self._of_student.network if self._of_student is not None else None
         every = (StageDistillation(lesson, student, teacher) for lesson in lessons)
         self.distillation = DistillationLosses(every, stage_names(len(self.lessons)))
         self._replayed: dict[int, Replayed] = {}
@@ -89,7 +94,8 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         """The terms of one batch."""
-        features, seen = self._network.extract_features(batch.images), self._observe(batch)
+        features = self._network.extract_features(batch.images)
+        seen = self._observe(batch, features)
         losses: dict[str, Term] = {}
         previous: Output | None = None
         for number, (stage, lesson) in enumerate(zip(self._network.chain, self.lessons, strict=True)):
@@ -99,7 +105,7 @@ class TrainingStep(nn.Module):
                 predictions = self._proposal_predictions(number, features, seen, priors, truth)
             else:
                 student, teacher = self._outputs(number, features, seen, priors, batch.sizes)
-                predictions = (teacher if lesson.teacher_judges(self.time) else student).predictions
+                predictions = (teacher.detach() if lesson.teacher_judges(self.time) else student).predictions
             assignment = self._assigner_of(lesson, batch)(_independent(predictions), priors, truth)
             if lesson.sampler is not None:
                 assignment = lesson.sampler(assignment, self.generator)
@@ -115,6 +121,8 @@ class TrainingStep(nn.Module):
         """Set the epochs, fractions included, and the steps done so far; call it before every step."""
         self.time = (epoch, step)
         self.distillation.set_time(epoch, step)
+        if self._of_student is not None:
+            self._of_student.follow(self.student, epoch, step)
 
     def _assigner_of(self, lesson: Lesson, batch: Batch) -> Assigner:
         """The lesson's assigner of this time; on a GPU it is replayed."""
@@ -142,11 +150,18 @@ class TrainingStep(nn.Module):
     def _distillation(self, number: int) -> StageDistillation:
         return cast("StageDistillation", self.distillation[number])
 
-    def _observe(self, batch: Batch) -> Observation | None:
+    @property
+    def _learns(self) -> bool:
+        """Whether the teacher is made of the student and learns with it."""
+        return self._of_student is not None and self._of_student.learns
+
+    def _observe(self, batch: Batch, features: tuple[Tensor, ...]) -> Observation | None:
         """The teacher's observation of a batch; None if it is not needed at this time, and so not run."""
         judges = any(lesson.teacher_judges(self.time) for lesson in self.lessons)
-        if self.teacher is None or not (judges or self.distillation.active):
+        if self.teacher is None or not (judges or self._learns or self.distillation.active):
             return None
+        if self._of_student is not None:
+            return self._of_student.observe_student(batch, features)
         return self.teacher.observe(batch)
 
     def _outputs(
@@ -163,7 +178,7 @@ class TrainingStep(nn.Module):
         predictions, towers = stage(features, priors, student_depth)
         student = Output(predictions, priors, features, sizes, towers)
         judged = lesson.teacher_judges(self.time) and not stage.samples_first
-        if seen is None or not (judged or distillation.active):
+        if seen is None or not (judged or self._learns or distillation.active):
             return student, student
         return student, self._teacher_output(number, seen, priors, teacher_depth)
 
@@ -193,6 +208,8 @@ class TrainingStep(nn.Module):
         lesson, name = self.lessons[number], self.distillation.names[number]
         criterion = lesson.criterion_at(self.time)
         terms = criterion(student, truth, assignment) if criterion is not None else {}
+        if criterion is not None and self._learns:
+            terms = joined(terms, named("auxiliary", criterion(teacher, truth, assignment)))
         terms = joined(terms, self._distillation(number)(student, teacher, truth, assignment))
         self.monitor.pop("/".join(filter(None, (name, "agreement"))), None)
         metrics = assignment_metrics(assignment, truth) | self._agreement(number, student, teacher, truth)

@@ -19,8 +19,8 @@ from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
-from ladle.teachers import parse_uri
-from ladle.teachers.uri import members_of
+from ladle.teachers import TeacherURI, parse_uri
+from ladle.teachers.uri import OF_STUDENT, members_of
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
 __all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash", "teacher_hash"]
@@ -38,6 +38,8 @@ _MAY_CHANGE = (
 """The flags that may be given together with ``--resume``."""
 _TOGETHER = ("batch", "devices", "nodes")
 """The flags that may be given if their product stays the same: the number of images of a step on all devices."""
+_NO_FILE = ("torchvision", "hf", "timm", "ensemble", *OF_STUDENT)
+"""The kinds of teachers that are not one file."""
 _MAX_BYTES = 2**20
 """Size limit of the files of a run folder that are read here."""
 _REMEDY = "put it back from a copy, or start the run anew"
@@ -54,7 +56,7 @@ _NEWER = {
     "loggers": None,
 }
 """The flags that run folders of earlier versions lack, and the values that those runs had."""
-_NEWER_OF_DISTILL = {"unlabelled": None, "unlabelled_score": None}
+_NEWER_OF_DISTILL = {"unlabelled": None, "unlabelled_score": None, "judge_after": 0.0}
 """Those of ``distill`` alone."""
 
 T = TypeVar("T")
@@ -77,6 +79,7 @@ _VERB_FLAGS: dict[Verb, tuple[str, ...]] = {
         "keep_count",
         "class_power",
         "judge_until",
+        "judge_after",
         "balance",
         "balance_share",
         "allow_weak_teacher",
@@ -140,6 +143,7 @@ class Job:
     keep_count: bool = True
     class_power: float | None = None
     judge_until: float | None = None
+    judge_after: float = 0.0
     balance: Balance = "none"
     balance_share: float = 1.0
     allow_weak_teacher: bool = False
@@ -164,9 +168,17 @@ class Job:
     @property
     def foreign_teacher(self) -> str | None:
         """The text of a teacher that is not a detector of Ladle's; None for any other, and for an object."""
-        if self.teacher is None or self.teacher.startswith(OBJECT) or not parse_uri(self.teacher).is_foreign:
+        if self.teacher is None or self.teacher.startswith(OBJECT) or self.teacher_of_student is not None:
             return None
-        return self.teacher
+        return self.teacher if parse_uri(self.teacher).is_foreign else None
+
+    @property
+    def teacher_of_student(self) -> TeacherURI | None:
+        """The teacher that is made of the student; None for any other."""
+        if self.teacher is None or self.teacher.startswith(OBJECT) or self.taught_by is not None:
+            return None
+        uri = parse_uri(self.teacher)
+        return uri if uri.is_of_student else None
 
     def settings(self) -> Settings:
         """The settings of the training loop."""
@@ -322,7 +334,7 @@ def file_hash(file: Path, flag: str = "teacher") -> str:
 def teacher_hash(text: str) -> str:
     """SHA-256 of the file of a teacher; of all files of an ensemble; of the text where there is no file."""
     uri = parse_uri(text)
-    if uri.kind not in ("torchvision", "hf", "timm", "ensemble"):
+    if uri.kind not in _NO_FILE:
         return file_hash(Path(uri.path))
     if uri.kind == "ensemble":
         parts = [teacher_hash(one) for one in members_of(uri.path)]

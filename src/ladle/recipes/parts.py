@@ -250,13 +250,14 @@ def _with_flags(method: Method, job: Job) -> Method:
             raise UserError(
                 f"--warm {job.warm}: the --weight auto of {name} follows the gradients from the start; leave one out"
             )
-    judging = {"keep_count": job.keep_count, "class_power": job.class_power, "until": job.judge_until}
+    judging: dict[str, Any] = {"keep_count": job.keep_count, "class_power": job.class_power}
+    judging |= {"until": job.judge_until, "after": job.judge_after}
     usual = LAD()
     judging = {name: value for name, value in judging.items() if value != getattr(usual, name)}
     if judging and not any(map(_judges, method.parts)):
         raise UserError(
-            f"--method {job.method}: the teacher judges nothing, so leave out --keep_count, --class_power and "
-            "--judge_until, or add lad"
+            f"--method {job.method}: the teacher judges nothing, so leave out --keep_count, --class_power, "
+            "--judge_until and --judge_after, or add lad"
         )
     return Method(tuple(_flagged(part, judging, schedule.get(_name(part) or "", {})) for part in method.parts))
 

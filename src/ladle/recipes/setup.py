@@ -14,13 +14,13 @@ from ladle.distillers import CrossKD, Method
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec, lessons_of, network_info
 from ladle.methods import LAD, Plan, Published, TeacherOnly, pair_of, plan_of
-from ladle.methods.words import JUDGING, part_name, unscheduled
+from ladle.methods.words import JUDGING, Pair, part_name, pieces_of, unscheduled
 from ladle.networks import NetworkInfo, prior_mismatches
 from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.jobs import Job
 from ladle.recipes.parts import Parts
 from ladle.recipes.preflight import load_foreign, load_teacher
-from ladle.teachers import Teacher, moved_info, open_any
+from ladle.teachers import Teacher, auxiliary_info, moved_info, open_any, teacher_of_student
 
 __all__ = ["Setup", "build_objective", "links_of", "resolve", "student_spec"]
 
@@ -71,7 +71,7 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
     student = student_spec(job, parts, classes, category_ids)
     if job.verb == "colearn":
         return _pair(job, parts, student)
-    plan = _plan(job, parts, student, _teacher_of(job, parts, classes, category_ids))
+    plan = _plan(job, parts, student, _teacher_of(job, parts, student))
     _check_balance(job, plan)
     if job.run.close_mosaic:
         closes = job.run.epochs - job.run.close_mosaic
@@ -79,14 +79,14 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
     return Setup({"student": student}, {"student": plan})
 
 
-def _teacher_of(
-    job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...]
-) -> DetectorSpec | NetworkInfo | None:
+def _teacher_of(job: Job, parts: Parts, student: DetectorSpec) -> DetectorSpec | NetworkInfo | None:
     """The description of a job's teacher; None without one."""
     if parts.teacher is not None:
         return parts.teacher.info
+    if job.teacher_of_student is not None:
+        return student if job.teacher_of_student.kind == "ema" else auxiliary_info(student)
     if job.foreign_teacher is not None:
-        return open_any(job.foreign_teacher, classes, category_ids).info
+        return open_any(job.foreign_teacher, student.classes, student.category_ids).info
     return None if job.teacher_file is None else read_spec(Path(job.teacher_file))
 
 
@@ -96,11 +96,21 @@ def _plan(job: Job, parts: Parts, student: DetectorSpec, teacher: DetectorSpec |
     if teacher is None:
         return plan_of(parts.method, lessons, None, job.method)
     pair = pair_of(student, teacher)
+    if job.teacher_of_student is not None and any(isinstance(part, TeacherOnly) for part in _pieces(parts, pair)):
+        raise UserError(
+            f"--method {job.method}: the teacher {job.teacher} is made of the student, so nothing would be learned "
+            "from ground truth; take soft"
+        )
     if isinstance(teacher, DetectorSpec) and prior_mismatches(pair.student, pair.teacher):
         plan = plan_of(parts.method, lessons, pair._replace(teacher=moved_info(pair.teacher)), job.method)
         if plan.aligned:
             return plan._replace(moved=True)
     return plan_of(parts.method, lessons, pair, job.method)
+
+
+def _pieces(parts: Parts, pair: Pair) -> list[object]:
+    """The parts of a method, words resolved."""
+    return [piece for part in parts.method.parts for piece in pieces_of(part, pair)]
 
 
 def _check_balance(job: Job, plan: Plan) -> None:
@@ -127,7 +137,7 @@ def links_of(job: Job, parts: Parts) -> list[str]:
     """
     if job.assistants is None:
         return []
-    if job.foreign_teacher is not None:
+    if job.foreign_teacher is not None or job.teacher_of_student is not None:
         raise UserError(f"--assistants {job.assistants}: expected a teacher saved by ladle, found {job.teacher}")
     names = [name.strip() for name in job.assistants.split(",")]
     if not all(names):
@@ -169,7 +179,9 @@ def build_objective(
         return CoLearning(first, second, lessons, CostSelector(job.surer))
     (student,), (plan,) = networks.values(), setup.plans.values()
     teacher = given
-    if teacher is None and job.foreign_teacher is not None:
+    if teacher is None and job.teacher_of_student is not None:
+        teacher = teacher_of_student(job.teacher_of_student, student)
+    elif teacher is None and job.foreign_teacher is not None:
         teacher = load_foreign(job.foreign_teacher, student.spec, plan)
     elif teacher is None and job.teacher_file is not None:
         teacher = load_teacher(job.teacher_file, student.spec, plan)

@@ -58,6 +58,8 @@ def about_teacher(ready: Prepared) -> list[str]:
     job, file = ready.job, ready.job.teacher_file
     if ready.parts.teacher is not None:
         return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not evaluated"]
+    if job.teacher_of_student is not None:
+        return [f"teacher   {_OF_STUDENT[job.teacher_of_student.kind]} ({job.teacher})"]
     if job.foreign_teacher is not None:
         return _about_foreign(ready, job.foreign_teacher)
     if file is None:
@@ -76,6 +78,13 @@ def about_teacher(ready: Prepared) -> list[str]:
         *([f"          {_moved(teacher.spec, spec)}"] if plan.moved else []),
         *reads_otherwise(ready.images, teacher.spec),
     ]
+
+
+_OF_STUDENT = {
+    "ema": "the running average of the student, which has its initial weights",
+    "auxiliary": "a heavier head on the student's feature maps, which is trained with it and not saved",
+}
+"""Teachers that are made of the student, in words."""
 
 
 def _about_foreign(ready: Prepared, text: str) -> list[str]:

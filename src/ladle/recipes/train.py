@@ -87,6 +87,7 @@ def distill(
     keep_count: bool = True,
     class_power: Annotated[float, Range(0, 100)] | None = None,
     judge_until: Annotated[float, Range(0)] | None = None,
+    judge_after: Annotated[float, Range(0)] = 0.0,
     balance: Balance = "none",
     balance_share: Annotated[float, Range(0, above=True)] = 1.0,
     class_map: str | None = None,
@@ -100,7 +101,8 @@ def distill(
             :class:`ladle.data.Splits`.
         student: the detector to train, see ``ladle models``; in Python also a spec.
         teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``, or a detector
-            of any origin, such as ``onnx:file.onnx``; in Python also any :class:`ladle.teachers.Teacher`.
+            of any origin, such as ``onnx:file.onnx``; or none at all: ``ema`` is the running average of the student,
+            ``auxiliary`` a heavier head on its feature maps; in Python also any :class:`ladle.teachers.Teacher`.
         method: ``lad`` (the teacher judges), ``solad`` (also soft labels), ``ld``, ``pkd`` and
             more, also several such as ``lad+ld+pkd``; see ``ladle models``. Parts may have fields, ``pkd(weight=2.0)``,
             and be a custom distiller, ``lad+mymodule:Mine``; in Python also a sum such as ``LAD() + PKD()``.
@@ -121,6 +123,7 @@ def distill(
         class_power: power of the teacher's score for an object's class by which such overlaps are multiplied; by
             default 1 in region heads and 0 elsewhere.
         judge_until: the epoch after which the student judges; by default the teacher judges to the end.
+        judge_after: epochs in which the student judges before the teacher does.
         balance: how the gradients of detection and distillation are combined in the backbone and the neck: ``none``
             adds them, ``moments`` uses separate optimizer moments, ``norm`` first scales the distillation gradient
             down to the norm of the detection gradient.
@@ -151,6 +154,7 @@ def distill(
         keep_count=keep_count,
         class_power=class_power,
         judge_until=judge_until,
+        judge_after=judge_after,
         balance=balance,
         balance_share=balance_share,
         allow_weak_teacher=allow_weak_teacher,

@@ -8,6 +8,13 @@ from ladle.teachers.frozen import FrozenDetector, FrozenHead
 from ladle.teachers.inputs import TeacherInput
 from ladle.teachers.ladle_file import LadleTeacher
 from ladle.teachers.moved import MovedTeacher, moved_info
+from ladle.teachers.of_student import (
+    AuxiliaryTeacher,
+    AverageTeacher,
+    StudentTeacher,
+    auxiliary_info,
+    teacher_of_student,
+)
 from ladle.teachers.opening import open_any, open_foreign, open_teacher
 from ladle.teachers.placing import place
 from ladle.teachers.program import FileTeacher
@@ -21,6 +28,8 @@ from ladle.teachers.uri import TeacherURI, parse_uri
 
 __all__ = [
     "COCO_CLASSES",
+    "AuxiliaryTeacher",
+    "AverageTeacher",
     "CacheHeader",
     "ClassTable",
     "ExportedTeacher",
@@ -33,6 +42,7 @@ __all__ = [
     "MovedTeacher",
     "Observation",
     "RecordedTeacher",
+    "StudentTeacher",
     "Teacher",
     "TeacherDetections",
     "TeacherInput",
@@ -40,6 +50,7 @@ __all__ = [
     "TimmTeacher",
     "TorchvisionTeacher",
     "TransformersTeacher",
+    "auxiliary_info",
     "cache_line",
     "match_classes",
     "moved_info",
@@ -50,4 +61,5 @@ __all__ = [
     "place",
     "read_cache",
     "resample",
+    "teacher_of_student",
 ]

@@ -57,6 +57,8 @@ def open_any(
 
 def open_foreign(uri: TeacherURI, classes: Sequence[str], category_ids: Sequence[int] | None = None) -> Foreign:
     """The detector that a text names, before its classes are matched."""
+    if uri.is_of_student:
+        raise uri.fail("it is made of a student in training and finds nothing by itself; expected a trained detector")
     if uri.kind == "predictions":
         ids = category_ids if category_ids is not None else range(1, len(classes) + 1)
         return open_predictions(uri, classes, ids)
@@ -69,7 +71,7 @@ def open_foreign(uri: TeacherURI, classes: Sequence[str], category_ids: Sequence
 
 def _together(uri: TeacherURI, classes: Sequence[str]) -> Foreign:
     members = [parse_uri(text) for text in members_of(uri.path)]
-    recorded = [one.text for one in members if one.is_recorded or one.kind == "ensemble"]
+    recorded = [one.text for one in members if one.is_recorded or one.is_of_student or one.kind == "ensemble"]
     if len(members) < 2 or recorded:
         found = recorded[0] if recorded else "one"
         raise uri.fail(f"expected two or more detectors that run, joined by commas, found {found}")

@@ -25,8 +25,12 @@ KINDS = {
     "predictions": "COCO results for the images of the data, predictions.json",
     "cache": "predictions recorded by `ladle teacher cache`, cache.jsonl",
     "ensemble": "several of these, ensemble:first.onnx,second.safetensors",
+    "ema": "the running average of the student, ema",
+    "auxiliary": "a heavier head on the student's feature maps, auxiliary",
 }
 """The kinds of teachers that text can name, with an example of each."""
+OF_STUDENT = ("ema", "auxiliary")
+"""The kinds of teachers that are made of the student."""
 _FILES = ("classes", "class_map", "weights")
 """The options that name files."""
 _CHECKPOINT = (".json", ".safetensors", ".bin")
@@ -48,12 +52,19 @@ class TeacherURI(NamedTuple):
         return self.kind != "ladle"
 
     @property
+    def is_of_student(self) -> bool:
+        """Whether the teacher is made of the student, so that there is no file."""
+        return self.kind in OF_STUDENT
+
+    @property
     def is_recorded(self) -> bool:
         """Whether it is a file of predictions, and no detector that runs."""
         return self.kind in ("predictions", "cache")
 
     def located(self) -> str:
         """The text with absolute paths, so that it can be read from another working directory."""
+        if self.is_of_student:
+            return self.text
         if self.kind == "ladle":
             return _absolute(self.path)
         if self.kind == "ensemble":
@@ -63,7 +74,7 @@ class TeacherURI(NamedTuple):
         return f"{self.kind}:{_absolute(self.path)}" + (f"?{query}" if query else "")
 
     def files(self) -> list[Path]:
-        """The files that hold the teacher."""
+        """The files that hold the teacher; none if it is made of the student."""
         if self.kind == "hf":
             folder = Path(self.path) if Path(self.path).is_dir() else snapshot_of(self.path)
             return sorted(one for one in folder.iterdir() if one.suffix in _CHECKPOINT) if folder is not None else []
@@ -73,7 +84,7 @@ class TeacherURI(NamedTuple):
     @property
     def is_there(self) -> bool:
         """Whether any of its files exists; true for what has a name or members."""
-        return self.kind in ("torchvision", "timm", "ensemble") or bool(self.files())
+        return self.kind in ("torchvision", "timm", "ensemble", *OF_STUDENT) or bool(self.files())
 
     def check(self, known: Collection[str]) -> None:
         """Raise :class:`UserError` for an option that this kind does not have."""
@@ -157,6 +168,8 @@ def parse_uri(text: str) -> TeacherURI:
         return TeacherURI(text, "ensemble", text.partition(":")[2], {})
     place, _, query = (text, "", "") if Path(text).exists() else text.partition("?")
     kind, colon, path = place.partition(":")
+    if place in OF_STUDENT and not Path(place).exists():
+        kind, colon, path = place, ":", ""
     if not colon or (kind not in KINDS and Path(place).exists()):
         kind, path = _SUFFIXES.get(Path(place).suffix.lower(), "ladle"), place
     if kind not in KINDS:
