@@ -7,18 +7,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from ladle.assigners import ATSS, PAA
+from ladle.assigners import ATSS, PAA, TaskAligned
 from ladle.data.loader import collate, make_loader
 from ladle.data.scenes import CLASSES, write_coco
 from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec, lessons_of
-from ladle.recipes import Run, assign_diff, assign_show, assign_stats
+from ladle.recipes import Run, assign_diff, assign_show, assign_stats, assigning
 from ladle.recipes.assign_reports import counted
 from ladle.recipes.assigning import Options, Wanted, open_context
 from ladle.recipes.gallery import cut_out
 from ladle.recipes.sources import open_source
 from ladle.statistics import compare
+from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, TeacherDetections, match_classes
 from tests.visual.test_html import read
 
 QUIET = {"device": "cpu", "imgsz": 64}
@@ -105,6 +106,40 @@ def test_a_teacher_judges_overlaps_as_in_training(data, detectors):
     rule = ATSS().judged_by_teacher(True, 0.0, False)
     numbers = counted_on(data, "paa-tiny", "ATSS", teacher=detectors["first"])
     assert numbers.total("positive") == expected(data, detectors["first"], rule)[2]
+
+
+def test_a_teacher_with_other_priors_is_moved(data, detectors, capsys):
+    numbers = counted_on(data, detectors["first"], teacher=detectors["points"])
+    teacher, pairs = MovedTeacher(FrozenDetector(load_detector(detectors["points"]), CLASSES)), 0
+    for batch, priors, _ in outputs(detectors["first"], data):
+        predictions = teacher.predict_at(teacher.observe(batch), priors).predictions
+        pairs += int(PAA()(predictions, priors, batch.truth).positive.sum())
+    assert numbers.total("positive") == pairs
+    assert f"{detectors['points']}: its predictions are moved to the student's priors" in capsys.readouterr().out
+
+
+def test_a_detector_of_any_origin_judges(data, detectors, monkeypatch):
+    class Square:
+        name, classes, about, bins = "square", CLASSES[::-1], (), 0
+
+        def to(self, device):
+            return self
+
+        def find(self, batch):
+            boxes = torch.tensor([[8.0, 8.0, 40.0, 40.0]]).expand(len(batch.images), 1, 4)
+            return TeacherDetections.final(boxes, torch.full((len(boxes), 1, len(CLASSES)), 0.5))
+
+    def opened(text, classes, category_ids):
+        assert (text, tuple(classes)) == ("onnx:square.onnx", CLASSES)
+        return ForeignTeacher(Square(), match_classes(Square.classes, classes))
+
+    monkeypatch.setattr(assigning, "open_teacher", opened)
+    numbers = counted_on(data, detectors["first"], "TaskAligned", teacher="onnx:square.onnx")
+    teacher, pairs = opened("onnx:square.onnx", CLASSES, None), 0
+    for batch, priors, _ in outputs(detectors["first"], data):
+        predictions = teacher.predict_at(teacher.observe(batch), priors).predictions
+        pairs += int(TaskAligned()(predictions, priors, batch.truth).positive.sum())
+    assert numbers.total("positive") == pairs > 0
 
 
 def test_sampled_images_are_the_same_for_a_seed_and_told(data, capsys):
@@ -214,7 +249,7 @@ def test_names_of_classes_and_files_are_no_markup(tmp_path):
             "--model .*strangers.safetensors: it does not know 'disc'",
         ),
         ({"model": "first", "against_model": "points"}, "--against-model .*points.* has other priors than paa-tiny"),
-        ({"model": "first", "teacher": "points", "against_assigner": "ATSS"}, "--teacher .*points.* has other priors"),
+        ({"model": "first", "teacher": "found.json", "against_assigner": "ATSS"}, "--teacher .*recorded predictions"),
         ({"model": "first", "against_teacher": "strangers"}, "--against-teacher .*strangers.*: it does not know"),
         ({"model": "first"}, "nothing to compare with: give --against-teacher, --against-model or --against-assigner"),
         ({"model": "first", "against_assigner": "ATTS"}, "did you mean ATSS?"),

@@ -1,5 +1,8 @@
 """The demo's teacher matches its student, and the demo writes drawings."""
 
+import re
+import sys
+
 import pytest
 
 from ladle.data.scenes import CLASSES, split_scenes
@@ -16,6 +19,8 @@ from ladle.recipes.preflight import load_teacher
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.setup import resolve
 from ladle.teachers import FrozenDetector
+
+demos = sys.modules["ladle.recipes.demo"]  # its name in the package is that of the function
 
 
 @pytest.mark.parametrize("method", ["lad", "solad"])
@@ -53,11 +58,30 @@ def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
         "distill/lad",
         "distill/solad",
     ]
-    drawn = sorted(path.name for path in out.glob("*.png"))
-    assert drawn == sorted(f"{kind}-{n}.png" for kind in ("assignment", "predictions") for n in (3, 8, 21, 26))
-    printed = capsys.readouterr().out
-    assert all(f"wrote {out / name}" in printed for name in drawn)
-    assert "SoLAD" in printed
+    kinds = [f"{kind}-{n}.png" for kind in ("assignment", "predictions") for n in (3, 8, 21, 26)]
+    assert sorted(path.name for path in out.glob("*.png")) == sorted([*kinds, "who-learns-what.png"])
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    assert lines[0] == f"who learns what: {out / 'who-learns-what.png'}", "the first line is an image"
+    assert re.search(r"(\d+) positives if the untrained student judges, (\d+) if the teacher does; \d+ %", lines[1])
+    assert all(str(out / name) in lines for name in kinds)
+    table = next(n for n, line in enumerate(lines) if line.split()[:2] == ["method", "AP"])
+    assert [line.split()[0] for line in lines[table + 2 : table + 5]] == ["plain", "LAD", "SoLAD"]
+    assert f"the run of LAD: {out / 'distill/lad/report.html'}" in lines
+
+
+def test_a_quick_demo_trains_two_students_on_few_scenes(tmp_path, monkeypatch):
+    asked = []
+
+    def trained(data, *rest):
+        asked.append((len(data.train), len(data.val), *rest))
+        raise UserError("not here")
+
+    monkeypatch.setattr(demos, "train", trained)
+    with pytest.raises(UserError, match="not here"):
+        demo(out=str(tmp_path / "demo"), quick=True)
+    [(train, val, student, run)] = asked
+    assert (train, val, student, run.epochs, run.eval_every, run.name) == (96, 48, STUDENT, 2, 2, "plain")
+    assert (tmp_path / "demo" / "who-learns-what.png").is_file()
 
 
 def test_a_demo_never_writes_into_an_earlier_one(tmp_path):

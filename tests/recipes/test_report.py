@@ -21,9 +21,11 @@ from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.evaluation import best_threshold, confusion, errors_by_kind, evaluate
 from ladle.recipes import distill, report, train
+from ladle.recipes.jobs import Job, file_hash
 from ladle.recipes.report_images import draw_images
 from ladle.recipes.report_page import page_of
 from ladle.recipes.report_runs import Entry, command_of, entries_of, read_run
+from ladle.recipes.report_teacher import beside_teacher, teacher_numbers
 from ladle.recipes.report_values import Numbers, read_numbers, scored, write_numbers
 from ladle.recipes.report_words import about_errors, comparison, headline, not_comparable
 from ladle.recipes.scoring import Evaluator, Score
@@ -117,6 +119,52 @@ def texts(page):
     return read(page).texts
 
 
+def test_the_images_of_the_objects_with_the_fewest_positives_are_drawn(plain, tmp_path):
+    learning = numbers_of(plain).learning
+    files = [plain.folder / "plots" / f"assigned-{number}.jpg" for number in range(1, len(learning.drawn) + 1)]
+    assert 1 <= len(files) <= 4
+    assert all(file.stat().st_size < 100_000 for file in files)
+    positives = [[int(row["positives"]) for row in one.objects] for one in learning.drawn]
+    assert all(some == sorted(some) and 1 <= len(some) <= 6 for some in positives), "those with the fewest come first"
+    assert [some[0] for some in positives] == sorted(some[0] for some in positives), "the worst image is the first"
+    for row in learning.drawn[0].objects:
+        assert int(row["positives"]) == sum(int(row[name]) for name in row if name.startswith("on stride"))
+    found = texts(plain.folder / "report.html")
+    assert all(one.caption in found for one in learning.drawn)
+    copy = Path(shutil.copytree(plain.folder, tmp_path / "copy"))
+    (copy / "plots" / "assigned-1.jpg").unlink()
+    again = texts(report(str(copy)))
+    assert learning.drawn[0].caption not in again
+    assert all(one.caption in again for one in learning.drawn[1:])
+
+
+def test_teacher_and_student_are_set_beside_each_other(taught, teacher):
+    theirs = teacher_numbers(Job.read(str(taught.folder)))
+    assert (theirs,) == read_numbers(Path(teacher).parents[1]).students
+    found = [text.strip() for text in texts(taught.folder / "report.html") if text.strip()]
+    found = found[found.index("Teacher and student") :]
+    ((epoch, share),) = read_run(taught.folder).column("agreement")
+    assert epoch == 1
+    assert found[1].startswith(f"In epoch 1, {100 * share:.0f} % of the student's own positives learn the same object")
+    values = [100 * ap for ap in (theirs.metrics["ap"], taught.evaluation.ap)]
+    at = found.index("all")
+    assert found[at + 1 : at + 4] == [f"{value:.1f}" for value in (*values, values[1] - values[0])]
+
+
+def test_a_teacher_without_numbers_of_these_images_is_not_compared(taught, plain, tmp_path):
+    weights = plain.folder / "weights" / "best.safetensors"
+    lone = Path(shutil.copy(weights, tmp_path))
+    job = replace(Job.read(str(taught.folder)), teacher=str(weights), teacher_sha256=file_hash(weights))
+    assert teacher_numbers(job) == numbers_of(plain)
+    assert teacher_numbers(replace(job, teacher=str(lone))) is None, "weights beside no run"
+    assert teacher_numbers(replace(job, teacher_sha256=64 * "0")) is None, "other weights lie there now"
+    images, _ = job.contents
+    assert teacher_numbers(replace(job, contents=(images, images))) is None, "other images"
+    entry = entries_of([read_run(taught.folder)])[0]
+    alone = replace(entry, run=replace(entry.run, job=replace(job, teacher=str(lone))))
+    assert "The folder of the teacher&#x27;s own run" in "".join(beside_teacher(alone))
+
+
 def test_the_page_of_a_run_has_its_parts_in_order(plain):
     page = plain.folder / "report.html"
     found = texts(page)
@@ -132,6 +180,7 @@ def test_the_page_of_a_run_has_its_parts_in_order(plain):
         "Size and speed",
         "Next",
     ]
+    assert "Teacher and student" not in found, "nothing was distilled"
     assert [text for text in found if text in heads] == heads
     one = numbers_of(plain)
     assert any(
@@ -254,7 +303,8 @@ def test_a_run_whose_data_are_gone_has_a_report_without_images(plain, moved, tmp
     finally:
         hidden.rename(moved)
     found = read(page)
-    assert "img" not in {tag for tag, _ in found.tags}
+    drawn = numbers_of(plain).learning.drawn
+    assert [tag for tag, _ in found.tags].count("img") == len(drawn), "those of the run folder alone"
     assert any("The images are not shown, since the data cannot be opened" in text for text in found.texts)
     assert "Confusion matrix" in found.texts
 

@@ -219,7 +219,7 @@ class TrainingStep(nn.Module):
     def _agreement(self, number: int, student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Tensor]:
         """How far both networks assign alike; nothing where one assigner would not give two hard plans."""
         assigner = self.lessons[number].assigner_at(self.time)
-        due = self.time is not None and self.time[1] % _COMPARED_EVERY == 0
+        due = self.time is not None and self.time[1] % _COMPARED_EVERY == 1
         comparable = uses_predictions(assigner) and not isinstance(assigner, SoftAssigner)
         if not due or not comparable or teacher is student or self._network.chain[number].samples_first:
             return {}

@@ -40,7 +40,7 @@ def assign_show(
         model: weights saved by ladle, or the name of a detector: then its predictions are untrained.
         assigner: which prior learns which object: an assigner, or text such as ``PAA(topk=13)``; by default the
             detector's own.
-        teacher: weights of a trained detector, whose predictions the assigner is given.
+        teacher: weights of a trained detector, or ``onnx:file.onnx`` and so on: the assigner is given its predictions.
         split: which part of the data.
         most: images that are drawn.
         images: look at so many images only, drawn at random.
@@ -79,7 +79,7 @@ def assign_stats(
         model: weights saved by ladle, or the name of a detector: then its predictions are untrained.
         assigner: which prior learns which object: an assigner, or text such as ``PAA(topk=13)``; by default the
             detector's own.
-        teacher: weights of a trained detector, whose predictions the assigner is given.
+        teacher: weights of a trained detector, or ``onnx:file.onnx`` and so on: the assigner is given its predictions.
         split: which part of the data.
         images: look at so many images only, drawn at random.
         imgsz: long side of the images; by default what the detector is trained at.
@@ -119,7 +119,7 @@ def assign_diff(
         model: weights saved by ladle, or the name of a detector: then its predictions are untrained.
         assigner: which prior learns which object: an assigner, or text such as ``PAA(topk=13)``; by default the
             detector's own.
-        teacher: weights of a trained detector, whose predictions the assigner is given.
+        teacher: weights of a trained detector, or ``onnx:file.onnx`` and so on: the assigner is given its predictions.
         against_model: another detector with the same priors, such as another epoch, for the second assignment.
         against_assigner: another assigner for the second assignment.
         against_teacher: another teacher for the second assignment, or one where the first has none.

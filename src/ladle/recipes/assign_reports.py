@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -40,7 +40,7 @@ from ladle.statistics import (
 )
 from ladle.visual import draw_bars, html
 
-__all__ = ["Shown", "counted", "diff", "show", "stats"]
+__all__ = ["Shown", "counted", "diff", "offer_objects", "show", "stats"]
 
 _LISTED = 10
 """So many images are listed on the terminal; the file has all."""
@@ -67,7 +67,7 @@ def show(options: Options, wanted: Wanted, most: int, out: str | None) -> Shown:
     side = context.side(wanted)
     gallery, without = Gallery(most), 0
     for found in context.batches([side]):
-        without += _offer_objects(found, context, side, gallery)
+        without += offer_objects(found, context, side, gallery)
     _check_objects(gallery.seen, options)
     folder = output_folder(out, Path("runs") / "assign" / "show")
     drawn = f"{len(gallery)} of the {gallery.seen} images with objects are drawn (--most), those of the worst objects"
@@ -163,11 +163,14 @@ def _alike(sides: Sequence[Side]) -> list[str]:
     return []
 
 
-def counted(context: Context, sides: Sequence[Side]) -> list[Statistics]:
-    """Who learns what by each side, in one pass over the images."""
+def counted(
+    context: Context, sides: Sequence[Side], look: Callable[[Assigned], object] = lambda _: None
+) -> list[Statistics]:
+    """Who learns what by each side, in one pass over the images; ``look`` is given every batch."""
     objects: list[list[ObjectCounts]] = [[] for _ in sides]
     priors: list[list[PriorCounts]] = [[] for _ in sides]
     for found in context.batches(sides):
+        look(found)
         batch = found.batch
         enlarged = batch.originals / batch.sizes
         for plan, some, tallies in zip(found.plans, objects, priors, strict=True):
@@ -178,7 +181,7 @@ def counted(context: Context, sides: Sequence[Side]) -> list[Statistics]:
     return [summarize(ObjectCounts.joined(some), PriorCounts.summed(tallies), *about) for some, tallies in parts]
 
 
-def _offer_objects(found: Assigned, context: Context, side: Side, gallery: Gallery) -> int:
+def offer_objects(found: Assigned, context: Context, side: Side, gallery: Gallery) -> int:
     """Offer the images of a batch to the gallery; return how many objects have no positive."""
     truth = found.batch.truth
     counts = count_objects(found.plans[0], found.priors, truth).to("cpu")

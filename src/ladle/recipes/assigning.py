@@ -23,12 +23,13 @@ from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Run
 from ladle.recipes.parts import ASSIGNER, assigner_of
+from ladle.recipes.preflight import MOVED
 from ladle.recipes.sources import open_source, remarks
-from ladle.teachers import FrozenDetector
+from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, Teacher, open_teacher, parse_uri
 from ladle.types import Assignment, Batch, Predictions, Priors
 from ladle.values import text_of
 
-__all__ = ["Assigned", "Context", "Options", "Side", "Wanted", "open_context"]
+__all__ = ["Assigned", "Context", "Options", "Side", "Wanted", "names_of", "open_context"]
 
 
 class Wanted(NamedTuple):
@@ -59,7 +60,7 @@ class Side:
 
     title: str
     assign: Assigner
-    judge: FrozenDetector | None = None
+    judge: Teacher | None = None
 
 
 class Assigned(NamedTuple):
@@ -101,8 +102,9 @@ class Context:
     def side(self, wanted: Wanted, against: bool = False) -> Side:
         """The assignment that is wanted; ``against`` says that the flags for it begin with that word.
 
-        Raises :class:`UserError` for an assigner that does not fit the detector, and for a network that predicts at
-        other priors or does not know the classes.
+        Raises :class:`UserError` for an assigner that does not fit the detector, for a model that predicts at other
+        priors, and for a network that does not know the classes. A teacher may have other priors, or be no detector of
+        Ladle's: its predictions are moved.
         """
         flag = "against-" if against else ""
         spec, network, title = self.spec, self.network, self.title
@@ -113,10 +115,10 @@ class Context:
         rule: Assigner = lessons_of(spec, given)[0].assigner
         if wanted.teacher is None:
             return Side(f"{text_of(ASSIGNER, rule)}, {title}", rule, network if uses_predictions(rule) else None)
-        judge = self._frozen(f"{flag}teacher", wanted.teacher, load_detector(wanted.teacher))
-        return Side(
-            f"{text_of(ASSIGNER, rule)}, judged by {_called(wanted.teacher)}", TeacherJudges().assigner(rule), judge
-        )
+        judge = _teacher(f"{flag}teacher", wanted.teacher, self.spec, self.source).to(self.device)
+        moved = "" if isinstance(judge, FrozenDetector) else " (moved)"
+        title = f"{text_of(ASSIGNER, rule)}, judged by {_called(wanted.teacher)}{moved}"
+        return Side(title, TeacherJudges().assigner(rule), judge)
 
     def named(self, image: int | str) -> str:
         """What an image is called: by its file, or where it has none by its id."""
@@ -164,7 +166,7 @@ def open_context(options: Options) -> Context:
     lines += [f"{title} works in two stages: this is its proposal network, before it samples"] if spec.regions else []
     loader = make_loader(chosen, options.batch, side, workers=options.workers)
     about = (*remarks(source, options.split, side), *filter(None, lines))
-    spec, names = replace(spec, imgsz=side), _names(source)
+    spec, names = replace(spec, imgsz=side), names_of(source)
     context = Context(chosen, loader, spec, network.to(device), device, title, options.seed, about, names)
     for line in about:
         say(line)
@@ -203,13 +205,15 @@ def _is_file(model: str) -> bool:
 
 
 def _called(file: str) -> str:
-    """What the weights in a file are called: by the run and the file, or by the file alone."""
-    path = Path(file)
+    """What a detector is called: weights by the run and the file, or the file alone; others by their text."""
+    if parse_uri(file).is_foreign:
+        return file
+    path = Path(parse_uri(file).path)
     run = path.resolve().parent.parent.name if path.resolve().parent.name == "weights" else ""
     return f"{run}/{path.stem}" if run else path.stem
 
 
-def _names(source: Source) -> dict[int | str, str]:
+def names_of(source: Source) -> dict[int | str, str]:
     """The files of images by the ids that batches give them."""
     if not isinstance(source, DatasetSource):
         return {}
@@ -221,19 +225,45 @@ def _names(source: Source) -> dict[int | str, str]:
 
 def _frozen(flag: str, file: str, detector: Detector, base: DetectorSpec, classes: Sequence[str]) -> FrozenDetector:
     """A detector whose predictions are those of the data set's classes, at the priors of ``base``."""
-    lacking = [name for name in classes if name not in detector.spec.classes]
-    if lacking and not base.regions:
-        raise UserError(
-            f"--{flag} {file}: it does not know {', '.join(map(repr, lacking))} of the data, expected a detector "
-            f"trained on these classes; it knows {', '.join(detector.spec.classes)}"
-        )
+    known = _known_classes(flag, file, detector, base, classes)
     found = prior_mismatches(network_info(base), network_info(detector.spec), base.name, detector.spec.name)
     if found:
         raise UserError(
             f"--{flag} {file} ({detector.spec.name}) has other priors than {base.name}: {'; '.join(found)}; take two "
             "detectors of the same family and kind of backbone"
         )
-    return FrozenDetector(detector, detector.spec.classes if lacking else classes)
+    return FrozenDetector(detector, known)
+
+
+def _known_classes(
+    flag: str, file: str, detector: Detector, base: DetectorSpec, classes: Sequence[str]
+) -> Sequence[str]:
+    """The classes that a detector predicts: those of the data, or for a proposal network also its own."""
+    lacking = [name for name in classes if name not in detector.spec.classes]
+    if lacking and not base.regions:
+        raise UserError(
+            f"--{flag} {file}: it does not know {', '.join(map(repr, lacking))} of the data, expected a detector "
+            f"trained on these classes; it knows {', '.join(detector.spec.classes)}"
+        )
+    return detector.spec.classes if lacking else classes
+
+
+def _teacher(
+    flag: str, text: str, base: DetectorSpec, source: Source
+) -> FrozenDetector | MovedTeacher | ForeignTeacher:
+    """A teacher of any origin; its predictions are moved to the priors of ``base`` if they are elsewhere."""
+    uri = parse_uri(text)
+    if uri.is_recorded:
+        raise UserError(f"--{flag} {text}: recorded predictions are for training; give a detector that runs on images")
+    if uri.is_foreign:
+        say(f"{text}: {MOVED}")
+        return open_teacher(text, source.classes, source.category_ids)
+    detector = load_detector(uri.path)
+    frozen = FrozenDetector(detector, _known_classes(flag, text, detector, base, source.classes))
+    if not prior_mismatches(network_info(base), frozen.info):
+        return frozen
+    say(f"{text}: {MOVED}")
+    return MovedTeacher(frozen)
 
 
 def _features(network: FrozenDetector, images: Tensor) -> tuple[Tensor, ...]:
@@ -246,6 +276,6 @@ def _priors(network: FrozenDetector, maps: tuple[Tensor, ...], sizes: Tensor) ->
     return network.detector.chain[0].propose(maps, None, None, sizes)
 
 
-def _predictions(network: FrozenDetector, batch: Batch, priors: Priors, proposes: bool) -> Predictions:
+def _predictions(network: Teacher, batch: Batch, priors: Priors, proposes: bool) -> Predictions:
     """What the first stage of a network predicts at priors: of any object where it ``proposes``, else of each class."""
     return network.predict_at(network.observe(batch), priors, class_agnostic=proposes).predictions

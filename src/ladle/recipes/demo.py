@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -11,23 +12,32 @@ import torch
 from ladle.assigners import PAA
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes, split_scenes
+from ladle.data.sources import Splits
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
+from ladle.objectives import agreement
 from ladle.recipes.console import say, table
 from ladle.recipes.folders import asked_for_by
 from ladle.recipes.options import Epochs, Run, Seed
 from ladle.recipes.outputs import check_out, free_folder
 from ladle.recipes.train import Trained, distill, train
-from ladle.types import Batch
+from ladle.types import Assignment, Batch, Priors
 from ladle.visual import Panel, draw_assignment, side_by_side
 
 __all__ = ["BUDGET", "STUDENT", "demo", "teacher_file"]
 
 STUDENT = "paa-tiny"
 BUDGET = Run(epochs=16, lr=0.004, jitter=0.0, crop=0.0, eval_every=16, quiet=True)
-"""The training settings of every student; evaluated once, at the end, so that no epoch is selected by its score."""
+"""The settings of recorded comparisons; every student is evaluated once, so that no epoch is selected by its AP."""
+_EPOCHS, _BATCH = 6, 8
+"""The shorter budget of the demo; small batches make more steps of it."""
+_QUICK_EPOCHS, _QUICK_SCENES = 2, (96, 48)
+"""The epochs, and the scenes for training and validation, with ``--quick``."""
+_FIRST = 8
+"""The validation scene of the first image."""
 _METHODS = {"plain": "plain", "lad": "LAD", "solad": "SoLAD"}
+_QUICK_METHODS = ("plain", "solad")
 _MIN_SCORE = 0.5
 """Least score of a detection that is drawn; it is high because a score is the square root of two probabilities."""
 _DRAWN = (3, 8, 21, 26)
@@ -36,8 +46,9 @@ _DRAWN = (3, 8, 21, 26)
 
 def demo(
     out: str = "runs/demo",
-    epochs: Epochs = BUDGET.epochs,
+    epochs: Epochs | None = None,
     seed: Seed = 0,
+    quick: bool = False,
 ) -> dict[str, Trained]:
     """Train the same tiny student without distillation, with LAD and with SoLAD on the built-in scenes, and compare.
 
@@ -46,15 +57,25 @@ def demo(
 
     Args:
         out: folder for the runs and the drawings.
-        epochs: number of epochs of every student.
+        epochs: number of epochs of every student: by default 6, with ``quick`` 2.
         seed: seed of the initial weights and the order of the images.
+        quick: train two students on few images, too short to tell methods apart, to see what a run does.
     """
     check_out(out)
     if Path(out).name in ("", ".."):
         raise UserError(f"--out {out}: expected the path of a new folder, such as runs/demo")
     with asked_for_by("--out", out):
         folder = free_folder(Path(out))
-    return _compare(folder, teacher_file(), replace(BUDGET, epochs=epochs, eval_every=epochs, seed=seed))
+    epochs = epochs or (_QUICK_EPOCHS if quick else _EPOCHS)
+    data, methods = (
+        ("scenes", tuple(_METHODS)) if not quick else (Splits(*split_scenes(*_QUICK_SCENES)), _QUICK_METHODS)
+    )
+    teacher = load_detector(teacher_file()).eval()
+    _first_look(folder, teacher)
+    budget = replace(BUDGET, epochs=epochs, batch=_BATCH, eval_every=epochs, seed=seed)
+    trained = _train(folder, data, methods, budget)
+    _show(folder, teacher, trained, "too short to tell methods apart" if quick else f"{epochs} epochs, seed {seed}")
+    return trained
 
 
 def teacher_file() -> Path:
@@ -62,38 +83,66 @@ def teacher_file() -> Path:
     return Path(str(files("ladle") / "assets" / "scenes_teacher.safetensors"))
 
 
-def _compare(out: Path, teacher: Path, budget: Run) -> dict[str, Trained]:
-    say(f"Training {STUDENT} with three methods on the built-in scenes: {budget.epochs} epochs each.")
+def _first_look(out: Path, teacher: Detector) -> None:
+    """Draw one scene as an untrained student and as the teacher would assign it, and tell how far they agree."""
+    _, scenes = split_scenes(0, _FIRST + 1)
+    batch = _batch(scenes, _FIRST)
+    plans = _plans({"untrained student judges": _untrained(), "teacher judges": teacher}, batch)
+    path = draw_assignment(batch.images[0], batch.truth, _priors(teacher, batch), plans, out / "who-learns-what.png")
+    own, theirs = plans.values()
+    say(f"who learns what: {path}")
+    say(
+        f"  each dot is a prior of {STUDENT} in the color of its object: {int(own.positive.sum())} positives if the "
+        f"untrained student judges, {int(theirs.positive.sum())} if the teacher does; "
+        f"{100 * float(agreement(own, theirs)):.0f} % of the student's are the teacher's too"
+    )
+
+
+def _train(out: Path, data: str | Splits, methods: Sequence[str], budget: Run) -> dict[str, Trained]:
+    say(f"training {STUDENT} with {len(methods)} methods on the built-in scenes, {budget.epochs} epochs each")
     trained: dict[str, Trained] = {}
-    for method, title in _METHODS.items():
-        run = replace(budget, name=method, project=str(out))
+    for method in methods:
+        title, run = _METHODS[method], replace(budget, name=method, project=str(out))
         if method == "plain":
-            trained[title] = train("scenes", STUDENT, run)
+            one = train(data, STUDENT, run)
         else:
-            trained[title] = distill("scenes", STUDENT, str(teacher), method, run)
-        one = trained[title]
+            one = distill(data, STUDENT, str(teacher_file()), method, run)
+        trained[title] = one
         say(f"  {title:<6} {100 * one.evaluation.ap:.1f} AP after {one.seconds:.0f} s of training")
-    rows = [{"method": t} | one.evaluation.row() | {"seconds": f"{one.seconds:.0f}"} for t, one in trained.items()]
-    say(table(f"\n{STUDENT}, {budget.epochs} epochs, seed {budget.seed}", rows))
-    for path in _draw(out, load_detector(teacher), trained):
-        say(f"wrote {path}")
     return trained
 
 
-def _draw(out: Path, teacher: Detector, trained: dict[str, Trained]) -> list[Path]:
+def _show(out: Path, teacher: Detector, trained: dict[str, Trained], about: str) -> None:
+    """Print the table and what each image shows; the images first exist then."""
+    found, learnt = _draw(out, teacher, trained)
+    rows = [{"method": t} | one.evaluation.row() | {"seconds": f"{one.seconds:.0f}"} for t, one in trained.items()]
+    say(table(f"\n{STUDENT}, {about}", rows))
+    for title, paths in (("what the students find", found), ("who learns what, by the judge", learnt)):
+        say(f"{title}:")
+        for path in paths:
+            say(f"  {path}")
+    for title, one in trained.items():
+        say(f"the run of {title}: {one.folder / 'report.html'}")
+
+
+def _draw(out: Path, teacher: Detector, trained: dict[str, Trained]) -> tuple[list[Path], list[Path]]:
+    """Draw the detections of the students, and the assignments by the judge."""
     _, scenes = split_scenes(0, max(_DRAWN) + 1)
     students = {title: load_detector(one.weights).eval() for title, one in trained.items()}
-    torch.manual_seed(0)
-    untrained = detector_spec(STUDENT, CLASSES).build().eval()
     judges = {
-        "untrained student judges": untrained,
+        "untrained student judges": _untrained(),
         "trained student judges": students["plain"],
-        "teacher judges": teacher.eval(),
+        "teacher judges": teacher,
     }
-    return [
-        *(_predictions(scenes, number, students, out / f"predictions-{number}.png") for number in _DRAWN),
-        *(_assignments(scenes, number, judges, out / f"assignment-{number}.png") for number in _DRAWN),
-    ]
+    return (
+        [_predictions(scenes, number, students, out / f"predictions-{number}.png") for number in _DRAWN],
+        [_assignments(scenes, number, judges, out / f"assignment-{number}.png") for number in _DRAWN],
+    )
+
+
+def _untrained() -> Detector:
+    torch.manual_seed(0)
+    return detector_spec(STUDENT, CLASSES).build().eval()
 
 
 def _predictions(scenes: Scenes, number: int, students: dict[str, Detector], path: Path) -> Path:
@@ -106,14 +155,26 @@ def _predictions(scenes: Scenes, number: int, students: dict[str, Detector], pat
     return side_by_side(panels, CLASSES, path)
 
 
-@torch.no_grad()
 def _assignments(scenes: Scenes, number: int, judges: dict[str, Detector], path: Path) -> Path:
     batch = _batch(scenes, number)
+    return draw_assignment(
+        batch.images[0], batch.truth, _priors(judges["teacher judges"], batch), _plans(judges, batch), path
+    )
+
+
+@torch.no_grad()
+def _plans(judges: dict[str, Detector], batch: Batch) -> dict[str, Assignment]:
     plans = {}
     for title, judge in judges.items():
         output = judge(batch.images, batch.sizes)[0]
         plans[title] = PAA()(output.predictions, output.priors, batch.truth)
-    return draw_assignment(batch.images[0], batch.truth, output.priors, plans, path)
+    return plans
+
+
+@torch.no_grad()
+def _priors(detector: Detector, batch: Batch) -> Priors:
+    priors: Priors = detector(batch.images, batch.sizes)[0].priors
+    return priors
 
 
 def _batch(scenes: Scenes, number: int) -> Batch:

@@ -54,6 +54,11 @@ class Gallery:
         self._kept.sort(key=lambda one: one[:2])
         del self._kept[self.most :]
 
+    @property
+    def images(self) -> list[Kept]:
+        """The images that are kept, in the order of their ranks."""
+        return [one for _, _, one in self._kept]
+
     def __len__(self) -> int:
         return len(self._kept)
 
@@ -62,7 +67,7 @@ class Gallery:
         for old in folder.glob(f"{stem}*.html"):
             if re.fullmatch(rf"{re.escape(stem)}(-\d+)?", old.stem):
                 old.unlink()
-        images = [one for _, _, one in self._kept]
+        images = self.images
         parts = [images[start : start + _ON_A_PAGE] for start in range(0, max(len(images), 1), _ON_A_PAGE)]
         starts = [number * _ON_A_PAGE for number in range(len(parts))]
         ends = [start + len(part) for start, part in zip(starts, parts, strict=True)]

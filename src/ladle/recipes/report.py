@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from ladle.data.sources import Source
 from ladle.detectors import Detector, load_detector
+from ladle.engine import prefix
 from ladle.exporting import network_cost
 from ladle.recipes.card import write_card
 from ladle.recipes.console import say
@@ -16,9 +17,9 @@ from ladle.recipes.devices import Device, find_device
 from ladle.recipes.jobs import Job
 from ladle.recipes.outputs import check_out, free_folder
 from ladle.recipes.progress import best_weights
-from ladle.recipes.report_images import draw_images, open_images
+from ladle.recipes.report_images import Drawn, draw_assigned, draw_images, open_images
 from ladle.recipes.report_page import page_of
-from ladle.recipes.report_runs import RunRecord, entries_of, read_run, students_of
+from ladle.recipes.report_runs import Entry, RunRecord, entries_of, read_run, students_of
 from ladle.recipes.report_values import Learning, Numbers, Scored, scored, write_numbers
 from ladle.recipes.scoring import Evaluator, Score
 from ladle.visual.html import write_page
@@ -78,12 +79,17 @@ def _write(records: Sequence[RunRecord], source: Source | None, note: str | None
     """Write the page about runs, with the details and images of the last."""
     entries = entries_of(records)
     last = [entry for entry in entries if entry.run is records[-1]]
-    drawn = [(entry, draw_images(entry.scored, source, note, len(last))) for entry in last]
+    drawn = [(entry, _drawn(entry, source, note, len(last))) for entry in last]
     title = f"Report of {entries[0].title}" if len(entries) == 1 else f"Report of {len(records)} runs"
     title = f"Report of {records[0].folder.name}" if len(records) == 1 else title
     page = write_page(folder / REPORT, title, page_of(entries, drawn, compared=len(records) > 1))
     write_card(last, entries[0] if len(records) > 1 else None, folder)
     return page
+
+
+def _drawn(entry: Entry, source: Source | None, note: str | None, students: int) -> Drawn:
+    plots = entry.run.folder / "plots" / prefix(entry.student, "")
+    return draw_images(entry.scored, source, note, students)._replace(assigned=draw_assigned(entry.scored, plots))
 
 
 def _with_numbers(record: RunRecord, source: Source | None, device: Device) -> RunRecord:

@@ -3,32 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 from ladle.data.sources import Source
 from ladle.errors import UserError
+from ladle.files import read_regular
 from ladle.recipes.contents import contents_of, difference
 from ladle.recipes.jobs import OBJECT, Job
 from ladle.recipes.report_values import MarkedBox, Scored, Seen
 from ladle.recipes.sources import open_source
-from ladle.visual.html import Html, figure
+from ladle.visual.html import Html, figure, section, table
 from ladle.visual.lettering import labels_of
 from ladle.visual.thumbnails import Mark, thumbnail
 
-__all__ = ["Drawn", "draw_images", "open_images"]
+__all__ = ["Drawn", "assigned_name", "draw_assigned", "draw_images", "open_images"]
 
 _MOST_BYTES = 1_200_000
 """Of all images of a page."""
+_MOST_ASSIGNED = 200_000
+"""Of an image with its assignment; a larger file is not one of a run."""
 _OBJECT, _CORRECT, _WRONG = "#f0e442", "#0072b2", "#d55e00"
 """Three of the colors of Okabe and Ito: yellow, blue and vermilion."""
 
 
 class Drawn(NamedTuple):
-    """The figures of the worst and the best images of a student; ``note`` tells why there are none."""
+    """The figures of the worst and the best images of a student; ``note`` tells why there are none.
+
+    ``assigned`` are those of the training images whose objects have the fewest positives.
+    """
 
     worst: list[Html]
     best: list[Html]
     note: str | None = None
+    assigned: tuple[Html, ...] = ()
 
 
 def open_images(job: Job) -> tuple[Source | None, str | None]:
@@ -58,6 +66,25 @@ def draw_images(one: Scored | None, source: Source | None, note: str | None, pag
         )
     except (UserError, OSError) as error:
         return Drawn([], [], f"The images are not shown, since one cannot be opened: {error}.")
+
+
+def assigned_name(number: int) -> str:
+    """The file, in the folder of plots, of an image with its assignment."""
+    return f"assigned-{number + 1}.jpg"
+
+
+def draw_assigned(one: Scored | None, plots: Path) -> tuple[Html, ...]:
+    """The training images whose objects have the fewest positives, drawn at the end of the run; without lost files."""
+    if one is None or one.learning is None:
+        return ()
+    figures = []
+    for number, drawn in enumerate(one.learning.drawn):
+        try:
+            data = read_regular(plots / assigned_name(number), _MOST_ASSIGNED)
+        except (UserError, OSError):
+            continue
+        figures.append(section(figure(data, drawn.caption, drawn.caption), table(drawn.objects)))
+    return tuple(figures)
 
 
 def _figure(seen: Seen, source: Source, classes: Sequence[str], most: int) -> Html:

@@ -15,6 +15,7 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.progress import best_weights
 from ladle.recipes.report_images import Drawn
 from ladle.recipes.report_runs import Entry, RunRecord, command_of
+from ladle.recipes.report_teacher import beside_teacher
 from ladle.recipes.report_values import Learning, Scored
 from ladle.recipes.report_words import about_errors, about_threshold, comparison, headline, not_comparable
 from ladle.statistics import Group, share
@@ -30,6 +31,10 @@ _MOST_CLASSES = 30
 """With more classes the confusion matrix becomes a list of the pairs that are confused most."""
 _MOST_PAIRS = 25
 _MOST_ROWS = 400
+_ASSIGNED = (
+    "The images whose objects have the fewest positives: each small square is a prior that learns the object of its "
+    "color, larger on coarser levels; an object that none learns is dashed. `ladle assign show` draws more."
+)
 
 
 def page_of(entries: Sequence[Entry], drawn: Sequence[tuple[Entry, Drawn]], compared: bool) -> list[Html]:
@@ -199,8 +204,9 @@ def _details(entry: Entry, images: Drawn, named: bool) -> list[Html]:
         *_precision_recall(one),
         *_confusion(one),
         *_errors(one),
+        *beside_teacher(entry),
         *_images(images),
-        *_learning(entry, one.learning),
+        *_learning(entry, one.learning, images),
         heading("Size and speed"),
         paragraph(_size(entry, one)),
     ]
@@ -273,7 +279,7 @@ def _images(images: Drawn) -> list[Html]:
     return [*parts, *([heading("Images with most correct detections"), beside(images.best)] if images.best else [])]
 
 
-def _learning(entry: Entry, learning: Learning | None) -> list[Html]:
+def _learning(entry: Entry, learning: Learning | None, images: Drawn) -> list[Html]:
     title = heading("Objects without a positive")
     if learning is None:
         told = "They are counted at the end of a training with ladle's own networks and are not stored for this one."
@@ -286,7 +292,8 @@ def _learning(entry: Entry, learning: Learning | None) -> list[Html]:
     )
     worst = sorted((row for row in learning.by_class if row.without), key=lambda row: -row.without)
     tables = [table(_group_rows(rows, name)) for name, rows in (("size", learning.by_size), ("class", worst[:20]))]
-    return [title, paragraph(found), beside(tables), bullets(learning.advice)]
+    shown = [paragraph(_ASSIGNED), beside(images.assigned)] if images.assigned else []
+    return [title, paragraph(found), beside(tables), bullets(learning.advice), *shown]
 
 
 def _group_rows(groups: Sequence[Group], kind: str) -> list[dict[str, object]]:

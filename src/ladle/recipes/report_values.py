@@ -36,6 +36,7 @@ from ladle.untrusted import parse_json, read_record
 __all__ = [
     "NUMBERS",
     "AnyKind",
+    "Assigned",
     "ClassNumbers",
     "Learning",
     "MarkedBox",
@@ -93,8 +94,19 @@ class ClassNumbers:
 
 
 @dataclass(frozen=True)
+class Assigned:
+    """A training image that is drawn with its assignment: its caption, and its objects with positives by level."""
+
+    caption: str
+    objects: tuple[dict[str, str], ...]
+
+
+@dataclass(frozen=True)
 class Learning:
-    """Objects without a positive among some training images, at the end of the training."""
+    """Objects without a positive among some training images, at the end of the training.
+
+    ``drawn`` are the images of the objects with the fewest positives; they lie in the folder ``plots`` of the run.
+    """
 
     about: str
     images: Count
@@ -103,6 +115,7 @@ class Learning:
     by_size: tuple[Group, ...]
     by_class: tuple[Group, ...]
     advice: tuple[str, ...]
+    drawn: tuple[Assigned, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,10 +44,16 @@ def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
             raise UserError(f"--data {data}: expected scenes, or scenes:N with N from 1 to {_MOST_SCENES} for training")
         if split not in ("train", "val"):
             raise UserError(f"--split {split}: the built-in scenes have the splits train and val")
-        train, val = split_scenes(int(count or _TRAIN_SCENES), _VAL_SCENES)
-        return Remembered(train if split == "train" else val)
+        return _scenes(int(count or _TRAIN_SCENES), _VAL_SCENES)[split == "val"]
     value_range = ALL_VALUES if run.value_range is None else parse_range(run.value_range)
     return DatasetSource(read(data, split, run.on_defect), 2 * imgsz if run.cache else 0, value_range)
+
+
+@lru_cache(maxsize=1)
+def _scenes(train: int, val: int) -> tuple[Source, Source]:
+    """The built-in scenes for training and validation; several runs of one process draw each only once."""
+    images = split_scenes(train, val)
+    return Remembered(images[0]), Remembered(images[1])
 
 
 def supply(data: str, run: Run, imgsz: int, given: Splits | None = None) -> Supply:

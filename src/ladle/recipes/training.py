@@ -116,7 +116,8 @@ def _evaluate_best(ready: Prepared, result: Result, name: str) -> Evaluated:
     lesson, teacher = ready.setup.plans[name].lessons[0], ready.judge(name, detector.mean.device)
     learning = None
     if lesson.judge is None or teacher is not None:
-        learning = learning_of(detector, ready.images, lesson, teacher, epoch, job.run.batch_size)
+        plots = folder / "plots" / prefix(name, "")
+        learning = learning_of(detector, ready.images, lesson, teacher, epoch, job.run.batch_size, plots)
     return Evaluated(name, detector, epoch, evaluator, score, learning)
 
 
