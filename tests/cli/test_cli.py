@@ -417,6 +417,7 @@ def test_the_error_for_a_weak_teacher_names_the_flag_that_accepts_it(refused, mo
     assert TEACHER in message
 
 
+@pytest.mark.slow
 def test_a_name_that_is_taken_is_refused_and_the_run_can_be_resumed(ladle, refused):
     line = f"train --data data --model paa-tiny {FLAGS} --name taken"
     ladle(line)

@@ -56,6 +56,7 @@ def weights(folder):
     return load_file(folder / "weights" / "last.safetensors")
 
 
+@pytest.mark.slow
 def test_two_processes_train_like_one_with_the_whole_batch(runs, tmp_path):
     folder, _ = runs
     one = launch(1, "cpu", train_ranks, tmp_path, jitter=False)
@@ -65,6 +66,7 @@ def test_two_processes_train_like_one_with_the_whole_batch(runs, tmp_path):
     assert all(torch.allclose(found[name], expected[name], atol=1e-5) for name in expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("balance", ["moments", "norm"])
 def test_what_is_distilled_is_balanced_over_all_processes_together(runs, tmp_path, balance):
     folder, _ = runs
@@ -75,12 +77,14 @@ def test_what_is_distilled_is_balanced_over_all_processes_together(runs, tmp_pat
     assert not all(torch.allclose(found[name], other[name], atol=1e-3) for name in expected)
 
 
+@pytest.mark.slow
 def test_where_nothing_is_distilled_two_processes_train_bit_for_bit_as_ever(runs):
     folder, _ = runs
     expected, found = weights(folder / "two"), weights(folder / "untaught")
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
 
+@pytest.mark.slow
 def test_every_rank_resumes_with_its_own_random_numbers(runs):
     folder, _ = runs
     expected, found = weights(folder / "whole"), weights(folder / "broken")
@@ -89,6 +93,7 @@ def test_every_rank_resumes_with_its_own_random_numbers(runs):
     assert [row | {"seconds": ""} for row in broken] == [row | {"seconds": ""} for row in whole]
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_spawned_process_stays_one_sentence(runs):
     _, sentence = runs
     assert "bad_batch.json: expected finite losses" in sentence
@@ -96,6 +101,7 @@ def test_a_mistake_in_a_spawned_process_stays_one_sentence(runs):
     assert "Traceback" not in sentence
 
 
+@pytest.mark.slow
 def test_a_bad_batch_names_the_images_of_every_rank(runs):
     folder, _ = runs
     ids = json.loads((folder / "poisoned" / "bad_batch.json").read_text())["ids"]

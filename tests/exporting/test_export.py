@@ -27,8 +27,8 @@ from ladle.teachers import open_teacher
 from ladle.types import Detections
 from tests.exporting.small import SIDE, batch_of, small_detector
 
-FILES = ["trained", *(pytest.param(name, marks=pytest.mark.slow) for name in ("raw", "staged"))]
-"""The fixtures of files; each takes some seconds to export."""
+FILES = ["trained", "raw", "staged"]
+"""The fixtures of files; each takes some seconds to export, so tests that use one are slow."""
 
 
 def draw(path, height=SIDE, width=SIDE, seed=3):
@@ -74,6 +74,7 @@ def program(tmp_path_factory):
 # ------------------------------------------------------------------------------------ parity
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", FILES)
 def test_a_file_is_compared_before_it_is_written(which, request):
     model, made = request.getfixturevalue(which)
@@ -84,6 +85,7 @@ def test_a_file_is_compared_before_it_is_written(which, request):
     assert made.parity.scores <= 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", FILES)
 def test_detections_are_those_of_pytorch_in_batches_of_any_size(which, request):
     model, made = request.getfixturevalue(which)
@@ -104,6 +106,7 @@ def file_batch(batch, made):
     return replace(batch, images=OnnxDetector(made.file)._padded(batch.images))
 
 
+@pytest.mark.slow
 def test_average_precision_is_that_of_pytorch(trained):
     model, made = trained
     detector, file = load_detector(model), OnnxDetector(made.file)
@@ -159,6 +162,7 @@ def test_objects_are_matched_and_a_missing_one_is_no_small_difference():
 # ------------------------------------------------------------------------------------ the file, and what it says
 
 
+@pytest.mark.slow
 def test_the_file_says_how_to_feed_it_and_what_comes_out(trained):
     model, made = trained
     spec, about = load_detector(model).spec, OnnxDetector(made.file).about
@@ -212,9 +216,8 @@ def test_a_pt2_file_answers_as_pytorch_does(program):
 # ------------------------------------------------------------------------------------ as teachers
 
 
-@pytest.mark.parametrize(
-    "which", ["trained", *(pytest.param(name, marks=pytest.mark.slow) for name in ("staged", "program"))]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("which", ["trained", "staged", "program"])
 def test_a_file_teaches_the_detections_of_the_detector(which, request):
     model, made = request.getfixturevalue(which)
     detector, batch = load_detector(model).eval(), batch_of(3, seed=7, least=96 if which == "trained" else SIDE)
@@ -230,6 +233,7 @@ def test_a_file_teaches_the_detections_of_the_detector(which, request):
         assert float(logits[count:].sigmoid().sum()) == pytest.approx(1e-4 * logits[count:].numel(), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_file_of_all_priors_teaches_the_predictions_of_the_detector(raw):
     model, made = raw
     detector, batch = load_detector(model).eval(), batch_of(3, seed=7)
@@ -246,13 +250,14 @@ def test_a_file_of_all_priors_teaches_the_predictions_of_the_detector(raw):
 # ------------------------------------------------------------------------------------ the program beside it
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("which", "height", "width", "exact"),
     [
         ("trained", 96, 96, True),
         ("trained", 150, 150, False),
-        pytest.param("raw", 40, SIDE, True, marks=pytest.mark.slow),
-        pytest.param("staged", SIDE, SIDE, True, marks=pytest.mark.slow),
+        ("raw", 40, SIDE, True),
+        ("staged", SIDE, SIDE, True),
     ],
 )
 def test_infer_finds_what_predict_finds(which, height, width, exact, request, tmp_path):
@@ -273,6 +278,7 @@ def test_infer_finds_what_predict_finds(which, height, width, exact, request, tm
         assert any((torch.tensor([float(side) for side in row[2:]]) - box).abs().max() <= slack for row in same)
 
 
+@pytest.mark.slow
 def test_the_program_imports_what_it_says_alone(trained):
     _, made = trained
     lines = made.script.read_text().splitlines()
@@ -324,6 +330,7 @@ def test_another_onnx_model_is_no_detector(tmp_path):
 # ------------------------------------------------------------------------------------ bench
 
 
+@pytest.mark.slow
 def test_bench_measures_both_runtimes_and_writes_what_it_says(trained, tmp_path, data96):
     model, made = trained
     out = tmp_path / "bench.json"

@@ -24,7 +24,7 @@ from tests.families import DENSE, HOME, IN_STAGES
 REFUSED = {("retinanet", "FCOS"), ("retinanet", "PseudoIoU")}
 PAIRS = [pair for pair in product(DENSE, ASSIGNERS) if pair not in REFUSED]
 AT_HOME = [(family, name) for family, name in HOME.items()] + [("fcos", "PseudoIoU"), ("fcos", "Hungarian")]
-QUICK = ("paa", "rtmdet")
+QUICK = ("paa",)
 """Overfitting the others takes a minute."""
 PLAIN = Difficulty(smallest=0.15, herd_rate=0.0, most_objects=6)
 """No object is smaller than two cells of the finest map, so that few steps are enough to learn them by heart."""

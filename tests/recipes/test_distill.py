@@ -101,6 +101,7 @@ def test_a_weight_that_follows_the_gradients_is_printed_stored_and_logged(data, 
     assert "a --weight auto follows the gradients already; leave one of them out" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another(
     taught, data, teacher, tmp_path, capsys
 ):

@@ -205,6 +205,7 @@ def test_every_detector_and_assigner_is_listed(capsys):
     assert {"paa-tiny", "paa-r18", "retinanet-r50"} <= set(names)
 
 
+@pytest.mark.slow
 def test_the_lists_fit_a_terminal_of_80_columns(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "80")
     models()

@@ -172,6 +172,7 @@ def stop():
 # -------------------------------------------------------------------------------------------------------- for longer
 
 
+@pytest.mark.slow
 def test_a_finished_run_goes_on_for_more_epochs(run, finished, tmp_path, capsys, monkeypatch):
     whole = shutil.copytree(run, tmp_path / "whole")
     assert main(["train", "--resume", "whole", "--epochs", "4", "--quiet", "false"]) == 0

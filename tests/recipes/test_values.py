@@ -105,6 +105,7 @@ def test_from_train_to_the_assigner_are_at_most_eight_frames(data, tmp_path):
     assert inner.index("train") + 2 <= 8, inner
 
 
+@pytest.mark.slow
 def test_parts_of_ones_own_train_resume_distill_and_are_evaluated(data, teacher, mine, tmp_path):
     parts = {"assigner": mine.Mine(topk=5), "criterion": mine.losses}
     alone = train(data, "paa-tiny", run(tmp_path), **parts)
