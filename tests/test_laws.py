@@ -33,7 +33,7 @@ from ladle.distillers import (
     LocalizationDistillation,
     SoftLabels,
 )
-from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS, example_scene
+from ladle.testing import ASSIGNER_LAWS, DISTILLER_LAWS, a_crowded_image_fits_in_a_gibibyte, example_scene
 from ladle.types import Assignment, Pyramid, Term
 
 ASSIGNERS = (
@@ -93,12 +93,20 @@ NEVER_AGREES = (MGD(),)
 
 UNTYPED = "it_compiles_into_one_graph"
 """The run-time shape checks of the tests cannot be traced by the compiler, so this law is tested in another process."""
+SLOW = (UNTYPED, a_crowded_image_fits_in_a_gibibyte.__name__)
+QUICK_LAWS = [law for law in ASSIGNER_LAWS if law.__name__ not in SLOW]
 
 
-@pytest.mark.parametrize("law", [law for law in ASSIGNER_LAWS if law.__name__ != UNTYPED], ids=lambda law: law.__name__)
+@pytest.mark.parametrize("law", QUICK_LAWS, ids=lambda law: law.__name__)
 @pytest.mark.parametrize("assigner", ASSIGNERS, ids=repr)
 def test_assigners_obey(assigner, law):
     law(assigner)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("assigner", ASSIGNERS, ids=repr)
+def test_a_crowd_fits_in_memory(assigner):
+    a_crowded_image_fits_in_a_gibibyte(assigner)
 
 
 @pytest.mark.slow

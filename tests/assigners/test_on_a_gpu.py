@@ -73,6 +73,7 @@ def inputs(name, scene):
     return scene.predictions(), scene.priors(), scene.truth()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RULES)
 def test_plans_are_those_of_the_cpu(name):
     for case, seed in [("tiny", 0), *(("edge", seed) for seed in range(10))]:

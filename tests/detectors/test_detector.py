@@ -66,6 +66,7 @@ def test_bytes_and_floats_are_the_same_image():
 READY_MADE = [name for name in ready_made() if name.partition("-")[0] in DENSE]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in READY_MADE if name.endswith(("r18", "small"))])
 def test_ready_made_detectors_predict_at_every_prior(name):
     spec = detector_spec(name, ("a", "b", "c"))

@@ -127,6 +127,7 @@ def test_a_teacher_of_the_same_architecture_trains_a_student(data, tmp_path):
     assert not same_weights(taught.weights, first.weights)
 
 
+@pytest.mark.slow
 def test_the_summary_lists_the_distilled_tensors_and_their_schedule(data, teacher, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
     distill(data, "paa-tiny", teacher, "lad+pkd+classes", run, True, weight="pkd=0.5", until="classes=1")

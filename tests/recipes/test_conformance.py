@@ -24,8 +24,6 @@ from tests.families import DENSE, HOME, IN_STAGES
 REFUSED = {("retinanet", "FCOS"), ("retinanet", "PseudoIoU")}
 PAIRS = [pair for pair in product(DENSE, ASSIGNERS) if pair not in REFUSED]
 AT_HOME = [(family, name) for family, name in HOME.items()] + [("fcos", "PseudoIoU"), ("fcos", "Hungarian")]
-QUICK = ("paa",)
-"""Overfitting the others takes a minute."""
 PLAIN = Difficulty(smallest=0.15, herd_rate=0.0, most_objects=6)
 """No object is smaller than two cells of the finest map, so that few steps are enough to learn them by heart."""
 
@@ -107,10 +105,8 @@ def test_a_teacher_can_judge_with_every_assigner(family, assigner):
     assert objective.monitor["positives_per_object"] > 0
 
 
-@pytest.mark.parametrize(
-    ("family", "assigner"),
-    [pair if pair[0] in QUICK else pytest.param(*pair, marks=pytest.mark.slow) for pair in AT_HOME],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize(("family", "assigner"), AT_HOME)
 def test_four_scenes_are_overfitted(family, assigner):
     student = detector(family)
     assert overfitted(student, TrainingStep(student, lessons_of(student.spec, ASSIGNERS[assigner]))) > 0.7

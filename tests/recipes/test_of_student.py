@@ -30,6 +30,7 @@ def check_saved(run, teacher):
     assert (job.teacher, job.judge_after, job.teacher_file, job.foreign_teacher) == (teacher, 0.5, None, None)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(data, tmp_path, monkeypatch):
     """Three runs of a second each: the average that is stored is taken up again."""
     whole = start(data, tmp_path, "ema?tau=2")

@@ -214,6 +214,7 @@ def test_the_lists_fit_a_terminal_of_80_columns(capsys, monkeypatch):
     assert max(map(len, printed.splitlines())) <= 80
 
 
+@pytest.mark.slow
 def test_every_assigner_is_listed_with_one_sentence(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     models()

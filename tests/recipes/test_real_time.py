@@ -43,6 +43,7 @@ def students():
     return {name: detector_spec(name, CLASSES, imgsz=SIDE).build() for name in STUDENTS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", STUDENTS)
 @pytest.mark.parametrize("assigner", ASSIGNERS)
 def test_every_assigner_trains_backbone_neck_and_head(students, name, assigner):

@@ -84,6 +84,7 @@ def rows(run):
 # ---------------------------------------------------------------------------------------------------- from elsewhere
 
 
+@pytest.mark.slow
 def test_a_run_is_resumed_from_another_folder(run, finished):
     kept = yaml.safe_load((run / "config.yaml").read_text())
     assert kept["data"] == str(finished / "data")
@@ -303,6 +304,7 @@ def test_a_terminated_run_prints_the_resume_command_and_unlocks_its_folder(run, 
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
+@pytest.mark.slow
 def test_the_error_for_a_full_disk_names_the_resume_command(run, capsys, monkeypatch):
     from tests.test_writing import room_for
 

@@ -38,6 +38,7 @@ def test_a_run_leaves_its_files(run):
         "plots/history.png",
         "plots/precision_recall.png",
         "plots/confusion.png",
+        *(f"plots/assigned-{number}.jpg" for number in (1, 2, 3, 4)),
         "weights/best.safetensors",
         "weights/last.safetensors",
     } == files

@@ -42,6 +42,7 @@ def test_every_method_gives_different_weights(taught):
     assert [pair for pair in pairs if same_weights(*pair)] == []
 
 
+@pytest.mark.slow
 def test_what_is_saved_is_a_whole_detector_and_finds_the_same_again(taught, data, tmp_path):
     file = taught["lad"].weights
     assert load_detector(file).spec.name == "fasterrcnn-tiny"

@@ -220,6 +220,7 @@ def test_what_a_caller_without_type_checks_gives_is_refused_too():
         given_parts(method=3)
 
 
+@pytest.mark.slow
 def test_a_run_folder_without_the_newer_flags_goes_on(data, tmp_path):
     folder = train(data, "paa-tiny", run(tmp_path)).folder
     flags = config(folder)

@@ -191,6 +191,7 @@ def test_a_batch_without_objects_has_an_empty_tally() -> None:
     assert tally.shape == (1, 0)
 
 
+@pytest.mark.slow
 def test_importing_the_images_loads_no_plotting_library() -> None:
     heavy = {"matplotlib", "faster_coco_eval", "torchvision"}
     code = f"import sys, ladle.visual, ladle.evaluation; print({heavy} & set(sys.modules))"
