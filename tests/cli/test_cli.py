@@ -189,6 +189,7 @@ def test_training_writes_a_run_and_prints_a_summary(ladle):
     assert read_spec(Path(weights)).inference.keep == 2
 
 
+@pytest.mark.slow
 def test_a_quiet_run_prints_nothing(ladle):
     assert ladle(f"train --data data --model paa-tiny {FLAGS} --name quiet") == ""
 
@@ -428,6 +429,7 @@ def test_a_name_that_is_taken_is_refused_and_the_run_can_be_resumed(ladle, refus
     assert Path("runs/train/taken/weights/last.safetensors").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_a_run_whose_teacher_changed_is_not_resumed(ladle, refused):
     shutil.copy(TEACHER, "other.safetensors")
     ladle(

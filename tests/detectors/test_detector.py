@@ -282,6 +282,7 @@ def test_giou_is_iou_less_the_empty_share_of_the_hull():
     torch.testing.assert_close(giou(first, first), torch.tensor(1.0))
 
 
+@pytest.mark.slow
 def test_frozen_normalization_folded_into_convolutions_changes_no_number():
     """The same features, gradients and state as the plain network in torchvision's order of operations."""
     folded = detector_spec("paa-r50", ("a",), start=Start(norm="frozen")).build().backbone.body

@@ -178,6 +178,7 @@ def _their_name(name):
     raise AssertionError(name)
 
 
+@pytest.mark.slow
 def test_frozen_layers_keep_their_own_floor():
     model = build(fasterrcnn_resnet50_fpn)
     frozen = fasterrcnn_resnet50_fpn(weights=None, weights_backbone=None, num_classes=6, min_size=128, max_size=192)

@@ -23,6 +23,8 @@ from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import RUN, make_teacher, same_tensors, same_weights
 from tests.visual.test_html import read
 
+pytestmark = pytest.mark.slow  # each of them trains two students
+
 PAIR = ("paa-tiny", "paa+cop-mini")
 
 
@@ -55,7 +57,6 @@ def test_the_results_contain_both_students_and_the_share_of_the_judges(run):
     assert all(0 <= float(row["second_judges/level_1"]) <= 1 for row in rows)
 
 
-@pytest.mark.slow
 def test_the_command_line_trains_the_same_weights_and_keeps_its_flags(run, data, tmp_path):
     flags = ["--epochs", "2", "--batch", "4", "--imgsz", "64", "--device", "cpu", "--quiet", "--name", "one"]
     line = ["colearn", "--data", data, "--first", PAIR[0], "--second", PAIR[1], f"--project={tmp_path}", *flags]
@@ -84,7 +85,6 @@ def trained(data, tmp_path_factory):
     return make_teacher(data, tmp_path_factory.mktemp("trained"), PAIR[0])
 
 
-@pytest.mark.slow
 def test_the_first_can_start_as_a_whole_trained_detector(data, trained, tmp_path, monkeypatch):
     begun, fit = [], engine.fit
 
@@ -148,7 +148,6 @@ def test_another_file_under_the_same_name_is_refused_only_while_it_is_needed(dat
     Job.read(str(folder), "colearn").check_origins()
 
 
-@pytest.mark.slow
 def test_selection_and_distillation_of_two_students_can_be_chosen(run, data, tmp_path, capsys):
     def weights(name, **flags):
         shown = replace(RUN, epochs=2, name=name, project=str(tmp_path), quiet=False)
@@ -164,7 +163,6 @@ def test_selection_and_distillation_of_two_students_can_be_chosen(run, data, tmp
     assert "teaches   second/soft_class" in printed
 
 
-@pytest.mark.slow
 def test_two_processes_train_as_one_with_the_whole_batch(data, tmp_path):
     """Group normalization has statistics per image, so two ranks with two images equal one with four."""
 

@@ -119,6 +119,7 @@ def test_a_teacher_whose_head_is_entered_must_match_the_student(data, tmp_path):
     assert [file.name for file in tmp_path.iterdir()] == ["other.safetensors"]
 
 
+@pytest.mark.slow
 def test_a_teacher_of_the_same_architecture_trains_a_student(data, tmp_path):
     """Self-LD: the teacher has the same architecture."""
     first = train(data, "gfl-tiny", replace(RUN, project=str(tmp_path)))

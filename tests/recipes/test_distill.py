@@ -63,6 +63,7 @@ def test_the_command_line_distils_the_same_weights(taught, data, teacher, tmp_pa
     )
 
 
+@pytest.mark.slow
 def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, monkeypatch):
     def start(name):
         run, more = replace(RUN, epochs=2, name=name, project=str(tmp_path)), tmp_path / "more"
@@ -86,6 +87,7 @@ def test_a_stopped_distillation_goes_on_bit_for_bit(data, teacher, tmp_path, mon
     assert job.contents[0].images == 8, "the summary is that of the images with labels"
 
 
+@pytest.mark.slow
 def test_a_weight_that_follows_the_gradients_is_printed_stored_and_logged(data, teacher, tmp_path, capsys):
     flags = f"--student paa-tiny --method pkd --weight auto --balance-share 0.5 {FLAGS} --allow-weak-teacher".split()
     flags = [flag for flag in flags if flag != "--quiet"]
@@ -168,6 +170,7 @@ def test_distilling_without_a_teacher_is_refused(data, tmp_path):
         distill(data, "paa-tiny", str(tmp_path / "nowhere.safetensors"), run=replace(RUN, project=str(tmp_path)))
 
 
+@pytest.mark.slow
 def test_a_student_starts_from_the_weights_it_would_have_had_without_a_teacher(data, teacher, tmp_path, monkeypatch):
     started = []
     prepare = loop.prepare

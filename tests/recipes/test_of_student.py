@@ -43,6 +43,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(data, tmp_path, monkeypatch):
     check_saved(cut, "ema?tau=2")
 
 
+@pytest.mark.slow
 def test_an_auxiliary_head_is_not_saved_with_the_student(data, tmp_path):
     teacher = "auxiliary?width=32&depth=1&detach=0.5"
     check_saved(start(data, tmp_path, teacher, epochs=1), teacher)

@@ -72,11 +72,13 @@ def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
     assert same_weights(again.weights, run.weights)
 
 
+@pytest.mark.slow
 def test_another_seed_gives_other_weights(run, data, tmp_path):
     other = train(data, "paa-tiny", replace(RUN, epochs=2, seed=1, project=str(tmp_path)))
     assert not same_weights(other.weights, run.weights)
 
 
+@pytest.mark.slow
 def test_the_command_line_trains_the_same_weights(run, data, tmp_path):
     assert (
         main(["train", "--data", data, "--model", "paa-tiny", *FLAGS.split(), f"project={tmp_path}", "epochs=2"]) == 0
@@ -84,6 +86,7 @@ def test_the_command_line_trains_the_same_weights(run, data, tmp_path):
     assert same_weights(tmp_path / "train" / "paa-tiny" / "weights" / "best.safetensors", run.weights)
 
 
+@pytest.mark.slow
 def test_runs_without_a_name_are_numbered(data, tmp_path):
     runs = [train(data, "paa-tiny", replace(RUN, project=str(tmp_path))) for _ in range(2)]
     assert [run.folder.name for run in runs] == ["paa-tiny", "paa-tiny-2"]

@@ -102,6 +102,7 @@ def test_confusion_draws_any_number_of_classes(tmp_path: Path, classes: int) -> 
     assert max(read(path).shape) < 3_000
 
 
+@pytest.mark.slow
 def test_names_in_a_large_confusion_stay_readable(tmp_path: Path) -> None:
     names = [f"class number {i}" for i in range(200)]
     pixels = read(draw_confusion(np.zeros((201, 201), dtype=int), names, tmp_path / "a.png"))
