@@ -183,6 +183,7 @@ def _plausible(name: str, rng: random.Random) -> dict[str, str]:
         "teacher cache": ("data", "device", "out"),
         "convert": (),
         "report": (),
+        "push": (),
         "export": (),
         "bench": (),
         "check": ("data",),

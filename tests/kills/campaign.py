@@ -123,7 +123,8 @@ def left_by(folder: Path) -> dict[str, object]:
         elif path.suffix == ".jsonl":
             left[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
         else:
-            shown = path.suffix == ".png" or path.name == "report.html"  # charts of what else is compared, and of times
+            # Charts and drawings of what else is compared, and of times.
+            shown = path.suffix in (".png", ".jpg") or path.name == "report.html"
             left[name] = None if shown else path.read_text().replace(str(folder), "")
     return left
 
