@@ -18,6 +18,7 @@ __all__ = [
     "centers",
     "clip",
     "contains",
+    "corners",
     "decode_deltas",
     "decode_distances",
     "encode_deltas",
@@ -55,6 +56,18 @@ def area(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b"]:
 def centers(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 2"]:
     """The center ``x y`` of each box."""
     return (boxes[..., :2] + boxes[..., 2:]) / 2
+
+
+def corners(boxes: Float[Tensor, "*b 4"]) -> Float[Tensor, "*b 4"]:
+    """Boxes of center, width and height as corners ``x1 y1 x2 y2``.
+
+    >>> import torch
+    >>> from ladle.boxes import corners
+    >>> corners(torch.tensor([5.0, 5.0, 4.0, 2.0]))
+    tensor([3., 4., 7., 6.])
+    """
+    half = boxes[..., 2:] / 2
+    return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
 
 
 def clip(boxes: Float[Tensor, "*b n 4"], sizes: Tensor) -> Float[Tensor, "*b n 4"]:

@@ -2,7 +2,7 @@
 
 from ladle.detectors.backbones import BackboneSpec
 from ladle.detectors.dense import DenseSpec, DenseStage
-from ladle.detectors.detector import Detector, DetectorSpec
+from ladle.detectors.detector import Detector, DetectorSpec, as_floats
 from ladle.detectors.layers import ConvSpec
 from ladle.detectors.necks import FPN, PAN
 from ladle.detectors.postprocess import Inference
@@ -33,6 +33,7 @@ __all__ = [
     "Stage",
     "Student",
     "Towers",
+    "as_floats",
     "load_detector",
     "read_spec",
     "save_detector",

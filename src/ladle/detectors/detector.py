@@ -29,7 +29,7 @@ from ladle.limits import Length, Range
 from ladle.types import Batch, Detections, GroundTruth, Output, Priors, Pyramid
 from ladle.untrusted import parse_json, read_record
 
-__all__ = ["Detector", "DetectorSpec"]
+__all__ = ["Detector", "DetectorSpec", "as_floats"]
 
 _USUAL_MOST = 100
 """Detections kept per image by default, as in COCO's evaluation."""
@@ -200,8 +200,7 @@ class Detector(nn.Module):
 
     def extract_features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of images (B,3,H,W), bytes or floats in [0,1], finest first."""
-        floats = images.float() / 255 if images.dtype == torch.uint8 else images
-        maps: tuple[Tensor, ...] = self.neck(self.backbone((floats - self.mean) / self.std))
+        maps: tuple[Tensor, ...] = self.neck(self.backbone((as_floats(images) - self.mean) / self.std))
         return maps
 
     def keep(self, most: int) -> Detector:
@@ -238,6 +237,17 @@ class Detector(nn.Module):
         """What detections are made of: the last stage's output; of several region heads with their mean scores."""
         regions = len(self.spec.regions)
         return _averaged(outputs[-regions:]) if regions > 1 else outputs[-1]
+
+
+def as_floats(images: Tensor) -> Tensor:
+    """Images of bytes as floats in [0,1]; others as they are.
+
+    >>> import torch
+    >>> from ladle.detectors import as_floats
+    >>> as_floats(torch.tensor([0, 255], dtype=torch.uint8)), as_floats(torch.tensor([0.5]))
+    (tensor([0., 1.]), tensor([0.5000]))
+    """
+    return images.float() / 255 if images.dtype == torch.uint8 else images
 
 
 def _averaged(outputs: Sequence[Output]) -> Output:

@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
-from ladle.errors import UserError
+from ladle.errors import UserError, one_line
 from ladle.files import read_regular, write_text
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
@@ -164,7 +164,7 @@ def open_loggers(names: Sequence[str], folder: Path, step: int, tell: Callable[[
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:200]
+    return f"{type(error).__name__}: {one_line(error)}"[:200]
 
 
 def _flags(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ladle.errors import UserError
+from ladle.errors import UserError, first_line
 from ladle.exporting.module import Exportable, Plan
 from ladle.exporting.suppression import as_onnx, stays_of, suppress_operator
 
@@ -60,7 +60,7 @@ def onnx_bytes(program: Any, plan: Plan, metadata: Mapping[str, str], outputs: S
                 optimize=not plan.half,
             )
         except Exception as error:
-            raise UserError(f"the exporter of this PyTorch cannot write it as ONNX ({_first_line(error)})") from error
+            raise UserError(f"the exporter of this PyTorch cannot write it as ONNX ({first_line(error)})") from error
     assert made is not None
     model = made.model_proto
     for node in model.graph.node:
@@ -109,12 +109,7 @@ def _shapes(plan: Plan) -> Any:
 def _refusal(network: Exportable, error: Exception) -> UserError:
     plan, name = network.plan, network.detector.spec.name
     fewer = {"sizes": "; --dynamic batch may do", "batch": "; --dynamic none may do", "none": ""}[plan.dynamic]
-    return UserError(f"{name} cannot be traced with --dynamic {plan.dynamic} ({_first_line(error)}){fewer}")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0][:200] if lines else type(error).__name__
+    return UserError(f"{name} cannot be traced with --dynamic {plan.dynamic} ({first_line(error)}){fewer}")
 
 
 def _halve(model: Any) -> None:

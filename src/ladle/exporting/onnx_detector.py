@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ladle.detectors import Inference
+from ladle.detectors import Inference, as_floats
 from ladle.errors import UserError
 from ladle.exporting.runtime import onnx_session, session_runner
 from ladle.exporting.suppression import select
@@ -64,7 +64,7 @@ class OnnxDetector:
     def _as_input(self, images: Tensor) -> Tensor:
         if self.about["images"] == "uint8":
             return images
-        floats = images.float() / 255
+        floats = as_floats(images)
         return (floats - self._mean) / self._std if self.about["images"] == "normalized" else floats
 
     def _counts(self, images: Tensor, scores: Tensor) -> tuple[int, ...]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ladle.detectors import Detector, Inference
+from ladle.detectors import Detector, Inference, as_floats
 from ladle.errors import UserError
 from ladle.exporting.adapter import Raw, reference_output
 from ladle.exporting.module import Images, Plan
@@ -61,7 +61,7 @@ def as_input(images: Tensor, detector: Detector, kind: Images) -> Tensor:
     """Images of bytes as a file takes them."""
     if kind == "uint8":
         return images
-    floats = images.float() / 255
+    floats = as_floats(images)
     return (floats - detector.mean) / detector.std if kind == "normalized" else floats
 
 

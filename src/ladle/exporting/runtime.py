@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ladle.errors import UserError
+from ladle.errors import UserError, first_line
 
 __all__ = ["RunFile", "onnx_runner", "onnx_session", "program_runner", "session_runner"]
 
@@ -32,8 +32,8 @@ def onnx_session(model: bytes | Path, threads: int | None = None) -> Any:
         source = str(model) if isinstance(model, Path) else model
         return onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises a kind of its own for each cause
-        reason = str(error).strip().splitlines()[0][:200]
-        raise UserError(f"{model if isinstance(model, Path) else 'onnxruntime'} cannot be run ({reason})") from error
+        what = model if isinstance(model, Path) else "onnxruntime"
+        raise UserError(f"{what} cannot be run ({first_line(error)})") from error
 
 
 def onnx_runner(model: bytes | Path, threads: int | None = None) -> RunFile:

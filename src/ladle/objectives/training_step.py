@@ -94,6 +94,7 @@ class TrainingStep(nn.Module):
 
     def forward(self, batch: Batch) -> dict[str, Term]:
         """The terms of one batch."""
+        self.monitor = {}
         features = self._network.extract_features(batch.images)
         seen = self._observe(batch, features)
         losses: dict[str, Term] = {}
@@ -211,7 +212,6 @@ class TrainingStep(nn.Module):
         if criterion is not None and self._learns:
             terms = joined(terms, named("auxiliary", criterion(teacher, truth, assignment)))
         terms = joined(terms, self._distillation(number)(student, teacher, truth, assignment))
-        self.monitor.pop("/".join(filter(None, (name, "agreement"))), None)
         metrics = assignment_metrics(assignment, truth) | self._agreement(number, student, teacher, truth)
         self.monitor |= named(name, metrics)
         return named(name, terms)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def card_of(entries: Sequence[Entry], base: Entry | None = None, repository: str
         f"# {literal(_title(entries))}",
         *(part for entry in entries for part in _result(entry, base, named=len(entries) > 1)),
         "## Use",
-        f"With Ladle {_version()}, which draws the detections and writes them as COCO results:",
+        f"With Ladle {version('ladle')}, which draws the detections and writes them as COCO results:",
         block(_use(entries, repository), "python"),
         *_classes(entries[0].scored),
         "## Training",
@@ -143,11 +144,5 @@ def _training(entry: Entry) -> list[dict[str, object]]:
         told["teacher"] = Path(job.teacher).name
     if job.teacher_sha256 is not None:
         told["SHA-256 of the teacher"] = job.teacher_sha256
-    told |= {"epochs": job.run.epochs, "seed": job.run.seed, "Ladle": _version()}
+    told |= {"epochs": job.run.epochs, "seed": job.run.seed, "Ladle": version("ladle")}
     return [{"setting": name, "value": str(value)} for name, value in told.items()]
-
-
-def _version() -> str:
-    from importlib.metadata import version
-
-    return version("ladle")

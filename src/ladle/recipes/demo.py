@@ -87,8 +87,8 @@ def _first_look(out: Path, teacher: Detector) -> None:
     """Draw one scene as an untrained student and as the teacher would assign it, and tell how far they agree."""
     _, scenes = split_scenes(0, _FIRST + 1)
     batch = _batch(scenes, _FIRST)
-    plans = _plans({"untrained student judges": _untrained(), "teacher judges": teacher}, batch)
-    path = draw_assignment(batch.images[0], batch.truth, _priors(teacher, batch), plans, out / "who-learns-what.png")
+    plans, priors = _plans({"untrained student judges": _untrained(), "teacher judges": teacher}, batch)
+    path = draw_assignment(batch.images[0], batch.truth, priors, plans, out / "who-learns-what.png")
     own, theirs = plans.values()
     say(f"who learns what: {path}")
     say(
@@ -157,24 +157,18 @@ def _predictions(scenes: Scenes, number: int, students: dict[str, Detector], pat
 
 def _assignments(scenes: Scenes, number: int, judges: dict[str, Detector], path: Path) -> Path:
     batch = _batch(scenes, number)
-    return draw_assignment(
-        batch.images[0], batch.truth, _priors(judges["teacher judges"], batch), _plans(judges, batch), path
-    )
+    plans, priors = _plans(judges, batch)
+    return draw_assignment(batch.images[0], batch.truth, priors, plans, path)
 
 
 @torch.no_grad()
-def _plans(judges: dict[str, Detector], batch: Batch) -> dict[str, Assignment]:
+def _plans(judges: dict[str, Detector], batch: Batch) -> tuple[dict[str, Assignment], Priors]:
+    """The assignment by each judge, and the priors, which all of them have."""
     plans = {}
     for title, judge in judges.items():
         output = judge(batch.images, batch.sizes)[0]
         plans[title] = PAA()(output.predictions, output.priors, batch.truth)
-    return plans
-
-
-@torch.no_grad()
-def _priors(detector: Detector, batch: Batch) -> Priors:
-    priors: Priors = detector(batch.images, batch.sizes)[0].priors
-    return priors
+    return plans, output.priors
 
 
 def _batch(scenes: Scenes, number: int) -> Batch:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from ladle.errors import UserError
+from ladle.errors import UserError, first_line
 from ladle.recipes.card import card_of
 from ladle.recipes.console import say
 from ladle.recipes.progress import best_weights
@@ -36,13 +36,15 @@ def push(
         private: make the repository private, if it is made.
     """
     _check_name(repository)
-    record, card = _card(folder, repository, baseline, student)
-    weights = best_weights(record.job, _student(record, student))
+    records = [read_run(Path(one)) for one in (baseline, folder) if one is not None]
+    record = records[-1]
+    name = _student(record, student)
+    weights = best_weights(record.job, name)
     if not weights.is_file():
         raise UserError(
             f"{weights}: expected the best weights of the run, found no such file: train it to an evaluation"
         )
-    files: dict[str, Path | bytes] = {WEIGHTS: weights, "README.md": card.encode()}
+    files: dict[str, Path | bytes] = {WEIGHTS: weights, "README.md": _card(records, name, repository).encode()}
     page = record.folder / REPORT
     if page.is_file():
         files[REPORT] = page
@@ -67,12 +69,11 @@ def from_hub(repository: str, revision: str | None = None) -> str:
         return str(hf_hub_download(repository, WEIGHTS, revision=revision))
 
 
-def _card(folder: str, repository: str, baseline: str | None, student: str | None) -> tuple[RunRecord, str]:
-    records = [read_run(Path(one)) for one in (baseline, folder) if one is not None]
+def _card(records: Sequence[RunRecord], student: str, repository: str) -> str:
+    """The card of a student of the last run; the first of two runs is its baseline."""
     entries = entries_of(records)
-    name = _student(records[-1], student)
-    shown = [entry for entry in entries if entry.run is records[-1] and entry.student == name]
-    return records[-1], card_of(shown, entries[0] if baseline is not None else None, repository)
+    shown = [entry for entry in entries if entry.run is records[-1] and entry.student == student]
+    return card_of(shown, entries[0] if len(records) > 1 else None, repository)
 
 
 def _student(record: RunRecord, student: str | None) -> str:
@@ -113,5 +114,4 @@ def _hub_errors(repository: str) -> Iterator[None]:
     except UserError:  # which is a ValueError
         raise
     except (OSError, ValueError, HTTPError) as error:
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        raise UserError(f"{repository}: the Hugging Face Hub could not be used: {reason}") from error
+        raise UserError(f"{repository}: the Hugging Face Hub could not be used: {first_line(error)}") from error

@@ -80,8 +80,7 @@ def _write(records: Sequence[RunRecord], source: Source | None, note: str | None
     entries = entries_of(records)
     last = [entry for entry in entries if entry.run is records[-1]]
     drawn = [(entry, _drawn(entry, source, note, len(last))) for entry in last]
-    title = f"Report of {entries[0].title}" if len(entries) == 1 else f"Report of {len(records)} runs"
-    title = f"Report of {records[0].folder.name}" if len(records) == 1 else title
+    title = f"Report of {records[0].folder.name if len(records) == 1 else f'{len(records)} runs'}"
     page = write_page(folder / REPORT, title, page_of(entries, drawn, compared=len(records) > 1))
     write_card(last, entries[0] if len(records) > 1 else None, folder)
     return page

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ladle.detectors import as_floats
 from ladle.limits import Length, Range
 from ladle.teachers.detections import TeacherDetections, identity_frame, logit
 from ladle.teachers.inputs import TeacherInput, to_batch
@@ -120,7 +121,7 @@ class ExportedTeacher(NamedTuple):
         """Bytes or floats in [0, 1] as the values that it takes."""
         if self.says.images == "uint8":
             return images if images.dtype == torch.uint8 else (images * 255).round().clamp(0, 255).byte()
-        values = images.float() / 255 if images.dtype == torch.uint8 else images
+        values = as_floats(images)
         if self.says.images == "float":
             return values
         mean, std = (values.new_tensor(each).view(1, 3, 1, 1) for each in (self.says.mean, self.says.std))

@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ladle.boxes import decode_distances
+from ladle.boxes import corners, decode_distances
 from ladle.errors import UserError
 from ladle.teachers.detections import logit
 from ladle.types import Grid
@@ -162,12 +162,12 @@ def _read_boxes(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -
 
 def _read_yolo(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
     (rows,) = (one.float().transpose(1, 2) for one in outputs.values())
-    return Read(_corners(rows[..., :4]), logit(rows[..., 4:]))
+    return Read(corners(rows[..., :4]), logit(rows[..., 4:]))
 
 
 def _read_yolo_objectness(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
     (rows,) = (one.float() for one in outputs.values())
-    return Read(_corners(rows[..., :4]), logit(rows[..., 4:5] * rows[..., 5:]))
+    return Read(corners(rows[..., :4]), logit(rows[..., 4:5] * rows[..., 5:]))
 
 
 def _read_distributions(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
@@ -193,12 +193,6 @@ def _points(grids: tuple[Grid, ...], like: Tensor) -> tuple[Float[Tensor, "N 2"]
         points.append(torch.stack([x.flatten(), y.flatten()], -1))
         strides.append(torch.full_like(points[-1][:, 0], grid.stride))
     return torch.cat(points), torch.cat(strides)
-
-
-def _corners(boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N 4"]:
-    """Boxes of center, width and height as corners."""
-    half = boxes[..., 2:] / 2
-    return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
 
 
 _READERS: dict[Layout, Callable[[Mapping[str, Tensor], tuple[Grid, ...] | None], Read]] = {

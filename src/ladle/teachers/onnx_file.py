@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ladle.errors import first_line
 from ladle.teachers.exported import ExportedTeacher, open_exported
-from ladle.teachers.program import FileTeacher, Program, first_line, open_program
+from ladle.teachers.program import FileTeacher, Program, open_program
 from ladle.teachers.uri import TeacherURI
 from ladle.untrusted import parse_json
 

@@ -12,6 +12,7 @@ from typing import NamedTuple, cast, get_args
 import torch
 from torch import Tensor
 
+from ladle.errors import first_line
 from ladle.teachers.classes import COCO_CLASSES
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.inputs import Resize, TeacherInput, to_batch
@@ -19,7 +20,7 @@ from ladle.teachers.layouts import LAYOUTS, Layout, Read, Shape, counts_of, find
 from ladle.teachers.uri import TeacherURI
 from ladle.types import Batch, Grid
 
-__all__ = ["FileTeacher", "Program", "first_line", "open_program"]
+__all__ = ["FileTeacher", "Program", "open_program"]
 
 _OPTIONS = ("imgsz", "mean", "std", "bgr", "resize", "pad", "layout", "strides", "offset", "classes", "class_map")
 _KEYS = ("names", "classes", "class_names", "labels")
@@ -155,11 +156,6 @@ def _shapes(uri: TeacherURI, program: Program, batch: int, height: int, width: i
     except Exception as error:  # each kind of file raises errors of its own
         raise uri.fail(f"it cannot take images of {width}x{height} pixels ({first_line(error)})") from error
     return {name: tuple(one.shape) for name, one in outputs.items()}
-
-
-def first_line(error: Exception) -> str:
-    """What an error says first, of limited length."""
-    return str(error).strip().partition("\n")[0][:200]
 
 
 def class_names(uri: TeacherURI, metadata: Mapping[str, str]) -> tuple[str, ...] | None:

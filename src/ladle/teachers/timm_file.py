@@ -10,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ladle.detectors import as_floats
 from ladle.detectors.backbones import color_statistics
 from ladle.distillers import Head
+from ladle.errors import one_line
 from ladle.networks import NetworkInfo
 from ladle.teachers.frozen import Observed, without_predictions
 from ladle.teachers.hub import cached_file
@@ -77,7 +79,7 @@ class TimmTeacher:
     @torch.no_grad()
     def observe(self, batch: Batch) -> Observed:
         """Its feature maps of a batch, and the sizes of the images."""
-        images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
+        images = as_floats(batch.images)
         mean, std = self.colors
         values = (images - mean) / std
         if self.maps.scale != 1:
@@ -144,9 +146,7 @@ def open_timm(uri: TeacherURI) -> TimmTeacher:
         teacher = TimmTeacher(uri.path, model, unused)
         _try(teacher)
     except Exception as error:  # timm's models raise errors of many kinds
-        raise uri.fail(
-            f"it cannot be a teacher with the weights {file} ({' '.join(str(error).split())[:200]})"
-        ) from None
+        raise uri.fail(f"it cannot be a teacher with the weights {file} ({one_line(error)})") from None
     return teacher
 
 

@@ -8,18 +8,20 @@ import zipfile
 from collections.abc import Callable, Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from ladle.errors import UserError
+from ladle.errors import UserError, first_line
 from ladle.teachers.exported import ExportedTeacher, open_exported
-from ladle.teachers.program import FileTeacher, Program, first_line, open_program
+from ladle.teachers.program import FileTeacher, Program, open_program
 from ladle.teachers.uri import TeacherURI
 from ladle.untrusted import parse_json
 
 __all__ = ["open_pt2", "open_torchscript"]
+
+T = TypeVar("T")
 
 _TRUST = "run_code"
 _NAMES = {"boxes": ("boxes", "scores"), "distributions": ("scores", "distributions")}
@@ -56,16 +58,11 @@ def open_pt2(uri: TeacherURI) -> FileTeacher | ExportedTeacher:
         UserError: without ``?run_code=1``, or if the file or its outputs are not understood.
     """
     _check_trust(uri, "a .pt2 file of torch.export")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            # Files of `ladle export` may suppress by an operator of torchvision's.
-            import torchvision  # noqa: F401
+    # Files of `ladle export` may suppress by an operator of torchvision's.
+    import torchvision  # noqa: F401
 
-            program = torch.export.load(uri.path)
-            network = _Exported(program)
-        except Exception as error:  # of many kinds, for a file that is damaged or of another version
-            raise uri.fail(f"PyTorch cannot load it ({first_line(error)})") from None
+    network = _loaded(uri, lambda: _Exported(torch.export.load(uri.path)))
+    program = network.program
     about = _about(uri)
     if about is not None:
         return open_exported(uri, about, lambda images, sizes: tuple(network(images, sizes)), network.move, (_TRUST,))
@@ -84,12 +81,7 @@ def open_torchscript(uri: TeacherURI) -> FileTeacher:
         UserError: without ``?run_code=1``, or if the file or its outputs are not understood.
     """
     _check_trust(uri, "a TorchScript file")
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            network = torch.jit.load(uri.path, map_location="cpu").eval()
-        except Exception as error:  # as above
-            raise uri.fail(f"PyTorch cannot load it ({first_line(error)})") from None
+    network = _loaded(uri, lambda: torch.jit.load(uri.path, map_location="cpu").eval())
     return open_program(uri, Program(_named(uri, network), (None, 3, None, None), {}, network.to), (_TRUST,))
 
 
@@ -102,6 +94,16 @@ def _check_trust(uri: TeacherURI, what: str) -> None:
             f"{what} can run any code on this machine while it is loaded: add ?{_TRUST}=1 if you trust where it comes "
             "from, or take an ONNX file or weights"
         )
+
+
+def _loaded(uri: TeacherURI, load: Callable[[], T]) -> T:
+    """What ``load`` loads, without warnings; raises :class:`UserError` if PyTorch cannot."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return load()
+        except Exception as error:  # of many kinds, for a file that is damaged or of another version
+            raise uri.fail(f"PyTorch cannot load it ({first_line(error)})") from None
 
 
 def _about(uri: TeacherURI) -> dict[str, Any] | None:

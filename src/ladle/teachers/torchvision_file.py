@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ladle.detectors import as_floats
 from ladle.teachers.classes import NO_CLASS
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.torchvision_dense import COARSEST, find_densely, is_dense
@@ -59,7 +60,7 @@ class TorchvisionTeacher(NamedTuple):
     @torch.no_grad()
     def find(self, batch: Batch) -> TeacherDetections:
         """The final boxes of each image, without its padding; or all predictions."""
-        images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
+        images = as_floats(batch.images)
         sizes = batch.sizes.tolist()
         each = [image[:, :height, :width] for image, (height, width) in zip(images, sizes, strict=True)]
         if self.dense:

@@ -14,7 +14,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ladle.errors import UserError
+from ladle.boxes import corners
+from ladle.errors import UserError, one_line
 from ladle.teachers.classes import NO_CLASS
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.hub import snapshot_of
@@ -86,7 +87,7 @@ class TransformersTeacher(NamedTuple):
         answers = [self._run(batch.images, part, sizes) for part in parts]
         back = torch.tensor([row for part in parts for row in part]).argsort().to(batch.images.device)
         boxes, scores = (torch.cat(each)[back] for each in zip(*answers, strict=True))
-        boxes = _corners(boxes) * batch.sizes.flip(1).repeat(1, 2).unsqueeze(1)
+        boxes = corners(boxes) * batch.sizes.flip(1).repeat(1, 2).unsqueeze(1)
         kept = scores.amax(-1, keepdim=True) >= self.score
         return TeacherDetections.final(boxes * kept, scores * kept)
 
@@ -112,12 +113,6 @@ class TransformersTeacher(NamedTuple):
 def _of_one_size(sizes: list[tuple[int, int]]) -> list[list[int]]:
     """The rows of images of each size."""
     return [[row for row, size in enumerate(sizes) if size == one] for one in dict.fromkeys(sizes)]
-
-
-def _corners(boxes: Float[Tensor, "B N 4"]) -> Float[Tensor, "B N 4"]:
-    """Boxes of center, width and height as corners."""
-    half = boxes[..., 2:] / 2
-    return torch.cat([boxes[..., :2] - half, boxes[..., :2] + half], -1)
 
 
 def open_transformers(uri: TeacherURI) -> TransformersTeacher:
@@ -177,7 +172,7 @@ def _processor(uri: TeacherURI, place: str, offline: bool) -> Any:
     try:
         processor: Any = AutoImageProcessor.from_pretrained(place, local_files_only=offline, trust_remote_code=False)
     except Exception as error:  # a file that is missing or damaged raises errors of many kinds
-        raise uri.fail(f"expected a {_CONFIG} and a {_INPUT} of a detector ({_line(error)})") from None
+        raise uri.fail(f"expected a {_CONFIG} and a {_INPUT} of a detector ({one_line(error)})") from None
     sides = uri.wholes("imgsz")
     if sides is not None:
         if len(sides) > 2:
@@ -201,7 +196,7 @@ def _model(uri: TeacherURI, place: str, offline: bool) -> tuple[Any, int]:
             output_loading_info=True,
         )
     except Exception as error:  # as above
-        raise uri.fail(f"expected the weights of a detector that transformers knows ({_line(error)})") from None
+        raise uri.fail(f"expected the weights of a detector that transformers knows ({one_line(error)})") from None
     wrong = sorted(read["missing_keys"]) + sorted(str(one[0]) for one in read["mismatched_keys"])
     if wrong:
         raise uri.fail(
@@ -238,7 +233,3 @@ def _size_in_words(processor: Any) -> str:
     if "shortest_edge" in size:
         return f"short side to {size['shortest_edge']} px, at most {size.get('longest_edge', 'any')}"
     return f"{size['width']}x{size['height']} px, stretched" if "width" in size else f"{size}"
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200]
