@@ -5,6 +5,8 @@ READY := $(VENV)/ready
 BIN := $(VENV)/bin
 PEERS := $(VENV)/peers
 LOWEST := $(VENV)/lowest
+# Tests use one thread each, and keep compiled modules even where that is turned off: they start many Python processes.
+TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
 .PHONY: demo test test-slow test-lowest check bench bench-steps results docs images clean
 
@@ -12,13 +14,13 @@ demo: $(READY)  ## teach one small student three ways on the built-in scenes and
 	$(BIN)/ladle demo
 
 test: $(READY)  ## the tests, on two cores, without the network
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+	$(TESTS) $(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: $(READY)  ## the tests that take long, such as exporting every family; .ci/run runs both
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
+	$(TESTS) $(BIN)/python -m pytest -n 2 --dist worksteal -m slow
 
 test-lowest: $(LOWEST)/ready  ## all tests, slow ones too, with the oldest PyTorch that pyproject.toml allows
-	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal
+	$(TESTS) $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal
 
 check: $(READY)  ## style and types
 	$(BIN)/ruff check .

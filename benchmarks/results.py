@@ -5,6 +5,7 @@
 An experiment ``benchmarks/experiments/NAME.yaml`` has its results in ``docs/results/NAME.jsonl``. Its table stands
 between the marks ``<!-- results: NAME -->`` and ``<!-- end -->`` of the page, and its chart is
 ``docs/images/results-NAME.svg``. All lines of a file have the same setting and the same teacher, else it is refused.
+``made_by`` of an experiment is the command that trains its teacher, if it has one.
 """
 
 import json
@@ -71,7 +72,8 @@ def machines(found):
 def section(name):
     """Everything between the marks of an experiment."""
     described, found = experiment(name)
-    commands = f"{' '.join(described['made_by'].split())}\npython benchmarks/methods.py --experiment"
+    compare = f"python benchmarks/methods.py --experiment benchmarks/experiments/{name}.yaml"
+    teacher = " ".join(described["made_by"].split()) if "made_by" in described else None
     return "\n".join(
         [
             *table(found),
@@ -81,7 +83,7 @@ def section(name):
             f"*{machines(found)} Lines: [{name}.jsonl](results/{name}.jsonl).*",
             "",
             "```",
-            f"{commands} benchmarks/experiments/{name}.yaml --teacher TEACHER",
+            *([compare] if teacher is None else [teacher, f"{compare} --teacher TEACHER"]),
             "```",
         ]
     )

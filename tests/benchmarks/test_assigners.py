@@ -48,6 +48,7 @@ def test_a_contender_that_cannot_be_imported_is_named_in_the_tables(bench):
     assert "absent: no module named 'two'" in peers[1]
 
 
+@pytest.mark.slow
 def test_all_contenders_take_turns(bench):
     order = []
     ready = {name: bench.Ready(lambda name=name: order.append(name), lambda answer: answer) for name in "ab"}

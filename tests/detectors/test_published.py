@@ -128,6 +128,7 @@ def test_only_tensors_are_read_of_a_checkpoint(key, tmp_path):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_a_checkpoint_is_converted_by_the_command_line(tmp_path, capsys):
     record = golden("yolox-n", "yolox")
     torch.save({"model": tensors(record), "epoch": 300}, tmp_path / "nano.pth")

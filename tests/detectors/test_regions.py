@@ -137,6 +137,7 @@ def losses_of_torchvision(model, seed):
     return first | second
 
 
+@pytest.mark.slow
 def test_plans_samples_losses_and_gradients_are_torchvisions(pair):
     """Assignment, sampling with the same lots, and losses, end to end; gradients of every weight. All in float64."""
     model, detector = (deepcopy(one).double() for one in pair)
@@ -285,6 +286,7 @@ def test_ground_truth_is_put_among_proposals_in_training_alone():
 
 @torch.no_grad()
 @pytest.mark.parametrize("name", ["fasterrcnn-tiny", "cascade-tiny"])
+@pytest.mark.slow
 def test_two_stages_find_as_many_objects_as_they_may(name):
     detector = small(name).eval()
     for stage in detector.chain[1:]:

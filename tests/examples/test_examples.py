@@ -24,12 +24,14 @@ def test_an_assigner_of_ones_own_obeys_the_laws_and_teaches(capsys):
     assert losses[1] < losses[0]
 
 
+@pytest.mark.slow
 def test_an_own_loop_learns_and_finds(capsys):
     losses = example("own_loop")["main"](epochs=2, images=16)
     assert losses[1] < losses[0]
     assert capsys.readouterr().out.count("objects found") == 2
 
 
+@pytest.mark.slow
 def test_foreign_data_is_read_as_it_was_written(capsys):
     ap = example("foreign_data")["main"](epochs=1, photos=8)
     said = capsys.readouterr().out

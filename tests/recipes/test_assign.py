@@ -202,6 +202,7 @@ def test_pages_link_to_each_other_and_old_ones_go(data, monkeypatch):
     assert [page.name for page in sorted(Path("out").iterdir())] == ["show.html"]
 
 
+@pytest.mark.slow
 def test_the_difference_is_that_of_both_judges(data, detectors):
     found = assign_diff(data, detectors["first"], against_teacher=detectors["second"], most=2, out="out", **QUIET)
     order = [CLASSES[::-1].index(name) for name in CLASSES]

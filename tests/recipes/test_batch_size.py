@@ -38,6 +38,7 @@ def lent(monkeypatch):
     monkeypatch.setattr(training, "_work", stop)
 
 
+@pytest.mark.slow
 def test_the_number_that_fits_is_told_and_kept(lent, data, tmp_path, capsys):
     with pytest.raises(StoppedError) as stopped:
         train(data, "paa-tiny", replace(AUTO, project=str(tmp_path)))

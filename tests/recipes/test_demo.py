@@ -36,6 +36,7 @@ def test_the_packaged_teacher_matches_the_student_and_is_small(method):
     assert teacher_file().stat().st_size < 10e6
 
 
+@pytest.mark.slow
 def test_the_packaged_teacher_finds_what_is_there():
     _, scenes = split_scenes(0, 24)
     assert Evaluator(scenes, 160, 8)(load_detector(teacher_file())).evaluation.ap > 0.2
@@ -69,6 +70,7 @@ def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
     assert f"the run of LAD: {out / 'distill/lad/report.html'}" in lines
 
 
+@pytest.mark.slow
 def test_a_quick_demo_trains_two_students_on_few_scenes(tmp_path, monkeypatch):
     asked = []
 

@@ -39,6 +39,7 @@ def test_every_method_gives_different_weights(taught):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_the_saved_student_holds_nothing_of_its_teacher(taught, method):
     run = taught[method]
     tensors = load_file(run.weights)
@@ -48,6 +49,7 @@ def test_the_saved_student_holds_nothing_of_its_teacher(taught, method):
 
 
 @pytest.mark.parametrize("method", METHODS)
+@pytest.mark.slow
 def test_the_teacher_is_recorded_by_path_and_content(taught, teacher, method):
     job = Job.read(str(taught[method].folder), "distill")
     assert (job.method, job.teacher, job.teacher_sha256) == (method, teacher, file_hash(Path(teacher)))
@@ -119,6 +121,7 @@ def test_balanced_training_without_its_loss_is_exactly_plain_and_with_it_another
     assert (job.balance, job.balance_share) == ("norm", 0.5)
 
 
+@pytest.mark.slow
 def test_a_run_whose_teacher_has_changed_is_not_resumed(data, teacher, tmp_path):
     copy = tmp_path / "teacher.safetensors"
     copy.write_bytes(Path(teacher).read_bytes())
@@ -131,6 +134,7 @@ def test_a_run_whose_teacher_has_changed_is_not_resumed(data, teacher, tmp_path)
         distill(resume=str(run.folder))
 
 
+@pytest.mark.slow
 def test_a_teacher_of_another_family_gives_soft_labels_and_skipped_terms_are_listed(data, teacher, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
     taught = distill(data, "atss-tiny", teacher, "soft", run, allow_weak_teacher=True)
@@ -153,6 +157,7 @@ def test_what_needs_the_same_priors_is_refused_before_anything_is_written(data, 
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_teacher_with_other_priors_is_moved_and_the_plan_says_so(data, teacher, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
     taught = distill(data, "fcos-tiny", teacher, "solad+pkd", run, allow_weak_teacher=True)

@@ -21,6 +21,7 @@ def batch():
 
 
 @pytest.mark.parametrize("family", families())
+@pytest.mark.slow
 def test_every_family_learns_in_half_precision(batch, family):
     job = Job("train", "scenes", f"{family}-tiny", "nowhere", Run(imgsz=64))
     setup = resolve(job, parts_of(job), CLASSES, tuple(range(len(CLASSES))))

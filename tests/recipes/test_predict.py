@@ -36,6 +36,7 @@ def album(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_folder_is_searched_recursively_and_every_image_is_drawn_once(album, teacher, tmp_path):
     out = tmp_path / "out"
     found = predict(str(album), teacher, out=str(out), **HOW)

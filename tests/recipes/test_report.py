@@ -106,6 +106,7 @@ def test_confusion_errors_and_threshold_are_those_of_the_detections(plain, moved
     )
 
 
+@pytest.mark.slow
 def test_objects_without_a_positive_are_counted_with_advice(plain, taught):
     learning = numbers_of(plain).learning
     assert (learning.images, learning.objects) == (8, sum(one.objects for one in learning.by_size))
@@ -417,6 +418,7 @@ PROBE = """<!DOCTYPE html><title>probe</title><p id="found"></p>
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium, such as `apt-get install chromium`")
+@pytest.mark.slow
 def test_a_browser_shows_a_report_without_an_error_or_a_request(plain, tmp_path):
     shutil.copy(plain.folder / "report.html", tmp_path)
     (tmp_path / "probe.html").write_text(PROBE, encoding="utf-8")

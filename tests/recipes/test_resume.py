@@ -95,6 +95,7 @@ def test_a_run_is_resumed_from_another_folder(run, finished):
     assert changed <= drawn | {"report.html"}, "what is the same is not written again; the report names its folder"
 
 
+@pytest.mark.slow
 def test_data_that_moved_are_given_again_and_recognized(run, finished, tmp_path, refused, untrained):
     moved = shutil.copytree(finished / "data", tmp_path / "moved")
     config = run / "config.yaml"
@@ -146,6 +147,7 @@ def test_a_missing_summary_of_the_data_is_reported(run, untrained, capsys):
     assert json.loads((run / "data.json").read_text())["train"]["images"] == 8
 
 
+@pytest.mark.slow
 def test_a_teacher_that_moved_is_given_again_and_recognized(finished, tmp_path, monkeypatch, refused, untrained):
     monkeypatch.chdir(tmp_path)
     weights, run = finished / "runs" / "train" / "one" / LAST, Path("runs/distill/taught")
@@ -191,6 +193,7 @@ def test_a_finished_run_goes_on_for_more_epochs(run, finished, tmp_path, capsys,
     assert same_weights(run / LAST, whole / LAST), "stopped again, it ends as the one that was not"
 
 
+@pytest.mark.slow
 def test_resuming_a_finished_run_reports_nothing_to_do(run, capsys):
     assert main(["train", "--resume", "one", "--quiet=false"]) == 0
     assert "finished: all 2 epochs are done, nothing to train; give --epochs N to go on" in capsys.readouterr().out
@@ -277,6 +280,7 @@ def test_a_run_whose_backbone_weights_are_gone_goes_on(run, untrained):
     assert untrained[0].run.backbone_weights == "gone.pth"
 
 
+@pytest.mark.slow
 def test_weights_and_results_that_follow_from_the_resume_file_are_made_again(run, finished, capsys):
     for name in (LAST, "weights/best.safetensors", "results.csv"):
         (run / name).unlink()

@@ -188,6 +188,7 @@ def deep(tmp_path_factory):
     return data, train(str(data), "paa-tiny", replace(RUN, project=str(data.parent / "runs")))
 
 
+@pytest.mark.slow
 def test_a_detector_stores_the_value_range_of_its_images(deep):
     _, run = deep
     assert read_spec(Path(run.weights)).value_range == (0, 4095)

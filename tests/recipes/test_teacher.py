@@ -44,6 +44,7 @@ def test_a_probe_prints_classes_ap_and_speed_and_draws(data, onnx, tmp_path, cap
     assert "images/s; drawings, plots and results.json are in" in printed
 
 
+@pytest.mark.slow
 def test_a_probe_of_ladle_s_own_detector_is_its_evaluation(data, teacher, tmp_path):
     probed = teacher_probe(teacher, data, imgsz=64, out=str(tmp_path))
     evaluator = Evaluator(open_source(data, "val", RUN, 64), 64, 4)
@@ -59,6 +60,7 @@ def test_a_teacher_that_finds_nothing_is_refused(data, onnx, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_foreign_teacher_judges_and_its_file_is_recorded(data, onnx, tmp_path, capsys):
     flags = f"--student paa-tiny --method lad {FLAGS.replace('--quiet', '')} --allow-weak-teacher".split()
     assert main(["distill", "--data", data, "--teacher", f"onnx:{onnx}?pad=0", f"--project={tmp_path}", *flags]) == 0
@@ -101,6 +103,7 @@ def test_a_map_of_classes_reaches_the_teacher_or_is_refused(data, onnx, teacher,
             distill(data, "paa-tiny", given, "lad", run, class_map=str(map_file))
 
 
+@pytest.mark.slow
 def test_a_model_of_timm_teaches_by_its_features_and_cannot_be_measured(data, tmp_path, capsys):
     torch.manual_seed(0)
     torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "weights.pth")
@@ -182,6 +185,7 @@ def test_an_interrupted_cache_goes_on_and_one_of_another_teacher_is_refused(
         teacher_cache(teacher, data, str(file), imgsz=96)
 
 
+@pytest.mark.slow
 def test_a_cache_trains_without_its_teacher(data, cache, tmp_path, capsys):
     run = replace(RUN, project=str(tmp_path), quiet=False)
     taught = distill(data, "fcos-tiny", str(cache), "solad", run, allow_weak_teacher=True)

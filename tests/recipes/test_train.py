@@ -104,6 +104,7 @@ def stop_after(monkeypatch, epoch):
     monkeypatch.setattr(loop, "save", save)
 
 
+@pytest.mark.slow
 def test_a_stopped_run_goes_on_bit_for_bit(run, data, tmp_path, monkeypatch):
     flags = ["--data", data, "--model", "paa-tiny", *FLAGS.split(), "--epochs=2", "--name=cut", f"--project={tmp_path}"]
     with monkeypatch.context() as patch:
@@ -117,6 +118,7 @@ def test_a_stopped_run_goes_on_bit_for_bit(run, data, tmp_path, monkeypatch):
     assert len((cut / "results.csv").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_a_finished_run_that_is_resumed_stays_as_it_is(run):
     before = {path: path.read_bytes() for path in run.folder.rglob("*.safetensors")}
     again = train(resume=str(run.folder))
@@ -178,6 +180,7 @@ def test_settings_that_make_no_sense_are_refused(data, tmp_path, changed, named)
     assert list(tmp_path.iterdir()) == [], "a refused run leaves no file that blocks the corrected one"
 
 
+@pytest.mark.slow
 def test_a_run_stopped_in_its_first_epoch_begins_again(data, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt

@@ -90,6 +90,7 @@ def test_val_writes_plots_and_results_and_gives_the_numbers(data, teacher, tmp_p
     assert {row["category_id"] for row in results} <= set(range(1, len(CLASSES) + 1))
 
 
+@pytest.mark.slow
 def test_every_val_has_a_folder_of_its_own(data, teacher, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
@@ -123,6 +124,7 @@ def test_val_reports_repairs(data, teacher, tmp_path, capsys):
     assert "1 × box" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_val_counts_at_most_max_det_detections(data, teacher, tmp_path, capsys):
     one = val(data, teacher, out=str(tmp_path / "one"), device="cpu", max_det=1)
     printed = capsys.readouterr().out
@@ -176,6 +178,7 @@ def test_no_more_is_scored_than_the_detector_keeps():
     assert crowded(Evaluator(SCENES, 64, 4).truth, max(loads)) is None
 
 
+@pytest.mark.slow
 def test_val_does_not_depend_on_the_batch(data, teacher, tmp_path):
     one, four = (val(data, teacher, batch=batch, out=str(tmp_path), device="cpu") for batch in (1, 4))
     assert one.ap == pytest.approx(four.ap, abs=1e-3)

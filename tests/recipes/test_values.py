@@ -122,6 +122,7 @@ def test_parts_of_ones_own_train_resume_distill_and_are_evaluated(data, teacher,
     assert val(data, str(longer.weights), device="cpu").ap >= 0
 
 
+@pytest.mark.slow
 def test_a_run_folder_imports_nothing(data, mine, tmp_path):
     folder = train(data, "paa-tiny", run(tmp_path), assigner=mine.Mine()).folder
     with pytest.raises(
@@ -173,6 +174,7 @@ def test_yaml_sets_fields(tmp_path, capsys):
     assert printed["method"] == "lad+pkd(weight=2.0)"
 
 
+@pytest.mark.slow
 def test_fields_alone_are_those_of_the_familys_own_assigner(data, tmp_path, capsys):
     folder = train(data, "paa-tiny", run(tmp_path, quiet=False), assigner="(topk=7)").folder
     assert "assigner  PAA(topk=7)" in capsys.readouterr().out
@@ -193,6 +195,7 @@ def test_data_and_a_teacher_of_ones_own_are_given_as_objects(teacher, tmp_path, 
     assert len((again.folder / "results.csv").read_text().splitlines()) == RUN.epochs + 2
 
 
+@pytest.mark.slow
 def test_a_student_is_given_as_a_spec(data, tmp_path):
     spec = detector_spec("fcos-tiny", ("a",), imgsz=64)
     wide = replace(spec, head=replace(spec.head, depth=2))

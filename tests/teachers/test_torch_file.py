@@ -40,6 +40,7 @@ def files(tmp_path_factory):
 
 
 @pytest.mark.parametrize("kind", ["pt2", "torchscript"])
+@pytest.mark.slow
 def test_a_program_gives_its_boxes_and_scores(files, kind):
     programs, names = files
     text = f"{kind}:{programs[kind]}?run_code=1&classes={names}&imgsz=64"

@@ -62,6 +62,7 @@ def dense(request):
 IMAGES = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
 
 
+@pytest.mark.slow
 def test_its_final_boxes_are_among_its_dense_predictions(dense):
     images, sizes = IMAGES, [[64, 48], [32, 64]]
     found = dense.find(batch_of(images, sizes))

@@ -114,6 +114,7 @@ def test_every_plan_has_a_panel_of_its_own_and_all_are_equal(tmp_path: Path) -> 
     assert widths.max() - widths.min() <= 1
 
 
+@pytest.mark.slow
 def test_many_plans_wrap_into_rows(tmp_path: Path) -> None:
     priors, truth = grid(), truth_of([[100, 100, 200, 200]])
     four = read(
@@ -140,6 +141,7 @@ def test_the_weak_priors_of_a_soft_plan_fade(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("count", [0, 1, 40])
+@pytest.mark.slow
 def test_any_number_of_objects_can_be_drawn(tmp_path: Path, count: int) -> None:
     noise = torch.Generator().manual_seed(count)
     low = torch.rand(count, 2, generator=noise) * 250

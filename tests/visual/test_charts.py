@@ -96,6 +96,7 @@ def test_the_threshold_is_written_below_a_confusion(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("classes", [1, 80])
+@pytest.mark.slow
 def test_confusion_draws_any_number_of_classes(tmp_path: Path, classes: int) -> None:
     counts = np.eye(classes + 1, dtype=int) * 7
     path = draw_confusion(counts, [f"class {i}" for i in range(classes)], tmp_path / "a.png")
