@@ -29,7 +29,7 @@ def lent(monkeypatch):
         work()
         return work.args[-1] <= 5
 
-    def stop(fabric, ready):
+    def stop(fabric, ready, scores):
         assert ready.job.run.batch == yaml.safe_load((Path(ready.job.folder) / "config.yaml").read_text())["batch"]
         raise StoppedError(ready.job.run.batch, ready.evaluator().loader._plan.batch)
 
@@ -74,7 +74,7 @@ def test_a_gpu_evaluates_twice_as_many(lent, data, tmp_path, monkeypatch):
     monkeypatch.setattr("ladle.recipes.prepared.find_device", lambda device: "cuda")
     monkeypatch.setattr(training, "_loader", lambda *_, **__: None)
     monkeypatch.setattr("ladle.recipes.scoring.make_loader", lambda source, batch, *_, pin, **__: pin * batch)
-    monkeypatch.setattr(training, "_work", lambda fabric, ready: stop_with(ready.evaluator().loader))
+    monkeypatch.setattr(training, "_work", lambda fabric, ready, scores: stop_with(ready.evaluator().loader))
     with pytest.raises(StoppedError) as stopped:
         train(data, "paa-tiny", replace(RUN, project=str(tmp_path)))
     assert stopped.value.args == (8,)
@@ -114,7 +114,7 @@ def test_the_batch_of_a_trial_is_full():
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_the_memory_format_is_a_setting(channels_last, data, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        training, "_work", lambda fabric, ready: stop_with(training._objective(fabric, ready).student.neck)
+        training, "_work", lambda fabric, ready, scores: stop_with(training._objective(fabric, ready).student.neck)
     )
     with pytest.raises(StoppedError) as stopped:
         train(data, "paa-tiny", replace(RUN, channels_last=channels_last, project=str(tmp_path)))

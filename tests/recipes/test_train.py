@@ -15,6 +15,7 @@ from ladle.engine import loop
 from ladle.errors import UserError
 from ladle.recipes import Run, train, val
 from ladle.recipes.jobs import Job
+from ladle.recipes.scoring import Evaluator
 from tests.recipes.tiny import FLAGS, RUN, same_weights
 
 
@@ -65,6 +66,23 @@ def test_the_saved_detector_is_the_one_that_was_scored(run, data, tmp_path):
     assert again.ap == run.evaluation.ap
     spec = load_detector(run.weights).spec
     assert (spec.name, spec.imgsz) == ("paa-tiny", 64)
+
+
+@pytest.mark.parametrize(
+    ("aps", "evaluated"), [((0.1, 0.2), 2), ((0.2, 0.1), 3)], ids=["last-is-best", "first-is-best"]
+)
+def test_best_weights_are_evaluated_once_if_they_are_the_last(data, tmp_path, monkeypatch, aps, evaluated):
+    seen, evaluate = [], Evaluator.__call__
+
+    def scripted(self, detector):
+        score = evaluate(self, detector)
+        ap = (*aps, max(aps))[len(seen)]
+        seen.append(ap)
+        return score._replace(evaluation=replace(score.evaluation, ap=ap))
+
+    monkeypatch.setattr(Evaluator, "__call__", scripted)
+    done = train(data, "paa-tiny", replace(RUN, epochs=2, project=str(tmp_path)))
+    assert (len(seen), done.evaluation.ap) == (evaluated, max(aps))
 
 
 def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections import deque
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,7 @@ from ladle.recipes.progress import about, best_weights, disk_error, state_of
 from ladle.recipes.recorded import beside
 from ladle.recipes.report import Evaluated, write_report
 from ladle.recipes.report_learning import learning_of
-from ladle.recipes.scoring import Evaluator
+from ladle.recipes.scoring import Evaluator, Score
 from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
 from ladle.recipes.sources import Supply, supply
 from ladle.recipes.summary import about_images, about_lessons, about_teacher, once
@@ -77,10 +78,12 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     ready.job.write()
 
     fabric = None if connected_nodes() is not None else one_process(job.run.devices, job.run.device)
-    result = _work(fabric, ready) if fabric else _launched(ready)
+    scores: deque[Score] = deque(maxlen=len(ready.setup.specs))  # those of the last evaluation
+    result = _work(fabric, ready, scores) if fabric else _launched(ready)
     folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
-    evaluated = {name: _evaluate_best(ready, result, name) for name in ready.setup.specs}
+    last = dict(zip(ready.setup.specs, scores, strict=False))  # empty if other processes have trained
+    evaluated = {name: _evaluate_best(ready, result, name, last.get(name)) for name in ready.setup.specs}
     trained = {
         name: Trained(folder, best_weights(ready.job, name), one.score.evaluation, result.seconds)
         for name, one in evaluated.items()
@@ -101,14 +104,14 @@ def _launched(ready: Prepared) -> Result:
     return launch(run.devices, run.device, _work, ready)
 
 
-def _evaluate_best(ready: Prepared, result: Result, name: str) -> Evaluated:
-    """Evaluate the best weights of a student and draw the charts."""
+def _evaluate_best(ready: Prepared, result: Result, name: str, last: Score | None) -> Evaluated:
+    """Evaluate the best weights of a student and draw the charts; ``last`` is the evaluation after the last epoch."""
     from ladle.engine import prefix
 
     job, folder, epoch = ready.job, Path(ready.job.folder), result.best_epoch[name]
     evaluator = ready.evaluator()
     detector = load_detector(best_weights(job, name)).to(find_device(job.run.device))
-    score = evaluator(detector)
+    score = last if last is not None and epoch == result.rows[-1]["epoch"] else evaluator(detector)
     student = f", {name} ({ready.setup.specs[name].name})" if len(ready.setup.specs) > 1 else ""
     title = f"{folder}{student}, epoch {epoch} of {job.run.epochs}"
     say(table(title_of(title, score.evaluation), [score.evaluation.row()]), job.run.quiet)
@@ -182,8 +185,8 @@ def _without_start(job: Job) -> Job:
 
 
 @lost_workers_told()
-def _work(fabric: Fabric, ready: Prepared) -> Result:
-    """The part of a job that runs on every device."""
+def _work(fabric: Fabric, ready: Prepared, scores: deque[Score] | None = None) -> Result:
+    """The part of a job that runs on every device; every evaluation is added to ``scores``."""
     from ladle.engine import fit
 
     job, folder = ready.job, Path(ready.job.folder)
@@ -193,7 +196,7 @@ def _work(fabric: Fabric, ready: Prepared) -> Result:
             if job.run.compile:
                 _compile(fabric, ready, objective)
             loader = _loader(ready, fabric.global_rank, fabric.world_size)
-            evaluate = partial(_metrics, ready.evaluator())
+            evaluate = partial(_metrics, ready.evaluator(), scores)
             settings = replace(job.settings(), weighed=ready.setup.weighed)
             return fit(fabric, objective, loader, settings, folder, evaluate, _save, ready.resumed)
     except OSError as error:
@@ -250,10 +253,13 @@ def _loader(ready: Prepared, rank: int, world: int) -> Loader:
     )
 
 
-def _metrics(evaluator: Evaluator, network: nn.Module) -> dict[str, float]:
+def _metrics(evaluator: Evaluator, scores: deque[Score] | None, network: nn.Module) -> dict[str, float]:
     assert isinstance(network, Detector)
     with torch.compiler.set_stance("force_eager"):  # as `ladle val` does it, and no compilation for each size
-        numbers = asdict(evaluator(network).evaluation)
+        score = evaluator(network)
+    if scores is not None:
+        scores.append(score)
+    numbers = asdict(score.evaluation)
     del numbers["per_class"], numbers["most"]
     return numbers
 
