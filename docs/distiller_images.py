@@ -46,11 +46,11 @@ def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict
         },
         "localization": {
             "edges and classes: positives": judged,
-            'edges: measure="coverage"': _weighed(own.index, worthwhile_ring(priors, truth)),
-            'edges: measure="iou"': _weighed(own.index, worthwhile_ring(priors, truth, measure="iou")),
+            'edges: measure="coverage"': _weighed(student_output.index, worthwhile_ring(priors, truth)),
+            'edges: measure="iou"': _weighed(student_output.index, worthwhile_ring(priors, truth, measure="iou")),
         },
         "fine_grained": {
-            f"FineGrained(share={share})": _weighed(own.index, near_best(priors, truth, share).float())
+            f"FineGrained(share={share})": _weighed(student_output.index, near_best(priors, truth, share).float())
             for share in (0.3, FineGrained().share, 0.7)
         },
         "bckd": {
@@ -80,8 +80,8 @@ def _weighed(index: Tensor, strength: Tensor) -> Assignment:
 @torch.no_grad()
 def maps_of_distillers(batch: Batch, student: Detector, teacher: Detector) -> dict[str, Maps]:
     """Shades for those that compare maps, by the name of their page; the student has the teacher's channels."""
-    own, guide = (net.eval()(batch.images, batch.sizes)[0] for net in (student, teacher))
-    levels: list[Level] = Levels(student.pyramid, teacher.pyramid, relative=True)(own, guide)
+    student_output, teacher_output = (net.eval()(batch.images, batch.sizes)[0] for net in (student, teacher))
+    levels: list[Level] = Levels(student.pyramid, teacher.pyramid, relative=True)(student_output, teacher_output)
     fine, attention = levels[0], FGD().build(student, teacher)._attention(levels[0].teacher, levels[0])
     front = _object_share(fine, batch.truth)[0, 0]
     home = _object_cells(fine, batch.truth, list(STRIDES), 0)[0, 0].float()
@@ -92,13 +92,13 @@ def maps_of_distillers(batch: Batch, student: Detector, teacher: Detector) -> di
         "pkd": _by_level(levels, lambda level: _standard(level).abs().mean(1)[0]),
         "mgd": _by_level(levels, lambda level: (torch.rand(level.student.shape[-2:]) <= 1 - MGD().erased).float()),
         "defeat": {"foreground, stride 8": home, "background, stride 8": 1 - home},
-        "general_instance": _instances(own, guide),
+        "general_instance": _instances(student_output, teacher_output),
         "fgd": {
             "foreground, stride 8": front,
             "background, stride 8": outside / outside.sum(),
             "attention of the teacher, stride 8": attention.cells[0, 0],
         },
-        "cwd": _channels(Levels(student.pyramid, teacher.pyramid)(own, guide)[0]),
+        "cwd": _channels(Levels(student.pyramid, teacher.pyramid)(student_output, teacher_output)[0]),
     }
 
 
@@ -111,11 +111,14 @@ def _standard(level: Level) -> Tensor:
     return (level.teacher - mean) / (spread + 1e-6)
 
 
-def _instances(own: Output, guide: Output) -> Maps:
-    gap = (guide.predictions.scores - own.predictions.scores).abs().amax(-1)
-    chosen = at_locations(GeneralInstance().instances(own, guide), own.priors, own.features)
+def _instances(student_output: Output, teacher_output: Output) -> Maps:
+    gap = (teacher_output.predictions.scores - student_output.predictions.scores).abs().amax(-1)
+    chosen = at_locations(
+        GeneralInstance().instances(student_output, teacher_output), student_output.priors, student_output.features
+    )
     sizes = [
-        part.view(maps.shape[-2:]) for part, maps in zip(gap.split(own.priors.counts, 1), own.features, strict=True)
+        part.view(maps.shape[-2:])
+        for part, maps in zip(gap.split(student_output.priors.counts, 1), student_output.features, strict=True)
     ]
     return {
         f"instances, stride {stride}": size * mark[0, 0]
@@ -124,8 +127,8 @@ def _instances(own: Output, guide: Output) -> Maps:
 
 
 def _channels(level: Level) -> Maps:
-    """The distributions of the channels that look most closely, which is where their entropy is least."""
-    looks = CWD()._log_probs(level.teacher, level)[0].exp()
-    entropy = -(looks * looks.clamp(min=1e-12).log()).sum(-1)
+    """The distributions of the channels with the least entropy, which attend to the smallest regions."""
+    attended = CWD()._log_probs(level.teacher, level)[0].exp()
+    entropy = -(attended * attended.clamp(min=1e-12).log()).sum(-1)
     closest = entropy.argsort()[:CHANNELS].tolist()
-    return {f"channel {number} of the teacher": looks[number].view(level.teacher.shape[-2:]) for number in closest}
+    return {f"channel {number} of the teacher": attended[number].view(level.teacher.shape[-2:]) for number in closest}

@@ -76,7 +76,7 @@ def _draw_judges(student: Judge, teacher: Judge) -> None:
     )
     batch = _scene(CROWDED)
     plans = {
-        "nobody judges: the whole pool": _assign(PAA().pool, batch, student(batch)),
+        "all candidates, without a judge": _assign(PAA().pool, batch, student(batch)),
         "an untrained student judges": _assign(PAA(), batch, student(batch)),
         "its teacher judges: LAD": _assign(PAA(), batch, teacher(batch)),
     }
@@ -85,22 +85,22 @@ def _draw_judges(student: Judge, teacher: Judge) -> None:
 
 def _draw_assigners(batch: Batch, output: Output) -> None:
     """The rules with other settings of theirs; where predictions count, they are the teacher's."""
-    told = "the teacher's boxes"
+    judged = "the teacher's boxes"
     rules: dict[str, dict[str, Assigner]] = {
         "max_iou": {
             "MaxIoU()": MaxIoU(),
             "MaxIoU(rescue=None)": MaxIoU(rescue=None),
-            f"MaxIoU(), {told}, counts kept": MaxIoU(boxes="predictions", keep_count=True),
+            f"MaxIoU(), {judged}, counts kept": MaxIoU(boxes="predictions", keep_count=True),
         },
         "atss": {
             "ATSS()": ATSS(),
-            f"ATSS(), {told}": ATSS(boxes="predictions"),
-            f"ATSS(), {told}, counts kept": ATSS(boxes="predictions", keep_count=True),
+            f"ATSS(), {judged}": ATSS(boxes="predictions"),
+            f"ATSS(), {judged}, counts kept": ATSS(boxes="predictions", keep_count=True),
         },
         "fcos": {
             "FCOS()": FCOS(),
             "FCOS(radius=None)": FCOS(radius=None),
-            f"FCOS(), {told}": FCOS(boxes="predictions"),
+            f"FCOS(), {judged}": FCOS(boxes="predictions"),
         },
         "pseudo_iou": {f"PseudoIoU({least})": PseudoIoU(least) for least in (0.2, 0.4, 0.6)},
         "paa": {"PAA().pool": PAA().pool, "PAA()": PAA(), "PAA(topk=3)": PAA(topk=3)},
@@ -132,7 +132,7 @@ def _draw_judged(batch: Batch, student: Output, teacher: Output) -> None:
 
 
 def _draw_sample(batch: Batch) -> None:
-    """What a proposal network learns from: anchors alone decide, so nobody need be trained."""
+    """What a proposal network learns from: anchors alone decide, so no detector is trained."""
     detector = detector_spec("fasterrcnn-tiny", CLASSES).build()
     (lesson, _), output = lessons_of(detector.spec), _judge(detector)(batch)
     plan = _assign(lesson.assigner, batch, output)
