@@ -25,7 +25,7 @@ STRIDES = (8, 16, 32)
 LEAST_SCORE = 0.05
 """Scores below this are not drawn."""
 CHANNELS = 3
-"""Channels that CWD's image shows: those that look most closely."""
+"""Channels that CWD's image shows: those that attend to the smallest regions."""
 
 
 def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict[str, Plans]:
@@ -34,7 +34,7 @@ def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict
     priors, truth = teacher.priors, batch.truth
     overlap = best_overlaps(boxes, priors.valid, truth)
     judged = PAA()(teacher.predictions, priors, truth)
-    own = best_overlaps(priors.boxes, priors.valid, truth, grids=priors.grids)
+    nearest = best_overlaps(priors.boxes, priors.valid, truth, grids=priors.grids)
     evidence = [PAA().weigh(one.predictions, priors, truth) for one in (beginner, teacher)]
     verdict = CostSelector()(*evidence, priors, truth)
     score = teacher.predictions.scores.amax(-1)
@@ -46,11 +46,11 @@ def plans_of_distillers(batch: Batch, beginner: Output, teacher: Output) -> dict
         },
         "localization": {
             "edges and classes: positives": judged,
-            'edges: measure="coverage"': _weighed(student_output.index, worthwhile_ring(priors, truth)),
-            'edges: measure="iou"': _weighed(student_output.index, worthwhile_ring(priors, truth, measure="iou")),
+            'edges: measure="coverage"': _weighed(nearest.index, worthwhile_ring(priors, truth)),
+            'edges: measure="iou"': _weighed(nearest.index, worthwhile_ring(priors, truth, measure="iou")),
         },
         "fine_grained": {
-            f"FineGrained(share={share})": _weighed(student_output.index, near_best(priors, truth, share).float())
+            f"FineGrained(share={share})": _weighed(nearest.index, near_best(priors, truth, share).float())
             for share in (0.3, FineGrained().share, 0.7)
         },
         "bckd": {
