@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ladle.data import detect_format, read, splits
+from ladle import assign_stats
+from ladle.data import detect_format, inspect, read, splits
 from ladle.errors import UserError
 
 
@@ -237,3 +238,16 @@ def test_a_damaged_image_is_named_and_not_its_annotations(tmp_path):
     file.write_bytes(b"\xff\xd8\xff")
     with pytest.raises(UserError, match=re.escape(f"found {file}: expected a whole image") + ".*--on-defect skip"):
         read(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["<name/>", "", "<name>  </name>"])
+def test_a_set_in_which_no_object_has_a_name_has_no_classes(tmp_path, name):
+    for stem, split in (("a", "train"), ("b", "val")):
+        page(tmp_path, stem, thing("dog").replace("<name>dog</name>", name))
+        listing(tmp_path, split, f"{stem}\n")
+    health = inspect(tmp_path)
+    assert [one.classes for one in health.splits] == [(), ()]
+    assert health.fatal == ("train: no objects to learn", "val: no objects to score")
+    assert "1 × object without a name; dropped" in health.render()
+    with pytest.raises(UserError, match="expected classes in train, found none"):
+        assign_stats(str(tmp_path), "atss-tiny")

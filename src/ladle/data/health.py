@@ -217,7 +217,7 @@ def _render_split(split: SplitHealth) -> list[str]:
         f"  objects  {_spread(split.per_image)} an image",
         f"  side     {_spread(split.sides)}; {split.small} small, {split.medium} medium, {split.large} large",
     ]
-    pad = max(map(len, split.classes))
+    pad = max(map(len, split.classes), default=0)
     ranked = sorted(zip(split.counts, split.classes, strict=True), key=lambda pair: -pair[0])
     lines += [f"  {name:{pad}}  {count}" for count, name in ranked]
     lines += [f"  no object of: {', '.join(map(repr, split.absent))}"] if split.absent else []

@@ -180,6 +180,8 @@ def _images(options: Options) -> tuple[Source, Source, int]:
     side = options.imgsz if options.imgsz is not None else usual.imgsz
     values = spelled(trained.value_range) if trained is not None else None
     source = open_source(options.data, options.split, Run(value_range=values), side)
+    if not source.classes:
+        raise UserError(f"--data {options.data}: expected classes in {options.split}, found none")
     if options.images is None or options.images >= len(source):
         return source, source, side
     generator = torch.Generator().manual_seed(options.seed)

@@ -189,7 +189,7 @@ def _ap(one: _Contender, data: str | None, split: str) -> float:
     source = open_source(data, split, Run(), one.imgsz)
     if not set(source.classes) & set(one.classes):
         raise UserError(
-            f"--data {data}: it is labeled {', '.join(source.classes)}, and {one.model} knows "
+            f"--data {data}: it is labeled {', '.join(source.classes) or 'with no class'}, and {one.model} knows "
             f"{', '.join(one.classes)}: no class has the same name"
         )
     evaluator = Evaluator(source, one.imgsz, _TOGETHER)

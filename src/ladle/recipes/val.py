@@ -59,7 +59,7 @@ def val(
     source = open_source(data, split, Run(value_range=values), side)
     if not set(source.classes) & set(spec.classes):
         raise UserError(
-            f"{model} has the classes {', '.join(spec.classes)}, but {data} has {', '.join(source.classes)}: "
+            f"{model} has the classes {', '.join(spec.classes)}, but {data} has {', '.join(source.classes) or 'none'}: "
             "no class has the same name"
         )
     for line in (*remarks(source, split, side), *_unknown(source, spec)):
