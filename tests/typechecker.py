@@ -67,13 +67,16 @@ def _sampled(target, typechecker):
 
 
 def _first_calls(function, typechecker):
-    # An inner function is a new one at each call of the outer one, but its place is the same. It is counted by a text in
-    # a plain dictionary, which every version of torch.export can trace.
+    from torch.compiler import is_compiling  # here, where PyTorch has been imported in any case
+
+    # An inner function is a new one at each call of the outer one, but its place is the same.
     place, ready = f"{function.__code__.co_filename}:{function.__code__.co_firstlineno}", None
 
     @wraps(function)
     def call(*args, **kwargs):
         nonlocal ready
+        if is_compiling():  # the checker cannot be traced
+            return function(*args, **kwargs)
         seen = _calls.get(place, 0)
         if seen >= MOST:
             return function(*args, **kwargs)
