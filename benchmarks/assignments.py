@@ -3,8 +3,8 @@
     python benchmarks/assignments.py --runs scenes=paa-tiny=160,DIR=paa-tiny=320 --out docs/results/assign.json
 
 A run is a data set, a detector and the long side of the images. What `ladle assign stats` counts on the training images
-is counted for all assigners, and for the forms that serve more objects, in one pass. The JSON holds a row for every run
-and assigner.
+is counted for all assigners, and for the forms that serve more objects, in one pass; in a second one, for assigners by
+SimD. The JSON holds a row for every run and assigner.
 """
 
 import argparse
@@ -26,6 +26,8 @@ FORMS = {
     "TaskAligned": ["min_side=2", "rescue=True"],
 }
 """The forms of the assigners that serve more objects; each is counted beside the default."""
+SIMILAR = ["MaxIoU(overlap={})", "MaxIoU(0.7, 0.3, rescue=0.3, overlap={})", "ATSS(overlap={})"]
+"""Assigners by SimD; its two numbers are those of the data and the priors."""
 WORDS = [text for name in ASSIGNERS for text in (name, *(f"{name}({form})" for form in FORMS.get(name, [])))]
 
 
@@ -59,7 +61,11 @@ def main():
         data, model, imgsz = run.split("=")
         context = open_context(Options(data, model, "train", None, int(imgsz), 16, 0, "cpu", 0))
         every = counted(context, [context.side(Wanted(text, None)) for text in WORDS])
-        rows += [row(Path(data).name, context.title, *pair) for pair in zip(WORDS, every, strict=True)]
+        similar = [form.format("SimD(m={:.3f}, n={:.3f})".format(*every[0].distances)) for form in SIMILAR]
+        every += counted(context, [context.side(Wanted(text, None)) for text in similar])
+        texts = [*WORDS, *similar]
+        pairs = sorted(zip(texts, every, strict=True), key=lambda pair: pair[0].partition("(")[0])
+        rows += [row(Path(data).name, context.title, *pair) for pair in pairs]
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     lines = ",\n".join(f"  {json.dumps(one)}" for one in rows)
     arguments.out.write_text(f"[\n{lines}\n]\n", encoding="utf-8")

@@ -17,6 +17,7 @@ from ladle.assigners import (
     Hungarian,
     MaxIoU,
     PseudoIoU,
+    SimD,
     SimOTA,
     TaskAligned,
 )
@@ -64,6 +65,9 @@ ASSIGNERS = (
     AutoAssign(),
     Hungarian(),
     TaskAligned(min_side=2.0, rescue=True),
+    MaxIoU(overlap=SimD(1.5, 1.5)),
+    MaxIoU(boxes="predictions", keep_count=True, class_power=0.5, overlap=SimD(1.5, 1.5)),
+    ATSS(overlap=SimD(1.5, 1.5)),
 )
 WAITS = (Hungarian(),)
 """Those that must wait for the device: SciPy solves the matching on the processor."""

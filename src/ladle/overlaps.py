@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR, pairwise_coverage
 from ladle.device import block_size, fused, may_look, surely_none
+from ladle.similarity import SimD
 from ladle.types import Grid, GroundTruth, Priors, Record
 
 __all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "overlap_slices"]
@@ -31,7 +32,8 @@ It allows an argmax by plain arithmetic, which is many times faster on the CPU t
 class Overlaps(Record):
     """The best IoU of every prior with its object, and the best IoU of every object.
 
-    Pairs with an invalid prior, a padded object or a crowd region count as IoU 0.
+    Pairs with an invalid prior, a padded object or a crowd region count as IoU 0. By another measure all are values of
+    that measure.
 
     Attributes:
         iou: the highest IoU of each prior with any object.
@@ -62,6 +64,7 @@ def best_overlaps(
     rescue: float | None = None,
     grids: tuple[Grid, ...] | None = None,
     trust: Float[Tensor, "B P C"] | None = None,
+    measure: SimD | None = None,
 ) -> Overlaps:
     """Match every box with the object it overlaps most; on a tie with the object listed first.
 
@@ -73,6 +76,7 @@ def best_overlaps(
             name it in ``claimant``. An object with best IoU 0 is not, or every box that it does not touch would.
         grids: the grids on which the boxes lie, if they are priors on grids. Faster, with the same result.
         trust: factor for every box and class, by which the IoU of that box with an object of that class is multiplied.
+        measure: what takes the place of the IoU.
 
     Examples:
         >>> from ladle.overlaps import best_overlaps
@@ -83,9 +87,10 @@ def best_overlaps(
         (torch.Size([2, 1008]), torch.Size([2, 1008]), torch.Size([2, 6]))
     """
     if may_look(boxes):
-        return _in_blocks(boxes, valid, truth, rescue, grids, trust)
+        return _in_blocks(boxes, valid, truth, rescue, grids, trust, measure)
     least = -1.0 if rescue is None else rescue
-    return Overlaps(*_OVERLAPS(boxes, valid, truth.boxes, truth.labels, truth.learnable, least, trust))
+    numbers = [] if measure is None else [measure.m, measure.n]
+    return Overlaps(*_OVERLAPS(boxes, valid, truth.boxes, truth.labels, truth.learnable, least, trust, numbers))
 
 
 def _in_blocks(
@@ -95,12 +100,13 @@ def _in_blocks(
     rescue: float | None,
     grids: tuple[Grid, ...] | None,
     trust: Tensor | None,
+    measure: SimD | None,
 ) -> Overlaps:
     """:func:`best_overlaps` from matrices of overlaps, one slice of objects at a time."""
     best = truth.boxes.new_zeros(len(truth.labels), boxes.shape[1])  # (B, P)
     index, last = torch.zeros_like(best), torch.zeros_like(best)  # floats, for the arithmetic with _FAR
     peaks = [best[:, :0]]
-    for part, overlap in overlap_slices(boxes, valid, truth, grids):
+    for part, overlap in overlap_slices(boxes, valid, truth, grids, measure):
         if trust is not None:
             overlap = overlap * _of_class(trust, truth.labels[:, part])
         number = torch.arange(part.start, part.stop, dtype=best.dtype, device=best.device).unsqueeze(-1)
@@ -110,10 +116,18 @@ def _in_blocks(
         peaks.append(peak)
         if rescue is not None:
             rescued = torch.where((peak >= rescue) & (peak > 0), peak, torch.inf).unsqueeze(-1)
-            last = last.maximum((overlap - rescued).mul_(_FAR).add_(number + 1).amax(1))
+            last = last.maximum(_marked(overlap - rescued, number + 1, measure).amax(1))
         # The overlaps are not needed any more, so their memory is reused.
-        index = torch.where(better, -overlap.sub_(value.unsqueeze(1)).mul_(_FAR).sub_(number).amax(1), index)
+        index = torch.where(better, -_marked(overlap.sub_(value.unsqueeze(1)), -number, measure).amax(1), index)
     return Overlaps(best, index.long(), torch.cat(peaks, dim=1), last.long())
+
+
+def _marked(below: Float[Tensor, "B g P"], number: Float[Tensor, "g 1"], measure: SimD | None) -> Tensor:
+    """``number`` where a difference of overlaps is 0, far below every number elsewhere; writes to ``below``.
+
+    Differences of similarities can be smaller than 1 / FAR.
+    """
+    return below.mul_(_FAR).add_(number) if measure is None else torch.where(below == 0, number, -torch.inf)
 
 
 def _of_class(values: Float[Tensor, "B P C"], labels: Int[Tensor, "B g"]) -> Float[Tensor, "B g P"]:
@@ -139,13 +153,18 @@ def outside_crowds(priors: Priors, truth: GroundTruth, share: float) -> Bool[Ten
 
 
 def overlap_slices(
-    boxes: Tensor, valid: Tensor, truth: GroundTruth, grids: tuple[Grid, ...] | None = None
+    boxes: Tensor,
+    valid: Tensor,
+    truth: GroundTruth,
+    grids: tuple[Grid, ...] | None = None,
+    measure: SimD | None = None,
 ) -> Iterator[tuple[slice, Float[Tensor, "B g P"]]]:
-    """IoU of every object with every box, one slice of objects at a time.
+    """IoU of every object with every box, or another ``measure``, one slice of objects at a time.
 
-    Equal to :func:`ladle.boxes.pairwise_iou` bit for bit. The floor of the denominator is applied to the area of the
-    box, once per box, instead of to each union, which is never smaller. Invalid boxes and objects that are not
-    learnable are replaced by empty boxes. Each coordinate is a separate matrix, so that the CPU reads memory in order.
+    The IoU is equal to :func:`ladle.boxes.pairwise_iou` bit for bit. The floor of the denominator is applied to the
+    area of the box, once per box, instead of to each union, which is never smaller. Invalid boxes and objects that are
+    not learnable are replaced by empty boxes. Each coordinate is a separate matrix, so that the CPU reads memory in
+    order.
     """
     batch, objects = truth.labels.shape
     boxes = torch.where(valid.unsqueeze(-1), boxes, 0.0)
@@ -155,6 +174,13 @@ def overlap_slices(
     counted = torch.where(truth.learnable.unsqueeze(-1), truth.boxes, 0.0).permute(2, 0, 1).contiguous().unsqueeze(-1)
     for part in object_slices(batch, boxes.shape[1], objects, boxes):
         sides = counted[:, :, part]
+        if measure is not None:
+            counts = valid.unsqueeze(1) & truth.learnable[:, part].unsqueeze(-1)
+            similar = torch.cat(
+                [measure.of_sides(line, _spread(sides, line).unbind()).flatten(2) for line in lines], dim=-1
+            )
+            yield part, torch.where(counts, similar, 0.0)
+            continue
         shared = torch.cat([_shared(sides, line) for line in lines], dim=-1)  # (B, g, P)
         left, top, right, bottom = sides
         object_area = (right - left).clamp(min=0) * (bottom - top).clamp(min=0)  # (B, g, 1)
@@ -182,11 +208,16 @@ def _shared(sides: Float[Tensor, "4 B g 1"], line: tuple[Tensor, ...]) -> Float[
     On a grid the widths are computed once per column and the heights once per row.
     """
     x1, y1, x2, y2 = line
-    left, top, right, bottom = sides.view(*sides.shape[:3], *[1] * (x1.ndim - 2))
+    left, top, right, bottom = _spread(sides, line)
     width = right.minimum(x2).sub_(left.maximum(x1)).clamp_(min=0)
     height = bottom.minimum(y2).sub_(top.maximum(y1)).clamp_(min=0)
     shared: Tensor = (width * height).flatten(2)
     return shared
+
+
+def _spread(sides: Float[Tensor, "4 B g 1"], line: tuple[Tensor, ...]) -> Tensor:
+    """The sides of objects, to be broadcast over the columns and rows of :func:`_lines`."""
+    return sides.view(*sides.shape[:3], *[1] * (line[0].ndim - 2))
 
 
 def _best_overlaps(
@@ -197,10 +228,15 @@ def _best_overlaps(
     learnable: Tensor,
     rescue: float,
     trust: Tensor | None,
+    numbers: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """:func:`best_overlaps` of plain tensors, in plain operations; no rescue if ``rescue`` is negative."""
+    """:func:`best_overlaps` of plain tensors, in plain operations; no rescue if ``rescue`` is negative.
+
+    ``numbers`` are those of a :class:`SimD`, none for the IoU.
+    """
     truth = GroundTruth(objects, labels, learnable, torch.zeros_like(learnable))
-    found = _in_blocks(boxes, valid, truth, rescue if rescue >= 0 else None, None, trust)
+    measure = SimD(*numbers) if numbers else None
+    found = _in_blocks(boxes, valid, truth, rescue if rescue >= 0 else None, None, trust, measure)
     return found.iou, found.index, found.peak, found.claimant
 
 
@@ -216,7 +252,7 @@ def _outside_crowds(boxes: Tensor, valid: Tensor, objects: Tensor, crowd: Tensor
 
 _OVERLAPS = fused(
     "best_overlaps(Tensor boxes, Tensor valid, Tensor objects, Tensor labels, Tensor learnable, float rescue, "
-    "Tensor? trust) -> (Tensor, Tensor, Tensor, Tensor)",
+    "Tensor? trust, float[] numbers) -> (Tensor, Tensor, Tensor, Tensor)",
     _best_overlaps,
     module="overlaps",
     launches=3,

@@ -12,6 +12,7 @@ from dataclasses import MISSING, fields, is_dataclass
 from difflib import get_close_matches
 from importlib import import_module
 from inspect import signature
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ladle.errors import UserError
@@ -43,12 +44,14 @@ class Kind(NamedTuple):
         noun: its name in messages, such as ``assigner``.
         classes: Ladle's classes of this kind, by name.
         example: a class with a field, for messages.
+        inner: classes that only fields take, such as ``SimD`` in ``MaxIoU(overlap=SimD(m=6.1, n=4.6))``.
     """
 
     flag: str
     noun: str
     classes: Mapping[str, type]
     example: str
+    inner: Mapping[str, type] = MappingProxyType({})
 
     def malformed(self, text: str) -> UserError:
         """The error about a text that is neither a name nor a name with fields."""
@@ -245,6 +248,9 @@ def _made(kind: Kind, found: Any, call: ast.Call, text: str, now: Mapping[str, A
         what = f"no field {unknown[0]!r}" if unknown else f"{len(names)} fields only"
         raise UserError(f"{kind.flag} {text}: {found.__name__} has {what}; its fields are {', '.join(names) or 'none'}")
     values = {name: _checked(kind, hints[name], name, node, text) for name, node in given.items()}
+    needed = [name for name in names if name not in _defaults(found) and name not in values and now is None]
+    if needed:
+        raise UserError(f"{kind.flag} {text}: {found.__name__} needs {' and '.join(needed)}")
     try:
         return found(**dict(now or {}) | values)
     except (TypeError, ValueError) as error:
@@ -267,10 +273,10 @@ def _checked(kind: Kind, hint: Any, name: str, node: ast.expr, text: str) -> Any
 
 def _evaluated(kind: Kind, node: ast.expr, text: str) -> Any:
     """The value of an expression of literals and Ladle's classes; nothing else is looked up or called."""
-    if isinstance(node, ast.Name):
-        return kind.classes[known_name(kind, node.id, text)]()
-    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-        return _made(kind, kind.classes[known_name(kind, node.func.id, text)], node, text)
+    call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
+    if isinstance(call, ast.Call) and isinstance(call.func, ast.Name):
+        within = kind._replace(classes={**kind.classes, **kind.inner})
+        return _made(kind, within.classes[known_name(within, call.func.id, text)], call, text)
     try:
         return ast.literal_eval(node)
     except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
@@ -285,7 +291,7 @@ def _defaults(found: Any) -> dict[str, Any]:
 
 
 def _class_name(kind: Kind, found: Any) -> str:
-    known = [name for name, one in kind.classes.items() if one is found]
+    known = [name for name, one in (*kind.classes.items(), *kind.inner.items()) if one is found]
     return known[0] if known else f"{found.__module__}:{found.__qualname__}"
 
 

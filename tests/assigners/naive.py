@@ -33,14 +33,29 @@ def naive_max_iou(scene, positive, negative, rescue, overlaps=None):
     return torch.from_numpy(np.stack(answers))
 
 
-def naive_atss(scene, topk=9, margin=0.01):
+def similarity_matrix(boxes, objects, m, n):
+    """SimD in float64, from the formula of the paper."""
+    out = np.zeros((len(boxes), len(objects)))
+    sides = [(((x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1)) for x1, y1, x2, y2 in boxes.astype(float)]
+    for g, (x1, y1, x2, y2) in enumerate(objects.astype(float)):
+        xg, yg, wg, hg = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
+        for p, (xa, ya, wa, ha) in enumerate(sides):
+            across, down = (wg + wa) / m, (hg + ha) / n
+            location = np.sqrt(((xg - xa) / across) ** 2 + ((yg - ya) / down) ** 2)
+            shape = np.sqrt(((wg - wa) / across) ** 2 + ((hg - ha) / down) ** 2)
+            out[p, g] = np.exp(-(location + shape))
+    return out
+
+
+def naive_atss(scene, topk=9, margin=0.01, overlaps=None):
+    """With ``overlaps``, a matrix for each image, another measure than the IoU."""
     answers = []
     anchors = np.concatenate(scene.anchors)
     middles = (anchors[:, :2] + anchors[:, 2:]) / 2
     starts = np.cumsum([0, *scene.num_lvl])
-    for objects in scene.gt_boxes:
+    for row, objects in enumerate(scene.gt_boxes):
         best, answer = np.full(scene.A, -1.0), np.zeros(scene.A, np.int64)
-        overlap = overlap_matrix(anchors, objects)
+        overlap = overlap_matrix(anchors, objects) if overlaps is None else overlaps[row]
         for g, box in enumerate(objects):
             middle = (box[:2] + box[2:]) / 2
             distance = np.sqrt(((middles - middle) ** 2).sum(1))

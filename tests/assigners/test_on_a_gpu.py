@@ -15,6 +15,7 @@ from ladle.assigners import (
     DynamicSoftLabel,
     MaxIoU,
     PseudoIoU,
+    SimD,
     SimOTA,
     TaskAligned,
 )
@@ -54,8 +55,14 @@ RULES = {
     "atss-small": ATSS(rescue=True),
     "ota-small": OTA(min_side=2.0, rescue=True),
     "task-aligned-small": TaskAligned(min_side=2.0, rescue=True),
+    "max-iou-simd": MaxIoU(overlap=SimD(2.0, 1.5)),
+    "max-iou-simd-judged": MaxIoU(overlap=SimD(2.0, 1.5)).judged_by_teacher(True, 0.5, True),
+    "atss-simd": ATSS(overlap=SimD(2.0, 1.5)),
+    "atss-simd-judged": ATSS(overlap=SimD(2.0, 1.5)).judged_by_teacher(False, 0.5, False),
     "sim-ota-small": SimOTA(radius=2.5, candidates="center or box", min_side=2.0, rescue=True),
 }
+LABELLED = ("max-iou-judged", "max-iou-simd-judged")
+"""Those whose plain functions look up the class of padding, too."""
 
 
 def example(objects):
@@ -83,7 +90,7 @@ def test_plans_are_those_of_the_cpu(name):
         # Labels in padding are arbitrary, and must not be used as indices.
         nameless = replace(truth, labels=torch.where(truth.valid, truth.labels, -1))
         with as_on_a_gpu():
-            fused = RULES[name](predictions, priors, nameless if name != "max-iou-judged" else truth)
+            fused = RULES[name](predictions, priors, nameless if name not in LABELLED else truth)
         assert torch.equal(plain.positive, fused.positive), (case, seed)
         torch.testing.assert_close(fused.dense(objects), plain.dense(objects))
         assert torch.equal(plain.background, fused.background)
@@ -108,6 +115,8 @@ BARS = {
     "paa": 120,
     "ota": 120,
     "auto-assign": 120,
+    "max-iou-simd": 18,
+    "atss-simd": 18,
     "fcos-small": 160,
     "atss-small": 100,
 }

@@ -54,7 +54,7 @@ def test_fields_with_their_default_values_are_not_written():
         ("zzz", "no assigner is called that; take one of ATSS"),
         ("pa", "did you mean PAA?"),
         ("PAA(topkk=3)", "PAA has no field 'topkk'; its fields are pool, topk"),
-        ("MaxIoU(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)", "MaxIoU has 9 fields only"),
+        ("MaxIoU(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)", "MaxIoU has 10 fields only"),
         ("PAA(topk='a')", "topk takes a whole number, found 'a'"),
         ("PAA(topk=1e400)", "topk takes a whole number, found inf"),
         ("TaskAligned(topk=-1)", "topk takes a number of 0 or more, found -1"),

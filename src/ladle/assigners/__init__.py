@@ -26,6 +26,7 @@ from ladle.assigners.pseudo_iou import PseudoIoU
 from ladle.assigners.sampling import RandomSampler, keep_sampled
 from ladle.assigners.sim_ota import SimOTA
 from ladle.assigners.task_aligned import TaskAligned
+from ladle.similarity import SimD
 
 __all__ = [
     "ATSS",
@@ -45,6 +46,7 @@ __all__ = [
     "PseudoIoU",
     "RandomSampler",
     "Selection",
+    "SimD",
     "SimOTA",
     "SoftAssigner",
     "TaskAligned",

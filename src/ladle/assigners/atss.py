@@ -18,6 +18,7 @@ from ladle.device import fused, may_look
 from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, resolve_conflicts
+from ladle.similarity import SimD
 from ladle.types import Assignment, Grid, GroundTruth, Predictions, Priors
 
 __all__ = ["ATSS"]
@@ -45,6 +46,7 @@ class ATSS:
             class; 0 does not change them.
         rescue: whether an object without a positive is given the nearest prior that learns nothing
             (:func:`ladle.assigners.rescue.nearest_for_unserved`).
+        overlap: the ``"iou"``, or a :class:`~ladle.assigners.SimD` in its place.
 
     Examples:
         >>> from ladle.assigners import ATSS
@@ -62,6 +64,7 @@ class ATSS:
     keep_count: bool = False
     class_power: float = 0.0
     rescue: bool = False
+    overlap: Literal["iou"] | SimD = "iou"
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> ATSS:
         """The form in which a teacher's boxes replace the boxes of the priors."""
@@ -76,7 +79,7 @@ class ATSS:
         if self.boxes == "predictions":
             objects = truth.boxes.unsqueeze(2)  # (B, G, 1, 4)
             eligible = found & contains(objects, centers(boxes_at(priors.boxes, near)), self.margin)
-            overlap = iou(boxes_at(predictions.boxes, near), objects).nan_to_num(0.0)
+            overlap = _measured(boxes_at(predictions.boxes, near), objects, self._measure).nan_to_num(0.0)
             factors = pair_factors(Pairs.table(near, found), predictions, truth, self.class_power)
             overlap = (overlap.flatten() * factors).view_as(overlap)
             chosen = self._judged(overlap, found, eligible, chosen)
@@ -85,13 +88,18 @@ class ATSS:
         plan = Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
         return rescued(plan, priors, truth) if self.rescue else plan
 
+    @property
+    def _measure(self) -> SimD | None:
+        return self.overlap if isinstance(self.overlap, SimD) else None
+
     def _candidates(self, priors: Priors, truth: GroundTruth) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The candidates of each object (B, G, K), which exist, their overlaps, and which the paper's rule chooses."""
         if priors.grids is None or may_look(truth.boxes):
-            return _chosen_by_paper(priors, truth, self.topk, self.margin)
+            return _chosen_by_paper(priors, truth, self.topk, self.margin, self._measure)
+        numbers = [] if self._measure is None else [self._measure.m, self._measure.n]
         grids = [float(value) for grid in priors.grids for value in grid]
         found: tuple[Tensor, Tensor, Tensor, Tensor] = _NEAREST(
-            priors.boxes, priors.valid, truth.boxes, truth.learnable, grids, self.topk, self.margin
+            priors.boxes, priors.valid, truth.boxes, truth.learnable, grids, self.topk, self.margin, numbers
         )
         return found
 
@@ -106,13 +114,17 @@ class ATSS:
 
 
 def _chosen_by_paper(
-    priors: Priors, truth: GroundTruth, topk: int, margin: float
+    priors: Priors, truth: GroundTruth, topk: int, margin: float, measure: SimD | None
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     near, found = nearest_priors(priors, truth, topk)  # (B, G, K), and which entries exist
     boxes, objects = boxes_at(priors.boxes, near), truth.boxes.unsqueeze(2)  # (B, G, K, 4), (B, G, 1, 4)
-    overlap = iou(boxes, objects)
+    overlap = _measured(boxes, objects, measure)
     inside = contains(objects, centers(boxes), margin)
     return near, found, overlap, found & inside & (overlap >= mean_plus_spread(overlap, found))
+
+
+def _measured(boxes: Tensor, objects: Tensor, measure: SimD | None) -> Tensor:
+    return iou(boxes, objects) if measure is None else measure.between(boxes, objects)
 
 
 def _nearest_candidates(
@@ -123,8 +135,12 @@ def _nearest_candidates(
     grids: Sequence[float],
     topk: int,
     margin: float,
+    numbers: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The candidates on grids from plain tensors, in plain operations; ``grids`` has five numbers for each level."""
+    """The candidates on grids from plain tensors, in plain operations.
+
+    ``grids`` has five numbers for each level; ``numbers`` are those of a :class:`SimD`, none for the IoU.
+    """
     levels = tuple(
         Grid(int(height), int(width), stride, offset, int(each))
         for height, width, stride, offset, each in zip(*[iter(grids)] * 5, strict=True)
@@ -134,12 +150,12 @@ def _nearest_candidates(
     priors = Priors(boxes, unused, unused.long(), valid, counts, levels)
     labels = torch.zeros_like(learnable, dtype=torch.long)
     truth = GroundTruth(objects, labels, learnable, torch.zeros_like(learnable))
-    return _chosen_by_paper(priors, truth, topk, margin)
+    return _chosen_by_paper(priors, truth, topk, margin, SimD(*numbers) if numbers else None)
 
 
 _NEAREST = fused(
     "nearest_candidates(Tensor boxes, Tensor valid, Tensor objects, Tensor learnable, float[] grids, int topk, "
-    "float margin) -> (Tensor, Tensor, Tensor, Tensor)",
+    "float margin, float[] numbers) -> (Tensor, Tensor, Tensor, Tensor)",
     _nearest_candidates,
     module="nearest",
     launches=1,

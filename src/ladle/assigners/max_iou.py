@@ -12,6 +12,7 @@ from torch import Tensor
 from ladle.assigners.judged import class_factors, count_per_object, fill_unmatched, keep_counts, rejected_ignored
 from ladle.assigners.protocol import full_precision
 from ladle.overlaps import Overlaps, best_overlaps, outside_crowds
+from ladle.similarity import SimD
 from ladle.types import Assignment, GroundTruth, Predictions, Priors
 
 __all__ = ["MaxIoU"]
@@ -39,6 +40,8 @@ class MaxIoU:
             class; 0 does not change them.
         ignore_rejected: with ``predictions``, a prior that is positive by the papers' rule but not by predicted boxes
             is ignored instead of background.
+        overlap: the ``"iou"``, or a :class:`~ladle.assigners.SimD` in its place, for tiny objects that overlap no prior
+            well; thresholds apply to it unchanged.
 
     Examples:
         >>> from ladle.assigners import MaxIoU
@@ -60,6 +63,7 @@ class MaxIoU:
     keep_count: bool = False
     class_power: float = 0.0
     ignore_rejected: bool = False
+    overlap: Literal["iou"] | SimD = "iou"
 
     def judged_by_teacher(self, keep_count: bool, class_power: float, ignore_rejected: bool) -> MaxIoU:
         """The form in which a teacher's boxes replace the boxes of the priors."""
@@ -74,7 +78,8 @@ class MaxIoU:
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:
         """Assign by overlaps; predictions are used only if ``boxes`` is ``"predictions"``."""
-        overlaps = best_overlaps(priors.boxes, priors.valid, truth, self.rescue, priors.grids)
+        measure = self.overlap if isinstance(self.overlap, SimD) else None
+        overlaps = best_overlaps(priors.boxes, priors.valid, truth, self.rescue, priors.grids, measure=measure)
         plan = self._decide(overlaps)
         if self.boxes == "predictions":
             judged = best_overlaps(
@@ -83,6 +88,7 @@ class MaxIoU:
                 truth,
                 self.rescue,
                 trust=class_factors(predictions, self.class_power),
+                measure=measure,
             )
             objects = truth.labels.shape[1]
             chosen = self._as_many(judged, plan, overlaps, objects) if self.keep_count else self._decide(judged)

@@ -10,13 +10,22 @@ import triton.language as tl
 from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR
+from ladle.kernels.overlaps import similarity
+from ladle.similarity import LARGEST_SIDES
 from ladle.windows import levels_table
 
 __all__ = ["nearest_candidates"]
 
 
 def nearest_candidates(
-    boxes: Tensor, valid: Tensor, objects: Tensor, learnable: Tensor, grids: Sequence[float], topk: int, margin: float
+    boxes: Tensor,
+    valid: Tensor,
+    objects: Tensor,
+    learnable: Tensor,
+    grids: Sequence[float],
+    topk: int,
+    margin: float,
+    numbers: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``_nearest_candidates`` in :mod:`ladle.assigners.atss`; ``grids`` has five numbers for each level."""
     (batch, many), count = learnable.shape, boxes.shape[1]
@@ -44,10 +53,14 @@ def nearest_candidates(
             per_image_boxes=int(len(boxes) > 1),
             per_image_valid=int(len(valid) > 1),
             floor=IOU_FLOOR,
+            most=LARGEST_SIDES,
+            m=numbers[0] if numbers else 1.0,
+            n=numbers[1] if numbers else 1.0,
             TOPK=topk,
             SIDE=triton.next_power_of_2(topk),
             LINE=triton.next_power_of_2(int(max(*grids[0::5], *grids[1::5]))),
             WIDTH=triton.next_power_of_2(columns),
+            SIMD=len(numbers) > 0,
             enable_fp_fusion=False,
         )
     return near, found, overlap, chosen
@@ -69,8 +82,8 @@ def _lines(coordinate, extent, stride, offset, TOPK: tl.constexpr, SIDE: tl.cons
 @triton.jit
 def _candidates(
     boxes, valid, objects, learnable, table, near, found, overlap, chosen, margin,
-    many, count, levels, per_image_boxes, per_image_valid, floor,
-    TOPK: tl.constexpr, SIDE: tl.constexpr, LINE: tl.constexpr, WIDTH: tl.constexpr,
+    many, count, levels, per_image_boxes, per_image_valid, floor, most, m, n,
+    TOPK: tl.constexpr, SIDE: tl.constexpr, LINE: tl.constexpr, WIDTH: tl.constexpr, SIMD: tl.constexpr,
 ):  # fmt: skip
     """The nearest priors of one object on every level, their overlaps, and which of them it chooses."""
     image, number = tl.program_id(1), tl.program_id(0)
@@ -112,11 +125,14 @@ def _candidates(
     within = slot < levels * TOPK
     x1, y1 = tl.load(boxes + at * 4, within, 0.0), tl.load(boxes + at * 4 + 1, within, 0.0)
     x2, y2 = tl.load(boxes + at * 4 + 2, within, 0.0), tl.load(boxes + at * 4 + 3, within, 0.0)
-    shared_width = tl.maximum(tl.minimum(x2, right) - tl.maximum(x1, left), 0.0)
-    shared = shared_width * tl.maximum(tl.minimum(y2, bottom) - tl.maximum(y1, top), 0.0)
-    area = tl.maximum(x2 - x1, 0.0) * tl.maximum(y2 - y1, 0.0)
-    union = area + tl.maximum(right - left, 0.0) * tl.maximum(bottom - top, 0.0) - shared
-    iou = tl.div_rn(shared, tl.maximum(union, floor))
+    if SIMD:
+        iou = similarity(x1, y1, x2, y2, left, top, right, bottom, m, n, floor, most)
+    else:
+        shared_width = tl.maximum(tl.minimum(x2, right) - tl.maximum(x1, left), 0.0)
+        shared = shared_width * tl.maximum(tl.minimum(y2, bottom) - tl.maximum(y1, top), 0.0)
+        area = tl.maximum(x2 - x1, 0.0) * tl.maximum(y2 - y1, 0.0)
+        union = area + tl.maximum(right - left, 0.0) * tl.maximum(bottom - top, 0.0) - shared
+        iou = tl.div_rn(shared, tl.maximum(union, floor))
     one = exists.to(tl.float32)
     total = tl.sum(one, 0)
     mean = tl.div_rn(tl.sum(iou * one, 0), tl.maximum(total, 1.0))

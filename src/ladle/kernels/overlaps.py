@@ -5,12 +5,15 @@ The matrix of boxes by objects is never written to memory.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR
+from ladle.similarity import LARGEST_SIDES
 
 __all__ = ["best_overlaps", "iou_matrix", "outside_crowds"]
 
@@ -28,6 +31,7 @@ def best_overlaps(
     learnable: Tensor,
     rescue: float,
     trust: Tensor | None,
+    numbers: Sequence[float],
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """See ``_best_overlaps`` in :mod:`ladle.overlaps`."""
     (batch, many), count = labels.shape, boxes.shape[1]
@@ -47,7 +51,11 @@ def best_overlaps(
         "per_image_boxes": int(len(boxes) > 1),
         "per_image_valid": int(len(valid) > 1),
         "floor": IOU_FLOOR,
+        "most": LARGEST_SIDES,
+        "m": numbers[0] if numbers else 1.0,
+        "n": numbers[1] if numbers else 1.0,
         "BOXES": _BOXES,
+        "SIMD": len(numbers) > 0,
         "enable_fp_fusion": False,
     }
     blocks = triton.cdiv(count, _BOXES)
@@ -126,9 +134,29 @@ def _area(x1, y1, x2, y2):
 
 
 @triton.jit
+def _apart(low, high, other_low, other_high, factor, floor, most):
+    """The squared distances of two intervals' middles and of their lengths, in sums of their lengths."""
+    length = tl.maximum(high - low, 0.0)
+    other = tl.maximum(other_high - other_low, 0.0)
+    both = tl.minimum(tl.maximum(length + other, floor), most)
+    middle = tl.div_rn((low + high) / 2 - (other_low + other_high) / 2, both) * factor
+    longer = tl.div_rn(length - other, both) * factor
+    return middle * middle, longer * longer
+
+
+@triton.jit
+def similarity(x1, y1, x2, y2, left, top, right, bottom, m, n, floor, most):
+    """See :class:`ladle.similarity.SimD`."""
+    across, wide = _apart(x1, x2, left, right, m, floor, most)
+    down, high = _apart(y1, y2, top, bottom, n, floor, most)
+    return tl.exp(-(tl.sqrt_rn(across + down) + tl.sqrt_rn(wide + high)))
+
+
+@triton.jit
 def _peaks(
     boxes, valid, objects, labels, learnable, trust, peak,
-    many, count, classes, per_image_boxes, per_image_valid, floor, BOXES: tl.constexpr, OBJECTS: tl.constexpr,
+    many, count, classes, per_image_boxes, per_image_valid, floor, most, m, n,
+    BOXES: tl.constexpr, SIMD: tl.constexpr, OBJECTS: tl.constexpr,
 ):  # fmt: skip
     """The highest IoU of a block of objects with a block of boxes, merged into ``peak``."""
     image = tl.program_id(2)
@@ -140,12 +168,19 @@ def _peaks(
     real = real & (tl.load(learnable + image * many + number, real, 0) != 0)
     x1, y1, x2, y2 = _corners(boxes, image * per_image_boxes * count + prior, exists)
     left, top, right, bottom = _corners(objects, image * many + number, real)
-    own = tl.maximum(_area(x1, y1, x2, y2), floor)
-    shared = _shared(
-        x1[None, :], y1[None, :], x2[None, :], y2[None, :],
-        left[:, None], top[:, None], right[:, None], bottom[:, None],
-    )  # fmt: skip
-    overlap = tl.div_rn(shared, (own[None, :] + _area(left, top, right, bottom)[:, None]) - shared)
+    if SIMD:
+        overlap = similarity(
+            x1[None, :], y1[None, :], x2[None, :], y2[None, :],
+            left[:, None], top[:, None], right[:, None], bottom[:, None], m, n, floor, most,
+        )  # fmt: skip
+        overlap = tl.where(real[:, None] & exists[None, :], overlap, 0.0)
+    else:
+        own = tl.maximum(_area(x1, y1, x2, y2), floor)
+        shared = _shared(
+            x1[None, :], y1[None, :], x2[None, :], y2[None, :],
+            left[:, None], top[:, None], right[:, None], bottom[:, None],
+        )  # fmt: skip
+        overlap = tl.div_rn(shared, (own[None, :] + _area(left, top, right, bottom)[:, None]) - shared)
     if classes > 0:
         label = tl.load(labels + image * many + number, real, 0)
         place = (image * count + prior)[None, :].to(tl.int64) * classes + label[:, None]
@@ -156,7 +191,8 @@ def _peaks(
 @triton.jit
 def _best(
     boxes, valid, objects, labels, learnable, trust, peak, best, index, claimant, rescue,
-    many, count, classes, per_image_boxes, per_image_valid, floor, BOXES: tl.constexpr,
+    many, count, classes, per_image_boxes, per_image_valid, floor, most, m, n,
+    BOXES: tl.constexpr, SIMD: tl.constexpr,
 ):  # fmt: skip
     """The highest IoU of each box, its object, and the last rescued object whose peak the box reaches."""
     image = tl.program_id(1)
@@ -173,8 +209,12 @@ def _best(
         if tl.load(learnable + row) != 0:
             left, top = tl.load(objects + row * 4), tl.load(objects + row * 4 + 1)
             right, bottom = tl.load(objects + row * 4 + 2), tl.load(objects + row * 4 + 3)
-            shared = _shared(x1, y1, x2, y2, left, top, right, bottom)
-            overlap = tl.div_rn(shared, (own + _area(left, top, right, bottom)) - shared)
+            if SIMD:
+                overlap = similarity(x1, y1, x2, y2, left, top, right, bottom, m, n, floor, most)
+                overlap = tl.where(exists, overlap, 0.0)
+            else:
+                shared = _shared(x1, y1, x2, y2, left, top, right, bottom)
+                overlap = tl.div_rn(shared, (own + _area(left, top, right, bottom)) - shared)
             if classes > 0:
                 place = (image * count + prior).to(tl.int64) * classes + tl.load(labels + row)
                 overlap = overlap * tl.load(trust + place, exists, 0.0)

@@ -54,8 +54,14 @@ def overview_rows(numbers: Statistics) -> list[Row]:
         "priors inside several objects": _of(numbers.total("inside_several"), priors),
         "positive priors inside several objects": _of(numbers.total("contested"), positive),
         "priors that learn several objects": _of(numbers.total("several"), positive),
+        "distance of priors from objects": _distances(numbers.distances),
     }
     return [{"number": name, "value": value} for name, value in rows.items()]
+
+
+def _distances(found: tuple[float, float] | None) -> str:
+    """Mean distances in the form in which SimD takes them."""
+    return "none" if found is None else f"mean SimD(m={found[0]:.3f}, n={found[1]:.3f})"
 
 
 def group_tables(numbers: Statistics) -> dict[str, list[Row]]:

@@ -40,7 +40,11 @@ __all__ = [
 ]
 
 ASSIGNER = Kind(
-    "--assigner", "assigner", offered(assigners, "__call__", ["predictions", "priors", "truth"]), "PAA(topk=13)"
+    "--assigner",
+    "assigner",
+    offered(assigners, "__call__", ["predictions", "priors", "truth"]),
+    "PAA(topk=13)",
+    {"SimD": assigners.SimD},
 )
 """What --assigner takes."""
 CRITERION = Kind(

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ladle.boxes import area
 from ladle.pairs import Pairs, pairs_inside
+from ladle.statistics.distances import center_distances
 from ladle.types import Assignment, GroundTruth, Priors, Record
 
 __all__ = ["ObjectCounts", "PlanPairs", "PriorCounts", "count_objects", "count_priors", "pairs_of"]
@@ -40,7 +41,8 @@ class ObjectCounts(Record):
     ``image`` and ``object`` are their places in the batch. ``sides`` are width and height in pixels of the network
     input, ``area`` is in pixels of the image on disk. ``level`` is the one whose priors have the nearest side on a
     logarithmic scale. ``inside`` counts the priors whose center lies in the box, ``positives`` the priors of each of L
-    levels that learn the object, ``affinity`` is the sum over them.
+    levels that learn the object, ``affinity`` is the sum over them. ``distances`` are the sums of
+    :func:`~ladle.statistics.center_distances` over the valid priors of its image, ``priors`` is their number.
     """
 
     image: Int[Tensor, " N"]
@@ -52,6 +54,8 @@ class ObjectCounts(Record):
     inside: Int[Tensor, " N"]
     positives: Int[Tensor, "N L"]
     affinity: Float[Tensor, " N"]
+    distances: Float[Tensor, "N 2"]
+    priors: Int[Tensor, " N"]
 
     @classmethod
     def joined(cls, parts: Sequence[ObjectCounts]) -> ObjectCounts:
@@ -144,6 +148,8 @@ def count_objects(
         inside[place],
         positives.view(total, levels)[place],
         affinity[place],
+        center_distances(priors, truth)[image, number],
+        priors.valid.sum(1).expand(batch)[image],
     )
 
 

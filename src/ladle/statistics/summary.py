@@ -70,6 +70,8 @@ class Statistics:
         holding: objects without a positive that hold the center of a prior.
         side_without: median of the shorter sides of objects without a positive, in pixels of the network input.
         imgsz: long side of the images in pixels.
+        distances: mean distance of the centers of an object and of a prior of its image, across in sums of their widths
+            and down in sums of their heights: m and n of :class:`~ladle.assigners.SimD` for these images and priors.
     """
 
     images: int
@@ -87,6 +89,7 @@ class Statistics:
     holding: int
     side_without: float | None
     imgsz: int
+    distances: tuple[float, float] | None = None
 
     def total(self, name: str) -> int:
         """A number of :class:`Level` summed over levels, such as that of ``positive`` priors."""
@@ -146,7 +149,15 @@ def summarize(
         holding=int((none & (objects.inside.cpu().numpy() > 0)).sum()),
         side_without=float(np.median(shorter)) if len(shorter) else None,
         imgsz=imgsz,
+        distances=_distances(objects),
     )
+
+
+def _distances(objects: ObjectCounts) -> tuple[float, float] | None:
+    if not len(objects.label):
+        return None
+    across, down = (objects.distances.sum(0) / objects.priors.sum()).tolist()
+    return across, down
 
 
 def _mean(values: Float[np.ndarray, " N"] | Int[np.ndarray, " N"]) -> float | None:
