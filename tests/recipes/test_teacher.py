@@ -1,11 +1,13 @@
 """A foreign teacher is measured and teaches, or is refused in a sentence."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
 import timm
 import torch
 
+from ladle import engine
 from ladle.cli.main import main
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, write_coco
@@ -13,10 +15,11 @@ from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.recipes import distill, teacher_cache, teacher_probe, val
 from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
-from ladle.teachers import FrozenDetector, open_teacher, read_cache
+from ladle.teachers import FrozenDetector, open_teacher, opening, read_cache
 from tests.recipes.tiny import FLAGS, RUN, make_data
 from tests.teachers.onnx_files import boxes_and_scores
 
@@ -60,12 +63,35 @@ def test_a_teacher_that_finds_nothing_is_refused(data, onnx, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.fixture
+def openings(monkeypatch):
+    """The texts of the ONNX files that are opened."""
+    texts, usual = [], opening._OPENERS["onnx"]
+    monkeypatch.setitem(opening._OPENERS, "onnx", lambda uri: texts.append(uri.text) or usual(uri))
+    return texts
+
+
+def test_set_up_summary_and_training_open_a_foreign_teacher_once(data, onnx, tmp_path, monkeypatch, openings):
+    reached = []
+
+    def fit(fabric, objective, *rest):
+        reached.append(objective.teacher)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(engine, "fit", fit)
+    with pytest.raises(KeyboardInterrupt):
+        distill(data, "paa-tiny", str(onnx), "lad", replace(RUN, project=str(tmp_path)), allow_weak_teacher=True)
+    assert openings == [str(onnx)]
+    assert reached[0].info.name == onnx.name
+
+
 @pytest.mark.slow
-def test_a_foreign_teacher_judges_and_its_file_is_recorded(data, onnx, tmp_path, capsys):
+def test_a_foreign_teacher_judges_and_its_file_is_recorded(data, onnx, tmp_path, capsys, openings):
     flags = f"--student paa-tiny --method lad {FLAGS.replace('--quiet', '')} --allow-weak-teacher".split()
     assert main(["distill", "--data", data, "--teacher", f"onnx:{onnx}?pad=0", f"--project={tmp_path}", *flags]) == 0
     job = Job.read(str(tmp_path / "distill" / "paa-tiny-lad"), "distill")
     assert (job.teacher, job.teacher_sha256) == (f"onnx:{onnx}?pad=0", file_hash(onnx))
+    assert openings == [job.teacher]
     job.check_origins()
     with pytest.raises(UserError, match="is not the file this run began with; give its path with --teacher"):
         replace(job, teacher_sha256="0" * 64).check_origins()
@@ -74,6 +100,21 @@ def test_a_foreign_teacher_judges_and_its_file_is_recorded(data, onnx, tmp_path,
     printed = " ".join(capsys.readouterr().out.split())
     assert "gives final boxes (layout boxes)" in printed
     assert "assigner PAA, judged by the teacher" in printed
+
+
+def test_a_shared_teacher_is_opened_again_in_another_process_and_draws_no_numbers(onnx, openings):
+    shared = OpenedTeacher(str(onnx), CLASSES, range(1, len(CLASSES) + 1))
+    assert openings == []
+    torch.manual_seed(0)
+    expected, _ = torch.rand(1), torch.manual_seed(0)
+    assert shared() is shared()
+    assert torch.rand(1) == expected
+    there = pickle.loads(pickle.dumps(shared))
+    assert there().table == shared().table
+    assert openings == [str(onnx)] * 2
+    shared.close()
+    shared()
+    assert len(openings) == 3
 
 
 @pytest.mark.parametrize(

@@ -59,7 +59,7 @@ def _largest(job: Job, setup: Setup, parts: Parts, batch_of: Callable[[int], Bat
     fabric = one_process(1, job.run.device)
     assert fabric is not None
     students = {name: spec.build() for name, spec in setup.specs.items()}
-    objective = build_objective(job, setup, students, fabric.device, parts.teacher)
+    objective = build_objective(job, setup, students, fabric.device, parts)
     return largest_batch(fabric, objective, batch_of, replace(job.settings(), weighed=setup.weighed), most)
 
 

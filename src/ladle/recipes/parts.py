@@ -19,6 +19,7 @@ from ladle.limits import shortened
 from ladle.methods import LAD, WORDS, Published, TeacherOnly
 from ladle.methods.words import JUDGING, check_words, part_name, published, unscheduled
 from ladle.recipes.jobs import OBJECT, Job
+from ladle.recipes.opened import OpenedTeacher
 from ladle.teachers import Teacher
 from ladle.testing import example_scene
 from ladle.values import Kind, named, offered, split_sum, text_of, value_of, with_fields
@@ -70,7 +71,10 @@ AUTO = "auto"
 
 
 class Parts(NamedTuple):
-    """The values of a run; None stands for the detector's default or for the file that the job names."""
+    """The values of a run; None stands for the detector's default or for the file that the job names.
+
+    ``foreign`` is the teacher of another origin that the job names, once the classes of the data are known.
+    """
 
     method: Method = Method()
     assigner: Assigner | None = None
@@ -78,6 +82,7 @@ class Parts(NamedTuple):
     student: DetectorSpec | None = None
     teacher: Teacher | None = None
     data: Splits | None = None
+    foreign: OpenedTeacher | None = None
 
 
 def given_parts(

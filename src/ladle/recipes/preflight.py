@@ -13,8 +13,9 @@ from ladle.data.sources import DatasetSource, Source
 from ladle.detectors import Detector, DetectorSpec, load_detector
 from ladle.errors import UserError
 from ladle.methods import Plan
+from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.scoring import Evaluator, find_of
-from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, TimmTeacher, open_any
+from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, TimmTeacher
 
 __all__ = [
     "MOVED",
@@ -84,16 +85,16 @@ def load_teacher(file: str, student: DetectorSpec, plan: Plan) -> FrozenDetector
     return MovedTeacher(frozen) if plan.moved else frozen
 
 
-def load_foreign(text: str, student: DetectorSpec, plan: Plan) -> ForeignTeacher | TimmTeacher:
-    """Open a foreign teacher; raises :class:`UserError` if it would teach that there are no objects of some classes."""
-    teacher = open_any(text, student.classes, student.category_ids)
+def load_foreign(opened: OpenedTeacher, plan: Plan) -> ForeignTeacher | TimmTeacher:
+    """A foreign teacher; raises :class:`UserError` if it would teach that there are no objects of some classes."""
+    teacher = opened()
     if isinstance(teacher, TimmTeacher):
         return teacher
     missing = teacher.table.missing
     if missing and any(lesson.distillers for lesson in plan.lessons):
         raise UserError(
-            f"--teacher {text}: it does not know {', '.join(map(repr, missing))}, so its scores would teach that there "
-            "is none of it; take --method lad, or name the teacher's class for it by --class-map names.yaml"
+            f"--teacher {opened.text}: it does not know {', '.join(map(repr, missing))}, so its scores would teach "
+            "that there is none of it; take --method lad, or name the teacher's class for it by --class-map names.yaml"
         )
     return teacher
 

@@ -18,9 +18,10 @@ from ladle.methods.words import JUDGING, Pair, part_name, pieces_of, unscheduled
 from ladle.networks import NetworkInfo, prior_mismatches
 from ladle.objectives import CoLearning, TrainingStep
 from ladle.recipes.jobs import Job
+from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.parts import Parts
 from ladle.recipes.preflight import load_foreign, load_teacher
-from ladle.teachers import Teacher, auxiliary_info, moved_info, open_any, teacher_of_student
+from ladle.teachers import auxiliary_info, moved_info, teacher_of_student
 
 __all__ = ["Setup", "build_objective", "links_of", "resolve", "student_spec"]
 
@@ -86,8 +87,13 @@ def _teacher_of(job: Job, parts: Parts, student: DetectorSpec) -> DetectorSpec |
     if job.teacher_of_student is not None:
         return student if job.teacher_of_student.kind == "ema" else auxiliary_info(student)
     if job.foreign_teacher is not None:
-        return open_any(job.foreign_teacher, student.classes, student.category_ids).info
+        return _opened(job.foreign_teacher, parts, student)().info
     return None if job.teacher_file is None else read_spec(Path(job.teacher_file))
+
+
+def _opened(text: str, parts: Parts, student: DetectorSpec) -> OpenedTeacher:
+    """The foreign teacher of a run, which may be open already."""
+    return parts.foreign if parts.foreign is not None else OpenedTeacher(text, student.classes, student.category_ids)
 
 
 def _plan(job: Job, parts: Parts, student: DetectorSpec, teacher: DetectorSpec | NetworkInfo | None) -> Plan:
@@ -166,11 +172,11 @@ def build_objective(
     setup: Setup,
     networks: dict[str, Detector],
     device: torch.device | str = "cpu",
-    given: Teacher | None = None,
+    parts: Parts | None = None,
 ) -> CoLearning | TrainingStep:
     """The objective: one student, with or without a teacher, which is moved to ``device``, or two students.
 
-    A teacher that is ``given`` takes the place of the one that the job names.
+    A teacher among the ``parts`` takes the place of the one that the job names.
     """
     if job.verb == "colearn":
         first, second = networks.values()
@@ -178,11 +184,12 @@ def build_objective(
         lessons = [(setup.plans["first"].lessons[0], setup.plans["second"].lessons[0])]
         return CoLearning(first, second, lessons, CostSelector(job.surer))
     (student,), (plan,) = networks.values(), setup.plans.values()
-    teacher = given
+    parts = parts if parts is not None else Parts()
+    teacher = parts.teacher
     if teacher is None and job.teacher_of_student is not None:
         teacher = teacher_of_student(job.teacher_of_student, student)
     elif teacher is None and job.foreign_teacher is not None:
-        teacher = load_foreign(job.foreign_teacher, student.spec, plan)
+        teacher = load_foreign(_opened(job.foreign_teacher, parts, student.spec), plan)
     elif teacher is None and job.teacher_file is not None:
         teacher = load_teacher(job.teacher_file, student.spec, plan)
     return TrainingStep(student, plan.lessons, teacher.to(device) if teacher is not None else None)

@@ -12,6 +12,7 @@ from ladle.networks import prior_mismatches
 from ladle.objectives import stage_names
 from ladle.recipes.devices import find_device
 from ladle.recipes.jobs import Job
+from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.parts import ASSIGNER, Parts
 from ladle.recipes.preflight import (
     MOVED,
@@ -60,8 +61,8 @@ def about_teacher(ready: Prepared) -> list[str]:
         return [f"teacher   {ready.parts.teacher.info.name}, given in Python and not evaluated"]
     if job.teacher_of_student is not None:
         return [f"teacher   {_OF_STUDENT[job.teacher_of_student.kind]} ({job.teacher})"]
-    if job.foreign_teacher is not None:
-        return _about_foreign(ready, job.foreign_teacher)
+    if ready.parts.foreign is not None:
+        return _about_foreign(ready, ready.parts.foreign)
     if file is None:
         return []
     spec, plan = ready.setup.specs["student"], ready.setup.plans["student"]
@@ -87,10 +88,10 @@ _OF_STUDENT = {
 """Teachers that are made of the student, in words."""
 
 
-def _about_foreign(ready: Prepared, text: str) -> list[str]:
-    """Open and evaluate a foreign teacher; returns lines about it."""
+def _about_foreign(ready: Prepared, opened: OpenedTeacher) -> list[str]:
+    """Evaluate a foreign teacher; returns lines about it."""
     job, spec, device = ready.job, ready.setup.specs["student"], find_device(ready.job.run.device)
-    teacher = load_foreign(text, spec, ready.setup.plans["student"]).to(device)
+    text, teacher = opened.text, load_foreign(opened, ready.setup.plans["student"]).to(device)
     if isinstance(teacher, TimmTeacher):
         first = f"teacher   {teacher.info.name}, not evaluated: it gives feature maps only ({text})"
         return [first, *(f"          {line}" for line in teacher.about)]

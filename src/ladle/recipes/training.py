@@ -27,6 +27,7 @@ from ladle.recipes.devices import find_device
 from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
 from ladle.recipes.nodes import connected_nodes
+from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.outputs import about_labels, title_of
 from ladle.recipes.parts import Parts
 from ladle.recipes.preflight import check_trainable, load_foreign
@@ -99,6 +100,8 @@ def _launched(ready: Prepared) -> Result:
     from ladle.engine import launch, launch_on_nodes
 
     run, nodes = ready.job.run, connected_nodes()
+    if ready.parts.foreign is not None:
+        ready.parts.foreign.close()  # each process opens it for itself
     if nodes is not None:
         return launch_on_nodes(nodes, run.devices, run.device, _work, ready)
     return launch(run.devices, run.device, _work, ready)
@@ -159,6 +162,8 @@ def _open(job: Job, parts: Parts) -> tuple[Job, Supply]:
 
 def _prepare(job: Job, parts: Parts, resumed: bool) -> Prepared:
     job, (images, val, value_range, notes) = _open(job, parts)
+    if job.foreign_teacher is not None and parts.teacher is None:
+        parts = parts._replace(foreign=OpenedTeacher(job.foreign_teacher, images.classes, images.category_ids))
     setup = resolve(_without_start(job) if resumed else job, parts, images.classes, images.category_ids)
     if value_range is not None:
         setup = setup.with_value_range(value_range)
@@ -168,7 +173,7 @@ def _prepare(job: Job, parts: Parts, resumed: bool) -> Prepared:
         batch, why = choose_batch(job, setup, parts, images)
         job = replace(job, run=replace(job.run, batch=batch))
         notes = [*notes, f"--batch auto: {batch} images for each step and device, {why}"]
-    views, more = _views(job, parts, setup, images), open_unlabelled(job, parts, images, val, setup.imgsz, resumed)
+    views, more = _views(parts, setup, images), open_unlabelled(job, parts, images, val, setup.imgsz, resumed)
     lines: tuple[str, ...] = ()
     if more is not None:
         views, lines = Joined(views, more.source), more.lines
@@ -208,7 +213,7 @@ def _work(fabric: Fabric, ready: Prepared, scores: deque[Score] | None = None) -
 def _objective(fabric: Fabric, ready: Prepared) -> CoLearning | TrainingStep:
     torch.manual_seed(ready.job.run.seed)
     students = {name: spec.build() for name, spec in ready.setup.specs.items()}
-    objective = build_objective(ready.job, ready.setup, students, fabric.device, ready.parts.teacher)
+    objective = build_objective(ready.job, ready.setup, students, fabric.device, ready.parts)
     return objective if ready.job.run.channels_last else objective.to(memory_format=torch.contiguous_format)
 
 
@@ -223,16 +228,16 @@ def _compile(fabric: Fabric, ready: Prepared, objective: CoLearning | TrainingSt
             warn(f"--compile: {ready.setup.specs[name].name} is trained without it, as torch.compile failed: {reason}")
 
 
-def _views(job: Job, parts: Parts, setup: Setup, images: Source) -> Source:
+def _views(parts: Parts, setup: Setup, images: Source) -> Source:
     """The training images, with what a foreign teacher recorded for them."""
-    given, text = parts.teacher, job.foreign_teacher
+    given, opened = parts.teacher, parts.foreign
     if isinstance(given, ForeignTeacher):
         return beside(images, given, given.info.name)
-    if given is not None or text is None or not parse_uri(text).is_recorded:
+    if opened is None or not parse_uri(opened.text).is_recorded:
         return images
-    recorded = load_foreign(text, setup.specs["student"], setup.plans["student"])
+    recorded = load_foreign(opened, setup.plans["student"])
     assert isinstance(recorded, ForeignTeacher)
-    return beside(images, recorded, text)
+    return beside(images, recorded, opened.text)
 
 
 def _loader(ready: Prepared, rank: int, world: int) -> Loader:

@@ -158,7 +158,7 @@ def _searched(job: Job, parts: Parts, images: Source, dataset: DetectionDataset,
 
 def _teacher_of(job: Job, parts: Parts, images: Source) -> ForeignTeacher:
     """The teacher as a detector of final boxes with the classes of the data."""
-    given, text = parts.teacher, job.taught_by or job.teacher
+    given, text, ids = parts.teacher, job.taught_by or job.teacher, images.category_ids
     if isinstance(given, MovedTeacher):
         given = given.frozen
     if isinstance(given, FrozenDetector):
@@ -172,7 +172,8 @@ def _teacher_of(job: Job, parts: Parts, images: Source) -> ForeignTeacher:
             "which predicts at the student's priors only; give a ladle.teachers.ForeignTeacher"
         )
     else:
-        teacher = open_teacher(text, images.classes, images.category_ids)
+        opened = parts.foreign() if parts.foreign is not None else None
+        teacher = opened if isinstance(opened, ForeignTeacher) else open_teacher(text, images.classes, ids)
     if isinstance(teacher.detector, RecordedTeacher):
         raise UserError(
             f"--unlabelled {job.unlabelled}: expected a teacher that runs, found recorded predictions, which are for "
