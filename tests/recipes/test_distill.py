@@ -14,7 +14,8 @@ from ladle.detectors import load_detector
 from ladle.engine import loop
 from ladle.errors import UserError
 from ladle.recipes import distill, preflight, train
-from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.jobs import Job
+from ladle.recipes.origins import file_hash
 from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import FLAGS, RUN, same_weights
 

@@ -21,7 +21,8 @@ from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.evaluation import best_threshold, confusion, errors_by_kind, evaluate
 from ladle.recipes import distill, report, train
-from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.jobs import Job
+from ladle.recipes.origins import file_hash
 from ladle.recipes.report_images import draw_images
 from ladle.recipes.report_page import page_of
 from ladle.recipes.report_runs import Entry, command_of, entries_of, read_run

@@ -2,6 +2,7 @@
 
 import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import timm
@@ -14,8 +15,9 @@ from ladle.data.scenes import CLASSES, write_coco
 from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.recipes import distill, teacher_cache, teacher_probe, val
-from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.jobs import Job
 from ladle.recipes.opened import OpenedTeacher
+from ladle.recipes.origins import file_hash, named_hashes
 from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
@@ -100,6 +102,37 @@ def test_a_foreign_teacher_judges_and_its_file_is_recorded(data, onnx, tmp_path,
     printed = " ".join(capsys.readouterr().out.split())
     assert "gives final boxes (layout boxes)" in printed
     assert "assigner PAA, judged by the teacher" in printed
+
+
+def test_files_that_name_its_classes_are_recognized(onnx, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("names.yaml").write_text("ring: ball\n")
+    Path("classes.txt").write_text("a\nb\nc\n")
+    text = f"onnx:{onnx}?class_map=names.yaml&classes=classes.txt"
+    job = Job("distill", "scenes", "paa-tiny", "run", teacher=text).with_teacher()
+    job.write()
+    read = Job.read("run")
+    assert (read.teacher_named, set(read.teacher_named)) == (job.teacher_named, {"class_map", "classes"})
+    read.check_origins()
+    both = f"ensemble:{text},{text}"
+    assert set(named_hashes(both)) == {"1/class_map", "1/classes", "2/class_map", "2/classes"}
+    replace(job, teacher_named=None).check_origins()  # a run of an earlier version
+
+    def refused(teacher, message):
+        with pytest.raises(UserError, match=f"^--resume run: {message}, or start a new run$"):
+            replace(read, teacher=teacher).check_origins()
+
+    Path("other.yaml").write_text("ring: cube\n")
+    mend = r"put it back from a copy, give its path by \?class_map= in --teacher"
+    named = r"the classes of the teacher were named by {} \(\?class_map=\), which is {}: "
+    refused(text.replace("names", "other"), named.format("other.yaml", "changed") + mend)
+    Path("names.yaml").write_text("ring: cube\n")
+    refused(text, named.format("names.yaml", "changed") + mend)
+    Path("names.yaml").unlink()
+    refused(text, named.format("names.yaml", "not there any more") + mend)
+    refused(f"onnx:{onnx}?classes=classes.txt", named.format("a file", "missing from --teacher") + mend)
+    with pytest.raises(UserError, match=r"\?class_map=other.yaml of the teacher was not given when this run began"):
+        replace(read, teacher_named={}, teacher=f"onnx:{onnx}?class_map=other.yaml").check_origins()
 
 
 def test_a_shared_teacher_is_opened_again_in_another_process_and_draws_no_numbers(onnx, openings):

@@ -13,7 +13,7 @@ from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
-from ladle.recipes.jobs import teacher_hash
+from ladle.recipes.origins import teacher_hash
 from ladle.teachers import Teacher, TimmTeacher, open_any, open_teacher
 from tests.recipes.test_conformance import loss_of, scenes
 from tests.teachers.batches import batch_of

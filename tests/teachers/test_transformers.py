@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoImageProcessor
 
 from ladle.errors import UserError
-from ladle.recipes.jobs import teacher_hash
+from ladle.recipes.origins import teacher_hash
 from ladle.teachers import open_teacher, parse_uri
 from tests.teachers.batches import batch_of
 from tests.teachers.checkpoints import FAMILIES, checkpoint

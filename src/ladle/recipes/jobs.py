@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shlex
 from collections.abc import Mapping
@@ -19,11 +18,11 @@ from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
 from ladle.recipes.options import Run
+from ladle.recipes.origins import check_named, file_hash, named_hashes, teacher_hash
 from ladle.teachers import TeacherURI, parse_uri
-from ladle.teachers.uri import OF_STUDENT, members_of
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "file_hash", "teacher_hash"]
+__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb"]
 
 OBJECT = "python:"
 """Prefix of the stored text of an object that was given in Python and cannot be written as text."""
@@ -38,8 +37,6 @@ _MAY_CHANGE = (
 """The flags that may be given together with ``--resume``."""
 _TOGETHER = ("batch", "devices", "nodes")
 """The flags that may be given if their product stays the same: the number of images of a step on all devices."""
-_NO_FILE = ("torchvision", "hf", "timm", "ensemble", *OF_STUDENT)
-"""The kinds of teachers that are not one file."""
 _MAX_BYTES = 2**20
 """Size limit of the files of a run folder that are read here."""
 _REMEDY = "put it back from a copy, or start the run anew"
@@ -98,6 +95,7 @@ class _Teacher:
     file: str
     sha256: Annotated[str, Length(64, 64)]
     assistant: Annotated[str, Length(64, 64)] | None = None
+    named: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -121,9 +119,10 @@ class Job:
     """All settings of a run.
 
     In the run folder ``config.yaml`` holds the flags, so that ``--config`` can start another run with them,
-    ``teacher.json`` the path and SHA-256 of the teacher, ``first_weights.json`` the same of the initial weights of the
-    first of two students, and ``data.json`` a summary of the training and validation images. ``taught_by`` is the
-    weight file of the last of the teacher's assistants, if it is trained.
+    ``teacher.json`` the path and SHA-256 of the teacher and the SHA-256 of the files that name its classes,
+    ``first_weights.json`` the same of the initial weights of the first of two students, and ``data.json`` a summary of
+    the training and validation images. ``taught_by`` is the weight file of the last of the teacher's assistants, if it
+    is trained.
     """
 
     verb: Verb
@@ -136,6 +135,7 @@ class Job:
     criterion: str | None = None
     teacher: str | None = None
     teacher_sha256: str | None = None
+    teacher_named: dict[str, str] | None = None
     assistants: str | None = None
     weight: str | None = None
     warm: str | None = None
@@ -243,6 +243,11 @@ class Job:
                     )
         return replace(self, contents=(train, val))
 
+    def with_teacher(self) -> Job:
+        """The job with the SHA-256 of the files of its teacher."""
+        assert self.teacher is not None
+        return replace(self, teacher_sha256=teacher_hash(self.teacher), teacher_named=named_hashes(self.teacher))
+
     def check_origins(self) -> None:
         """Raise :class:`UserError` unless the teacher and the initial weights are the same files as at the start."""
         first = self.starts_from
@@ -251,6 +256,8 @@ class Job:
             there = uri.is_there
             same = there and teacher_hash(self.teacher) == self.teacher_sha256
             self._check_origin("teacher", uri.path, there, same)
+            if self.teacher_named is not None:
+                check_named(self.folder, uri, self.teacher_named)
         if first is not None:
             there = Path(first).is_file()
             same = there and file_hash(Path(first), "first-weights") == self.first_weights_sha256
@@ -277,6 +284,7 @@ class Job:
         if self.teacher_sha256 is not None:
             teacher = {"file": _located(self.flags)["teacher"], "sha256": self.teacher_sha256}
             teacher |= {"assistant": self.assistant_sha256} if self.assistant_sha256 else {}
+            teacher |= {"named": self.teacher_named} if self.teacher_named is not None else {}
             _write(folder / TEACHER, json.dumps(teacher, ensure_ascii=False))
         if self.first_weights is not None:
             first = {"file": _located(self.flags)["first_weights"], "sha256": self.first_weights_sha256}
@@ -314,6 +322,7 @@ class Job:
         if self.verb == "distill" and not str(self.teacher).startswith(OBJECT):
             teacher = _read(_Teacher, folder / TEACHER)
             job = replace(job, teacher_sha256=teacher.sha256, assistant_sha256=teacher.assistant)
+            job = replace(job, teacher_named=teacher.named)
         if self.first_weights is not None:
             job = replace(job, first_weights_sha256=_read(_Weights, folder / FIRST_WEIGHTS).sha256)
         if (folder / CONTENTS).exists():
@@ -321,26 +330,6 @@ class Job:
             data = _read(_Data, folder / CONTENTS, remedy)
             job = replace(job, contents=(data.train, data.val))
         return job
-
-
-def file_hash(file: Path, flag: str = "teacher") -> str:
-    """SHA-256 of the file given by a flag."""
-    if not file.is_file():
-        raise UserError(f"--{flag} {file}: there is no such file; expected weights saved by ladle (.safetensors)")
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def teacher_hash(text: str) -> str:
-    """SHA-256 of the file of a teacher; of all files of an ensemble; of the text where there is no file."""
-    uri = parse_uri(text)
-    if uri.kind not in _NO_FILE:
-        return file_hash(Path(uri.path))
-    if uri.kind == "ensemble":
-        parts = [teacher_hash(one) for one in members_of(uri.path)]
-    else:
-        parts = [file_hash(one) for one in uri.files()]
-    return parts[0] if len(parts) == 1 else hashlib.sha256(" ".join(parts or [text]).encode()).hexdigest()
 
 
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:

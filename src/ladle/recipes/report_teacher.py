@@ -8,7 +8,8 @@ from pathlib import Path
 from ladle.errors import UserError
 from ladle.names import readable
 from ladle.recipes.folders import CONFIG
-from ladle.recipes.jobs import Job, file_hash
+from ladle.recipes.jobs import Job
+from ladle.recipes.origins import file_hash
 from ladle.recipes.report_runs import Entry, read_run
 from ladle.recipes.report_values import NUMBERS, Scored
 from ladle.visual.html import Html, beside, heading, paragraph, table

@@ -15,7 +15,8 @@ from typing import Any
 from ladle.errors import UserError
 from ladle.recipes.console import say, warn
 from ladle.recipes.folders import CONFIG, begun, held_folder, new_folder
-from ladle.recipes.jobs import ASSISTANTS, Job, file_hash
+from ladle.recipes.jobs import ASSISTANTS, Job
+from ladle.recipes.origins import file_hash
 from ladle.recipes.parts import Parts, parts_of
 from ladle.recipes.progress import disk_error, state_of
 from ladle.recipes.setup import links_of

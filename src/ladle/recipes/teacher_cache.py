@@ -13,8 +13,8 @@ from ladle.limits import verify_arguments
 from ladle.recipes.console import say
 from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.jobs import teacher_hash
 from ladle.recipes.options import Batch, Run, Side, Workers
+from ladle.recipes.origins import teacher_hash
 from ladle.recipes.sources import open_source
 from ladle.teachers import CacheHeader, Foreign, TeacherDetections, cache_line, open_foreign, parse_uri, read_cache
 from ladle.types import Batch as Images

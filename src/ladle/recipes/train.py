@@ -16,9 +16,10 @@ from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.lessons import Criterion
 from ladle.limits import Range
-from ladle.recipes.jobs import Job, file_hash, teacher_hash
+from ladle.recipes.jobs import Job
 from ladle.recipes.nodes import on_all_nodes
 from ladle.recipes.options import Run
+from ladle.recipes.origins import file_hash
 from ladle.recipes.parts import (
     ASSIGNER,
     CRITERION,
@@ -170,7 +171,7 @@ def distill(
     if job.teacher is None:
         raise UserError("distillation needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     if parts.teacher is None:
-        job = replace(job, teacher_sha256=teacher_hash(job.teacher))
+        job = job.with_teacher()
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
         return run_chain(job, parts)["student"]
 

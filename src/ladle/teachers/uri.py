@@ -33,6 +33,8 @@ OF_STUDENT = ("ema", "auxiliary")
 """The kinds of teachers that are made of the student."""
 _FILES = ("classes", "class_map", "weights")
 """The options that name files."""
+_NAMING = ("class_map", "classes")
+"""Those whose files name classes."""
 _CHECKPOINT = (".json", ".safetensors", ".bin")
 """The suffixes of the files of a folder of transformers."""
 _SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".pt2": "pt2", ".json": "predictions", ".jsonl": "cache"}
@@ -80,6 +82,14 @@ class TeacherURI(NamedTuple):
             return sorted(one for one in folder.iterdir() if one.suffix in _CHECKPOINT) if folder is not None else []
         named = [self.path, *([self.options["weights"]] if "weights" in self.options else [])]
         return [Path(one) for one in named if Path(one).is_file()]
+
+    def named_files(self) -> dict[str, Path]:
+        """The files that name classes, by option; by number and option for the members of an ensemble."""
+        if self.kind == "ensemble":
+            members = enumerate(map(parse_uri, members_of(self.path)), start=1)
+            return {f"{place}/{name}": file for place, one in members for name, file in one.named_files().items()}
+        given = {name: self.options[name] for name in _NAMING if self.options.get(name, "coco80") != "coco80"}
+        return {name: Path(file) for name, file in given.items()}
 
     @property
     def is_there(self) -> bool:
