@@ -1,10 +1,20 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from ladle.errors import UserError
-from ladle.evaluation import Threshold, best_threshold, confusion, errors_by_kind, evaluate, precision_recall
+from ladle.evaluation import (
+    Threshold,
+    best_threshold,
+    class_thresholds,
+    confusion,
+    errors_by_kind,
+    evaluate,
+    precision_recall,
+)
 
 from .images import CLASSES, detections, image, perfect, random_set
 
@@ -113,6 +123,22 @@ def test_of_equal_thresholds_the_highest_is_taken() -> None:
     truth = [image(1, [[0, 0, 50, 50]], [0])]
     found = {1: detections([[100, 0, 150, 50], [200, 0, 250, 50]], [0.5, 0.25], [0, 0])}
     assert best_threshold(truth, found, CLASSES) == Threshold(0.5, 0.0, 0.0, 0.0)
+
+
+def test_thresholds_of_classes_are_those_of_data_with_this_class_alone() -> None:
+    truth, found = random_set(4)
+    assert any(one.crowd.any() for one in truth)
+    expected = []
+    for label in range(len(CLASSES)):
+        alone = []
+        for one in truth:
+            kept = one.labels == label
+            alone.append(replace(one, boxes=one.boxes[kept], labels=one.labels[kept], crowd=one.crowd[kept]))
+        ours = {name: one.map(lambda values, kept=one.labels == label: values[kept]) for name, one in found.items()}
+        expected.append(best_threshold(alone, ours, CLASSES))
+    assert class_thresholds(truth, found, CLASSES) == expected
+    assert len({one.score for one in expected}) > 2
+    assert class_thresholds(truth, {}, CLASSES) == [Threshold(1.0, 0.0, 0.0, 0.0)] * len(CLASSES)
 
 
 def test_confusion_leaves_out_what_lies_below_the_best_threshold() -> None:

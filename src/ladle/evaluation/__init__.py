@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from ladle.evaluation.average_precision import AP_FIELDS, Evaluation, Reference, check_names, coco_results, evaluate
-from ladle.evaluation.curves import Confusion, PrecisionRecall, Threshold, best_threshold, confusion, precision_recall
+from ladle.evaluation.curves import (
+    Confusion,
+    PrecisionRecall,
+    Threshold,
+    best_threshold,
+    class_thresholds,
+    confusion,
+    precision_recall,
+)
 from ladle.evaluation.errors import (
     DETECTION_KINDS,
     OBJECT_KINDS,
@@ -26,6 +34,7 @@ __all__ = [
     "Threshold",
     "best_threshold",
     "check_names",
+    "class_thresholds",
     "coco_results",
     "confusion",
     "errors_by_kind",

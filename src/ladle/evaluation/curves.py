@@ -4,15 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from ladle.evaluation.average_precision import Reference, checked, tabulate
 from ladle.evaluation.matching import Matched, match_image
 from ladle.types import Detections
 
-__all__ = ["Confusion", "PrecisionRecall", "Threshold", "best_threshold", "confusion", "precision_recall"]
+__all__ = [
+    "Confusion",
+    "PrecisionRecall",
+    "Threshold",
+    "best_threshold",
+    "class_thresholds",
+    "confusion",
+    "precision_recall",
+]
 
 
 @dataclass(frozen=True)
@@ -110,7 +119,46 @@ def best_threshold(
         scores.append(matched.scores[~matched.on_crowd])
         hits.append(matched.match[~matched.on_crowd] >= 0)
         objects += len(matched.objects)
-    score, hit = np.concatenate(scores), np.concatenate(hits)
+    return _best(np.concatenate(scores), np.concatenate(hits), objects)
+
+
+def class_thresholds(
+    truth: Iterable[Reference],
+    detections: Mapping[Hashable, Detections],
+    classes: Sequence[str],
+    iou: float = 0.5,
+) -> list[Threshold]:
+    """The threshold of :func:`best_threshold` for each class alone, in one pass over the images.
+
+    Detections on crowd regions of their class do not count.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> import torch
+        >>> from ladle.evaluation import class_thresholds
+        >>> from ladle.types import Detections
+        >>> box = torch.tensor([[0.0, 0.0, 40.0, 40.0]])
+        >>> image = SimpleNamespace(id=1, height=64, width=64, boxes=box, labels=[1], crowd=[False])
+        >>> found = Detections(torch.cat([box, box]), torch.tensor([0.75, 0.5]), torch.tensor([1, 0]))
+        >>> [(one.score, one.f1) for one in class_thresholds([image], {1: found}, ["cat", "dog"])]
+        [(0.5, 0.0), (0.75, 1.0)]
+    """
+    parts = [(np.zeros(0), np.zeros(0, dtype=bool), np.zeros(0, dtype=np.int64))]
+    objects = np.zeros(len(classes), dtype=np.int64)
+    for image in checked(truth, detections, classes):
+        matched = match_image(image, detections.get(image.id), iou, -np.inf, same_crowd=True)
+        kept = ~matched.on_crowd
+        parts.append((matched.scores[kept], matched.match[kept] >= 0, matched.labels[kept]))
+        objects += np.bincount(matched.object_labels, minlength=len(classes))
+    score, hit, label = (np.concatenate(each) for each in zip(*parts, strict=True))
+    order = np.argsort(label, kind="stable")
+    ends = np.searchsorted(label[order], np.arange(len(classes) + 1))
+    of_class = (order[first:end] for first, end in pairwise(ends))
+    return [_best(score[one], hit[one], int(count)) for one, count in zip(of_class, objects, strict=True)]
+
+
+def _best(score: Float[np.ndarray, " N"], hit: Bool[np.ndarray, " N"], objects: int) -> Threshold:
+    """The threshold of highest F1 of detections, of which some hit one of the ``objects``."""
     if not len(score):
         return Threshold(1.0, 0.0, 0.0, 0.0)
     order = np.argsort(-score, kind="stable")

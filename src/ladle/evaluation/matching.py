@@ -34,23 +34,31 @@ class Matched(NamedTuple):
 
 
 def match_image(
-    image: Reference, found: Detections | None, iou: float, score: float, same_class: bool = True
+    image: Reference,
+    found: Detections | None,
+    iou: float,
+    score: float,
+    same_class: bool = True,
+    same_crowd: bool = False,
 ) -> Matched:
     """Match detections to objects in order of their scores: each takes the free object that it overlaps most.
 
     The overlap must be at least ``iou``, and the object of the same class unless ``same_class`` is False. Detections
-    below ``score`` are left out. A detection without a match lies on a crowd if at least ``iou`` of its area does.
+    below ``score`` are left out. A detection without a match lies on a crowd if at least ``iou`` of its area does; with
+    ``same_crowd`` on one of its class.
     """
     boxes = torch.from_numpy(as_array(image.boxes).astype(np.float32)).reshape(-1, 4)
     crowd = as_array(image.crowd).astype(bool)
     objects = np.flatnonzero(~crowd)
-    object_labels = as_array(image.labels).astype(np.int64)[objects]
+    object_labels, crowd_labels = (as_array(image.labels).astype(np.int64)[one] for one in (objects, crowd))
     order, detected, labels, scores = _confident(found, score)
     overlaps = pairwise_iou(detected, boxes[objects]).numpy()
     allowed = labels[:, None] == object_labels if same_class else np.ones_like(overlaps, dtype=bool)
     match = _match(np.where(allowed, overlaps, -1.0), iou)
-    on_crowd = (pairwise_coverage(detected, boxes[crowd]).numpy() >= iou).any(1) & (match < 0)
-    return Matched(order, labels, scores, objects, object_labels, overlaps, match, on_crowd)
+    covered = pairwise_coverage(detected, boxes[crowd]).numpy() >= iou
+    if same_crowd:
+        covered &= labels[:, None] == crowd_labels
+    return Matched(order, labels, scores, objects, object_labels, overlaps, match, covered.any(1) & (match < 0))
 
 
 def _confident(

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Mapping, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
-import numpy as np
 from torch import Tensor
 
 from ladle.errors import UserError
-from ladle.evaluation import best_threshold
-from ladle.evaluation.average_precision import Reference, as_array
+from ladle.evaluation import class_thresholds
+from ladle.evaluation.average_precision import Reference
 from ladle.types import Detections
 
 __all__ = ["Scores", "choose_scores", "chosen", "parse_scores"]
@@ -60,30 +59,8 @@ def choose_scores(truth: Sequence[Reference], found: Mapping[Hashable, Detection
 
     A box and an object of the class match at an IoU of at least 0.5. It is 0.5 for a class of which no object is found.
     """
-    scores = {}
-    for label, name in enumerate(classes):
-        objects = [_of_class(one, label) for one in truth]
-        ours = {image: chosen(one, one.labels == label) for image, one in found.items()}
-        best = best_threshold(objects, ours, classes)
-        scores[name] = best.score if best.f1 > 0 else _USUAL
-    return scores
-
-
-class _Objects(NamedTuple):
-    """Objects of an image."""
-
-    id: Hashable
-    height: int
-    width: int
-    boxes: np.ndarray
-    labels: np.ndarray
-    crowd: np.ndarray
-
-
-def _of_class(image: Reference, label: int) -> _Objects:
-    kept = as_array(image.labels) == label
-    parts = (as_array(one)[kept] for one in (image.boxes, image.labels, image.crowd))
-    return _Objects(image.id, image.height, image.width, *parts)
+    every = zip(classes, class_thresholds(truth, found, classes), strict=True)
+    return {name: best.score if best.f1 > 0 else _USUAL for name, best in every}
 
 
 def chosen(found: Detections, kept: Tensor) -> Detections:
