@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 
-from ladle.teachers import ForeignTeacher, TimmTeacher, open_any
+from ladle.detectors import DetectorSpec
+from ladle.families import network_info
+from ladle.teachers import DenseTeacher, ForeignTeacher, TimmTeacher, open_any
 
 __all__ = ["OpenedTeacher"]
 
@@ -19,16 +20,19 @@ class OpenedTeacher:
     follows when that is.
     """
 
-    def __init__(self, text: str, classes: Sequence[str], category_ids: Sequence[int]) -> None:
-        """Take the text of the teacher, and the classes of the data with their ids; nothing is opened yet."""
-        self.text, self._classes, self._ids = text, tuple(classes), tuple(category_ids)
-        self._teacher: ForeignTeacher | TimmTeacher | None = None
+    def __init__(self, text: str, student: DetectorSpec) -> None:
+        """Take the text of the teacher and the student; nothing is opened yet."""
+        self.text, self._student = text, student
+        self._teacher: ForeignTeacher | TimmTeacher | DenseTeacher | None = None
 
-    def __call__(self) -> ForeignTeacher | TimmTeacher:
+    def __call__(self) -> ForeignTeacher | TimmTeacher | DenseTeacher:
         """The teacher; raises :class:`UserError` if it cannot be opened."""
         if self._teacher is None:
             with torch.random.fork_rng(devices=[]):
-                self._teacher = open_any(self.text, self._classes, self._ids)
+                found = open_any(self.text, self._student.classes, self._student.category_ids)
+            if isinstance(found, DenseTeacher):
+                found = found.for_student(network_info(self._student))
+            self._teacher = found
         return self._teacher
 
     def close(self) -> None:

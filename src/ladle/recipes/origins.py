@@ -11,7 +11,7 @@ from ladle.teachers.uri import OF_STUDENT, TeacherURI, members_of, parse_uri
 
 __all__ = ["check_named", "file_hash", "named_hashes", "teacher_hash"]
 
-_NO_FILE = ("torchvision", "hf", "timm", "ensemble", *OF_STUDENT)
+_NO_FILE = ("torchvision", "hf", "timm", "ensemble", "dense", *OF_STUDENT)
 """The kinds of teachers that are not one file."""
 
 

@@ -15,10 +15,11 @@ from ladle.errors import UserError
 from ladle.methods import Plan
 from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.scoring import Evaluator, find_of
-from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, TimmTeacher
+from ladle.teachers import DenseTeacher, ForeignTeacher, FrozenDetector, MovedTeacher, TimmTeacher
 
 __all__ = [
     "MOVED",
+    "check_ap",
     "check_strength",
     "check_trainable",
     "load_foreign",
@@ -85,7 +86,7 @@ def load_teacher(file: str, student: DetectorSpec, plan: Plan) -> FrozenDetector
     return MovedTeacher(frozen) if plan.moved else frozen
 
 
-def load_foreign(opened: OpenedTeacher, plan: Plan) -> ForeignTeacher | TimmTeacher:
+def load_foreign(opened: OpenedTeacher, plan: Plan) -> ForeignTeacher | TimmTeacher | DenseTeacher:
     """A foreign teacher; raises :class:`UserError` if it would teach that there are no objects of some classes."""
     teacher = opened()
     if isinstance(teacher, TimmTeacher):
@@ -115,12 +116,17 @@ def check_strength(
         ap = evaluator(teacher).evaluation.ap
     else:
         ap = evaluator.score(find_of(teacher, device), val.classes, 100).evaluation.ap
+    check_ap(text, ap, f"{len(evaluator.source)} images", allow_weak)
+    return ap
+
+
+def check_ap(text: str, ap: float, where: str, allow_weak: bool) -> None:
+    """Raise :class:`UserError` for a teacher whose AP is too low; nan is accepted."""
     if not math.isnan(ap) and ap < LEAST_AP and not allow_weak:
         raise UserError(
-            f"--teacher {text} reaches {100 * ap:.1f} AP on {len(evaluator.source)} images, expected at "
+            f"--teacher {text} reaches {100 * ap:.1f} AP on {where}, expected at "
             f"least {100 * LEAST_AP:.0f}: train it on this data first, or accept it with --allow-weak-teacher"
         )
-    return ap
 
 
 def strength_in_words(ap: float, split: str = "validation") -> str:

@@ -93,7 +93,7 @@ def _teacher_of(job: Job, parts: Parts, student: DetectorSpec) -> DetectorSpec |
 
 def _opened(text: str, parts: Parts, student: DetectorSpec) -> OpenedTeacher:
     """The foreign teacher of a run, which may be open already."""
-    return parts.foreign if parts.foreign is not None else OpenedTeacher(text, student.classes, student.category_ids)
+    return parts.foreign if parts.foreign is not None else OpenedTeacher(text, student)
 
 
 def _plan(job: Job, parts: Parts, student: DetectorSpec, teacher: DetectorSpec | NetworkInfo | None) -> Plan:

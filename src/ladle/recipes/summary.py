@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource
 from ladle.detectors import DetectorSpec
@@ -16,6 +18,7 @@ from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.parts import ASSIGNER, Parts
 from ladle.recipes.preflight import (
     MOVED,
+    check_ap,
     check_strength,
     load_foreign,
     load_teacher,
@@ -25,7 +28,7 @@ from ladle.recipes.preflight import (
 from ladle.recipes.prepared import Prepared
 from ladle.recipes.recorded import recorded_note
 from ladle.recipes.scoring import crowded
-from ladle.teachers import MovedTeacher, TimmTeacher
+from ladle.teachers import DenseTeacher, MovedTeacher, TimmTeacher
 from ladle.values import first_sentence, text_of
 
 __all__ = ["about_images", "about_lessons", "about_teacher", "once"]
@@ -95,6 +98,8 @@ def _about_foreign(ready: Prepared, opened: OpenedTeacher) -> list[str]:
     if isinstance(teacher, TimmTeacher):
         first = f"teacher   {teacher.info.name}, not evaluated: it gives feature maps only ({text})"
         return [first, *(f"          {line}" for line in teacher.about)]
+    if isinstance(teacher, DenseTeacher):
+        return _about_dense(teacher, text, job.allow_weak_teacher)
     recorded = isinstance(ready.views, WithPredictions)
     images, split = (ready.images, "training") if recorded else (ready.val, "validation")
     weak, other = job.allow_weak_teacher, ready.views if recorded else None
@@ -103,6 +108,17 @@ def _about_foreign(ready: Prepared, opened: OpenedTeacher) -> list[str]:
     lines = (*teacher.detector.about, *notes, teacher.table.summary(), MOVED)
     return [
         f"teacher   {teacher.info.name}, {strength_in_words(ap, split)} ({text})",
+        *(f"          {line}" for line in lines),
+    ]
+
+
+def _about_dense(teacher: DenseTeacher, text: str, allow_weak: bool) -> list[str]:
+    """Lines about recorded dense predictions, whose teacher was evaluated when they were recorded."""
+    ap = teacher.header.ap if teacher.header.ap is not None else math.nan
+    check_ap(text, ap, "a sample of the validation images", allow_weak)
+    lines = (*teacher.about, teacher.table.summary(), *([MOVED] if teacher.moved else []))
+    return [
+        f"teacher   {teacher.header.name}, {strength_in_words(ap)} when it was recorded ({text})",
         *(f"          {line}" for line in lines),
     ]
 

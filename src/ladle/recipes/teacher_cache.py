@@ -16,6 +16,7 @@ from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, Run, Side, Workers
 from ladle.recipes.origins import teacher_hash
 from ladle.recipes.sources import open_source
+from ladle.recipes.teacher_dense import How, record_dense
 from ladle.teachers import CacheHeader, Foreign, TeacherDetections, cache_line, open_foreign, parse_uri, read_cache
 from ladle.types import Batch as Images
 from ladle.types import Detections
@@ -37,24 +38,34 @@ def teacher_cache(
     batch: Batch = 8,
     workers: Workers = 0,
     device: Device = "auto",
+    dense: bool = False,
+    features: bool = False,
 ) -> Path:
-    """Record the final boxes of a teacher in every image of a data set, for ``--teacher cache.jsonl``.
+    """Record what a teacher finds in every image of a data set, for ``--teacher cache.jsonl``.
 
-    An interrupted recording continues where it stopped. Returns the file.
+    These are its final boxes, or with ``dense`` its predictions at all places. An interrupted recording continues where
+    it stopped. Returns the file.
 
     Args:
         teacher: weights saved by ladle, or the teacher's text such as ``onnx:file.onnx?imgsz=416``.
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes``; its splits train and val are recorded.
-        out: the file; by default ``NAME.jsonl`` with the name of the teacher.
+        out: the file; by default ``NAME.jsonl`` with the name of the teacher, with ``dense`` the folder ``NAME.ladle``.
         imgsz: long side of the images that the teacher is given.
         batch: images per batch.
         workers: processes that load images.
         device: ``auto``, ``cpu`` or ``cuda``.
+        dense: record its dense predictions for the training images, without crops, flips or changes of color; training
+            with ``--teacher NAME.ladle`` is then exactly that with the teacher itself.
+        features: with ``dense``, also record its feature maps.
     """
     verify_arguments(teacher_cache, imgsz=imgsz, batch=batch, workers=workers)
     uri = parse_uri(teacher)
     if uri.is_recorded:
         raise uri.fail("its predictions are recorded already; expected a teacher that runs")
+    if dense:
+        return record_dense(uri, data, out, How(imgsz, batch, workers, find_device(device)), features)
+    if features:
+        raise UserError("--features: feature maps are recorded beside dense predictions only: add --dense")
     sources = {split: open_source(data, split, Run(), imgsz) for split in _SPLITS}
     detector = open_foreign(uri, sources["train"].classes).to(find_device(device))
     file = Path(out if out is not None else f"{Path(detector.name).stem}.jsonl")

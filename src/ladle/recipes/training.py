@@ -24,6 +24,7 @@ from ladle.recipes.compiling import compile_layers
 from ladle.recipes.console import say, table, warn
 from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
+from ladle.recipes.fixed_views import check_fixed_views, has_fixed_views
 from ladle.recipes.folders import joined_folder
 from ladle.recipes.jobs import Job
 from ladle.recipes.nodes import connected_nodes
@@ -163,10 +164,12 @@ def _open(job: Job, parts: Parts) -> tuple[Job, Supply]:
 def _prepare(job: Job, parts: Parts, resumed: bool) -> Prepared:
     job, (images, val, value_range, notes) = _open(job, parts)
     if job.foreign_teacher is not None and parts.teacher is None:
-        parts = parts._replace(foreign=OpenedTeacher(job.foreign_teacher, images.classes, images.category_ids))
+        student = student_spec(job, parts, images.classes, images.category_ids)
+        parts = parts._replace(foreign=OpenedTeacher(job.foreign_teacher, student))
     setup = resolve(_without_start(job) if resumed else job, parts, images.classes, images.category_ids)
     if value_range is not None:
         setup = setup.with_value_range(value_range)
+    check_fixed_views(job, parts, images, setup.imgsz)
     for spec in setup.specs.values():
         check_trainable(spec.build(), job.run.batch_size, job.run.scales(setup.imgsz) or (setup.imgsz,))
     if job.run.batch == "auto":
@@ -236,8 +239,7 @@ def _views(parts: Parts, setup: Setup, images: Source) -> Source:
     if opened is None or not parse_uri(opened.text).is_recorded:
         return images
     recorded = load_foreign(opened, setup.plans["student"])
-    assert isinstance(recorded, ForeignTeacher)
-    return beside(images, recorded, opened.text)
+    return beside(images, recorded, opened.text) if isinstance(recorded, ForeignTeacher) else images
 
 
 def _loader(ready: Prepared, rank: int, world: int) -> Loader:
@@ -251,6 +253,7 @@ def _loader(ready: Prepared, rank: int, world: int) -> Loader:
         workers=workers_of(run),
         shuffle=True,
         multiscale=run.scales(imgsz),
+        square=has_fixed_views(ready.parts),
         rank=rank,
         world=world,
         drop_last=True,

@@ -1,6 +1,8 @@
 """Teachers: frozen networks, outside the student's checkpoint and optimizer; Ladle's own and of any other origin."""
 
 from ladle.teachers.classes import COCO_CLASSES, ClassTable, match_classes
+from ladle.teachers.dense_file import DenseFile, DenseHeader
+from ladle.teachers.dense_recorded import DenseTeacher
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.exported import ExportedTeacher
 from ladle.teachers.foreign import Foreign, ForeignTeacher
@@ -32,6 +34,9 @@ __all__ = [
     "AverageTeacher",
     "CacheHeader",
     "ClassTable",
+    "DenseFile",
+    "DenseHeader",
+    "DenseTeacher",
     "ExportedTeacher",
     "FileTeacher",
     "Foreign",

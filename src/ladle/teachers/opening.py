@@ -8,6 +8,7 @@ from pathlib import Path
 from ladle.errors import UserError
 from ladle.files import read_regular
 from ladle.teachers.classes import match_classes
+from ladle.teachers.dense_recorded import DenseTeacher, open_dense
 from ladle.teachers.ensemble import ensemble_of
 from ladle.teachers.foreign import Foreign, ForeignTeacher
 from ladle.teachers.ladle_file import open_ladle
@@ -49,9 +50,15 @@ def open_teacher(text: str, classes: Sequence[str], category_ids: Sequence[int] 
 
 def open_any(
     text: str, classes: Sequence[str], category_ids: Sequence[int] | None = None
-) -> ForeignTeacher | TimmTeacher:
-    """The same, also for a teacher that gives feature maps only, ``timm:resnet50``."""
+) -> ForeignTeacher | TimmTeacher | DenseTeacher:
+    """The same, also for feature maps alone, ``timm:resnet50``, and for recorded dense predictions, ``cache.ladle``."""
     uri = parse_uri(text)
+    if uri.kind == "dense":
+        file = uri.options.get("class_map")
+        try:
+            return open_dense(uri, classes, None if file is None else _mapping(file))
+        except UserError as error:
+            raise error if str(error).startswith("--teacher") else uri.fail(str(error)) from None
     return open_timm(uri) if uri.kind == "timm" else open_teacher(text, classes, category_ids)
 
 
@@ -64,6 +71,8 @@ def open_foreign(uri: TeacherURI, classes: Sequence[str], category_ids: Sequence
         return open_predictions(uri, classes, ids)
     if uri.kind == "ensemble":
         return _together(uri, classes)
+    if uri.kind == "dense":
+        raise uri.fail("its dense predictions are recorded, for training alone; expected a detector that runs")
     if uri.kind == "timm":
         raise uri.fail("it gives feature maps only; expected a detector")
     return _OPENERS[uri.kind](uri)

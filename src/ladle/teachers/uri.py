@@ -24,6 +24,7 @@ KINDS = {
     "timm": "feature maps of a timm model, timm:resnet50",
     "predictions": "COCO results for the images of the data, predictions.json",
     "cache": "predictions recorded by `ladle teacher cache`, cache.jsonl",
+    "dense": "dense predictions recorded by `ladle teacher cache --dense`, cache.ladle",
     "ensemble": "several of these, ensemble:first.onnx,second.safetensors",
     "ema": "the running average of the student, ema",
     "auxiliary": "a heavier head on the student's feature maps, auxiliary",
@@ -35,9 +36,18 @@ _FILES = ("classes", "class_map", "weights")
 """The options that name files."""
 _NAMING = ("class_map", "classes")
 """Those whose files name classes."""
+HEADER = "header.json"
+"""The file of a recording of dense predictions that says what was recorded."""
 _CHECKPOINT = (".json", ".safetensors", ".bin")
 """The suffixes of the files of a folder of transformers."""
-_SUFFIXES = {".safetensors": "ladle", ".onnx": "onnx", ".pt2": "pt2", ".json": "predictions", ".jsonl": "cache"}
+_SUFFIXES = {
+    ".safetensors": "ladle",
+    ".onnx": "onnx",
+    ".pt2": "pt2",
+    ".json": "predictions",
+    ".jsonl": "cache",
+    ".ladle": "dense",
+}
 
 
 class TeacherURI(NamedTuple):
@@ -60,8 +70,8 @@ class TeacherURI(NamedTuple):
 
     @property
     def is_recorded(self) -> bool:
-        """Whether it is a file of predictions, and no detector that runs."""
-        return self.kind in ("predictions", "cache")
+        """Whether it holds predictions, and is no detector that runs."""
+        return self.kind in ("predictions", "cache", "dense")
 
     def located(self) -> str:
         """The text with absolute paths, so that it can be read from another working directory."""
@@ -80,6 +90,8 @@ class TeacherURI(NamedTuple):
         if self.kind == "hf":
             folder = Path(self.path) if Path(self.path).is_dir() else snapshot_of(self.path)
             return sorted(one for one in folder.iterdir() if one.suffix in _CHECKPOINT) if folder is not None else []
+        if self.kind == "dense":
+            return [one for one in (Path(self.path) / HEADER,) if one.is_file()]
         named = [self.path, *([self.options["weights"]] if "weights" in self.options else [])]
         return [Path(one) for one in named if Path(one).is_file()]
 
@@ -223,4 +235,4 @@ def members_of(text: str) -> list[str]:
         >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
         ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']
     """
-    return re.split(r",(?=[a-z0-9]+:|[^,?&=]*\.(?:safetensors|onnx|pt2|jsonl?)(?:[?,]|$))", text)
+    return re.split(r",(?=[a-z0-9]+:|[^,?&=]*\.(?:safetensors|onnx|pt2|jsonl?|ladle)(?:[?,]|$))", text)
