@@ -14,6 +14,7 @@ from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, write_coco
 from ladle.detectors import load_detector
 from ladle.errors import UserError
+from ladle.families import detector_spec
 from ladle.recipes import distill, teacher_cache, teacher_probe, val
 from ladle.recipes.jobs import Job
 from ladle.recipes.opened import OpenedTeacher
@@ -136,7 +137,7 @@ def test_files_that_name_its_classes_are_recognized(onnx, tmp_path, monkeypatch)
 
 
 def test_a_shared_teacher_is_opened_again_in_another_process_and_draws_no_numbers(onnx, openings):
-    shared = OpenedTeacher(str(onnx), CLASSES, range(1, len(CLASSES) + 1))
+    shared = OpenedTeacher(str(onnx), detector_spec("paa-tiny", CLASSES))
     assert openings == []
     torch.manual_seed(0)
     expected, _ = torch.rand(1), torch.manual_seed(0)

@@ -167,7 +167,7 @@ def test_a_run_gives_the_weights_of_the_run_with_the_teacher_which_it_does_not_l
     alone = distill(data, "paa-tiny", folder, "solad", replace(run, name="cached"), allow_weak_teacher=True)
     assert same_weights(beside.weights, alone.weights)
     printed = " ".join(capsys.readouterr().out.split())
-    assert "paa-tiny+dist, 0.0 AP on a sample of the validation images when it was recorded" in printed
+    assert "paa+dist-tiny, 0.0 AP on a sample of the validation images when it was recorded" in printed
     assert "gives dense predictions of 8 images" in printed
     assert Job.read(str(alone.folder)).teacher == f"dense:{folder}"
 
@@ -204,6 +204,17 @@ def test_files_that_are_read_otherwise_are_refused(cache, wide):
     ):
         with pytest.raises(UserError, match=message):
             check_fixed_views(job, parts, replace(source, **change), 64)
+
+
+def test_a_resumed_run_recognizes_its_recording(files, wide, tmp_path):
+    folder = record(files["fcos"], wide, tmp_path / "a.ladle")
+    job = Job("distill", wide, "paa-tiny", "run", teacher=folder).with_teacher()
+    job.check_origins()
+    other = record(files["autoassign"], wide, tmp_path / "b.ladle")
+    with pytest.raises(UserError, match="b.ladle is not the file this run began with; give its path with --teacher"):
+        replace(job, teacher=other).check_origins()
+    with pytest.raises(UserError, match="c.ladle is not there any more"):
+        replace(job, teacher=str(tmp_path / "c.ladle")).check_origins()
 
 
 def test_other_images_and_weak_or_incomplete_recordings_are_refused(cache, data, files, wide, tmp_path):
