@@ -1,6 +1,7 @@
 """Recorded dense predictions are those of the teacher itself, bit for bit, or are refused."""
 
 import json
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -293,6 +294,8 @@ def test_damage_is_told(files, wide, tmp_path, damage, message):
 
 def test_images_that_are_not_recorded_or_padded_otherwise_are_refused(cache, wide):
     teacher, batch = opened(cache, "paa-tiny"), batches(wide)[0]
+    there = pickle.loads(pickle.dumps(teacher))  # as a process of another device gets it
+    assert torch.equal(there.observe(batch).found.logits, teacher.observe(batch).found.logits)
     with pytest.raises(UserError, match="it holds nothing for image 'x'"):
         teacher.observe(replace(batch, ids=("x", *batch.ids[1:])))
     with pytest.raises(UserError, match="recorded for batches padded to 64 x 64 px, found 32 x 64"):

@@ -147,6 +147,10 @@ class DenseFile:
                 rows.append(self._stream(number).get_slice(name)[row : row + 1])
         return {name: torch.cat(rows) for name, rows in found.items()}
 
+    def __getstate__(self) -> dict[str, Any]:
+        """A copy in another process opens the files there."""
+        return vars(self) | {"_open": OrderedDict()}
+
     def _stream(self, number: int) -> Any:
         """An open file, which is mapped into memory and not read."""
         from safetensors import SafetensorError
