@@ -2,7 +2,9 @@
 
 import json
 import pickle
+import shutil
 from dataclasses import replace
+from functools import cache as cache_of
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -68,12 +70,20 @@ def cache(wide, files, tmp_path_factory):
         return record(files["paa"], wide, folder, features=True)
 
 
+@pytest.fixture(scope="module")
+def plain(wide, files, tmp_path_factory):
+    """A recording of one file without feature maps."""
+    return record(files["fcos"], wide, tmp_path_factory.mktemp("cache") / "plain.ladle")
+
+
+@pytest.fixture(scope="module")
+def views(wide):
+    """Two batches, one of them with the image that is padded."""
+    return list(make_loader(open_source(wide, "train", Run(), 64), 4, 64, shuffle=True, square=True))
+
+
 def record(text, data, folder, **more):
     return str(teacher_cache(text, data, out=str(folder), imgsz=64, batch=4, device="cpu", dense=True, **more))
-
-
-def batches(data):
-    return list(make_loader(open_source(data, "train", Run(), 64), 4, 64, shuffle=True, square=True))
 
 
 def spec_of(student):
@@ -89,8 +99,13 @@ def live(file, student):
     return frozen if student.startswith(Path(file).stem) else MovedTeacher(frozen)
 
 
+@cache_of
+def network_of(student):
+    return spec_of(student).build()
+
+
 def outputs(teacher, student, batch, class_agnostic=False):
-    network = spec_of(student).build()
+    network = network_of(student)
     maps = network.extract_features(batch.images)
     priors = network.chain[0].propose(maps, None, None, batch.sizes)
     return teacher.predict_at(teacher.observe(batch), priors, class_agnostic=class_agnostic)
@@ -107,10 +122,10 @@ def assert_same(one, other):
 
 @pytest.mark.parametrize("student", ["paa-tiny", "fcos-tiny"])
 @pytest.mark.parametrize("class_agnostic", [False, True])
-def test_predictions_are_those_of_the_teacher_bit_for_bit(cache, files, wide, student, class_agnostic):
+def test_predictions_are_those_of_the_teacher_bit_for_bit(cache, files, views, student, class_agnostic):
     recorded = opened(cache, student)
     assert recorded.moved == (not student.startswith("paa"))
-    for batch in batches(wide):
+    for batch in views:
         there, here = (outputs(one, student, batch, class_agnostic) for one in (live(files["paa"], student), recorded))
         assert_same(there, here)
         for first, second in zip(there.features, here.features, strict=True):
@@ -118,9 +133,9 @@ def test_predictions_are_those_of_the_teacher_bit_for_bit(cache, files, wide, st
             assert first.stride() == second.stride()
 
 
-def test_learned_centers_are_recorded(files, wide, tmp_path):
+def test_learned_centers_are_recorded(files, wide, views, tmp_path):
     recorded = opened(record(files["autoassign"], wide, tmp_path / "a.ladle"), "autoassign-tiny")
-    for batch in batches(wide):
+    for batch in views:
         here, there = (
             outputs(one, "autoassign-tiny", batch) for one in (recorded, live(files["autoassign"], "autoassign"))
         )
@@ -129,22 +144,21 @@ def test_learned_centers_are_recorded(files, wide, tmp_path):
         assert here.features == ()
 
 
-def test_a_teacher_of_another_origin_is_recorded_too(wide, tmp_path):
+def test_a_teacher_of_another_origin_is_recorded_too(wide, views, tmp_path):
     text = f"onnx:{yolo(tmp_path / 'cells.onnx', names=CLASSES[:3])}?strides=8"
     recorded, running = opened(record(text, wide, tmp_path / "o.ladle"), "fcos-tiny"), open_teacher(text, CLASSES)
-    for batch in batches(wide):
+    for batch in views:
         assert_same(outputs(running, "fcos-tiny", batch), outputs(recorded, "fcos-tiny", batch))
 
 
-@pytest.mark.parametrize("method", ["solad", "ld+pkd"])
-def test_losses_and_gradients_are_those_with_the_teacher(cache, files, wide, method):
+def test_losses_and_gradients_are_those_with_the_teacher(cache, files, views):
     found = []
     for teacher in (live(files["paa"], "paa+dist-tiny"), opened(cache, "paa+dist-tiny")):
         torch.manual_seed(1)
         student = spec_of("paa+dist-tiny").build()
-        plan = plan_for(method, student.spec, teacher.info)
+        plan = plan_for("solad+ld+pkd", student.spec, teacher.info)
         step = TrainingStep(student, plan.lessons, teacher).train()
-        terms = step(batches(wide)[0])
+        terms = step(views[0])
         sum(term.total for term in terms.values()).backward()
         gradients = [one.grad for one in step.parameters() if one.grad is not None]
         found.append((terms, gradients))
@@ -207,29 +221,29 @@ def test_files_that_are_read_otherwise_are_refused(cache, wide):
             check_fixed_views(job, parts, replace(source, **change), 64)
 
 
-def test_a_resumed_run_recognizes_its_recording(files, wide, tmp_path):
-    folder = record(files["fcos"], wide, tmp_path / "a.ladle")
-    job = Job("distill", wide, "paa-tiny", "run", teacher=folder).with_teacher()
+def test_a_resumed_run_recognizes_its_recording(cache, plain, wide, tmp_path):
+    job = Job("distill", wide, "paa-tiny", "run", teacher=cache).with_teacher()
     job.check_origins()
-    other = record(files["autoassign"], wide, tmp_path / "b.ladle")
-    with pytest.raises(UserError, match="b.ladle is not the file this run began with; give its path with --teacher"):
-        replace(job, teacher=other).check_origins()
+    with pytest.raises(
+        UserError, match="plain.ladle is not the file this run began with; give its path with --teacher"
+    ):
+        replace(job, teacher=plain).check_origins()
     with pytest.raises(UserError, match="c.ladle is not there any more"):
         replace(job, teacher=str(tmp_path / "c.ladle")).check_origins()
 
 
-def test_other_images_and_weak_or_incomplete_recordings_are_refused(cache, data, files, wide, tmp_path):
+def test_other_images_and_weak_or_incomplete_recordings_are_refused(cache, plain, data, wide, tmp_path):
     run = replace(FIXED, project=str(tmp_path / "runs"))
     with pytest.raises(UserError, match="recorded for other training images; record these by `ladle teacher cache"):
         distill(data, "paa-tiny", cache, "lad", run, allow_weak_teacher=True)
     with pytest.raises(UserError, match="0.0 AP on a sample of the validation images, expected at least 1"):
         distill(wide, "paa-tiny", cache, "lad", run)
-    plain = record(files["fcos"], wide, tmp_path / "plain.ladle")
     with pytest.raises(UserError, match="pkd compares feature maps, and the teacher fcos-tiny gives none"):
         distill(wide, "fcos-tiny", plain, "pkd", run, allow_weak_teacher=True)
-    Path(plain, "000000.safetensors").unlink()
+    begun = shutil.copytree(plain, tmp_path / "begun.ladle")
+    (begun / "000000.safetensors").unlink()
     with pytest.raises(UserError, match=r"it holds 0 of 1 files; finish it by `ladle teacher cache .* --dense --out"):
-        distill(wide, "fcos-tiny", plain, "lad", run, allow_weak_teacher=True)
+        distill(wide, "fcos-tiny", str(begun), "lad", run, allow_weak_teacher=True)
     with pytest.raises(UserError, match="expected a folder of `ladle teacher cache --dense`, found none"):
         distill(wide, "fcos-tiny", str(tmp_path / "none.ladle"), "lad", run)
 
@@ -272,28 +286,36 @@ def test_teachers_without_dense_predictions_and_small_disks_are_refused(files, w
     assert main(["assign", "stats", "--data", wide, "--model", "fcos-tiny", "--teacher", "a.ladle"]) == 2
 
 
+def changed(before, after):
+    """Damage to the first place of a text in the header."""
+
+    def damage(folder):
+        text = (folder / "header.json").read_text()
+        assert before in text
+        (folder / "header.json").write_text(text.replace(before, after, 1))
+
+    return damage
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
         (lambda folder: (folder / "header.json").write_text("{}"), "expected the header of a recording"),
         (lambda folder: (folder / "000000.safetensors").write_bytes(b"no"), "000000.safetensors cannot be read"),
-        (
-            lambda folder: (folder / "header.json").write_text(
-                (folder / "header.json").read_text().replace('"images": 8', '"images": 7')
-            ),
-            "its tensors are not those that header.json names",
-        ),
+        (changed('"frame"', '"frames"'), "found frame of another shape than grids and classes"),
+        (changed('"ring",', '"ring", "other",'), "found logits of another shape than grids and classes"),
+        (changed('"images": 8', '"images": 7'), "its tensors are not those that header.json names"),
     ],
 )
-def test_damage_is_told(files, wide, tmp_path, damage, message):
-    folder = Path(record(files["fcos"], wide, tmp_path / "a.ladle"))
+def test_damage_is_told(plain, tmp_path, damage, message):
+    folder = Path(shutil.copytree(plain, tmp_path / "a.ladle"))
     damage(folder)
     with pytest.raises(UserError, match=message):
         open_any(str(folder), CLASSES)
 
 
-def test_images_that_are_not_recorded_or_padded_otherwise_are_refused(cache, wide):
-    teacher, batch = opened(cache, "paa-tiny"), batches(wide)[0]
+def test_images_that_are_not_recorded_or_padded_otherwise_are_refused(cache, views):
+    teacher, batch = opened(cache, "paa-tiny"), views[0]
     there = pickle.loads(pickle.dumps(teacher))  # as a process of another device gets it
     assert torch.equal(there.observe(batch).found.logits, teacher.observe(batch).found.logits)
     with pytest.raises(UserError, match="it holds nothing for image 'x'"):

@@ -66,6 +66,16 @@ class DenseHeader:
     shapes: dict[str, tuple[Count, ...]]
     ap: float | None
 
+    def __post_init__(self) -> None:
+        places = sum(height * width * each for height, width, _, _, each in self.grids)
+        expected = {"boxes": (places, 4), "logits": (places, len(self.classes)), "frame": (4,)}
+        wrong = [name for name, shape in expected.items() if self.shapes.get(name) != shape]
+        if wrong or self.shapes.get("quality", (places,)) != (places,):
+            raise ValueError(f"{wrong[0] if wrong else 'quality'} of another shape than grids and classes")
+        edges = self.shapes.get("edges", (places, 4, 1))
+        if edges[:2] != (places, 4) or len(edges) != 3:
+            raise ValueError("edges of another shape than grids")
+
     @property
     def files(self) -> int:
         """The number of files of a complete recording."""
@@ -98,7 +108,12 @@ def read_header(folder: Path) -> tuple[DenseHeader, DetectorSpec | None]:
         raise UserError(f"{file}: expected the header of a recording by `ladle teacher cache --dense`; {_MEND}")
     detector = about.pop("detector", None)
     header = read_record(DenseHeader, about, str(file), _MEND)
-    return header, None if detector is None else DetectorSpec.from_json(json.dumps(detector), f"{file}: detector")
+    if detector is None:
+        return header, None
+    spec = DetectorSpec.from_json(json.dumps(detector), f"{file}: detector")
+    if spec.classes != header.classes or spec.regions:
+        raise UserError(f"{file}: expected a detector of one stage with the classes of the recording; {_MEND}")
+    return header, spec
 
 
 def _path(folder: Path, number: int) -> Path:
