@@ -36,6 +36,9 @@ __all__ = [
 _NAMED = re.compile(r"\s*(?P<name>[A-Za-z_][\w-]*|[A-Za-z_][\w.]*:[A-Za-z_][\w.]*)\s*(?P<fields>\(.*\))?\s*", re.DOTALL)
 
 
+_CALL = re.compile(r"[A-Za-z_]\w*\(.*\)", re.DOTALL)
+
+
 class Kind(NamedTuple):
     """A kind of value that a flag takes.
 
@@ -178,13 +181,14 @@ def set_field(text: str, path: Sequence[str], value: str) -> str:
     """A text with one more field: ``PAA`` and ``["topk"]`` give ``PAA(topk=13)``, ``lad+pkd`` and ``["pkd", "weight"]``
     give ``lad+pkd(weight=2)``.
 
-    ``value`` is a literal, or is taken as text. Raises :class:`UserError` for a part that the text does not have.
+    ``value`` is a literal, a class with its fields such as ``SimD(m=6, n=5)``, or is taken as text. Raises
+    :class:`UserError` for a part that the text does not have.
     """
     *part, field = path
     try:
         ast.literal_eval(value)
     except (ValueError, SyntaxError):
-        value = repr(value)
+        value = value if _CALL.fullmatch(value) else repr(value)
     parts = split_sum(text)
     for place, one in enumerate(parts):
         name, opening, fields = one.partition("(")

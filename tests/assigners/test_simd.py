@@ -14,7 +14,7 @@ from ladle.statistics import center_distances
 from ladle.testing import example_scene
 from ladle.testing.scenes import grid_priors
 from ladle.types import GroundTruth, Predictions
-from ladle.values import as_text, text_of, value_of
+from ladle.values import as_text, set_field, text_of, value_of
 from tests.assigners.naive import naive_atss, naive_max_iou, similarity_matrix
 from tests.golden.scenes import Scene, object_numbers
 
@@ -158,6 +158,11 @@ def test_text_names_it_and_is_made_of_it():
     assert assigner_of(as_text({"class": "ATSS", "overlap": {"class": "SimD", "m": 2, "n": 2}})).overlap == SimD(
         2.0, 2.0
     )
+
+
+def test_a_flag_for_the_field_takes_it():
+    text = set_field("MaxIoU(0.7, 0.3)", ["overlap"], "SimD(m=6.13, n=4)")
+    assert assigner_of(text) == MaxIoU(0.7, 0.3, overlap=SimD(6.13, 4.0))
 
 
 @pytest.mark.parametrize(

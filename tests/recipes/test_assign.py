@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from ladle.assigners import ATSS, PAA, TaskAligned
+from ladle.boxes import centers
 from ladle.data.loader import collate, make_loader
 from ladle.data.scenes import CLASSES, write_coco
 from ladle.detectors import load_detector, save_detector
@@ -15,6 +16,7 @@ from ladle.errors import UserError
 from ladle.families import detector_spec, lessons_of
 from ladle.recipes import Run, assign_diff, assign_show, assign_stats, assigning
 from ladle.recipes.assign_reports import counted
+from ladle.recipes.assign_tables import overview_rows
 from ladle.recipes.assigning import Options, Wanted, open_context
 from ladle.recipes.gallery import cut_out
 from ladle.recipes.sources import open_source
@@ -86,6 +88,22 @@ def test_stats_count_what_the_detector_assigns_itself(data, detectors):
     assert (numbers.images, numbers.objects, numbers.without) == (8, objects, without)
     assert numbers.total("positive") == pairs
     assert numbers.mean_positives == pytest.approx(pairs / objects)
+
+
+def test_the_mean_distances_of_a_data_set_are_those_of_all_pairs(data, detectors):
+    numbers, across, down = counted_on(data, detectors["first"], batch=3), [], []
+    for batch, priors, _ in outputs(detectors["first"], data):
+        for row, boxes in enumerate(batch.truth.boxes):
+            objects, anchors = boxes[batch.truth.learnable[row]], priors.boxes[0, priors.valid.expand(8, -1)[row]]
+            both = objects.unsqueeze(1).double(), anchors.unsqueeze(0).double()
+            middles, sides = (
+                [part(one) for one in both] for part in (centers, lambda box: box[..., 2:] - box[..., :2])
+            )
+            apart = torch.sub(*middles).abs() / (sides[0] + sides[1])
+            across, down = [*across, apart[..., 0].flatten()], [*down, apart[..., 1].flatten()]
+    assert numbers.distances == pytest.approx([torch.cat(across).mean().item(), torch.cat(down).mean().item()])
+    (row,) = (one for one in overview_rows(numbers) if one["number"] == "distance of priors from objects")
+    assert row["value"].endswith(f": SimD(m={numbers.distances[0]:.3f}, n={numbers.distances[1]:.3f})")
 
 
 def test_classes_are_matched_by_name(data, detectors):

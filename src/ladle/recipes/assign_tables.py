@@ -61,7 +61,10 @@ def overview_rows(numbers: Statistics) -> list[Row]:
 
 def _distances(found: tuple[float, float] | None) -> str:
     """Mean distances in the form in which SimD takes them."""
-    return "none" if found is None else f"mean SimD(m={found[0]:.3f}, n={found[1]:.3f})"
+    if found is None:
+        return "none"
+    across, down = (f"{one:.3f}" for one in found)
+    return f"mean {across} across, {down} down: SimD(m={across}, n={down})"
 
 
 def group_tables(numbers: Statistics) -> dict[str, list[Row]]:
