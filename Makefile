@@ -59,8 +59,6 @@ $(LOWEST)/ready: pyproject.toml
 	$(PYTHON) -m venv $(LOWEST)
 	@# "torch>=2.6" becomes "torch==2.6.*", and so does torchvision's.
 	sed -n 's/^    "\(torch[a-z]*\)>=\([0-9.]*\).*/\1==\2.*/p' pyproject.toml > $(LOWEST)/constraints.txt
-	@# The interpreter of that PyTorch's Triton, in which the tests run kernels without a GPU, needs an older NumPy.
-	echo 'numpy<2.4' >> $(LOWEST)/constraints.txt
 	$(LOWEST)/bin/pip install --quiet --disable-pip-version-check --constraint $(LOWEST)/constraints.txt --editable '.[dev]'
 	touch $(LOWEST)/ready
 

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from typing import Any
 
@@ -29,6 +30,7 @@ __all__ = [
     "fits_memory",
     "fused",
     "has_graphs",
+    "has_kernels",
     "has_memory",
     "may_look",
     "release_memory",
@@ -36,6 +38,7 @@ __all__ = [
     "surely_none",
 ]
 
+_OLDEST_TRITON = (3, 3)
 _CACHE = 1 << 18
 """Largest number of elements of a block on a CPU: 1 MiB in float32, which fits the cache of a core."""
 _MEMORY = 1 << 24
@@ -50,8 +53,21 @@ LAUNCHES: dict[str, int] = {}
 """How many kernels each fused operation starts on a GPU, by its name."""
 
 _LIBRARY = torch.library.Library("ladle", "DEF")
-_HAS_TRITON = find_spec("triton") is not None
 _as_gpu = False
+
+
+@lru_cache(maxsize=1)
+def has_kernels() -> bool:
+    """Whether fused operations start kernels on a GPU: with Triton 3.3, which comes with PyTorch 2.7, or a newer one.
+
+    The interpreter of older ones, in which the kernels are tested, cannot run them; there plain operations are used.
+    """
+    if find_spec("triton") is None:
+        return False
+    try:
+        return tuple(map(int, version("triton").split(".")[:2])) >= _OLDEST_TRITON
+    except (PackageNotFoundError, ValueError):  # a build by another name, or of a version of its own
+        return True
 
 
 def may_look(tensor: Tensor) -> bool:
@@ -165,7 +181,7 @@ def fused(schema: str, plain: Callable[..., Any], module: str, launches: int) ->
 
     _LIBRARY.define(schema)
     _LIBRARY.impl(name, plain, "CompositeExplicitAutograd")
-    if _HAS_TRITON:
+    if has_kernels():
         _LIBRARY.impl(name, kernel, "CUDA")
     operation: Callable[..., Any] = getattr(torch.ops.ladle, name).default
     return operation

@@ -31,6 +31,13 @@ FILES = ["trained", "raw", "staged"]
 """The fixtures of files; each takes some seconds to export, so tests that use one are slow."""
 
 
+def write_onnx(model, **flags):
+    """The ONNX file of a detector; a PyTorch that writes none, as another test shows, is not tested."""
+    if not packages.writes_onnx():
+        pytest.skip("this PyTorch cannot write ONNX")
+    return export(str(model), **flags)
+
+
 def draw(path, height=SIDE, width=SIDE, seed=3):
     scene = Scenes(1, seed=seed, size=max(height, width)).sample(0).image[:, :height, :width]
     Image.fromarray(scene.permute(1, 2, 0).numpy()).save(path)
@@ -43,7 +50,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     model = folder / "teacher.safetensors"
     model.write_bytes(teacher_file().read_bytes())
-    return model, export(str(model), imgsz=96)
+    return model, write_onnx(model, imgsz=96)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +59,7 @@ def raw(tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
     model = folder / "fcos.safetensors"
     save_detector(small_detector("fcos-tiny"), model, half=True)
-    return model, export(str(model), dynamic="sizes", images="float", nms=False, half=True)
+    return model, write_onnx(model, dynamic="sizes", images="float", nms=False, half=True)
 
 
 @pytest.fixture(scope="module")
@@ -60,7 +67,7 @@ def staged(tmp_path_factory):
     """A detector in two stages and its ONNX file."""
     model = tmp_path_factory.mktemp("staged") / "faster.safetensors"
     save_detector(small_detector("fasterrcnn-tiny"), model)
-    return model, export(str(model))
+    return model, write_onnx(model)
 
 
 @pytest.fixture(scope="module")
@@ -310,6 +317,15 @@ def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, capsys):
 def test_without_the_packages_of_onnx_a_sentence_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setattr(packages, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"needs onnx and onnxscript and onnxruntime: pip install 'ladle\[onnx\]'"):
+        export(str(tmp_path / "a.safetensors"))
+
+
+def test_a_pytorch_that_cannot_write_onnx_says_so(tmp_path, monkeypatch):
+    for version, writes in (("2.6.0+cu124", False), ("2.7.1", True), ("2.14.1+cu130", True), ("3.0.0a0", True)):
+        monkeypatch.setattr(torch, "__version__", version)
+        assert packages.writes_onnx() is writes
+    monkeypatch.setattr(torch, "__version__", "2.6.0+cu124")
+    with pytest.raises(UserError, match=r"needs PyTorch 2\.7 or newer, found 2\.6\.0\+cu124; --format pt2 does not"):
         export(str(tmp_path / "a.safetensors"))
 
 

@@ -7,9 +7,12 @@ import sys
 
 import pytest
 
-from ladle.device import LAUNCHES
+from ladle.device import LAUNCHES, has_kernels
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not has_kernels(), reason="without Triton 3.3 or newer no kernel is used"),
+]
 
 
 @pytest.fixture(scope="module")

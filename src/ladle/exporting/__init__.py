@@ -5,7 +5,7 @@ from ladle.exporting.measure import Cost, Latency, latency_of, network_cost, pea
 from ladle.exporting.metadata import describe, spelled
 from ladle.exporting.module import Dynamic, Exportable, Format, Images, Plan
 from ladle.exporting.onnx_detector import OnnxDetector
-from ladle.exporting.packages import check_packages
+from ladle.exporting.packages import check_exporter, check_packages, writes_onnx
 from ladle.exporting.parity import TOLERANCE, Parity, as_input, check_parity
 from ladle.exporting.runtime import onnx_runner, program_runner
 from ladle.exporting.script import FIRST_LINE, SCRIPT
@@ -24,6 +24,7 @@ __all__ = [
     "Parity",
     "Plan",
     "as_input",
+    "check_exporter",
     "check_packages",
     "check_parity",
     "describe",
@@ -39,4 +40,5 @@ __all__ = [
     "rounded",
     "spelled",
     "trace",
+    "writes_onnx",
 ]

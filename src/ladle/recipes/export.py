@@ -27,7 +27,7 @@ from ladle.exporting import (
     Images,
     Parity,
     Plan,
-    check_packages,
+    check_exporter,
     check_parity,
     describe,
     onnx_bytes,
@@ -139,7 +139,7 @@ def write_file(
 
 def _check_flags(format: Format, dynamic: Dynamic, half: bool, batch: int) -> None:  # noqa: A002
     if format == "onnx":
-        check_packages("--format onnx")
+        check_exporter("--format onnx")
     if half and format != "onnx":
         raise UserError("--half: a .pt2 file keeps weights of 32 bits; leave it out, or take --format onnx")
     if batch != 1 and dynamic != "none":
