@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, runtime_checkable
 
 from ladle.assigners import Assigner, OverlapAssigner
@@ -10,7 +10,7 @@ from ladle.assigners.sampling import RandomSampler
 from ladle.distillers import Distiller, Joinable
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["Criterion", "Lesson", "Scheduled", "TeacherJudges", "Time"]
+__all__ = ["Criterion", "Lesson", "OneToOne", "Scheduled", "TeacherJudges", "Time"]
 
 Time = tuple[float, int]
 """The progress of a run: the epochs done so far, fractions included, and the optimizer steps."""
@@ -123,6 +123,39 @@ class TeacherJudges:
 
 
 @dataclass(frozen=True)
+class OneToOne:
+    """The lesson of a one-to-one head, and the loss weight of the one-to-many head beside it.
+
+    The weight is a factor on the losses on ground truth; it falls linearly from 1 to ``last`` over the run.
+
+    Args:
+        lesson: assigner and losses of the one-to-one head.
+        last: the factor at the end of the run.
+        epochs: the epochs of the run; with None the factor is 1.
+
+    Example:
+        >>> from ladle.assigners import TaskAligned
+        >>> from ladle.criteria import DenseCriterion
+        >>> from ladle.lessons import Lesson, OneToOne
+        >>> one = OneToOne(Lesson(TaskAligned().one_to_one, DenseCriterion()), last=0.25, epochs=12)
+        >>> [one.weight_of_many((epoch, 0)) for epoch in (0, 6, 12)]
+        [1.0, 0.625, 0.25]
+    """
+
+    lesson: Lesson
+    last: float = 0.25
+    epochs: float | None = None
+
+    def weight_of_many(self, time: Time | None) -> float:
+        """The factor at a time; raises ValueError if it depends on the time and ``time`` is None."""
+        if self.epochs is None:
+            return 1.0
+        if time is None:
+            raise ValueError("a loss weight falls: call objective.set_time(epoch, step) before every step")
+        return 1 + (self.last - 1) * min(1.0, time[0] / self.epochs)
+
+
+@dataclass(frozen=True)
 class Lesson:
     """Assigner, losses and distillers of one stage.
 
@@ -137,6 +170,7 @@ class Lesson:
         judge: None if the assigner is given the student's predictions, otherwise how the teacher judges.
         closing: the criterion of the closing epochs in place of ``criterion``; None if there is no other.
         closes: last epoch before the closing ones; None if there are none.
+        one_to_one: the lesson of a one-to-one head beside the stage; None if there is no such head.
 
     Example:
         LAD with soft labels, in its published form for PAA:
@@ -155,6 +189,18 @@ class Lesson:
     judge: TeacherJudges | None = None
     closing: Criterion | None = None
     closes: float | None = None
+    one_to_one: OneToOne | None = None
+
+    def within(self, epochs: float, closing: float = 0) -> Lesson:
+        """The lesson in a run of ``epochs``, of which the last ``closing`` have the closing criterion."""
+        one = self.one_to_one
+        if one is not None:
+            one = replace(one, lesson=one.lesson.within(epochs, closing), epochs=epochs)
+        return replace(self, closes=epochs - closing if closing else None, one_to_one=one)
+
+    def weight_at(self, time: Time | None) -> float:
+        """The factor on the losses on ground truth at a time: 1 unless there is a one-to-one head."""
+        return 1.0 if self.one_to_one is None else self.one_to_one.weight_of_many(time)
 
     def criterion_at(self, time: Time | None) -> Criterion | None:
         """The losses on ground truth at a time; raises ValueError if they depend on the time and ``time`` is None."""

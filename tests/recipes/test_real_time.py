@@ -73,18 +73,19 @@ def test_a_larger_detector_of_the_family_can_judge(students, name):
 
 
 @pytest.mark.slow
-def test_a_light_student_is_trained_and_resumed_bit_for_bit(tmp_path, monkeypatch):
+@pytest.mark.parametrize(("name", "strides"), [("yolox+lite+p6-tiny", (8, 16, 32, 64)), ("tood+o2o-tiny", (8, 16, 32))])
+def test_a_student_is_trained_and_resumed_bit_for_bit(name, strides, tmp_path, monkeypatch):
     data = make_data(tmp_path / "data")
     run = replace(RUN, epochs=2, ema=0.9, project=str(tmp_path))
-    whole = train(data, "yolox+lite+p6-tiny", replace(run, name="whole")).weights.parent
+    whole = train(data, name, replace(run, name="whole")).weights.parent
     with monkeypatch.context() as patch:
         stop_after(patch, 1)
         with pytest.raises(KeyboardInterrupt):
-            train(data, "yolox+lite+p6-tiny", replace(run, name="stopped"))
+            train(data, name, replace(run, name="stopped"))
     stopped = tmp_path / "train" / "stopped"
     assert main(["train", "--resume", str(stopped)]) == 0
     assert same_weights(whole / "last.safetensors", stopped / "weights" / "last.safetensors")
-    assert load_detector(stopped / "weights" / "last.safetensors").spec.strides == (8, 16, 32, 64)
+    assert load_detector(stopped / "weights" / "last.safetensors").spec.strides == strides
 
 
 def levels(name):
@@ -108,7 +109,7 @@ def test_levels_are_added_below_and_above():
     [
         ("atss+p6-r18", r"\+p6: this network has levels up to stride 128 already"),
         ("fasterrcnn+lite-tiny", "lite is for dense heads, and fasterrcnn has none"),
-        ("atss+p3-r18", "no head is called 'p3'; expected one of dist, cop, io, lite, p2, p6"),
+        ("atss+p3-r18", "no head is called 'p3'; expected one of dist, cop, io, lite, p2, p6, o2o"),
         ("yolox-x", "no backbone is called 'x'"),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import reduce
 from typing import Literal, NamedTuple
 
@@ -91,6 +91,14 @@ class TaskAligned:
     crowd: float = 0.5
     min_side: float = 0.0
     rescue: bool = False
+
+    @property
+    def one_to_one(self) -> TaskAligned:
+        """The same metric for a one-to-one head: each object takes the best prior inside it (YOLOv10, section 3.1).
+
+        Of several objects that select one prior, one learns it and the others get none.
+        """
+        return replace(self, topk=1, inside="before", conflict="claiming")
 
     @full_precision
     def __call__(self, predictions: Predictions, priors: Priors, truth: GroundTruth) -> Assignment:

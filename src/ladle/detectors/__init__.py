@@ -8,7 +8,7 @@ from ladle.detectors.necks import FPN, PAN
 from ladle.detectors.postprocess import Inference
 from ladle.detectors.priors import Anchors
 from ladle.detectors.proposals import PLAIN_STDS, ProposalSpec, ProposalStage
-from ladle.detectors.protocol import Stage, Student, Towers
+from ladle.detectors.protocol import DualStudent, Stage, Student, Towers
 from ladle.detectors.regions import RegionSpec, RegionStage
 from ladle.detectors.towers import LightSpec
 from ladle.detectors.weights import load_detector, read_spec, save_detector, state_in_order
@@ -24,6 +24,7 @@ __all__ = [
     "DenseStage",
     "Detector",
     "DetectorSpec",
+    "DualStudent",
     "Inference",
     "LightSpec",
     "ProposalSpec",

@@ -60,7 +60,8 @@ class DetectorSpec:
     ``head`` is the first stage, dense or a proposal network; ``regions`` are the stages after a proposal network.
     ``extra`` counts the pyramid levels above stride 32: 0, 1 (torchvision's pooled one) or 2. ``neck_norm`` is the
     normalization behind each convolution of a feature pyramid, ``neck``; a path aggregation network in its place has
-    its own. ``imgsz`` is the long side it was trained at.
+    its own. ``imgsz`` is the long side it was trained at. With ``one_to_one`` there is a second dense head beside the
+    first, which is trained with one prior for each object and alone used for detection.
     Images are normalized by ``mean`` and ``std``, those of the backbone's initial weights; ``value_range`` are the
     values of 16-bit channels that are mapped to 0 and 1.
     """
@@ -80,6 +81,7 @@ class DetectorSpec:
     std: tuple[_Std, _Std, _Std] = IMAGENET_STD
     value_range: tuple[_Value, _Value] = (0, 65535)
     neck: FPN | PAN = field(default_factory=FPN)
+    one_to_one: bool = False
 
     def __post_init__(self) -> None:
         """Raise ValueError where the parts do not fit together."""
@@ -88,6 +90,8 @@ class DetectorSpec:
             raise ValueError(f"a value_range from {self.value_range[0]} to {self.value_range[1]}")
         if self.inference.rule != "class" and not (isinstance(self.head, DenseSpec) and self.head.quality):
             raise ValueError(f"the score rule {self.inference.rule} and a head without a quality branch")
+        if self.one_to_one and not isinstance(self.head, DenseSpec):
+            raise ValueError(f"a one-to-one head beside a {type(self.head).__name__}")
         if isinstance(self.head, ProposalSpec) != bool(self.regions):
             raise ValueError(f"{len(self.regions)} region heads behind a {type(self.head).__name__}")
         for number, region in enumerate(self.regions):
@@ -111,6 +115,14 @@ class DetectorSpec:
         """Channels and strides of the feature maps."""
         return Pyramid((self.head.width,) * len(self.strides), self.strides)
 
+    @property
+    def deployed(self) -> DetectorSpec:
+        """The detector that is used after training: of two heads only the one-to-one head."""
+        if not self.one_to_one or not isinstance(self.head, DenseSpec):
+            return self
+        # Center priors are for the losses of bags, which need several priors for an object.
+        return replace(self, head=replace(self.head, center_prior=False), one_to_one=False)
+
     def keeping(self, most: int) -> DetectorSpec:
         """The same detector with at most ``most`` detections per image.
 
@@ -128,7 +140,8 @@ class DetectorSpec:
         backbone = self.backbone.build()
         neck = self._neck(backbone)
         stages = [part.build(len(self.classes), self.strides) for part in (self.head, *self.regions)]
-        detector = Detector(self, backbone, neck, stages)
+        one_to_one = self.deployed.head.build(len(self.classes), self.strides) if self.one_to_one else None
+        detector = Detector(self, backbone, neck, stages, one_to_one)
         # Channels last: a fifth faster on the CPU for small networks, and for half precision on a GPU.
         return detector.to(memory_format=torch.channels_last)
 
@@ -161,17 +174,28 @@ _MEND = "the file was changed or is of another version, train the detector again
 
 
 class Detector(nn.Module):
-    """Turns images into one :class:`~ladle.types.Output` per stage."""
+    """Turns images into one :class:`~ladle.types.Output` per stage.
+
+    A ``one_to_one`` head is no stage: training calls it beside the stages, and :meth:`detect` in place of them.
+    """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, spec: DetectorSpec, backbone: Backbone, neck: nn.Module, stages: Sequence[nn.Module]) -> None:
+    def __init__(
+        self,
+        spec: DetectorSpec,
+        backbone: Backbone,
+        neck: nn.Module,
+        stages: Sequence[nn.Module],
+        one_to_one: nn.Module | None = None,
+    ) -> None:
         super().__init__()
         self.spec = spec
         self.backbone = backbone
         self.neck = neck
         self.stages = nn.ModuleList(stages)
+        self.one_to_one = one_to_one
         self.register_buffer("mean", torch.tensor(spec.mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(spec.std).view(1, 3, 1, 1), persistent=False)
 
@@ -222,15 +246,35 @@ class Detector(nn.Module):
         return [cast("Stage", stage) for stage in self.stages]
 
     @property
+    def heads(self) -> list[Stage]:
+        """The stages and, if there is one, the one-to-one head."""
+        return [*self.chain, *([cast("Stage", self.one_to_one)] if self.one_to_one is not None else [])]
+
+    @property
     def head(self) -> DenseStage | None:
         """The head of the last stage; None if that is not dense."""
         last = self.chain[-1]
         return last if isinstance(last, DenseStage) else None
 
+    def deployed(self) -> Detector:
+        """The detector that is used after training: of two heads only the one-to-one head; layers are shared.
+
+        Example:
+            >>> from ladle.families import detector_spec
+            >>> detector = detector_spec("tood+o2o-tiny", ["cat", "dog"]).build()
+            >>> [sum(weight.numel() for weight in one.parameters()) for one in (detector, detector.deployed())]
+            [551090, 506825]
+        """
+        if self.one_to_one is None:
+            return self
+        one = Detector(self.spec.deployed, self.backbone, self.neck, [self.one_to_one])
+        one.mean, one.std, one.training = self.mean, self.std, self.training
+        return one
+
     @torch.no_grad()
     def detect(self, batch: Batch, inference: Inference | None = None) -> list[Detections]:
         """Find the objects of a batch, in the pixels of the images on disk."""
-        outputs = self(batch.images, batch.sizes)
+        outputs = self.deployed()(batch.images, batch.sizes)
         return (inference or self.spec.inference).find(self.joined(outputs), batch.sizes, batch.originals)
 
     def joined(self, outputs: Sequence[Output]) -> Output:

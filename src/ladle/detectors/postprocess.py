@@ -26,7 +26,8 @@ class Inference:
         rule: how a class probability and the quality branch make a score: ``class`` alone (RetinaNet, GFL, TOOD,
             RTMDet), their ``product`` (ATSS, FCOS, YOLOX, AutoAssign), or its square ``root`` (PAA, OTA).
         threshold: lowest score of a detection.
-        nms: IoU above which the lower-scoring of two boxes of one class is removed.
+        nms: IoU above which the lower-scoring of two boxes of one class is removed; None removes none, as for a
+            one-to-one head.
         candidates: number of highest-scoring priors of each level that enter suppression.
         keep: largest number of detections of an image, by score; :meth:`DetectorSpec.keeping` changes it along with
             ``candidates``.
@@ -36,7 +37,7 @@ class Inference:
 
     rule: Literal["class", "product", "root"] = "class"
     threshold: Annotated[float, Range(0, 1)] = 0.05
-    nms: Annotated[float, Range(0, 1)] = 0.6
+    nms: Annotated[float, Range(0, 1)] | None = 0.6
     candidates: Annotated[int, Range(1, 100_000)] = 1000
     keep: Annotated[int, Range(1, 10_000)] = 100
     voting: bool = False
@@ -54,8 +55,11 @@ class Inference:
         if self.least:
             wide = ((boxes[:, 2:] - boxes[:, :2]) >= self.least).all(-1)
             image, label, score, boxes = image[wide], label[wide], score[wide], boxes[wide]
-        # In double precision: suppression by groups moves each group's boxes far from the others'.
-        kept = batched_nms(boxes.double(), score.double(), image * classes + label, self.nms)
+        if self.nms is None:
+            kept = score.argsort(descending=True, stable=True)
+        else:
+            # In double precision: suppression by groups moves each group's boxes far from the others'.
+            kept = batched_nms(boxes.double(), score.double(), image * classes + label, self.nms)
         return [
             self._image(boxes, score, label, image == row, kept[image[kept] == row][: self.keep], stretch)
             for row, stretch in enumerate((originals / sizes).flip(-1).repeat(1, 2))

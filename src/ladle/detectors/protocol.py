@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
-__all__ = ["Stage", "Student", "Towers"]
+__all__ = ["DualStudent", "Stage", "Student", "Towers"]
 
 Towers = tuple[tuple[Tensor, Tensor], ...]
 """The maps inside the class tower and the box tower of a dense head, level by level."""
@@ -62,4 +62,14 @@ class Student(Protocol):
 
     def extract_features(self, images: Tensor) -> tuple[Tensor, ...]:
         """The feature maps of images (B,3,H,W), bytes or floats in [0, 1], finest first."""
+        ...
+
+
+@runtime_checkable
+class DualStudent(Student, Protocol):
+    """A student that may have a one-to-one head beside its stages, which predicts at the priors of a dense head."""
+
+    @property
+    def one_to_one(self) -> Stage | None:
+        """That head; None if there is none."""
         ...

@@ -75,6 +75,7 @@ def predict_raw(detector: Detector, features: Sequence[Tensor], boxes: Tensor, s
 
 def reference_output(detector: Detector, images: Tensor, sizes: Tensor) -> Raw:
     """The same by the detector's ordinary way, as ``predict`` and ``val`` go; what a file is compared with."""
+    detector = detector.deployed()
     return _raw(detector.spec.inference, detector.joined(detector(images, sizes)), sizes)
 
 

@@ -35,7 +35,7 @@ class Latency(NamedTuple):
 
 @torch.no_grad()
 def network_cost(detector: Detector, side: int) -> Cost:
-    """The cost of a detector for an image of ``side`` x ``side`` pixels.
+    """The cost of a detector, as it is used after training, for an image of ``side`` x ``side`` pixels.
 
     Counted are convolutions and matrix products, by ``torch.utils.flop_counter``.
     """
@@ -43,6 +43,7 @@ def network_cost(detector: Detector, side: int) -> Cost:
 
     image = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=detector.mean.device)
     sizes = torch.tensor([[side, side]], device=image.device)
+    detector = detector.deployed()
     was_training = detector.training
     detector.eval()  # in training batch normalization takes no single value, and would change
     with FlopCounterMode(display=False) as counter:
@@ -55,6 +56,8 @@ def network_cost(detector: Detector, side: int) -> Cost:
 def planned_cost(spec: DetectorSpec) -> Cost:
     """The cost of a one-stage detector that is not built, for a square image of its side; nothing is allocated.
 
+    As it is used after training: of two heads only the one-to-one head counts.
+
     Example:
         >>> from ladle.exporting import planned_cost
         >>> from ladle.families import detector_spec
@@ -64,7 +67,9 @@ def planned_cost(spec: DetectorSpec) -> Cost:
     from torch.utils.flop_counter import FlopCounterMode
 
     with torch.device("meta"):
-        detector = replace(spec, backbone=replace(spec.backbone, pretrained=False, weights=None)).build().eval()
+        detector = (
+            replace(spec, backbone=replace(spec.backbone, pretrained=False, weights=None)).build().eval().deployed()
+        )
     image = torch.zeros(1, 3, spec.imgsz, spec.imgsz, device="meta")
     (head,) = detector.chain
     with FlopCounterMode(display=False) as counter:

@@ -62,7 +62,7 @@ class Exportable(nn.Module):
 
     def __init__(self, detector: Detector, plan: Plan) -> None:
         super().__init__()
-        self.detector = detector.eval()
+        self.detector = detector = detector.eval().deployed()
         self.plan = plan
         if plan.dynamic != "sizes":
             with torch.no_grad():

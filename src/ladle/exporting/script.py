@@ -80,7 +80,7 @@ def suppress(boxes, scores, size, meta):
                 weight = np.where(overlap > 0.01, np.exp(-((1 - overlap) ** 2) / 0.025) * score, 0)
                 box = weight @ mine / max(weight.sum(), 1e-12)
             found.append((box, score[left[0]], label))
-            left = left[1:][overlap[left[1:]] <= meta["iou_threshold"]]
+            left = left[1:] if meta["iou_threshold"] is None else left[1:][overlap[left[1:]] <= meta["iou_threshold"]]
     found = sorted(found, key=lambda one: -one[1])[: meta["keep"]]
     boxes, scores, labels = zip(*found) if found else ((), (), ())
     return np.array(boxes, np.float32).reshape(-1, 4), np.array(scores, np.float32), np.array(labels, np.int64)

@@ -34,8 +34,9 @@ def select(
         wide = ((boxes[..., 2:] - boxes[..., :2]) >= inference.least).all(-1)
         scores = torch.where(wide if wide.ndim == 3 else wide.unsqueeze(-1), scores, 0.0)
     by_class = scores.transpose(1, 2)
-    kept = _kept(boxes, by_class, inference.nms)
-    best, place = _best(torch.where(kept, by_class, 0.0).transpose(1, 2), inference.keep)
+    if inference.nms is not None:
+        scores = torch.where(_kept(boxes, by_class, inference.nms), by_class, 0.0).transpose(1, 2)
+    best, place = _best(scores, inference.keep)
     prior, label = place // scores.shape[2], place % scores.shape[2]
     found = _boxes_at(boxes, prior, label)
     if inference.voting:

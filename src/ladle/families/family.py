@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
-from ladle.assigners import Assigner, PointAssigner, RandomSampler, SoftAssigner
+from ladle.assigners import Assigner, PointAssigner, RandomSampler, SoftAssigner, TaskAligned
 from ladle.criteria import BagCriterion, DenseCriterion, RegionCriterion
 from ladle.detectors import PAN, BackboneSpec, DenseSpec, DetectorSpec, Inference, ProposalSpec, RegionSpec
 from ladle.detectors.backbones import Norm, color_statistics
@@ -14,7 +14,7 @@ from ladle.detectors.necks import NeckNorm
 from ladle.distillers import Distiller
 from ladle.errors import UserError
 from ladle.families.sizes import SIZES, Network, Size, with_options
-from ladle.lessons import Criterion, Lesson
+from ladle.lessons import Criterion, Lesson, OneToOne
 
 __all__ = ["Family", "Region", "Start"]
 
@@ -135,7 +135,7 @@ class Family:
             category_ids=tuple(category_ids) if category_ids is not None else tuple(range(1, len(classes) + 1)),
             backbone=BackboneSpec(network.backbone, norm, start.pretrained, start.weights, finest),
             head=head,
-            inference=self.inference,
+            inference=replace(self.inference, nms=None, voting=False) if network.one_to_one else self.inference,
             extra=network.extra,
             imgsz=network.imgsz if imgsz is None else imgsz,
             regions=tuple(region.spec(head) for region in self.regions) if isinstance(head, ProposalSpec) else (),
@@ -143,6 +143,7 @@ class Family:
             mean=mean,
             std=std,
             neck=network.neck,
+            one_to_one=network.one_to_one,
         )
 
     def _around(self, backbone: str) -> Network:
@@ -168,7 +169,18 @@ class Family:
         if self.closing_l1 and isinstance(criterion, DenseCriterion):
             closing = replace(criterion, l1_weight=self.closing_l1)
         first = Lesson(assigner, criterion, sampler=self.sampler, closing=closing)
+        if spec.one_to_one:
+            first = replace(first, one_to_one=self._one_to_one(first, spec.head))
         return (first, *map(_region_lesson, self.regions, spec.regions))
+
+    def _one_to_one(self, many: Lesson, head: DenseSpec | ProposalSpec) -> OneToOne:
+        """The lesson of a one-to-one head: the losses of the one-to-many head under a one-to-one match.
+
+        The match has the metric of TaskAligned; with another assigner it is that of YOLOv10.
+        """
+        rule = many.assigner if isinstance(many.assigner, TaskAligned) else TaskAligned(alpha=0.5)
+        criterion = self._criterion(head) if isinstance(many.assigner, SoftAssigner) else many.criterion
+        return OneToOne(replace(many, assigner=rule.one_to_one, criterion=criterion))
 
     def judged(self, criterion: Criterion | None) -> Criterion | None:
         """The published losses for training in which a teacher judges."""

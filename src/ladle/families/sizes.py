@@ -46,6 +46,7 @@ class Network:
         extra: number of pyramid levels above stride 32.
         imgsz: long side of the images in pixels.
         finest: stride of the finest level, 4 or 8.
+        one_to_one: whether there is a one-to-one head beside the dense head.
     """
 
     backbone: str
@@ -54,6 +55,7 @@ class Network:
     extra: int = 0
     imgsz: int = 640
     finest: int = 8
+    one_to_one: bool = False
 
 
 HEADS: dict[str, dict[str, Any]] = {
@@ -87,7 +89,12 @@ def _p6(network: Network, head: DenseSpec) -> Network:
     return replace(network, extra=1)
 
 
-NETWORKS: Mapping[str, Callable[[Network, DenseSpec], Network]] = {"lite": _lite, "p2": _p2, "p6": _p6}
+def _o2o(network: Network, head: DenseSpec) -> Network:
+    """A one-to-one head beside the dense head, for detection without suppression."""
+    return replace(network, one_to_one=True)
+
+
+NETWORKS: Mapping[str, Callable[[Network, DenseSpec], Network]] = {"lite": _lite, "p2": _p2, "p6": _p6, "o2o": _o2o}
 """The options of a network with a dense head, by the same word: ``gfl+lite-mobilenetv3_small_100``."""
 
 

@@ -38,7 +38,10 @@ class CoLearning(nn.Module):
         lessons: Sequence[tuple[Lesson, Lesson]],
         selector: CostSelector = CostSelector(),
     ) -> None:
-        """Take a pair of lessons per stage; raises ValueError unless both have the same EvidenceAssigner."""
+        """Take a pair of lessons per stage; raises ValueError unless both have the same EvidenceAssigner.
+
+        Students with a one-to-one head are refused too.
+        """
         super().__init__()
         for one, other in lessons:
             if one.assigner != other.assigner or not isinstance(one.assigner, EvidenceAssigner):
@@ -46,6 +49,8 @@ class CoLearning(nn.Module):
                     "both students need the same assigner, one that returns its costs, such as PAA(); they "
                     f"have {one.assigner} and {other.assigner}"
                 )
+        if any(lesson.one_to_one is not None for pair in lessons for lesson in pair):
+            raise ValueError("two students that learn together have no one-to-one heads: leave them out")
         self.students = nn.ModuleDict({FIRST: first, SECOND: second})
         self.lessons = tuple(lessons)
         self.selector = selector

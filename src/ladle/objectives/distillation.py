@@ -12,7 +12,7 @@ from ladle.distillers import DistillationLoss, Distiller, Network, TowerLoss
 from ladle.lessons import Lesson, Scheduled, Time
 from ladle.types import Assignment, GroundTruth, Output, Term
 
-__all__ = ["DistillationLosses", "StageDistillation", "joined", "named"]
+__all__ = ["DistillationLosses", "StageDistillation", "joined", "named", "scaled"]
 
 Value = TypeVar("Value")
 
@@ -47,9 +47,7 @@ class StageDistillation(nn.Module):
         for one, loss in zip(self.schedule, self.losses, strict=True):
             strength = self._strength(one)
             found = loss(student, teacher, truth, assignment) if strength else {}
-            if strength != 1:
-                found = {name: Term(term.total * strength, term.count, term.floor) for name, term in found.items()}
-            terms = joined(terms, found)
+            terms = joined(terms, scaled(found, strength))
         self.distilled = frozenset(terms)
         return terms
 
@@ -110,6 +108,13 @@ class DistillationLosses(nn.ModuleList):
 def named(stage: str, values: Mapping[str, Value]) -> dict[str, Value]:
     """The same values with the name of a stage as prefix; unchanged if it has no name."""
     return {f"{stage}/{name}" if stage else name: value for name, value in values.items()}
+
+
+def scaled(terms: dict[str, Term], factor: float) -> dict[str, Term]:
+    """The terms times a factor; unchanged if it is 1."""
+    if factor == 1:
+        return terms
+    return {name: Term(term.total * factor, term.count, term.floor) for name, term in terms.items()}
 
 
 def joined(terms: dict[str, Term], more: dict[str, Term]) -> dict[str, Term]:

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from ladle.assigners import Assigner, SoftAssigner, keep_sampled, uses_predictions
-from ladle.detectors import Student
+from ladle.detectors import DualStudent, Stage, Student
 from ladle.device import has_graphs
 from ladle.lessons import Lesson, Time
-from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
+from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named, scaled
 from ladle.objectives.monitoring import agreement, assignment_metrics
 from ladle.replays import Replayed
 from ladle.teachers import Observation, StudentTeacher, Teacher
@@ -47,6 +47,10 @@ class TrainingStep(nn.Module):
     ``roi/box`` and so on. ``monitor`` holds the numbers of :func:`~ladle.objectives.assignment_metrics` for each stage;
     in every tenth step also their :func:`~ladle.objectives.agreement`, where both networks predict.
 
+    A one-to-one head beside the stages (:class:`~ladle.detectors.DualStudent`) has the losses ``one_to_one/class`` and
+    so on. It gets the feature maps without gradient (YOLOv10, Wang et al. 2024). Teachers judge and distill the stages
+    only.
+
     Example:
         >>> from ladle.data.loader import collate
         >>> from ladle.data.scenes import CLASSES, split_scenes
@@ -79,6 +83,7 @@ class TrainingStep(nn.Module):
             )
         if teacher is None and any(lesson.judge is not None for lesson in lessons):
             raise ValueError("a teacher judges in one of the lessons: pass teacher=FrozenDetector(...)")
+        _check_heads(student, lessons)
         self.student = student
         self.lessons = tuple(lessons)
         self.teacher, self.generator = teacher, generator
@@ -116,6 +121,7 @@ class TrainingStep(nn.Module):
                 student, teacher = self._outputs(number, features, seen, kept, batch.sizes)
             losses = joined(losses, self._losses(number, student, teacher, truth, assignment))
             previous = student.detach()
+        losses = joined(losses, self._one_to_one(batch, features))
         return self.distillation.kept_in_graph(losses)
 
     def set_time(self, epoch: float, step: int) -> None:
@@ -209,12 +215,26 @@ class TrainingStep(nn.Module):
         lesson, name = self.lessons[number], self.distillation.names[number]
         criterion = lesson.criterion_at(self.time)
         terms = criterion(student, truth, assignment) if criterion is not None else {}
+        terms = scaled(terms, lesson.weight_at(self.time))
         if criterion is not None and self._learns:
             terms = joined(terms, named("auxiliary", criterion(teacher, truth, assignment)))
         terms = joined(terms, self._distillation(number)(student, teacher, truth, assignment))
         metrics = assignment_metrics(assignment, truth) | self._agreement(number, student, teacher, truth)
         self.monitor |= named(name, metrics)
         return named(name, terms)
+
+    def _one_to_one(self, batch: Batch, features: tuple[Tensor, ...]) -> dict[str, Term]:
+        """The terms of a one-to-one head, if there is one."""
+        one, head = self.lessons[-1].one_to_one, _one_to_one_head(self.student)
+        if one is None or head is None:
+            return {}
+        maps, truth = tuple(each.detach() for each in features), batch.truth
+        priors = head.propose(maps, None, truth, batch.sizes)
+        output = Output(head(maps, priors)[0], priors, maps, batch.sizes)
+        assignment = self._assigner_of(one.lesson, batch)(_independent(output.predictions), priors, truth)
+        self.monitor |= named("one_to_one", assignment_metrics(assignment, truth))
+        criterion = one.lesson.criterion_at(self.time)
+        return named("one_to_one", criterion(output, truth, assignment) if criterion is not None else {})
 
     def _agreement(self, number: int, student: Output, teacher: Output, truth: GroundTruth) -> dict[str, Tensor]:
         """How far both networks assign alike; nothing where one assigner would not give two hard plans."""
@@ -234,6 +254,18 @@ def stage_names(count: int) -> list[str]:
     if count == 1:
         return [""]
     return ["rpn", "roi"] if count == 2 else ["rpn", *(f"roi_{number}" for number in range(1, count))]
+
+
+def _one_to_one_head(student: nn.Module) -> Stage | None:
+    return student.one_to_one if isinstance(student, DualStudent) else None
+
+
+def _check_heads(student: nn.Module, lessons: Sequence[Lesson]) -> None:
+    """Raise ValueError for a one-to-one head without a lesson, and for such a lesson without a head."""
+    head = _one_to_one_head(student) is not None
+    if head != any(lesson.one_to_one is not None for lesson in lessons):
+        found = "a one-to-one head, and no lesson" if head else "no one-to-one head, and a lesson"
+        raise ValueError(f"the student has {found} for it: take lessons_of(spec) for the spec of the student")
 
 
 def _independent(predictions: Predictions) -> Predictions:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ladle.data.loader import padded_side
 from ladle.detectors import Detector
@@ -34,7 +34,8 @@ def compile_layers(
         half: the precision of autocast in training; None is float32.
         backend: as for ``torch.compile``.
     """
-    parts = [network.backbone, network.neck, *(stage for stage in network.stages if not stage.samples_first)]
+    dense = [cast("nn.Module", head) for head in network.heads if not head.samples_first]
+    parts = [network.backbone, network.neck, *dense]
     for part in parts:
         part.compile(backend=backend)
     try:
@@ -53,7 +54,7 @@ def _try(network: Detector, batch: int, side: int, half: torch.dtype | None) -> 
     try:
         with torch.autocast(images.device.type, half, enabled=half is not None):
             features = network.train().extract_features(images)
-            dense = [stage for stage in network.chain if not stage.samples_first]
+            dense = [stage for stage in network.heads if not stage.samples_first]
             found = [stage(features, stage.propose(features, None, None, None), None)[0] for stage in dense]
         _sum(found).backward()
     finally:

@@ -23,6 +23,7 @@ _HEADS = {
     "lite": "has a light neck and head, of depthwise convolutions",
     "p2": "has a level of stride 4 in addition",
     "p6": "has a level of stride 64 in addition",
+    "o2o": "has a one-to-one head in addition, to detect without NMS",
 }
 """What each option adds to a family."""
 _CLASSES = tuple(f"class {number}" for number in range(80))

@@ -74,9 +74,8 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
         return _pair(job, parts, student)
     plan = _plan(job, parts, student, _teacher_of(job, parts, student))
     _check_balance(job, plan)
-    if job.run.close_mosaic:
-        closes = job.run.epochs - job.run.close_mosaic
-        plan = plan._replace(lessons=tuple(replace(lesson, closes=closes) for lesson in plan.lessons))
+    lessons = tuple(lesson.within(job.run.epochs, job.run.close_mosaic) for lesson in plan.lessons)
+    plan = plan._replace(lessons=lessons)
     return Setup({"student": student}, {"student": plan})
 
 
@@ -210,6 +209,9 @@ def _pair(job: Job, parts: Parts, first: DetectorSpec) -> Setup:
             f"{staged[0]} works in stages, but costs can be compared in one stage only; take two detectors of one "
             "stage, such as paa-r18 and paa-r50"
         )
+    dual = [spec.name for spec in (first, second) if spec.one_to_one]
+    if dual:
+        raise UserError(f"{dual[0]}: two students learn together without one-to-one heads; leave +o2o out")
     _check_start(job, first)
     found = prior_mismatches(network_info(first), network_info(second), first.name, second.name)
     if found:
@@ -267,7 +269,7 @@ def _architectures(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[ob
         "family": (one.family, other.family),
         "backbone": (a, b),
         "neck": ((one.extra, one.neck_norm, one.neck), (other.extra, other.neck_norm, other.neck)),
-        "head": ((one.head, one.regions), (other.head, other.regions)),
+        "head": ((one.head, one.regions, one.one_to_one), (other.head, other.regions, other.one_to_one)),
         "normalization of images": ((one.mean, one.std), (other.mean, other.std)),
     }
 

@@ -176,7 +176,9 @@ def _assigners(plan: Plan, asked: bool, judge: str | None) -> list[str]:
         names[0] = text_of(ASSIGNER, plan.lessons[0].assigner)
     judges = [judge or (", judged by the teacher" if lesson.judge is not None else "") for lesson in plan.lessons]
     stages = [f"{stage}: " if stage else "" for stage in stage_names(len(plan.lessons))]
-    return [f"{stage}{name}{judged}" for stage, name, judged in zip(stages, names, judges, strict=True)]
+    lines = [f"{stage}{name}{judged}" for stage, name, judged in zip(stages, names, judges, strict=True)]
+    beside = [lesson.one_to_one for lesson in plan.lessons if lesson.one_to_one is not None]
+    return lines + [f"one_to_one: {text_of(ASSIGNER, one.lesson.assigner)}" for one in beside]
 
 
 def once(lines: list[str]) -> list[str]:
