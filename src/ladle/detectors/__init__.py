@@ -1,5 +1,6 @@
 """Detectors: a backbone, a neck and a chain of stages, built from a spec of plain values."""
 
+from ladle.detectors.aligned import AlignedStage
 from ladle.detectors.backbones import BackboneSpec
 from ladle.detectors.dense import DenseSpec, DenseStage
 from ladle.detectors.detector import Detector, DetectorSpec, as_floats
@@ -17,6 +18,7 @@ __all__ = [
     "FPN",
     "PAN",
     "PLAIN_STDS",
+    "AlignedStage",
     "Anchors",
     "BackboneSpec",
     "ConvSpec",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -12,6 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ladle.boxes import decode_deltas, decode_distances
+from ladle.detectors.aligned import AlignedStage
+from ladle.detectors.head_layers import bounded_exp, convolutions, flattened, logit, set_bias
 from ladle.detectors.objectness import ConditionalObjectness, ImplicitObjectness, Objectness
 from ladle.detectors.priors import Anchors
 from ladle.detectors.protocol import Towers
@@ -21,9 +22,6 @@ from ladle.losses import expected_bin
 from ladle.types import GroundTruth, Output, Predictions, Priors
 
 __all__ = ["DenseSpec", "DenseStage"]
-
-_MOST_EXPONENT = 10.0
-"""Sides of boxes are at most ``exp(10)`` strides, more than any image has."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +48,8 @@ class DenseSpec:
         objectness: whether class scores are multiplied by an objectness that has no loss: ``conditional`` on
             the neighborhood (COP) or ``implicit`` (IO); see ``detectors/objectness.py``.
         light: towers and last convolutions of a light head; None for the common one, which all levels share.
+        aligned: the task-aligned head of TOOD, see :class:`~ladle.detectors.AlignedStage`: ``depth`` convolutions that
+            both tasks share, in place of the towers. Its distances are exponential.
 
     ``softplus(scale * x)`` is close to the ``relu`` of FCOS, OTA and AutoAssign above one stride, with a gradient
     everywhere. Distances and sides start as those of the prior, which for AutoAssign's priors of 8 strides is its
@@ -70,17 +70,25 @@ class DenseSpec:
     objectness: Literal["conditional", "implicit"] | None = None
     distance: Literal["softplus", "exp", "linear"] = "softplus"
     light: LightSpec | None = None
+    aligned: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError for an objectness shared by several anchors of a location."""
+        """Raise ValueError for parts that do not fit together."""
         if self.objectness is not None and self.anchors.per_location > 1:
             raise ValueError(f"an objectness that is shared by {self.anchors.per_location} anchors at each location")
         if self.box == "cell" and self.anchors.offset != 0.5:
             raise ValueError(f"boxes in the cells of priors that are not at the centers of cells: {self.anchors}")
+        if self.aligned and not self._may_align:
+            raise ValueError(f"a task-aligned head with parts that only the common one has: {self}")
 
-    def build(self, classes: int, strides: Sequence[int]) -> DenseStage:
+    @property
+    def _may_align(self) -> bool:
+        more = self.quality or self.center_prior or self.objectness or self.light or not self.norm or not self.depth
+        return not more and self.box == "distances" and self.distance == "exp" and self.anchors.per_location == 1
+
+    def build(self, classes: int, strides: Sequence[int]) -> DenseStage | AlignedStage:
         """Build the stage for ``classes`` and a pyramid of ``strides``."""
-        return DenseStage(self, classes, strides)
+        return (AlignedStage if self.aligned else DenseStage)(self, classes, strides)
 
     @property
     def box_width(self) -> int:
@@ -117,18 +125,18 @@ class DenseStage(nn.Module):
     def _start(self) -> None:
         light = self.spec.light is not None
         outputs = [self.class_conv, self.box_conv, self.quality_conv, self.objectness]
-        for conv in _convolutions(*outputs) if light else _convolutions(self):
+        for conv in convolutions(*outputs) if light else convolutions(self):
             nn.init.normal_(conv.weight, std=0.01)
             if conv.bias is not None:
                 nn.init.zeros_(conv.bias)
-        _set_bias(self.class_conv, torch.tensor(_logit(self.spec.class_prior)))
+        set_bias(self.class_conv, torch.tensor(logit(self.spec.class_prior)))
         if self.objectness is not None:
             self.objectness.start()
         if self.quality_conv is not None:
-            _set_bias(self.quality_conv, torch.tensor(_logit(self.spec.quality_prior)))
+            set_bias(self.quality_conv, torch.tensor(logit(self.spec.quality_prior)))
         start = self._box_start()
         if start is not None:
-            _set_bias(self.box_conv, start)
+            set_bias(self.box_conv, start)
 
     def _box_start(self) -> Tensor | None:
         """The bias that makes each prior predict its own box, where the weights are 0; None for a bias of 0."""
@@ -193,12 +201,12 @@ class DenseStage(nn.Module):
             of_class, of_box = self._run(maps, level, slice(self._steps(depth), None))
             scores = each(self.class_conv, level)(of_class)
             logits.append(
-                _flatten(scores if self.objectness is None else self.objectness(scores, of_box), self.classes)
+                flattened(scores if self.objectness is None else self.objectness(scores, of_box), self.classes)
             )
-            rows = _flatten(each(self.box_conv, level)(of_box), self.spec.box_width)
+            rows = flattened(each(self.box_conv, level)(of_box), self.spec.box_width)
             regressed.append(rows * self.scales[level] if self.scales is not None else rows)
             if self.quality_conv is not None:
-                quality.append(_flatten(each(self.quality_conv, level)(of_box), 1))
+                quality.append(flattened(each(self.quality_conv, level)(of_box), 1))
         every = torch.cat(regressed, dim=1)
         if every.shape[1] != priors.boxes.shape[1]:
             raise ValueError(
@@ -230,7 +238,7 @@ class DenseStage(nn.Module):
         stride = priors.stride[:, None]
         if self.spec.box == "cell":
             center = priors.centers + (regressed[..., :2] - 0.5) * stride
-            half = _exp(regressed[..., 2:]) * stride / 2
+            half = bounded_exp(regressed[..., 2:]) * stride / 2
             return torch.cat([center - half, center + half], dim=-1), None
         edges = regressed.unflatten(-1, (4, self.spec.bins)) if self.spec.box == "distribution" else None
         distances = self._distances(regressed) if edges is None else expected_bin(edges)
@@ -239,7 +247,7 @@ class DenseStage(nn.Module):
     def _distances(self, regressed: Tensor) -> Tensor:
         if self.spec.distance == "linear":
             return regressed
-        return _exp(regressed) if self.spec.distance == "exp" else F.softplus(regressed)
+        return bounded_exp(regressed) if self.spec.distance == "exp" else F.softplus(regressed)
 
 
 def _tower(spec: DenseSpec, levels: int) -> Tower | LightTower:
@@ -255,32 +263,7 @@ def _last(spec: DenseSpec, channels: int, levels: int) -> nn.Module:
     return nn.ModuleList(nn.Conv2d(spec.width, channels, 1) for _ in range(levels))
 
 
-def _exp(logarithm: Tensor) -> Tensor:
-    return logarithm.clamp(max=_MOST_EXPONENT).exp()
-
-
 def _objectness(spec: DenseSpec) -> Objectness | None:
     if spec.objectness is None:
         return None
     return (ConditionalObjectness if spec.objectness == "conditional" else ImplicitObjectness)(spec.width)
-
-
-def _flatten(maps: Tensor, width: int) -> Tensor:
-    """Maps (B, A*width, H, W) to rows (B, H*W*A, width): row by row, then the anchors of a location."""
-    batch = maps.shape[0]
-    return maps.permute(0, 2, 3, 1).reshape(batch, -1, width)
-
-
-def _convolutions(*parts: nn.Module | None) -> list[nn.Conv2d]:
-    modules = [module for part in parts if part is not None for module in part.modules()]
-    return [module for module in modules if isinstance(module, nn.Conv2d)]
-
-
-def _set_bias(part: nn.Module, value: Tensor) -> None:
-    for conv in _convolutions(part):
-        assert conv.bias is not None
-        conv.bias.copy_(value.expand_as(conv.bias))
-
-
-def _logit(prob: float) -> float:
-    return math.log(prob / (1 - prob))

@@ -94,6 +94,6 @@ def _first_stage(spec: DetectorSpec) -> StageInfo:
         priors=head.anchors,
         bins=head.bins if head.box == "distribution" else 0,
         quality=family.quality if family is not None and head.quality else None,
-        tower_depth=head.depth,
-        tower_width=head.width,
+        tower_depth=0 if head.aligned else head.depth,
+        tower_width=0 if head.aligned else head.width,
     )

@@ -65,6 +65,12 @@ HEADS: dict[str, dict[str, Any]] = {
 }
 """The options of a dense head, by the word after the family's name: ``paa+dist-r18``."""
 
+
+def _common(head: DenseSpec) -> DenseSpec:
+    """The common head in place of a task-aligned one, which has no towers, distributions or objectness to change."""
+    return replace(head, depth=Size().depth, distance="softplus", aligned=False) if head.aligned else head
+
+
 _LITE_WIDTH, _LITE_DEPTH = 96, 2
 _LITE = ConvSpec(depthwise=True)
 
@@ -72,7 +78,7 @@ _LITE = ConvSpec(depthwise=True)
 def _lite(network: Network, head: DenseSpec) -> Network:
     """Neck and head in the style of NanoDet-Plus: depthwise convolutions of 96 channels, one tower for each level."""
     light = LightSpec(_LITE, kernel=5, shared=False, joint=True)
-    head = replace(head, width=min(head.width, _LITE_WIDTH), depth=min(head.depth, _LITE_DEPTH), light=light)
+    head = replace(_common(head), width=min(head.width, _LITE_WIDTH), depth=min(head.depth, _LITE_DEPTH), light=light)
     neck = PAN("cspnext", conv=_LITE, inside="output", last=0)
     return replace(network, head=head, neck=neck)
 
@@ -105,7 +111,7 @@ def with_options(family: str, network: Network, options: tuple[str, ...]) -> Net
         if option in NETWORKS:
             network = NETWORKS[option](network, head)
         else:
-            network = replace(network, head=replace(head, **HEADS[option]))
+            network = replace(network, head=replace(_common(head), **HEADS[option]))
     return network
 
 

@@ -1,4 +1,4 @@
-"""TOOD's way of learning (Feng et al., ICCV 2021) on the common head; the paper's task-aligned head is left out."""
+"""TOOD (Feng et al., ICCV 2021): the task-aligned head, task-aligned assignment and loss."""
 
 from __future__ import annotations
 
@@ -10,10 +10,18 @@ from ladle.families.sizes import Size
 
 __all__ = ["TOOD"]
 
+_DEPTH = 6
+
 
 def head(size: Size) -> DenseSpec:
-    """Points in the middles of the cells, without a quality branch (authors' code: points at the corners)."""
-    return DenseSpec(size.width, size.depth, Anchors(scales=(size.scale,), offset=0.5), quality=False, box="distances")
+    """Points in the middles of the cells, without a quality branch (authors' code: points at the corners).
+
+    The head of published width is the paper's, smaller ones are the common head.
+    """
+    anchors = Anchors(scales=(size.scale,), offset=0.5)
+    if size.width < Size().width:
+        return DenseSpec(size.width, size.depth, anchors, quality=False, box="distances")
+    return DenseSpec(size.width, _DEPTH, anchors, quality=False, box="distances", distance="exp", aligned=True)
 
 
 TOOD = Family(
