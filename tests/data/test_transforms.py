@@ -1,9 +1,16 @@
+import math
+from dataclasses import replace
+
 import pytest
 import torch
 
 from ladle.boxes import pairwise_coverage
-from ladle.data.samples import Sample, crop, fit, flip, recolor, resize
+from ladle.data.loader import view
+from ladle.data.samples import Sample, crop, fit, flip, recolor, resize, warp
+from ladle.data.scenes import Scenes
 from ladle.data.transforms import (
+    GREY,
+    Affine,
     Augmentation,
     ColorJitter,
     DropSmall,
@@ -298,3 +305,83 @@ def test_images_are_joined_in_the_first_epochs_only():
     assert [strong.at(epoch).mosaic for epoch in (0, 3, 4, 9)] == [0.5, 0.5, 0.0, 0.0]
     assert [strong.at(epoch).mixup for epoch in (0, 3, 4, 9)] == [0.3, 0.3, 0.0, 0.0]
     assert Augmentation(mosaic=0.5).at(10**6).mosaic == 0.5
+
+
+# ------------------------------------------------------------------------------------------------ rotation and shear
+
+
+def test_a_quarter_turn_moves_pixels_and_boxes():
+    sample = painted(2, 120, 120)
+    turned = warp(sample, ((0.0, -1.0), (1.0, 0.0)), GREY)
+    assert torch.equal(turned.image, sample.image.rot90(-1, (1, 2)))
+    x1, y1, x2, y2 = sample.boxes.unbind(1)
+    torch.testing.assert_close(turned.boxes, torch.stack([120 - y2, x1, 120 - y1, x2], 1))
+    assert torch.equal(turned.labels, sample.labels)
+
+
+def test_a_box_becomes_the_box_of_its_moved_corners():
+    sample = single(100, 100, [40.0, 40.0, 60.0, 60.0])
+    root = 0.5**0.5
+    eighth = warp(sample, ((root, -root), (root, root)), GREY)
+    far = 10 / root
+    torch.testing.assert_close(eighth.boxes[0], torch.tensor([50 - far, 50 - far, 50 + far, 50 + far]))
+    sheared = warp(sample, ((1.0, 0.5), (0.0, 1.0)), GREY)
+    assert sheared.boxes.tolist() == [[35.0, 40.0, 65.0, 60.0]]
+
+
+def test_pixels_without_a_source_are_grey_and_boxes_end_at_the_border():
+    sample = replace(single(40, 80, [0.0, 0.0, 20.0, 20.0]), image=torch.full((3, 40, 80), 250, dtype=torch.uint8))
+    turned = warp(sample, ((0.0, -1.0), (1.0, 0.0)), GREY)
+    assert turned.size == (40, 80)
+    assert turned.original == sample.original
+    assert (turned.image[:, :, :20] == GREY).all()
+    assert (turned.image[:, :, 20:60] == 250).all()
+    assert len(turned.boxes) == 0, "it is outside"
+    below = replace(sample, boxes=torch.tensor([[0.0, 0.0, 30.0, 20.0], [0.0, 0.0, 24.0, 20.0]]))
+    below = replace(below, labels=torch.tensor([0, 1]), crowd=torch.tensor([False, False]))
+    kept = warp(below, ((0.0, -1.0), (1.0, 0.0)), GREY)
+    assert kept.labels.tolist() == [0], "10 of 30 rows are visible, of the other 4 of 24"
+    assert kept.boxes.tolist() == [[40.0, 0.0, 60.0, 10.0]]
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_boxes_cover_their_pixels_when_an_image_is_turned_and_sheared(seed):
+    sample = painted(seed)
+    moved = Affine(20, 10, least_visible=1.0)(sample, random(seed))
+    assert not torch.equal(moved.image, sample.image)
+    for box, label in zip(moved.boxes, moved.labels, strict=True):
+        seen = extent(moved.image, COLOURS[label])
+        assert (seen[:2] >= box[:2].floor() - 1).all()
+        assert (seen[2:] <= box[2:].ceil() + 1).all()
+        if label != 3:
+            assert ((seen[2:] - seen[:2]) >= 0.7 * (box[2:] - box[:2]) - 3).all()
+
+
+def test_the_matrix_is_a_rotation_after_two_shears():
+    """The corners of a large box tell the whole matrix."""
+    turn, right, down = (2 * torch.rand(3, generator=random(3)) - 1).tolist()
+    angle, x, y = (math.radians(one) for one in (30 * turn, 20 * right, 20 * down))
+    rotation = torch.tensor([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    shears = torch.tensor([[1, math.tan(x)], [0, 1]]) @ torch.tensor([[1, 0], [math.tan(y), 1]])
+    corners = torch.tensor([[-10.0, -20], [10, -20], [10, 20], [-10, 20]]) @ (rotation @ shears).T + 100
+    moved = Affine(30, 20)(single(200, 200, [90.0, 80.0, 110.0, 120.0]), random(3))
+    torch.testing.assert_close(moved.boxes[0], torch.cat([corners.amin(0), corners.amax(0)]))
+
+
+def test_without_rotation_and_shear_a_view_has_the_same_other_changes():
+    sample = painted()
+    assert Affine(0, 0)(sample, random()) is sample
+    plain, turned = Augmentation(mosaic=0.5, mixup=0.5), Augmentation(mosaic=0.5, mixup=0.5, rotate=10, shear=5)
+    source = Scenes(4, seed=0, size=96)
+    for seed in range(4):
+        first, second = random(seed), random(seed)
+        before, after = view(source, seed, 96, plain, first), view(source, seed, 96, turned, second)
+        assert not torch.equal(before.image, after.image)
+        assert torch.equal(first.get_state(), second.get_state())
+
+
+def test_angles_beyond_their_limits_are_refused():
+    for field, most in (("rotate", 180), ("shear", 60)):
+        Augmentation(**{field: most})
+        with pytest.raises(UserError, match=f"augmentation {field} is 0 to {most} degrees, found {most + 1}"):
+            Augmentation(**{field: most + 1})

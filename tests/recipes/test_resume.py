@@ -335,8 +335,9 @@ def test_a_run_from_before_a_flag_is_resumed_without_it(run):
     """Run folders of earlier versions lack the flags that came later."""
     file = run / "config.yaml"
     flags = yaml.safe_load(file.read_text())
-    later = ("criterion", "mixup", "scale_jitter", "close_mosaic")
+    later = ("criterion", "mixup", "scale_jitter", "close_mosaic", "rotate", "shear")
     file.write_text(yaml.safe_dump({key: value for key, value in flags.items() if key not in later}))
     job = Job.read(str(run), "train")
     assert (job.criterion, job.run.mixup, job.run.scale_jitter, job.run.close_mosaic) == (None, 0.0, 0.0, 0)
+    assert (job.run.rotate, job.run.shear) == (0.0, 0.0)
     assert job.run.mosaic == flags["mosaic"]

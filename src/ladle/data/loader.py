@@ -71,7 +71,7 @@ def view(
     if roll < augmentation.mixup:
         other = RandomFlip(augmentation.flip)(source.sample(int(partner)), generator)
         sample = DropSmall()(mixed(sample, other))
-    return sample
+    return DropSmall()(augmentation.affine(sample, generator))
 
 
 def padded_side(side: int) -> int:

@@ -10,13 +10,17 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from ladle.data.color import recolored
 from ladle.data.windows import coverage
 
-__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize", "stretched", "unlabeled"]
+__all__ = ["Sample", "crop", "fit", "flip", "recolor", "resize", "stretched", "unlabeled", "warp"]
+
+Matrix = tuple[tuple[float, float], tuple[float, float]]
+"""A linear map of points (x, y) in pixels, y pointing down."""
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,36 @@ def crop(sample: Sample, window: tuple[int, int, int, int], least_visible: float
         id=sample.id,
         original=(max(1, round(height * down)), max(1, round(width * across))),
     )
+
+
+def warp(sample: Sample, matrix: Matrix, fill: int, least_visible: float = 0.3) -> Sample:
+    """Map an image linearly about its center, in its former size; ``fill`` is the value of pixels without a source.
+
+    A box becomes the axis-parallel box of its moved corners, clipped as in :func:`crop`. It may be larger than its
+    object, since the corners of the object are not known.
+
+    Example:
+        >>> import torch
+        >>> from dataclasses import replace
+        >>> from ladle.data.samples import unlabeled, warp
+        >>> sample = unlabeled(torch.zeros(3, 10, 20, dtype=torch.uint8), "a")
+        >>> boxes, labels, crowd = torch.tensor([[8.0, 4, 14, 5]]), torch.tensor([0]), torch.tensor([False])
+        >>> one = replace(sample, boxes=boxes, labels=labels, crowd=crowd)
+        >>> warp(one, ((0.0, -1.0), (1.0, 0.0)), fill=0).boxes  # a quarter turn about (10, 5)
+        tensor([[10.,  3., 11.,  9.]])
+    """
+    height, width = sample.size
+    linear = torch.tensor(matrix, dtype=torch.float64)
+    half = torch.tensor([width / 2, height / 2], dtype=torch.float64)
+    # Where each pixel comes from, in coordinates from -1 to 1, as grid_sample takes them.
+    back = linear.inverse() * half / half.unsqueeze(1)
+    places = F.affine_grid(F.pad(back, (0, 1)).float().unsqueeze(0), [1, 3, height, width], align_corners=False)
+    values = F.grid_sample(sample.image.float().unsqueeze(0) - fill, places, align_corners=False)[0] + fill
+    corners = sample.boxes.double()[:, [0, 1, 2, 1, 2, 3, 0, 3]].unflatten(1, (4, 2))
+    moved = (corners - half) @ linear.T + half
+    boxes = torch.cat([moved.amin(1), moved.amax(1)], dim=1).float()
+    whole = replace(sample, image=values.round().clamp(0, 255).to(torch.uint8), boxes=boxes)
+    return replace(crop(whole, (0, 0, width, height), least_visible), original=sample.original)
 
 
 def recolor(sample: Sample, brightness: float, contrast: float, saturation: float, hue: float) -> Sample:

@@ -15,12 +15,13 @@ import torch
 from jaxtyping import Float32
 from torch import Generator
 
-from ladle.data.samples import Sample, crop, fit, flip, recolor, resize
+from ladle.data.samples import Sample, crop, fit, flip, recolor, resize, warp
 from ladle.data.windows import first_useful, placed
 from ladle.errors import UserError
 
 __all__ = [
     "GREY",
+    "Affine",
     "Augmentation",
     "ColorJitter",
     "DropSmall",
@@ -37,6 +38,9 @@ __all__ = [
 _TRIES = 10
 GREY = 114
 """The value of pixels outside of an image: of the padding of a batch, and beside the smaller of two mixed images."""
+
+MOST_ROTATE, MOST_SHEAR = 180, 60
+"""Largest angles in degrees."""
 
 Transform = Callable[[Sample, Generator], Sample]
 """A transform that takes all its randomness from the generator."""
@@ -134,6 +138,29 @@ class ScaleJitter:
 
 
 @dataclass(frozen=True)
+class Affine:
+    """Turn the image by up to ``rotate`` degrees and shear it by up to ``shear`` degrees along x and y.
+
+    Either way, about its center and in its former size, as in :func:`warp`.
+    """
+
+    rotate: float
+    shear: float
+    least_visible: float = 0.3
+
+    def __call__(self, sample: Sample, generator: Generator) -> Sample:
+        """Turn and shear the sample."""
+        turn, right, down = (2 * torch.rand(3, generator=generator) - 1).tolist()
+        if not self.rotate and not self.shear:
+            return sample
+        cos, sin = math.cos(math.radians(turn * self.rotate)), math.sin(math.radians(turn * self.rotate))
+        x, y = math.tan(math.radians(right * self.shear)), math.tan(math.radians(down * self.shear))
+        # The rotation times ((1, x), (0, 1)) times ((1, 0), (y, 1)), which is never singular.
+        matrix = ((cos * (1 + x * y) - sin * y, cos * x - sin), (sin * (1 + x * y) + cos * y, sin * x + cos))
+        return warp(sample, matrix, GREY, self.least_visible)
+
+
+@dataclass(frozen=True)
 class DropSmall:
     """Remove boxes with a side of less than ``least`` pixels, which no prior can learn; uses no random values."""
 
@@ -153,8 +180,9 @@ class Augmentation:
 
     ``flip``, ``crop``, ``mosaic`` and ``mixup`` are probabilities in [0, 1], ``jitter`` is the strength of
     :class:`ColorJitter`, ``scale`` that of :class:`ScaleJitter`. ``joined`` is the number of epochs, from the first on,
-    in which images are joined by mosaic and mixup; unlimited by default. If all are 0, images are only resized, and
-    boxes of less than a pixel are removed.
+    in which images are joined by mosaic and mixup; unlimited by default. ``rotate`` and ``shear`` are the largest
+    angles of :class:`Affine` in degrees. If all are 0, images are only resized, and boxes of less than a pixel are
+    removed.
     """
 
     flip: float = 0.5
@@ -164,12 +192,18 @@ class Augmentation:
     mixup: float = 0.0
     scale: float = 0.0
     joined: int | None = None
+    rotate: float = 0.0
+    shear: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("flip", "jitter", "crop", "mosaic", "mixup", "scale"):
             value = getattr(self, name)
             if not 0 <= value <= 1:
                 raise UserError(f"augmentation {name} lies between 0 and 1, found {value}: give for example 0.5")
+        for name, most in (("rotate", MOST_ROTATE), ("shear", MOST_SHEAR)):
+            value = getattr(self, name)
+            if not 0 <= value <= most:
+                raise UserError(f"augmentation {name} is 0 to {most} degrees, found {value}: give for example 5")
 
     def at(self, epoch: int) -> Augmentation:
         """The augmentations in ``epoch``, counted from 0: without mosaic and mixup after the first ``joined`` ones."""
@@ -177,8 +211,16 @@ class Augmentation:
             return self
         return replace(self, mosaic=0.0, mixup=0.0)
 
+    @property
+    def affine(self) -> Affine:
+        """The transform of the whole view; it is the last one, so that it changes no other random value."""
+        return Affine(self.rotate, self.shear)
+
     def transforms(self, imgsz: int | tuple[int, int]) -> tuple[Transform, ...]:
-        """The transforms of one sample, in order; the mosaic comes before them and the mixture of two after them."""
+        """The transforms of one sample, in order.
+
+        The mosaic comes before them, the mixture of two and then ``affine`` after them.
+        """
         return (
             RandomCrop(self.crop),
             Resize(imgsz),

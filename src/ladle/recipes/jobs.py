@@ -50,6 +50,8 @@ _NEWER = {
     "mixup": 0.0,
     "scale_jitter": 0.0,
     "close_mosaic": 0,
+    "rotate": 0.0,
+    "shear": 0.0,
     "loggers": None,
 }
 """The flags that run folders of earlier versions lack, and the values that those runs had."""

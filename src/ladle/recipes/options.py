@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ladle.data.depth import parse_range
-from ladle.data.transforms import Augmentation
+from ladle.data.transforms import MOST_ROTATE, MOST_SHEAR, Augmentation
 from ladle.detectors.backbones import Norm
 from ladle.detectors.necks import NeckNorm
 from ladle.engine import SGD, AdamW, Cosine, OneCycle, OptimizerSpec, Schedule, Settings, Step
@@ -59,6 +59,8 @@ class Run:
         mosaic: rate of mosaics of four images.
         mixup: rate of images that are mixed with another one.
         scale_jitter: largest relative change of the size of each image, such as 0.5.
+        rotate: largest angle by which images are turned, in degrees.
+        shear: largest angle by which images are sheared along each axis, in degrees.
         close_mosaic: epochs at the end of the run without mosaics and mixed images, and for ``yolox`` with its L1 loss.
         pretrained: start the backbone from its hub's ImageNet weights.
         backbone_weights: start the backbone from this file instead.
@@ -106,6 +108,8 @@ class Run:
     mosaic: Share = 0.0
     mixup: Share = 0.0
     scale_jitter: Annotated[float, Range(0, 1, below=True)] = 0.0
+    rotate: Annotated[float, Range(0, MOST_ROTATE)] = 0.0
+    shear: Annotated[float, Range(0, MOST_SHEAR)] = 0.0
     close_mosaic: Annotated[int, Range(0, 1_000_000)] = 0
     pretrained: bool = False
     backbone_weights: str | None = None
@@ -162,7 +166,8 @@ class Run:
     def augmentation(self) -> Augmentation:
         """The augmentation of training images."""
         joined = max(0, self.epochs - self.close_mosaic) if self.close_mosaic else None
-        return Augmentation(self.flip, self.jitter, self.crop, self.mosaic, self.mixup, self.scale_jitter, joined)
+        rates = self.flip, self.jitter, self.crop, self.mosaic, self.mixup
+        return Augmentation(*rates, self.scale_jitter, joined, self.rotate, self.shear)
 
     def settings(self) -> Settings:
         """The settings of the training loop."""
