@@ -12,6 +12,8 @@ from PIL import Image
 
 from ladle.data import image_size
 from ladle.errors import UserError
+from ladle.exporting import planned_cost
+from ladle.families import detector_spec
 from ladle.recipes import models, predict, predicted, val
 from ladle.recipes.parts import ASSIGNERS
 
@@ -223,6 +225,22 @@ def test_every_assigner_is_listed_with_one_sentence(capsys, monkeypatch):
     lines = [" ".join(line.split()) for line in listed.splitlines()[4:] if line.strip()]
     assert [line.split()[0] for line in lines] == list(ASSIGNERS)
     assert all(re.fullmatch(r"\w+ [A-Z][^.]+\.", line) for line in lines)
+
+
+def test_a_network_is_timed_before_it_is_trained(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert models(measure="tood+o2o-tiny") == ["tood+o2o-tiny"]
+    row = next(
+        line for line in capsys.readouterr().out.splitlines() if line.lstrip().startswith("tood+o2o-tiny")
+    ).split()
+    cost = planned_cost(detector_spec("tood-tiny", [str(number) for number in range(80)]))
+    assert row[1:4] == ["160", f"{cost.parameters / 1e6:.1f}", "million"]
+    assert row[4:6] == [f"{cost.flops / 1e9:.1f}", "billion"]
+    assert 0 < float(row[6]) <= float(row[7])
+    with pytest.raises(UserError, match="expected one of them"):
+        models("r*", measure="paa-tiny")
+    with pytest.raises(UserError, match="no detector is called 'nosuch'"):
+        models(measure="nosuch")
 
 
 def test_timm_backbones_are_found_by_pattern(capsys):

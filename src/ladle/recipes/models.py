@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 
+import torch
+
+from ladle.data.loader import padded_side
 from ladle.detectors import DenseSpec
 from ladle.detectors.backbones import RESNETS, SMALL
-from ladle.exporting import planned_cost
-from ladle.families import HEADS, NETWORKS, Family, families, ready_made
+from ladle.errors import UserError
+from ladle.exporting import Cost, latency_of, network_cost, planned_cost, processor
+from ladle.families import HEADS, NETWORKS, Family, detector_spec, families, ready_made
 from ladle.methods import WORDS
 from ladle.recipes.console import say, table
 from ladle.recipes.parts import ASSIGNERS
@@ -30,14 +34,23 @@ _CLASSES = tuple(f"class {number}" for number in range(80))
 """As many classes as COCO has, for which parameters and operations are published."""
 
 
-def models(timm: str | None = None) -> list[str]:
-    """List detectors, heads, methods and assigners, or the timm backbones that match a pattern.
+_CALLS = 10
+"""Timed calls of a network."""
 
-    Returns the names of the ready-made detectors, or of those backbones.
+
+def models(timm: str | None = None, measure: str | None = None) -> list[str]:
+    """List detectors, heads, methods and assigners, or the timm backbones that match a pattern; or time a network.
+
+    Returns the names of the ready-made detectors, of those backbones, or of the network.
 
     Args:
         timm: a pattern such as ``mobilenetv3*``; a backbone is used as ``paa-NAME``.
+        measure: a detector whose network is timed on the processor of this machine, with random weights.
     """
+    if measure is not None:
+        if timm is not None:
+            raise UserError(f"--measure and --timm {timm}: expected one of them; give a detector such as paa-NAME")
+        return [_measured(measure)]
     if timm is not None:
         from timm import list_models
 
@@ -66,6 +79,22 @@ def models(timm: str | None = None) -> list[str]:
     return list(ready_made())
 
 
+def _measured(name: str) -> str:
+    """Print what a network costs for one image, from bytes to the boxes and scores of all priors."""
+    spec = detector_spec(name, _CLASSES)
+    detector, side = spec.build().deployed().eval(), padded_side(spec.imgsz)
+    images, sizes = torch.zeros(1, 3, side, side, dtype=torch.uint8), torch.tensor([[side, side]])
+    cost = network_cost(detector, side)
+    with torch.no_grad():
+        latency = latency_of(partial(detector, images, sizes), _CALLS)
+    times = {"ms": f"{latency.median:.1f}", "p90": f"{latency.slow:.1f}"}
+    threads = torch.get_num_threads()
+    head = f"One image, {processor()}, {threads} threads, median of {_CALLS} calls"
+    say(table(head, [{"detector": spec.name, "pixels": spec.imgsz, **_in_words(cost), **times}]))
+    say("Random weights, PyTorch, without NMS; `ladle bench WEIGHTS` measures trained detectors.")
+    return spec.name
+
+
 def _row(family: Family) -> dict[str, object]:
     """The row of a family: properties shared by its detectors."""
     head = family.spec("r18", ("object",)).head
@@ -91,11 +120,17 @@ def _sizes() -> list[dict[str, object]]:
                     "family": family.name,
                     "size": size,
                     "pixels": spec.imgsz,
-                    "parameters": f"{cost.parameters / 1e6:.1f} million",
-                    "operations": f"{cost.flops / 1e9:.1f} billion",
+                    **_in_words(cost),
                 }
             )
     return rows
+
+
+def _in_words(cost: Cost) -> dict[str, object]:
+    return {
+        "parameters": f"{cost.parameters / 1e6:.1f} million",
+        "operations": f"{cost.flops / 1e9:.1f} billion",
+    }
 
 
 def _listed(names: Iterable[str]) -> str:
