@@ -71,7 +71,7 @@ FAMILIES = ("retinanet", "fcos", "atss", "paa", "gfl", "tood", "autoassign", "ot
 METHODS = ("lad", "ld", "soft", "bckd", "cross", "pkd", "fgd", "mgd", "cwd", "fitnet", "defeat", "gi")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", [*FAMILIES, "tood+o2o"])
 def test_a_plain_step(family):
     assert waits_of(step_of(family, "plain")) == []
 

@@ -82,7 +82,7 @@ class Reporter:
 
     def epoch(self, row: Row) -> None:
         """Report the row of a finished epoch."""
-        shown = {name: value for name, value in row.items() if not name.startswith(_NOT_SHOWN)}
+        shown = {name: value for name, value in row.items() if not name.rpartition("/")[2].startswith(_NOT_SHOWN)}
         self.note(f"epoch {row['epoch']}/{self._epochs}  {phrase(shown)}  {row['seconds']:.0f} s")
         if self._journal:
             self._journal.write("epoch", row)
