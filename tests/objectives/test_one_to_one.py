@@ -8,6 +8,9 @@ import torch
 from ladle.assigners import PAA, Hungarian, TaskAligned
 from ladle.boxes import pairwise_iou
 from ladle.criteria import DenseCriterion
+from ladle.data.loader import collate
+from ladle.data.scenes import CLASSES as SCENE_CLASSES
+from ladle.data.scenes import Scenes
 from ladle.detectors import DetectorSpec
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec, lessons_of
@@ -167,6 +170,37 @@ def test_as_a_teacher_it_gives_what_the_one_to_many_head_predicts():
     priors = teacher.detector.chain[0].propose(seen.features, None, None, seen.sizes)
     expected, _ = teacher.detector.stages[0](seen.features, priors)
     assert torch.equal(teacher.predict_at(seen, priors).predictions.logits, expected.logits)
+
+
+def found_of(detections, truth):
+    """How many objects are found, and how many further detections they have."""
+    hits = more = 0
+    for one, boxes, valid in zip(detections, truth.boxes, truth.valid, strict=True):
+        overlap, number = pairwise_iou(one.boxes[one.scores > 0.3], boxes[valid]).max(1)
+        seen = number[overlap > 0.5]
+        hits += seen.unique().numel()
+        more += seen.numel() - seen.unique().numel()
+    return hits, more
+
+
+@pytest.mark.slow
+def test_the_head_learns_to_find_each_object_once():
+    scenes = collate([Scenes(2, seed=1, size=96).sample(number) for number in range(2)])
+    spec = detector_spec("rtmdet+o2o-tiny", SCENE_CLASSES, imgsz=96)
+    student = build(spec).train()
+    step, optimizer = TrainingStep(student, lessons_of(spec)), torch.optim.AdamW(student.parameters(), 0.003)
+    for _ in range(100):
+        optimizer.zero_grad()
+        total(step(scenes)).backward()
+        optimizer.step()
+    student.eval()
+    hits, more = found_of(student.detect(scenes), scenes.truth)
+    assert hits > 0.5 * scenes.truth.valid.sum()
+    assert more <= 1
+    with torch.no_grad():
+        (of_many,) = student(scenes.images, scenes.sizes)
+    several = found_of(spec.inference.find(of_many, scenes.sizes, scenes.sizes), scenes.truth)
+    assert several[1] > several[0] > 0, "the other head needs suppression"
 
 
 # ------------------------------------------------------------------------------------------------------------- refusals
