@@ -103,7 +103,7 @@ def test_the_head_predicts_what_the_paper_says():
                 of_task.append(F.relu(part.combine[1](F.conv2d(torch.cat(weighed, 1), part.combine[0].weight))))
             task_score = stage.class_conv(of_task[0]).sigmoid()
             scores.append((task_score * stage.class_alignment(many).sigmoid()).sqrt().flatten(2).transpose(1, 2))
-            distances = (stage.scales[level] * stage.box_conv(of_task[1])).exp()
+            distances = stage.scales[level] * stage.box_conv(of_task[1]).exp()
             down, across = torch.meshgrid(*(torch.arange(side) + 0.5 for side in maps.shape[-2:]), indexing="ij")
             center = torch.stack([across, down])
             plain = torch.cat([center - distances[:, :2], center + distances[:, 2:]], 1)

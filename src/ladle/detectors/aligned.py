@@ -95,10 +95,10 @@ class AlignedStage(nn.Module):
         many = torch.cat(layers, dim=1)
         mean = many.mean((2, 3), keepdim=True)
         scores = self.class_conv(self.class_features(many, mean))
-        regressed = flattened(self.box_conv(self.box_features(many, mean)), 4).float()
+        distances = bounded_exp(flattened(self.box_conv(self.box_features(many, mean)), 4).float())
         if self.scales is not None:
-            regressed = regressed * self.scales[level]
-        rows = decode_distances(centers, bounded_exp(regressed) * stride[:, None])
+            distances = distances * self.scales[level]
+        rows = decode_distances(centers, distances * stride[:, None])
         boxes = rows.transpose(1, 2).unflatten(2, maps.shape[-2:])
         return _geometric_mean(scores, self.class_alignment(many)), _moved(boxes, self.box_alignment(many))
 
