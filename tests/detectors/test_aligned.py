@@ -10,7 +10,6 @@ from torchvision.ops import deform_conv2d
 from ladle.data.scenes import CLASSES
 from ladle.detectors import AlignedStage, DenseSpec, DenseStage, DetectorSpec
 from ladle.detectors.aligned import _geometric_mean, _moved, sampled
-from ladle.exporting import planned_cost
 from ladle.exporting.adapter import reference_output
 from ladle.exporting.files import onnx_bytes, trace
 from ladle.exporting.module import Exportable, Plan
@@ -119,7 +118,9 @@ def test_the_published_network_has_the_published_number_of_parameters():
     """32.03 million in mmdetection's TOOD with ResNet-50 and 80 classes."""
     spec = detector_spec("tood-r50", COCO)
     assert (spec.head.aligned, spec.head.depth, spec.head.width) == (True, 6, 256)
-    assert planned_cost(spec).parameters == pytest.approx(32.03e6, rel=0.02)
+    with torch.device("meta"):
+        parameters = sum(weight.numel() for weight in spec.build().parameters())
+    assert parameters == pytest.approx(32.03e6, rel=0.02)
 
 
 def test_it_starts_as_its_priors_with_rare_objects():
@@ -132,11 +133,10 @@ def test_it_starts_as_its_priors_with_rare_objects():
 
 
 def test_every_weight_learns():
-    spec = replace(SPEC, one_to_one=True)
     torch.manual_seed(0)
-    student = spec.build()
-    loss_of(TrainingStep(student, lessons_of(spec))(batch_of(2))).backward()
-    heads = {name: one.grad for name, one in student.named_parameters() if name.startswith(("stages", "one_to_one"))}
+    student = SPEC.build()
+    loss_of(TrainingStep(student, lessons_of(SPEC))(batch_of(1))).backward()
+    heads = {name: one.grad for name, one in student.named_parameters() if name.startswith("stages.")}
     assert {name for name, gradient in heads.items() if gradient is None} == set()
     still = {name for name, gradient in heads.items() if not gradient.any()}
     assert {name for name in still if not name.endswith("scales")} == set()
