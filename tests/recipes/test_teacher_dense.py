@@ -192,6 +192,7 @@ REFUSED = [
     ({"mosaic": 1.0}, {}, r"found --mosaic 1: give --mosaic 0"),
     ({"multiscale": 0.3}, {}, r"found --multiscale 0.3: give --multiscale 0"),
     ({"scale_jitter": 0.5, "mixup": 0.1}, {}, r"give --mixup 0 --scale-jitter 0"),
+    ({"rotate": 5.0, "shear": 2.0}, {}, r"give --rotate 0 --shear 0"),
     ({"imgsz": 96}, {}, "it was recorded at 64 px, found 96 px: give --imgsz 64"),
     ({"batch": "auto"}, {}, "--batch auto tries images that are not recorded"),
     ({}, {"unlabelled": "more"}, "nothing is recorded for the images of --unlabelled more"),

@@ -12,7 +12,7 @@ from ladle.teachers import DenseTeacher, parse_uri
 
 __all__ = ["check_fixed_views", "has_fixed_views"]
 
-_CHANGES = ("flip", "jitter", "crop", "mosaic", "mixup", "scale_jitter", "multiscale")
+_CHANGES = ("flip", "jitter", "crop", "mosaic", "mixup", "scale_jitter", "multiscale", "rotate", "shear")
 """The flags that change views at random; with 0 they do not."""
 
 
