@@ -214,7 +214,7 @@ def decides_in_half_precision(self, plan, predictions, priors, truth):
         (uses_padding, "crowds_are_neither_objects_nor_background"),
         (depends_on_position, "moving_the_scene_by_a_stride_moves_the_plan"),
         (writes_to_its_inputs, "inputs_are_left_alone"),
-        (takes_too_much_memory, "a_crowded_image_fits_in_a_gibibyte"),
+        pytest.param(takes_too_much_memory, "a_crowded_image_fits_in_a_gibibyte", marks=pytest.mark.slow),
         (decides_in_half_precision, "half_precision_decides_nothing"),
     ],
 )

@@ -45,6 +45,7 @@ def test_agrees_with_a_naive_loop(seed, cut):
 
 
 @pytest.mark.parametrize("cut", ["component", "prefix"])
+@pytest.mark.slow
 def test_every_object_is_cut_as_by_scikit_learn(cut):
     generator = np.random.default_rng(0)
     rows = [np.sort(generator.gamma(3, 1, n)).astype(np.float32) for n in generator.integers(1, 46, 200)]

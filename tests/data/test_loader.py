@@ -71,6 +71,7 @@ def folder(tmp_path):
     return DetectionDataset(tuple(images), ("a", "b", "c"), (3, 7, 9), (), Path(tmp_path))
 
 
+@pytest.mark.slow
 def test_mixed_views_hold_the_objects_of_two_images_and_are_the_same_in_every_process():
     mixing = Augmentation(0.5, 0.2, 0.0, mosaic=0.3, mixup=1.0, scale=0.5, joined=1)
     alone, helped = (training(augmentation=mixing, workers=workers) for workers in (0, 2))
@@ -84,6 +85,7 @@ def test_mixed_views_hold_the_objects_of_two_images_and_are_the_same_in_every_pr
     assert objects[0] > 1.4 * objects[1]
 
 
+@pytest.mark.slow
 def test_views_do_not_depend_on_workers():
     alone, helped = training(workers=0), training(workers=2)
     for epoch in (0, 1):

@@ -35,6 +35,7 @@ def test_scenes_draw_nothing_from_the_global_generators():
     assert np.array_equal(numpy_before, np.random.get_state()[1])
 
 
+@pytest.mark.slow
 def test_every_scene_has_an_object_and_every_box_lies_inside(many):
     for sample in many:
         assert sample.image.shape == (3, 96, 96)

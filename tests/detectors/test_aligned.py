@@ -132,6 +132,7 @@ def test_it_starts_as_its_priors_with_rare_objects():
     torch.testing.assert_close(found.scores.mean(), torch.tensor(0.01), rtol=0.05, atol=0)
 
 
+@pytest.mark.slow
 def test_every_weight_learns():
     torch.manual_seed(0)
     student = SPEC.build()

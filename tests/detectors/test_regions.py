@@ -90,6 +90,7 @@ def exact(monkeypatch):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_torchvisions_weights_find_the_same_boxes(pair):
     model, detector = pair
     for theirs, ours in zip(model(list(random_images())), detector.detect(batch())):
@@ -100,6 +101,7 @@ def test_torchvisions_weights_find_the_same_boxes(pair):
 
 
 @torch.no_grad()
+@pytest.mark.slow
 def test_proposals_are_torchvisions(pair):
     model, detector = pair
     images, _ = model.transform(list(random_images()))
@@ -205,6 +207,7 @@ def test_frozen_layers_keep_their_own_floor():
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_model_that_is_another_is_refused():
     model = build(fasterrcnn_resnet50_fpn)
     with pytest.raises(UserError, match=r"with 3 classes: \d+ tensors do not fit"):

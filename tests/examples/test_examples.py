@@ -18,6 +18,7 @@ def example(name):
     return runpy.run_path(str(EXAMPLES / f"{name}.py"))
 
 
+@pytest.mark.slow
 def test_an_assigner_of_ones_own_obeys_the_laws_and_teaches(capsys):
     losses = example("own_assigner")["main"](epochs=2, images=16, laws=LAWS)
     assert capsys.readouterr().out.count("obeys:") == len(LAWS) > 10

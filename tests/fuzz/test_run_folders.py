@@ -15,6 +15,8 @@ from ladle.recipes import train
 from tests.fuzz.run_folders import damage
 from tests.recipes.tiny import RUN, make_data
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):

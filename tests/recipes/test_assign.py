@@ -167,6 +167,7 @@ def test_sampled_images_are_the_same_for_a_seed_and_told(data, capsys):
     assert "3 of the 8 images of train, drawn with --seed 0" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_stats_are_written_as_json_chart_and_page(data):
     numbers = assign_stats(data, "fcos-tiny", out="out", **QUIET)
     written = json.loads(Path("out/stats.json").read_text(encoding="utf-8"))
@@ -189,6 +190,7 @@ def test_the_proposal_network_of_two_stages_is_counted_and_told(data, detectors,
     assert len(numbers.by_class) > 1
 
 
+@pytest.mark.slow
 def test_the_worst_objects_are_shown_first(data, capsys):
     shown = assign_show(data, "atss-tiny", most=3, out="out", **QUIET)
     assert (shown.drawn, shown.images) == (3, 8)
@@ -211,6 +213,7 @@ def outputs_of(name, data):
         yield batch, output.priors, output.predictions
 
 
+@pytest.mark.slow
 def test_pages_link_to_each_other_and_old_ones_go(data, monkeypatch):
     monkeypatch.setattr("ladle.recipes.gallery._ON_A_PAGE", 1)
     shown = assign_show(data, "atss-tiny", most=3, out="out", **QUIET)

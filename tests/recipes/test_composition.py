@@ -112,6 +112,7 @@ def test_a_teacher_whose_predictions_are_used_is_moved_to_the_student_s_priors(d
     assert set(load_detector(taught.weights).state_dict()) == set(load_detector(plain.weights).state_dict())
 
 
+@pytest.mark.slow
 def test_a_teacher_whose_head_is_entered_must_match_the_student(data, tmp_path):
     teacher = saved(detector_spec("retinanet-r18", CLASSES, imgsz=64), tmp_path / "other.safetensors")
     with pytest.raises(UserError, match="^--method cross: .* at the same priors; take lad or soft$"):

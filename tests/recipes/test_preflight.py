@@ -73,6 +73,7 @@ OTHERS = pytest.mark.parametrize("name", ["retinanet-tiny", "paa-r18"], ids=["an
 
 
 @OTHERS
+@pytest.mark.slow
 def test_a_teacher_with_other_priors_is_moved_to_the_student_s(saved, name):
     spec = detector_spec(name, ("unicorn", *reversed(CLASSES)), imgsz=64)
     file, batch = saved(spec), scenes(2)
@@ -92,6 +93,7 @@ def test_a_teacher_with_other_priors_is_moved_to_the_student_s(saved, name):
 
 
 @OTHERS
+@pytest.mark.slow
 def test_a_teacher_of_features_with_other_priors_and_classes_is_not_moved(saved, name):
     spec = detector_spec(name, ("cat", "dog"), imgsz=64)
     file = saved(spec)

@@ -70,6 +70,7 @@ def numbers_of(run):
 # ------------------------------------------------------------------------------------------------------- its numbers
 
 
+@pytest.mark.slow
 def test_a_report_holds_the_numbers_of_the_evaluation_and_of_results_csv(plain):
     one = numbers_of(plain)
     assert {name: one.metrics[name] for name in ("ap", "ap50")} == {

@@ -35,6 +35,7 @@ def onnx(tmp_path_factory):
     return boxes_and_scores(tmp_path_factory.mktemp("onnx") / "colors.onnx", NAMES)
 
 
+@pytest.mark.slow
 def test_a_probe_prints_classes_ap_and_speed_and_draws(data, onnx, tmp_path, capsys):
     (tmp_path / "names.yaml").write_text(f"{CLASSES[3]}: {NAMES[0]}\n")
     names = str(tmp_path / "names.yaml")

@@ -151,6 +151,7 @@ def test_a_teacher_of_another_origin_is_recorded_too(wide, views, tmp_path):
         assert_same(outputs(running, "fcos-tiny", batch), outputs(recorded, "fcos-tiny", batch))
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_are_those_with_the_teacher(cache, files, views):
     found = []
     for teacher in (live(files["paa"], "paa+dist-tiny"), opened(cache, "paa+dist-tiny")):

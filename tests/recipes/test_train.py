@@ -85,6 +85,7 @@ def test_best_weights_are_evaluated_once_if_they_are_the_last(data, tmp_path, mo
     assert (len(seen), done.evaluation.ap) == (evaluated, max(aps))
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(run, data, tmp_path):
     again = train(data, "paa-tiny", replace(RUN, epochs=2, project=str(tmp_path)))
     assert same_weights(again.weights, run.weights)

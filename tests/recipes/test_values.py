@@ -181,6 +181,7 @@ def test_fields_alone_are_those_of_the_familys_own_assigner(data, tmp_path, caps
     assert config(folder)["assigner"] == "(topk=7)"
 
 
+@pytest.mark.slow
 def test_data_and_a_teacher_of_ones_own_are_given_as_objects(teacher, tmp_path, capsys):
     data = Splits(*split_scenes(train=4, val=2, size=64))
     detector = load_detector(teacher)

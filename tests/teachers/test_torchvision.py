@@ -116,6 +116,7 @@ def weights(tmp_path_factory):
     return file
 
 
+@pytest.mark.slow
 def test_weights_and_names_from_files(weights, tmp_path):
     (tmp_path / "names.txt").write_text("cat\ndog\n")
     text = f"torchvision:ssdlite320_mobilenet_v3_large?weights={weights}&classes={tmp_path / 'names.txt'}"

@@ -190,6 +190,7 @@ def test_matplotlib_writes_a_name_as_it_stands(name: str, tmp_path: Path) -> Non
     assert ours.min() == 0
 
 
+@pytest.mark.slow
 def test_every_drawing_takes_every_name(tmp_path: Path) -> None:
     count = len(ODD)
     draw_precision_recall(RECALL, np.tile(1 - RECALL, (12, 1)), ODD[:12], tmp_path / "curves.png")
