@@ -4,6 +4,7 @@ import ast
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 from pathlib import Path
 
@@ -98,6 +99,11 @@ def part_of(file):
     return file.relative_to(SOURCE).with_suffix("").parts[0]
 
 
+@cache
+def parsed(file):
+    return ast.parse(file.read_text(encoding="utf-8"))
+
+
 def imports(tree):
     """The parts of ladle that a module imports, anywhere in it."""
     names = []
@@ -114,7 +120,7 @@ def imports(tree):
 def test_a_part_imports_only_what_its_layer_allows(file):
     part = part_of(file)
     assert part in MAY_IMPORT, f"{part} is in no layer: place it in docs/design.md and here"
-    beyond = imports(ast.parse(file.read_text(encoding="utf-8"))) - MAY_IMPORT[part] - {part}
+    beyond = imports(parsed(file)) - MAY_IMPORT[part] - {part}
     assert not beyond, f"{module_of(file)} imports {sorted(beyond)}"
 
 
@@ -171,7 +177,7 @@ def is_alias(value):
 
 @pytest.mark.parametrize("file", FILES, ids=module_of)
 def test_every_public_name_exists_and_is_documented(file):
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    tree = parsed(file)
     assert ast.get_docstring(tree), "the module has no docstring"
     names = public(tree)
     if names is None:
@@ -227,7 +233,7 @@ def test_no_family_and_no_assigner_is_known_by_its_name_outside_its_own_file():
         f"{module_of(file)}: {node.value}"
         for file in FILES
         if part_of(file) not in ("families", "assigners")
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+        for node in ast.walk(parsed(file))
         if isinstance(node, ast.Constant) and node.value in names
     ]
     assert len(names) == 23
@@ -237,7 +243,7 @@ def test_no_family_and_no_assigner_is_known_by_its_name_outside_its_own_file():
 def functions():
     """Every function of the package: its module, its name and its node."""
     for file in FILES:
-        for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        for node in ast.walk(parsed(file)):
             if isinstance(node, ast.FunctionDef):
                 yield file, node
 

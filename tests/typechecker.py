@@ -1,10 +1,12 @@
 """The run-time checker of the tests: beartype for types and jaxtyping for shapes, at the first calls in each test.
 
-Checking a call takes longer than most functions do. So the first calls of a function in each test are checked, and
-later calls in the same test, such as those of a training loop, are not.
+Checking a call takes longer than most functions do. So functions are checked whose annotations state shapes, of which
+mypy knows nothing, at their first calls in each test; later calls in the same test, such as those of a training loop,
+are not.
 """
 
 import random
+import re
 from dataclasses import is_dataclass
 from functools import partial, wraps
 from inspect import isclass
@@ -12,6 +14,7 @@ from unittest.mock import patch
 
 import jaxtyping
 
+SHAPED = re.compile(r"\b(Bool|Float(32)?|Int|UInt(8|16)|Num)\[")
 MOST = 4
 """Calls of a function that are checked in one test."""
 
@@ -63,7 +66,12 @@ def _sampled(target, typechecker):
         return type(target)(again(target.__func__))
     if isinstance(target, property):
         return property(*(part and again(part) for part in (target.fget, target.fset, target.fdel)), target.__doc__)
-    return _first_calls(target, typechecker)
+    return _first_calls(target, typechecker) if _states_shapes(target) else target
+
+
+def _states_shapes(function):
+    """Whether an annotation has a shape, such as ``Float[Tensor, "B P"]``; annotations are texts in this package."""
+    return any(SHAPED.search(str(annotation)) for annotation in function.__annotations__.values())
 
 
 def _first_calls(function, typechecker):

@@ -97,7 +97,7 @@ def test_a_teacher_that_refines_nothing_gives_the_anchor_rule(name, method, keep
 
 
 @pytest.mark.parametrize("assigner", [PAA(), TaskAligned(), MaxIoU(0.5, 0.4, boxes="predictions")], ids=repr)
-@pytest.mark.parametrize("stages", ["rpn", "roi", "all"])
+@pytest.mark.parametrize("stages", [*(pytest.param(one, marks=pytest.mark.slow) for one in ("rpn", "roi")), "all"])
 def test_a_teacher_that_is_the_student_gives_the_assignment_of_the_student(assigner, stages):
     """For assigners that use predictions, bit for bit, in both stages."""
     lessons = tuple(replace(one, assigner=assigner) for one in lessons_of(SPECS["fasterrcnn"]))
