@@ -17,7 +17,7 @@ def move_average(average: nn.Module, network: nn.Module, decay: float, updates: 
     The decay after ``updates`` steps is ``decay * (1 - exp(-updates / tau))``: early on the average follows the network
     closely, so that the initial weights have little influence.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.averaging import move_average
         >>> average, network = torch.nn.Linear(1, 1), torch.nn.Linear(1, 1)

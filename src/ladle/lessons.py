@@ -20,7 +20,7 @@ Time = tuple[float, int]
 class Criterion(Protocol):
     """The losses of an output under an assignment.
 
-    Example:
+    Examples:
         >>> from ladle.lessons import Criterion
         >>> from ladle.types import Term
         >>> def mean_score(output, truth, assignment):
@@ -48,7 +48,7 @@ class Scheduled(Joinable):
             active.
         warmup_steps: optimizer steps over which the factor rises from 0, on top of ``warmup``.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import PKD
         >>> from ladle.lessons import Scheduled
         >>> Scheduled(PKD(), weight=0.5, warmup=2).strength((1.0, 100))
@@ -133,7 +133,7 @@ class OneToOne:
         last: the factor at the end of the run.
         epochs: the epochs of the run; with None the factor is 1.
 
-    Example:
+    Examples:
         >>> from ladle.assigners import TaskAligned
         >>> from ladle.criteria import DenseCriterion
         >>> from ladle.lessons import Lesson, OneToOne
@@ -172,7 +172,7 @@ class Lesson:
         closes: last epoch before the closing ones; None if there are none.
         one_to_one: the lesson of a one-to-one head beside the stage; None if there is no such head.
 
-    Example:
+    Examples:
         LAD with soft labels, in its published form for PAA:
 
         >>> from ladle.assigners import PAA

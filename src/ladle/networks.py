@@ -41,7 +41,7 @@ class NetworkInfo:
         pyramid: channels and strides of its feature maps, finest first.
         stages: its stages in order; empty for a network that only has features.
 
-    Example:
+    Examples:
         >>> from ladle.networks import NetworkInfo, StageInfo
         >>> from ladle.types import Pyramid
         >>> stage = StageInfo(classes=2, priors="points")
@@ -69,7 +69,7 @@ def prior_mismatches(
 
     The names are those in the sentences.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec, network_info
         >>> from ladle.networks import prior_mismatches
         >>> atss, fcos = (network_info(detector_spec(name, ["cat"])) for name in ("atss-tiny", "fcos-tiny"))

@@ -131,7 +131,7 @@ def value_of(kind: Kind, text: str, imports: bool = True) -> Any:
     Raises:
         UserError: for an unknown name or field, and for a value that does not fit its field.
 
-    Example:
+    Examples:
         >>> from ladle.recipes.parts import ASSIGNER
         >>> from ladle.values import value_of
         >>> value_of(ASSIGNER, "max-iou(positive=0.6)").positive

@@ -23,7 +23,7 @@ def packed(entry: dict[str, Any]) -> Packed:
 
     What is not read is left out: the area and, beside a box, the polygon, which is most of the file.
 
-    Example:
+    Examples:
         >>> from ladle.data.coco_packing import packed, unpacked
         >>> entry = {"id": 1, "image_id": 2, "category_id": 3, "bbox": [4, 5, 6, 7.5], "iscrowd": 0, "area": 45}
         >>> len(packed(entry)), unpacked(packed(entry))["bbox"]

@@ -26,7 +26,7 @@ def recolored(
 ) -> UInt8[Tensor, "3 H W"]:
     """Scale brightness, contrast and saturation (1: no change), then shift the hue (in full turns, 0: no change).
 
-    Example:
+    Examples:
         >>> import torch
         >>> red = torch.tensor([200, 20, 20], dtype=torch.uint8).view(3, 1, 1)
         >>> recolored(red, 1.0, 1.0, 1.0, 1 / 3).flatten().tolist()

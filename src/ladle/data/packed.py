@@ -19,7 +19,7 @@ __all__ = ["PackedImages", "Texts"]
 class Texts:
     """Many short texts in one array of bytes.
 
-    Example:
+    Examples:
         >>> from ladle.data.packed import Texts
         >>> texts = Texts.of(["a.jpg", "", "bc.jpg"])
         >>> texts[2], len(texts.content)

@@ -111,7 +111,7 @@ def warp(sample: Sample, matrix: Matrix, fill: int, least_visible: float = 0.3) 
     A box becomes the axis-parallel box of its moved corners, clipped as in :func:`crop`. It may be larger than its
     object, since the corners of the object are not known.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from dataclasses import replace
         >>> from ladle.data.samples import unlabeled, warp

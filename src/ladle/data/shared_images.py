@@ -30,7 +30,7 @@ class SharedImages:
     No locks are needed: a process that finds an image missing stores it, and another that stores it at the same time
     writes the same bytes. A byte per image states that it is complete. A pickled copy starts with an empty file.
 
-    Example:
+    Examples:
         >>> import torch
         >>> images = SharedImages([(2, 3), (4, 4)])
         >>> images.put(0, torch.full((3, 2, 3), 7, dtype=torch.uint8))

@@ -50,7 +50,7 @@ class Splits(NamedTuple):
 
     Any object with the two methods and the two properties of :class:`Source` serves.
 
-    Example:
+    Examples:
         >>> from ladle.data.scenes import split_scenes
         >>> from ladle.data import Splits
         >>> data = Splits(*split_scenes(train=8, val=4, size=64))

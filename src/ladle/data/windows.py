@@ -19,7 +19,7 @@ def placed(
 
     ``across`` and ``down`` are their places from the left and from the top, 0 to 1.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> half = np.full(1, 0.5, np.float32)
         >>> placed((40, 80), 1.0, half, across=half, down=half).tolist()

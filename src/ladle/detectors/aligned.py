@@ -127,7 +127,7 @@ def sampled(maps: Tensor, offsets: Tensor) -> Tensor:
     The offsets of a channel are that down and that to the right. Outside of the map there are zeros, as in
     ``torchvision.ops.deform_conv2d``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.detectors.aligned import sampled
         >>> maps = torch.tensor([[[[1.0, 2.0], [3.0, 4.0]]]])

@@ -27,7 +27,7 @@ class CspSpec:
         conv: the convolutions.
         blocks: numbers of blocks at stride 4, 8, 16 and 32 of the network of depth 1.
 
-    Example:
+    Examples:
         >>> from ladle.detectors.csp import CSP_NETWORKS
         >>> CSP_NETWORKS["cspnext_t"].channels
         (24, 48, 96, 192, 384)

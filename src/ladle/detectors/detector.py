@@ -259,7 +259,7 @@ class Detector(nn.Module):
     def deployed(self) -> Detector:
         """The detector that is used after training: of two heads only the one-to-one head; layers are shared.
 
-        Example:
+        Examples:
             >>> from ladle.families import detector_spec
             >>> detector = detector_spec("tood+o2o-tiny", ["cat", "dog"]).build()
             >>> [sum(weight.numel() for weight in one.parameters()) for one in (detector, detector.deployed())]

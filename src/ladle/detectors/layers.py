@@ -40,7 +40,7 @@ class ConvSpec:
         depthwise: whether convolutions that are larger than 1x1 are factored into a depthwise and a 1x1 convolution,
             each with normalization and activation.
 
-    Example:
+    Examples:
         >>> from ladle.detectors import ConvSpec
         >>> len(ConvSpec().layers(8, 16, 3)), len(ConvSpec(depthwise=True).layers(8, 16, 3))
         (3, 6)

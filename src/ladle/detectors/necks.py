@@ -27,7 +27,7 @@ class FPN:
             coarsest map of the ``backbone`` (RetinaNet).
         rectified: whether the second one is made of the first behind a ReLU (torchvision) or not (mmdetection).
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.detectors import FPN
         >>> neck = FPN().build((8, 16), width=12, extra=1)
@@ -81,7 +81,7 @@ class PAN:
         last: side of the convolution that ends each level: 3 (RTMDet), 1 (YOLOX), or 0 for none, which needs
             ``inside="output"``.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.detectors import PAN
         >>> neck = PAN().build((8, 16, 32), width=12, extra=1)

@@ -24,7 +24,7 @@ class LightSpec:
             each level has its own (YOLOX, NanoDet-Plus).
         joint: whether classes and boxes are predicted from one tower (NanoDet-Plus) instead of two.
 
-    Example:
+    Examples:
         >>> from ladle.detectors import DenseSpec, LightSpec
         >>> heads = [DenseSpec(64, 2, light=light).build(3, (8, 16)) for light in (None, LightSpec())]
         >>> [sum(weight.numel() for weight in head.class_tower.parameters()) for head in heads]

@@ -10,7 +10,7 @@ __all__ = ["Joinable", "Method"]
 class Joinable:
     """Base class of the parts of a method: ``a + b`` is the method with both parts.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import PKD, SoftLabels
         >>> len((PKD() + SoftLabels()).parts)
         2
@@ -27,7 +27,7 @@ class Joinable:
 class Method(Joinable):
     """The parts of a method: whether the teacher assigns, and the distillers with their weights and schedules.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import PKD, SoftLabels
         >>> from ladle.methods import LAD
         >>> len((LAD(until=20) + SoftLabels() + PKD(weight=2.0)).parts)

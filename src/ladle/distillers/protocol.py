@@ -20,7 +20,7 @@ class DistillationLoss(Protocol):
 
     If it has parameters it is a ``torch.nn.Module``: they are trained along with the student, and not saved with it.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import DistillationLoss, FitNet, SoftLabels
         >>> from ladle.testing import example_network
         >>> built = FitNet().build(example_network(), example_network())
@@ -39,7 +39,7 @@ class DistillationLoss(Protocol):
 class TowerLoss(DistillationLoss, Protocol):
     """A loss that needs the maps inside the towers of dense heads.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import SoftLabels, TowerLoss
         >>> isinstance(SoftLabels(), TowerLoss)
         False
@@ -55,7 +55,7 @@ class TowerLoss(DistillationLoss, Protocol):
 class Distiller(Protocol):
     """A distillation loss in plain values; :meth:`build` makes the loss for two networks.
 
-    Example:
+    Examples:
         A custom distiller needs these four members; here it is also the loss:
 
         >>> from dataclasses import dataclass
@@ -104,7 +104,7 @@ class Distiller(Protocol):
 class Network(Protocol):
     """What :meth:`Distiller.build` may use of a detector or a teacher.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import Network
         >>> from ladle.families import detector_spec
         >>> detector = detector_spec("paa-tiny", ("cat", "dog")).build()
@@ -129,7 +129,7 @@ class Network(Protocol):
 class Head(Protocol):
     """A dense head whose towers can be run in two parts.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import Head
         >>> from ladle.families import detector_spec
         >>> head = detector_spec("paa-small", ("cat", "dog")).build().head
@@ -158,7 +158,7 @@ class Summary:
 
     ``distiller`` is the value to use for these two networks, if it differs from the one that was summarized.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import Summary
         >>> Summary({"pkd": "correlation of channels"}).skips
         ()

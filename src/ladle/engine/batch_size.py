@@ -41,7 +41,7 @@ def largest_batch(
 def grow(fits: Callable[[int], bool], most: int) -> int:
     """The largest of 1, 2, 4, 8, 12, 16, 24, ... up to ``most`` that fits; 0 if none does.
 
-    Example:
+    Examples:
         >>> from ladle.engine.batch_size import grow
         >>> grow(lambda count: count <= 30, most=4096), grow(lambda count: count <= 30, most=20)
         (24, 16)

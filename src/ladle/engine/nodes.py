@@ -46,7 +46,7 @@ def this_node(count: int, environment: Mapping[str, str] = os.environ) -> Node:
 
     Raises :class:`UserError` if there is no launcher, or one that starts a process for each device.
 
-    Example:
+    Examples:
         >>> from ladle.engine.nodes import this_node
         >>> this_node(2, {"NODE_RANK": "1", "MASTER_ADDR": "10.0.0.7", "MASTER_PORT": "5000"})
         Node(rank=1, count=2, address='10.0.0.7', port=5000)

@@ -27,7 +27,7 @@ class Objective(Protocol):
 
     Everything that it registers as a parameter is trained. Only its students are evaluated and saved as weights.
 
-    Example:
+    Examples:
         >>> from torch import nn
         >>> from ladle.engine import Objective
         >>> class Plain(nn.Module):

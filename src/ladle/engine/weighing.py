@@ -24,7 +24,7 @@ class GradientWeight:
     in these steps, at least by 0.1 and at most by 10. This is gradient-guided adaptive modulation (Liao et al. 2025,
     RT-DETRv4), which changes the weight after each epoch. All is computed on the device, which is never waited for.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.engine.weighing import EVERY, GradientWeight
         >>> weight = GradientWeight(0.5, torch.device("cpu"))

@@ -102,7 +102,7 @@ def best_threshold(
     an IoU of at least ``iou``; those on crowd regions do not count. F1 is twice the matches over detections plus
     objects. Of equal thresholds the highest is taken; without detections the threshold is 1.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> import torch
         >>> from ladle.evaluation import best_threshold
@@ -132,7 +132,7 @@ def class_thresholds(
 
     Detections on crowd regions of their class do not count.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> import torch
         >>> from ladle.evaluation import class_thresholds

@@ -94,7 +94,7 @@ def errors_by_kind(
     Raises:
         UserError: if ids, labels or classes do not agree, or if the two IoUs are not in order.
 
-    Example:
+    Examples:
         >>> from types import SimpleNamespace
         >>> import torch
         >>> from ladle.evaluation import errors_by_kind

@@ -58,7 +58,7 @@ def planned_cost(spec: DetectorSpec) -> Cost:
 
     As it is used after training: of two heads only the one-to-one head counts.
 
-    Example:
+    Examples:
         >>> from ladle.exporting import planned_cost
         >>> from ladle.families import detector_spec
         >>> planned_cost(detector_spec("yolox-n", [str(number) for number in range(80)])).parameters

@@ -74,7 +74,7 @@ class Family:
         closing_l1: weight of an L1 loss on boxes in the closing epochs of a run, where those are asked for.
         sizes: complete networks of published sizes, by the word that stands for a backbone in their name.
 
-    Example:
+    Examples:
         >>> from dataclasses import replace
         >>> from ladle.assigners import ATSS
         >>> from ladle.families import FCOS

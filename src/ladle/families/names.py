@@ -42,7 +42,7 @@ def detector_spec(
     Raises:
         UserError: for an unknown name.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec
         >>> detector_spec("atss+dist-tiny", ["cat", "dog"]).head.box
         'distribution'
@@ -76,7 +76,7 @@ def lessons_of(
 def network_info(spec: DetectorSpec) -> NetworkInfo:
     """The description of a detector from which methods are planned.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec, network_info
         >>> network_info(detector_spec("gfl-tiny", ["cat", "dog"])).stage(0).bins
         17

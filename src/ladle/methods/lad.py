@@ -25,7 +25,7 @@ class LAD(Joinable):
         until: last epoch in which the teacher judges; unlimited by default.
         after: epochs in which the student judges before the teacher does.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import SoftLabels
         >>> from ladle.methods import LAD
         >>> solad = LAD() + SoftLabels()
@@ -42,7 +42,7 @@ class LAD(Joinable):
 class TeacherOnly(Joinable):
     """No loss on ground truth: all losses are those of distillers.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import SoftLabels
         >>> from ladle.methods import TeacherOnly
         >>> soft_only = TeacherOnly() + SoftLabels(class_weight=10.0, least=0.1)

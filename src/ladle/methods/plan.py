@@ -49,7 +49,7 @@ def plan_of(method: Method, lessons: tuple[Lesson, ...], pair: Pair | None = Non
     Raises:
         UserError: if the method does not work with these networks, or if a part would have no effect.
 
-    Example:
+    Examples:
         >>> from ladle.distillers import Method
         >>> from ladle.families import detector_spec, lessons_of
         >>> from ladle.methods import LAD, pair_of, plan_of
@@ -208,7 +208,7 @@ def plan_for(
 
     ``assigner`` and ``criterion`` replace those of the first stage.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec
         >>> from ladle.methods import plan_for
         >>> student, teacher = (detector_spec(name, ["cat", "dog"]) for name in ("paa-tiny", "paa-small"))

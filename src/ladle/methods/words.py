@@ -94,7 +94,7 @@ class Published(Joinable):
         changes: the same as values, for :class:`LAD`.
         schedule: fields of :class:`~ladle.lessons.Scheduled` that differ: ``weight``, ``warmup`` and ``until``.
 
-    Example:
+    Examples:
         >>> from ladle.methods import LAD, Published
         >>> method = LAD() + Published("pkd")
     """
@@ -228,7 +228,7 @@ def check_words(text: str, words: list[str]) -> None:
 def method_of_words(text: str) -> Method:
     """The method of plain words such as ``lad+pkd``; raises :class:`UserError` for an unknown word.
 
-    Example:
+    Examples:
         >>> from ladle.methods import method_of_words
         >>> tuple(part.word for part in method_of_words("lad+pkd").parts)
         ('lad', 'pkd')

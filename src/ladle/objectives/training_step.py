@@ -51,7 +51,7 @@ class TrainingStep(nn.Module):
     so on. It gets the feature maps without gradient (YOLOv10, Wang et al. 2024). Teachers judge and distill the stages
     only.
 
-    Example:
+    Examples:
         >>> from ladle.data.loader import collate
         >>> from ladle.data.scenes import CLASSES, split_scenes
         >>> from ladle.families import detector_spec, lessons_of

@@ -27,7 +27,7 @@ def parse_scores(text: str | None, classes: Sequence[str]) -> Scores:
     Raises:
         UserError: for a class that the data lacks, and for a number that is not above 0 and at most 1.
 
-    Example:
+    Examples:
         >>> from ladle.recipes.least_scores import parse_scores
         >>> parse_scores("0.4", ["cat", "dog"]), parse_scores("dog=0.6", ["cat", "dog"])
         ({'cat': 0.4, 'dog': 0.4}, {'dog': 0.6})

@@ -32,7 +32,7 @@ def advice(numbers: Statistics) -> list[str]:
     Objects without a positive that are too small for the priors ask for larger images or a smaller stride, those that
     hold priors for another assigner.
 
-    Example:
+    Examples:
         >>> from ladle.statistics import Statistics, advice
         >>> nothing = Statistics(1, 0, 0, None, (), (), None, (), (), (), (), (), 0, None, 640)
         >>> advice(nothing)

@@ -132,7 +132,7 @@ class Difference:
 def compare(first: Assignment, second: Assignment, truth: GroundTruth) -> Comparison:
     """Compare two assignments of the same batch to the same priors.
 
-    Example:
+    Examples:
         >>> from ladle.assigners import ATSS, PAA
         >>> from ladle.statistics import compare
         >>> from ladle.testing import example_scene

@@ -90,7 +90,7 @@ class PriorCounts(Record):
 def pairs_of(assignment: Assignment, truth: GroundTruth) -> PlanPairs:
     """List the pairs of an assignment; those of crowds and of padding are left out.
 
-    Example:
+    Examples:
         >>> from ladle.assigners import ATSS
         >>> from ladle.statistics import pairs_of
         >>> from ladle.testing import example_scene

@@ -25,7 +25,7 @@ def center_distances(priors: Priors, truth: GroundTruth) -> Float[Tensor, "B G 2
     of pairs, their sums over a data set are m and n of :class:`~ladle.assigners.SimD`. On a grid distances across are
     those of the columns, each counted as often as it has valid priors, and distances down are those of the rows.
 
-    Example:
+    Examples:
         >>> from ladle.statistics import center_distances
         >>> from ladle.testing import example_scene
         >>> _, priors, truth = example_scene()

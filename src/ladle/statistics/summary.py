@@ -116,7 +116,7 @@ def summarize(
 ) -> Statistics:
     """Sum up what was counted; the histogram of positives per object ends with ``longest`` or more.
 
-    Example:
+    Examples:
         >>> from ladle.assigners import ATSS
         >>> from ladle.statistics import count_objects, count_priors, summarize
         >>> from ladle.testing import example_scene

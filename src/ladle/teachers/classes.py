@@ -105,7 +105,7 @@ def match_classes(
     Raises:
         UserError: if nothing matches, or if ``mapping`` names a class that one of the two lacks.
 
-    Example:
+    Examples:
         >>> from ladle.teachers import match_classes
         >>> match_classes(["airplane", "dog"], ["Dog", "aeroplane"]).by
         ('spelling', 'synonym')

@@ -37,7 +37,7 @@ class TeacherDetections(Record):
         frame: scale x, scale y, shift x and shift y of each image: a pixel x of the batch is ``scale * x + shift`` in
             the teacher's input.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.teachers import TeacherDetections
         >>> found = TeacherDetections.final(torch.tensor([[[0.0, 0.0, 8.0, 8.0]]]), torch.tensor([[[0.5, 0.0]]]))

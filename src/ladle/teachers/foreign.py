@@ -21,7 +21,7 @@ __all__ = ["Foreign", "ForeignTeacher", "predictions_at"]
 class Foreign(Protocol):
     """A detector of any origin: all that it takes to be a teacher.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.teachers import Foreign, TeacherDetections
         >>> class Mine:
@@ -76,7 +76,7 @@ class ForeignTeacher:
     see :func:`~ladle.teachers.place`, and so are dense predictions where the student's priors have no grid, such as
     proposals. It has no feature maps.
 
-    Example:
+    Examples:
         >>> from ladle.teachers import ForeignTeacher, Teacher, match_classes
         >>> class Mine:
         ...     name, classes, about, bins = "mine", ("cat", "dog"), (), 0

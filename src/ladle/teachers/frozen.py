@@ -28,7 +28,7 @@ class FrozenDetector:
     With ``classes=None`` it returns feature maps and no predictions: such a teacher may have other classes, strides and
     anchors than its student.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec
         >>> from ladle.teachers import FrozenDetector
         >>> detector = detector_spec("paa-tiny", ["dog", "cat"]).build()

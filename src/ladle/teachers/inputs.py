@@ -28,7 +28,7 @@ class TeacherInput:
         resize: how images of other proportions fill the input.
         pad: value of the padding, 0 to 255.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.teachers import TeacherInput
         >>> taken, sizes = TeacherInput(32, 64), torch.tensor([[64, 64]])

@@ -45,7 +45,7 @@ def find_layout(shapes: Mapping[str, Shape], classes: int | None) -> Layout:
 
     ``classes`` is the number of classes, if it is known.
 
-    Example:
+    Examples:
         >>> from ladle.teachers.layouts import find_layout
         >>> find_layout({"output0": (1, 84, 8400)}, classes=80)
         'yolo'
@@ -64,7 +64,7 @@ def grids_of(places: int, height: int, width: int, strides: tuple[int, ...] | No
 
     ``strides`` are tried alone if they are given. Raises ValueError if they do not fit.
 
-    Example:
+    Examples:
         >>> from ladle.teachers.layouts import grids_of
         >>> [(grid.stride, grid.height) for grid in grids_of(3549, 416, 416, None)]
         [(8.0, 52), (16.0, 26), (32.0, 13)]

@@ -24,7 +24,7 @@ class MovedTeacher:
     placed at its priors; see :func:`~ladle.teachers.resample` and :func:`~ladle.teachers.place`. A region head
     predicts at the student's proposals as it is, and feature maps stay the same.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec
         >>> from ladle.teachers import FrozenDetector, MovedTeacher, Teacher
         >>> teacher = MovedTeacher(FrozenDetector(detector_spec("fcos-tiny", ["cat"]).build(), ["cat"]))

@@ -54,7 +54,7 @@ class AverageTeacher:
 
     Before each step it moves towards the student; see :func:`~ladle.averaging.move_average`. It starts as the student.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec
         >>> from ladle.teachers import AverageTeacher, Teacher
         >>> student = detector_spec("paa-tiny", ["cat"]).build()
@@ -140,7 +140,7 @@ class AuxiliaryTeacher:
         depth: convolutions of a tower.
         detach: epochs after which its gradient does not reach the student any more.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec
         >>> from ladle.teachers import AuxiliaryTeacher
         >>> teacher = AuxiliaryTeacher(detector_spec("paa-tiny", ["cat"]))

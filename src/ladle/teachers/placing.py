@@ -36,7 +36,7 @@ def place(found: TeacherDetections, priors: Priors) -> Predictions:
     largest ``cover * score``, its class scores times ``cover``, and the box itself. A prior that no box covers is
     background at its own box.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.teachers import TeacherDetections, place
         >>> from ladle.testing import example_scene

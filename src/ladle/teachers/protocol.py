@@ -23,7 +23,7 @@ class Teacher(Protocol):
     It must not be a ``torch.nn.Module`` that an objective would register, since it is never trained, saved with the
     student or wrapped for data parallelism. Its outputs have no gradient and the student's order of classes.
 
-    Example:
+    Examples:
         >>> from ladle.families import detector_spec
         >>> from ladle.teachers import FrozenDetector, Teacher
         >>> isinstance(FrozenDetector(detector_spec("paa-tiny", ["cat"]).build(), ["cat"]), Teacher)

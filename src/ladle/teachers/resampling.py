@@ -46,7 +46,7 @@ def resample(found: TeacherDetections, priors: Priors) -> Predictions:
     At equal places this is the identity: one weight is 1. Of several anchors at a place, each is taken for the
     student's anchor of the same number, or, if the student has not as many, the one with the highest score for all.
 
-    Example:
+    Examples:
         >>> import torch
         >>> from ladle.detectors import Anchors
         >>> from ladle.teachers import TeacherDetections, resample

@@ -180,7 +180,7 @@ def parse_uri(text: str) -> TeacherURI:
     Raises:
         UserError: for an unknown kind.
 
-    Example:
+    Examples:
         >>> from ladle.teachers.uri import parse_uri
         >>> uri = parse_uri("onnx:yolo.onnx?imgsz=416&resize=letterbox")
         >>> uri.kind, uri.path, uri.options["imgsz"]
@@ -211,7 +211,7 @@ def with_class_map(text: str, file: str) -> str:
     Raises:
         UserError: if the teacher has this option already or cannot have it.
 
-    Example:
+    Examples:
         >>> from ladle.teachers.uri import with_class_map
         >>> with_class_map("onnx:yolo.onnx?imgsz=416", "names.yaml")
         'onnx:yolo.onnx?imgsz=416&class_map=names.yaml'
@@ -230,7 +230,7 @@ def with_class_map(text: str, file: str) -> str:
 def members_of(text: str) -> list[str]:
     """The texts of the members, which are separated by commas; a comma inside options separates nothing.
 
-    Example:
+    Examples:
         >>> from ladle.teachers.uri import members_of
         >>> members_of("onnx:a.onnx?mean=1,2,3,b.safetensors")
         ['onnx:a.onnx?mean=1,2,3', 'b.safetensors']

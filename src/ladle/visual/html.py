@@ -175,7 +175,7 @@ def links(pages: Mapping[str, str], here: str) -> Html:
 def write_page(path: Path, title: str, parts: Sequence[Html]) -> Path:
     """Write a page, whole or not at all.
 
-    Example:
+    Examples:
         >>> from pathlib import Path
         >>> from tempfile import TemporaryDirectory
         >>> from ladle.visual.html import paragraph, write_page

@@ -49,7 +49,7 @@ def line_chart(
 
     The vertical axis includes 0. Without any point there is no chart.
 
-    Example:
+    Examples:
         >>> from ladle.visual.svg import Line, line_chart
         >>> chart = line_chart("AP", [Line("plain", [(1, 10.0), (2, 20.0)])], "epoch")
         >>> chart.count("<polyline"), line_chart("AP", [Line("plain", [])], "epoch")
@@ -97,7 +97,7 @@ def ticks(low: float, high: float, most: int = 5, least: float = 0.0) -> list[fl
 
     No step is smaller than ``least``.
 
-    Example:
+    Examples:
         >>> from ladle.visual.svg import ticks
         >>> ticks(0.0, 0.93)
         [0.0, 0.2, 0.4, 0.6, 0.8]
