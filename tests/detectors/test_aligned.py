@@ -17,7 +17,7 @@ from ladle.exporting.runtime import onnx_runner
 from ladle.families import detector_spec, lessons_of, network_info
 from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
-from tests.exporting.small import SIDE, batch_of
+from tests.exporting.small import SIDE, batch_of, needs_onnx
 from tests.recipes.test_conformance import loss_of
 
 COCO = [str(number) for number in range(80)]
@@ -186,6 +186,7 @@ def test_it_is_exported_as_one_graph(detector):
 
 
 @pytest.mark.slow
+@needs_onnx
 def test_its_file_answers_as_pytorch(detector):
     plan = Plan(nms=False, side=SIDE, dynamic="sizes", half=True)
     run = onnx_runner(onnx_bytes(trace(Exportable(detector, plan)), plan, {}))

@@ -2,14 +2,18 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from ladle.data.loader import collate
 from ladle.data.scenes import CLASSES, Scenes
 from ladle.data.transforms import Resize
+from ladle.exporting import writes_onnx
 from ladle.families import detector_spec
 
 SIDE = 64
+
+needs_onnx = pytest.mark.skipif(not writes_onnx(), reason="PyTorch 2.6 cannot write ONNX, as a test of export shows")
 
 
 def small_detector(name, seed=0, depth=0, **head):

@@ -296,7 +296,8 @@ def test_the_program_imports_what_it_says_alone(trained):
 # ------------------------------------------------------------------------------------ what is refused
 
 
-def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, capsys):
+def test_what_cannot_be_is_refused_in_one_sentence(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(packages, "writes_onnx", lambda: True)
     model = tmp_path / "fcos.safetensors"
     save_detector(small_detector("fcos-tiny"), model)
     (tmp_path / "infer.py").write_text("print('another')\n")

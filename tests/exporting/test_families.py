@@ -1,17 +1,17 @@
-"""Every family in one stage answers in onnxruntime as it does in PyTorch; where it writes no ONNX, as a program."""
+"""Every family in one stage answers in onnxruntime as it does in PyTorch."""
 
 import pytest
 import torch
 from torch import nn
 
 from ladle.detectors import FPN, LightSpec
-from ladle.exporting import Exportable, Plan, files, writes_onnx
+from ladle.exporting import Exportable, Plan, files
 from ladle.exporting.adapter import feature_maps, reference_output
 from ladle.exporting.runtime import onnx_runner
-from tests.exporting.small import SIDE, batch_of, small_detector
+from tests.exporting.small import SIDE, batch_of, needs_onnx, small_detector
 from tests.families import DENSE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, needs_onnx]
 
 LIGHT = {
     "yolox, light": ("yolox-tiny", {"depth": 1, "box": "cell", "light": LightSpec(shared=False)}),
@@ -51,8 +51,7 @@ def heads():
     detectors = [small_detector(model, seed, **head) for seed, (model, head) in enumerate(named.values())]
     network = Heads(detectors)
     names = [f"{kind}_{number}" for number in range(len(NAMES)) for kind in ("boxes", "scores")]
-    program = files.trace(network)
-    run = onnx_runner(files.onnx_bytes(program, PLAN, {}, names)) if writes_onnx() else program.module()
+    run = onnx_runner(files.onnx_bytes(files.trace(network), PLAN, {}, names))
     batches = [batch_of(4), batch_of(1, seed=1)]
     return dict(zip(NAMES, detectors, strict=True)), [(batch, run(batch.images, batch.sizes)) for batch in batches]
 

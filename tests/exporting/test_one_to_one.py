@@ -12,7 +12,7 @@ from ladle.exporting.adapter import reference_output
 from ladle.exporting.parity import check_parity
 from ladle.recipes import export
 from ladle.types import Output, Predictions, Priors
-from tests.exporting.small import SIDE, batch_of, small_detector
+from tests.exporting.small import SIDE, batch_of, needs_onnx, small_detector
 
 PLAN = Plan(side=SIDE)
 
@@ -96,6 +96,7 @@ def test_the_program_beside_a_file_keeps_overlapping_boxes_of_such_a_file(alone)
 
 
 @pytest.mark.slow
+@needs_onnx
 def test_its_file_has_no_suppression_and_only_one_head(dual, tmp_path):
     model = tmp_path / "dual.safetensors"
     save_detector(dual, model)
