@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR, pairwise_coverage
 from ladle.device import block_size, fused, may_look, surely_none
-from ladle.similarity import SimD
+from ladle.similarity import SimD, measure_of, numbers_of
 from ladle.types import Grid, GroundTruth, Priors, Record
 
 __all__ = ["Overlaps", "best_overlaps", "object_slices", "outside_crowds", "overlap_slices"]
@@ -89,7 +89,7 @@ def best_overlaps(
     if may_look(boxes):
         return _in_blocks(boxes, valid, truth, rescue, grids, trust, measure)
     least = -1.0 if rescue is None else rescue
-    numbers = [] if measure is None else [measure.m, measure.n]
+    numbers = numbers_of(measure)
     return Overlaps(*_OVERLAPS(boxes, valid, truth.boxes, truth.labels, truth.learnable, least, trust, numbers))
 
 
@@ -235,8 +235,7 @@ def _best_overlaps(
     ``numbers`` are those of a :class:`SimD`, none for the IoU.
     """
     truth = GroundTruth(objects, labels, learnable, torch.zeros_like(learnable))
-    measure = SimD(*numbers) if numbers else None
-    found = _in_blocks(boxes, valid, truth, rescue if rescue >= 0 else None, None, trust, measure)
+    found = _in_blocks(boxes, valid, truth, rescue if rescue >= 0 else None, None, trust, measure_of(numbers))
     return found.iou, found.index, found.peak, found.claimant
 
 

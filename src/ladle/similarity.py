@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.boxes import IOU_FLOOR
 
-__all__ = ["LARGEST_SIDES", "SimD"]
+__all__ = ["LARGEST_SIDES", "SimD", "measure_of", "numbers_of"]
 
 LARGEST_SIDES = 1e30
 """Upper bound of the sum of two sides, in pixels, so that boxes without end have a similarity of 0 and not NaN."""
@@ -61,6 +61,16 @@ class SimD:
         down, high = _apart(y1, y2, top, bottom, self.n)
         location = (across + down).sqrt_()
         return location.add_((wide + high).sqrt_()).neg_().exp_()
+
+
+def measure_of(numbers: Sequence[float]) -> SimD | None:
+    """The measure of the two numbers in which a fused operation takes it; None, for the IoU, of none."""
+    return SimD(*numbers) if numbers else None
+
+
+def numbers_of(measure: SimD | None) -> list[float]:
+    """The inverse of :func:`measure_of`."""
+    return [] if measure is None else [measure.m, measure.n]
 
 
 def _apart(low: Tensor, high: Tensor, other_low: Tensor, other_high: Tensor, factor: float) -> tuple[Tensor, Tensor]:

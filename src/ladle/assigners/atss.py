@@ -18,7 +18,7 @@ from ladle.device import fused, may_look
 from ladle.nearest import boxes_at, mean_plus_spread, nearest_priors
 from ladle.overlaps import outside_crowds
 from ladle.pairs import Pairs, resolve_conflicts
-from ladle.similarity import SimD
+from ladle.similarity import SimD, measure_of, numbers_of
 from ladle.types import Assignment, Grid, GroundTruth, Predictions, Priors
 
 __all__ = ["ATSS"]
@@ -96,10 +96,16 @@ class ATSS:
         """The candidates of each object (B, G, K), which exist, their overlaps, and which the paper's rule chooses."""
         if priors.grids is None or may_look(truth.boxes):
             return _chosen_by_paper(priors, truth, self.topk, self.margin, self._measure)
-        numbers = [] if self._measure is None else [self._measure.m, self._measure.n]
         grids = [float(value) for grid in priors.grids for value in grid]
         found: tuple[Tensor, Tensor, Tensor, Tensor] = _NEAREST(
-            priors.boxes, priors.valid, truth.boxes, truth.learnable, grids, self.topk, self.margin, numbers
+            priors.boxes,
+            priors.valid,
+            truth.boxes,
+            truth.learnable,
+            grids,
+            self.topk,
+            self.margin,
+            numbers_of(self._measure),
         )
         return found
 
@@ -150,7 +156,7 @@ def _nearest_candidates(
     priors = Priors(boxes, unused, unused.long(), valid, counts, levels)
     labels = torch.zeros_like(learnable, dtype=torch.long)
     truth = GroundTruth(objects, labels, learnable, torch.zeros_like(learnable))
-    return _chosen_by_paper(priors, truth, topk, margin, SimD(*numbers) if numbers else None)
+    return _chosen_by_paper(priors, truth, topk, margin, measure_of(numbers))
 
 
 _NEAREST = fused(

@@ -71,7 +71,8 @@ def view(
     if roll < augmentation.mixup:
         other = RandomFlip(augmentation.flip)(source.sample(int(partner)), generator)
         sample = DropSmall()(mixed(sample, other))
-    return DropSmall()(augmentation.affine(sample, generator))
+    turned = augmentation.affine(sample, generator)
+    return sample if turned is sample else DropSmall()(turned)
 
 
 def padded_side(side: int) -> int:

@@ -65,8 +65,7 @@ class AlignedStage(nn.Module):
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
     ) -> Priors:
         """The anchors of all levels; ``previous`` and ``truth`` are not used."""
-        shapes = [(int(f.shape[-2]), int(f.shape[-1])) for f in features]
-        return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
+        return self.spec.anchors.over(features, self.strides, sizes)
 
     def forward(
         self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None

@@ -65,6 +65,11 @@ class Anchors:
         grid = _lay(self, tuple(shapes), tuple(strides), device)
         return grid if sizes is None else self.masked(grid, sizes)
 
+    def over(self, features: Sequence[Tensor], strides: Sequence[int], sizes: Int[Tensor, "B 2"] | None) -> Priors:
+        """Lay the anchors over feature maps (B, C, H, W), as :meth:`grid` does."""
+        shapes = [(int(maps.shape[-2]), int(maps.shape[-1])) for maps in features]
+        return self.grid(shapes, strides, sizes, features[0].device)
+
     def masked(self, grid: Priors, sizes: Int[Tensor, "B 2"]) -> Priors:
         """The priors of a grid; those beyond the heights and widths that the images fill are not valid."""
         cell = (grid.centers / grid.stride[:, None] - self.offset).round()

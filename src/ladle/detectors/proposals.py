@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ladle.boxes import clip, decode_deltas
+from ladle.detectors.head_layers import flattened
 from ladle.detectors.priors import Anchors
 from ladle.device import may_look
 from ladle.limits import Range
@@ -70,17 +71,16 @@ class ProposalStage(nn.Module):
         self, features: Sequence[Tensor], previous: Output | None, truth: GroundTruth | None, sizes: Tensor | None
     ) -> Priors:
         """The anchors of all levels; ``previous`` and ``truth`` are not used."""
-        shapes = [(int(f.shape[-2]), int(f.shape[-1])) for f in features]
-        return self.spec.anchors.grid(shapes, self.strides, sizes, features[0].device)
+        return self.spec.anchors.over(features, self.strides, sizes)
 
     def forward(
         self, features: Sequence[Tensor], priors: Priors, tower_depth: int | None = None
     ) -> tuple[Predictions, None]:
         """Predict at the anchors, which must be those of this stage."""
         logits, deltas = self.head(list(features))
-        regressed = torch.cat([_rows(maps, 4) for maps in deltas], dim=1)
+        regressed = torch.cat([flattened(maps, 4) for maps in deltas], dim=1)
         boxes = decode_deltas(priors.boxes, at_least_float32(regressed), PLAIN_STDS)
-        return Predictions(torch.cat([_rows(maps, 1) for maps in logits], dim=1), boxes), None
+        return Predictions(torch.cat([flattened(maps, 1) for maps in logits], dim=1), boxes), None
 
 
 @torch.no_grad()
@@ -156,8 +156,3 @@ def _padded(
     padded = boxes.new_zeros(batch * most + 1, 4).index_copy(0, place, boxes[order])
     real = torch.zeros(batch * most + 1, dtype=torch.bool, device=boxes.device).index_fill(0, place, True)
     return padded[:-1].view(batch, most, 4), real[:-1].view(batch, most)
-
-
-def _rows(maps: Tensor, width: int) -> Tensor:
-    """Maps (B, A*width, H, W) to rows (B, H*W*A, width)."""
-    return maps.permute(0, 2, 3, 1).reshape(maps.shape[0], -1, width)
