@@ -39,3 +39,26 @@ def fail(folder, how):
     if how == "full disk":
         raise OSError(28, "No space left on device", "resume.pt")
     raise UserError("a.jpg: expected an image, found none")
+
+
+def take_part(folder, name, after=None):
+    """Write down the begin and the end of a task, which is after the event ``after``; returns ``name``."""
+    events = folder / "events"
+    (folder / f"{name}.pid").write_text(str(os.getpid()))
+    _append(events, f"+{name}")
+    while after is not None and after not in events.read_text().split():
+        time.sleep(0.01)
+    _append(events, f"-{name}")
+    return name
+
+
+def fail_after(folder, event):
+    """Fail after another task has begun."""
+    while not (folder / "events").exists() or event not in (folder / "events").read_text():
+        time.sleep(0.01)
+    raise UserError("a.jpg: expected an image, found none")
+
+
+def _append(path, line):
+    with path.open("a") as file:
+        file.write(f"{line}\n")

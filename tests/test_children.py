@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from ladle import children
-from ladle.children import run_ranks
+from ladle.children import run_ranks, run_tasks
 from ladle.errors import UserError
-from tests.ranks import fail, tell
+from tests.ranks import fail, fail_after, take_part, tell
 
 
 def processes(folder):
@@ -41,6 +41,31 @@ def gone_soon(pids, seconds=20.0):
 def test_rank_0_answers_for_all(tmp_path):
     assert run_ranks(2, partial(tell, tmp_path)) == (0, "2", "127.0.0.1")
     assert len(set(processes(tmp_path))) == 2
+    assert gone_soon(processes(tmp_path))
+
+
+def test_tasks_end_in_any_order_and_only_some_run_at_the_same_time(tmp_path):
+    tasks = [partial(take_part, tmp_path, name, after) for name, after in (("a", "-c"), ("b", None), ("c", None))]
+    assert list(run_tasks(tasks, at_once=2)) == [(1, "b"), (2, "c"), (0, "a")]
+    events = (tmp_path / "events").read_text().split()
+    assert events.index("+c") > events.index("-b"), "the third begins when one has ended"
+    assert len(set(processes(tmp_path))) == 3
+    assert gone_soon(processes(tmp_path))
+
+
+def test_a_task_that_fails_ends_the_others(tmp_path):
+    tasks = [partial(take_part, tmp_path, "a", "never"), partial(fail_after, tmp_path, "+a")]
+    with pytest.raises(UserError, match=r"^a\.jpg: expected an image, found none$"):
+        list(run_tasks(tasks, at_once=2))
+    assert len(processes(tmp_path)) == 1
+    assert gone_soon(processes(tmp_path))
+
+
+def test_tasks_end_when_no_more_results_are_wanted(tmp_path):
+    found = run_tasks([partial(take_part, tmp_path, "a", "+b"), partial(take_part, tmp_path, "b", "never")], at_once=2)
+    assert next(found) == (0, "a")
+    found.close()
+    assert len(processes(tmp_path)) == 2
     assert gone_soon(processes(tmp_path))
 
 
@@ -75,7 +100,7 @@ PARENT = """
 import sys
 from functools import partial
 from pathlib import Path
-from ladle.children import run_ranks
+from ladle.children import run_ranks, run_tasks
 from tests.ranks import tell_and_wait
 run_ranks(2, partial(tell_and_wait, Path(sys.argv[1])))
 """

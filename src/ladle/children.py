@@ -1,4 +1,4 @@
-"""Child processes that end with their parent, ignore Ctrl-C, and whose failure is reported to the parent at once."""
+"""Child processes that end with their parent, ignore Ctrl-C, and report a failure to the parent at once."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 from ladle.errors import UserError
 from ladle.streams import be_patient
 
-__all__ = ["Place", "begin_child", "free_port", "interrupts_ignored", "run_ranks"]
+__all__ = ["Place", "begin_child", "cores", "free_port", "interrupts_ignored", "run_ranks", "run_tasks"]
 
 T = TypeVar("T")
 
@@ -111,21 +111,40 @@ def run_ranks(
     pickled, ranks = pickle.dumps(task), list[_Rank]()
     place = place or Place(count, 0, "127.0.0.1", free_port(), 0)
     try:
-        with interrupts_ignored(), _main_hidden(b"__main__" not in pickled):
-            for number in range(count):
-                ranks.append(_start(number, place.environment(number)))
+        for number in range(count):
+            ranks.append(_start(number, pickled, place.environment(number)))
         for rank in ranks:
-            with suppress(OSError):  # it has ended already, which is detected below
-                rank.pipe.send_bytes(pickled)
+            _send(rank, pickled)
         answers = _collect(ranks, watch)
         _raise_first_cause(answers, place)
         for rank in ranks:
             rank.process.join(_EXIT_TIME)
         return next(answer for rank, answer in answers if rank.number == 0).value  # type: ignore[no-any-return]
     finally:
-        for rank in ranks:
-            rank.process.kill()
-            rank.process.join()
+        _kill(ranks)
+
+
+def run_tasks(tasks: Sequence[Callable[[], T]], at_once: int) -> Iterator[tuple[int, T]]:
+    """Call every task in a new process of its own, at most ``at_once`` at the same time.
+
+    Yields the number of each task and its result, in the order in which they end. Tasks must be picklable. An error in
+    one of them is raised here and ends all others. They also end if this process is interrupted or killed.
+    """
+    pending = list(enumerate(map(pickle.dumps, tasks)))
+    running: list[_Rank] = []
+    try:
+        while pending or running:
+            while pending and len(running) < at_once:
+                number, pickled = pending.pop(0)
+                running.append(_start(number, pickled, {}))
+                _send(running[-1], pickled)
+            for rank, answer in _ended(running):
+                running.remove(rank)
+                _raise_cause(answer, f"process {rank.number + 1} of {len(tasks)}")
+                rank.process.join(_EXIT_TIME)
+                yield rank.number, answer.value
+    finally:
+        _kill(running)
 
 
 @dataclass(frozen=True)
@@ -145,14 +164,26 @@ class _Answer:
     code: int | None = None
 
 
-def _start(number: int, environment: dict[str, str]) -> _Rank:
-    # Little is passed here, so that starting is fast; the task is sent through the pipe afterwards.
+def _start(number: int, pickled: bytes, environment: dict[str, str]) -> _Rank:
+    """Start a process for a task, which it waits for: little is passed at the start, so that starting is fast."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_run_rank, args=(theirs, environment))
-    process.start()
+    with interrupts_ignored(), _main_hidden(b"__main__" not in pickled):
+        process.start()
     theirs.close()
     return _Rank(number, process, ours)
+
+
+def _send(rank: _Rank, pickled: bytes) -> None:
+    with suppress(OSError):  # it has ended already, which is detected where its answer is awaited
+        rank.pipe.send_bytes(pickled)
+
+
+def _kill(ranks: list[_Rank]) -> None:
+    for rank in ranks:
+        rank.process.kill()
+        rank.process.join()
 
 
 def _run_rank(pipe: Connection[_Answer, bytes], environment: dict[str, str]) -> None:
@@ -180,14 +211,20 @@ def _collect(ranks: list[_Rank], watch: Callable[[], None]) -> list[tuple[_Rank,
     answers: list[tuple[_Rank, _Answer]] = []
     waiting, until = list(ranks), float("inf")
     while waiting and time.monotonic() < until:
-        ready = wait([rank.pipe for rank in waiting], timeout=0.5)
+        ended = _ended(waiting)
         watch()
-        for rank in [rank for rank in waiting if rank.pipe in ready or rank.process.exitcode is not None]:
+        for rank, answer in ended:
             waiting.remove(rank)
-            answers.append((rank, _receive(rank)))
-            if answers[-1][1].error is not None or answers[-1][1].code is not None:
+            answers.append((rank, answer))
+            if answer.error is not None or answer.code is not None:
                 until = min(until, time.monotonic() + _GRACE)
     return answers
+
+
+def _ended(ranks: list[_Rank]) -> list[tuple[_Rank, _Answer]]:
+    """Those that have answered or ended within half a second, with their answers."""
+    ready = wait([rank.pipe for rank in ranks], timeout=0.5)
+    return [(rank, _receive(rank)) for rank in ranks if rank.pipe in ready or rank.process.exitcode is not None]
 
 
 def _receive(rank: _Rank) -> _Answer:
@@ -208,12 +245,16 @@ def _raise_first_cause(answers: list[tuple[_Rank, _Answer]], place: Place) -> No
     for _, answer in answers:
         if isinstance(answer.error, UserError):
             raise answer.error
-    for rank, answer in answers:
-        if answer.code is not None:
-            raise UserError(f"process {place.first + rank.number + 1} of {place.world} {_exit_reason(answer.code)}")
-    for _, answer in answers:
-        if answer.error is not None:
-            raise answer.error from RuntimeError(answer.words)
+    for rank, answer in sorted(answers, key=lambda one: one[1].code is None):
+        _raise_cause(answer, f"process {place.first + rank.number + 1} of {place.world}")
+
+
+def _raise_cause(answer: _Answer, process: str) -> None:
+    """Raise the failure of a process, if it has failed."""
+    if answer.code is not None:
+        raise UserError(f"{process} {_exit_reason(answer.code)}")
+    if answer.error is not None:
+        raise answer.error from RuntimeError(answer.words)
 
 
 def _exit_reason(code: int) -> str:
@@ -232,3 +273,8 @@ def free_port() -> int:
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         return int(found.getsockname()[1])
+
+
+def cores() -> int:
+    """The number of cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -238,7 +238,7 @@ def test_every_tensor_of_a_batch_is_pinned(monkeypatch):
 def test_workers_are_chosen_by_device_and_cores(monkeypatch):
     chosen = {}
     for cores in (1, 2, 8, 64):
-        monkeypatch.setattr("ladle.data.loader._cores", lambda cores=cores: cores)
+        monkeypatch.setattr("ladle.data.loader.cores", lambda cores=cores: cores)
         chosen[cores] = [default_workers(*case) for case in (("cpu",), ("cuda",), ("cuda", 4))]
     assert chosen == {1: [0, 0, 0], 2: [0, 1, 0], 8: [0, 7, 1], 64: [0, 16, 15]}
 

@@ -6,6 +6,7 @@ import sys
 import pytest
 
 from ladle.data.scenes import CLASSES, split_scenes
+from ladle.data.sources import Splits
 from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.families import network_info
@@ -13,6 +14,7 @@ from ladle.networks import prior_mismatches
 from ladle.recipes import demo, sources
 from ladle.recipes.demo import STUDENT, teacher_file
 from ladle.recipes.jobs import Job
+from ladle.recipes.options import Run
 from ladle.recipes.outputs import free_folder
 from ladle.recipes.parts import parts_of
 from ladle.recipes.preflight import load_teacher
@@ -43,13 +45,21 @@ def test_the_packaged_teacher_finds_what_is_there():
 
 
 @pytest.fixture
+def in_this_process(monkeypatch):
+    threads = []
+    monkeypatch.setattr(demos.torch, "set_num_threads", threads.append)
+    monkeypatch.setattr(demos, "run_tasks", lambda tasks, at_once: ((n, task()) for n, task in enumerate(tasks)))
+    return threads
+
+
+@pytest.fixture
 def few_scenes(monkeypatch):
     monkeypatch.setattr(sources, "_TRAIN_SCENES", 16)
     monkeypatch.setattr(sources, "_VAL_SCENES", 16)
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("few_scenes")
+@pytest.mark.usefixtures("few_scenes", "in_this_process")
 def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
     out = tmp_path / "demo"
     trained = demo(out=str(out), epochs=1)
@@ -71,7 +81,7 @@ def test_the_demo_compares_three_students_and_draws_them(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_quick_demo_trains_two_students_on_few_scenes(tmp_path, monkeypatch):
+def test_a_quick_demo_trains_two_students_on_few_scenes(tmp_path, monkeypatch, in_this_process):
     asked = []
 
     def trained(data, *rest):
@@ -79,11 +89,27 @@ def test_a_quick_demo_trains_two_students_on_few_scenes(tmp_path, monkeypatch):
         raise UserError("not here")
 
     monkeypatch.setattr(demos, "train", trained)
+    monkeypatch.setattr(demos, "cores", lambda: 5)
     with pytest.raises(UserError, match="not here"):
         demo(out=str(tmp_path / "demo"), quick=True)
     [(train, val, student, run)] = asked
     assert (train, val, student, run.epochs, run.eval_every, run.name) == (96, 48, STUDENT, 2, 2, "plain")
     assert (tmp_path / "demo" / "who-learns-what.png").is_file()
+    assert in_this_process == [2], "two at a time share five cores"
+
+
+@pytest.mark.slow
+def test_students_are_trained_at_the_same_time_and_told_in_their_order(tmp_path, monkeypatch):
+    told = []
+    monkeypatch.setattr(demos, "say", told.append)
+    monkeypatch.setattr(demos, "cores", lambda: 2)
+    data = Splits(*split_scenes(8, 4))
+    budget = Run(epochs=1, batch=4, imgsz=32, device="cpu", quiet=True, eval_every=1)
+    trained = demos._train(tmp_path, data, ("plain", "solad"), budget)
+    assert list(trained) == ["plain", "SoLAD"]
+    assert all(one.weights.is_file() and one.seconds > 0 for one in trained.values())
+    assert told[0] == "training paa-tiny with 2 methods on the built-in scenes, 1 epochs each, 2 at a time"
+    assert sorted(line.split()[0] for line in told[1:]) == ["SoLAD", "plain"]
 
 
 def test_a_demo_never_writes_into_an_earlier_one(tmp_path):

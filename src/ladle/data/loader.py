@@ -8,7 +8,6 @@ the images that one process with batches of W·B gets.
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ import torch
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from ladle.children import begin_child, interrupts_ignored
+from ladle.children import begin_child, cores, interrupts_ignored
 from ladle.data.predicted import predicted_of, without_predictions
 from ladle.data.samples import Sample
 from ladle.data.sources import DatasetSource, Source
@@ -279,7 +278,7 @@ def make_loader(
     if not 0 <= rank < world:
         raise ValueError(f"rank {rank} of {world}: ranks count from 0")
     plan = _Plan(len(source), batch, scales, seed, shuffle, drop_last, rank, world)
-    workers = min(workers, _cores())
+    workers = min(workers, cores())
     batches = DataLoader(
         _Views(source, augmentation, seed),
         batch_sampler=plan,
@@ -317,9 +316,4 @@ def default_workers(device: str, devices: int = 1) -> int:
     There are none on the CPU, where the training step takes all cores. For each GPU there are as many as its share of
     the cores, without the one that runs the training step, and at most 16.
     """
-    return 0 if device == "cpu" else min(_MOST_WORKERS, max(0, _cores() // devices - 1))
-
-
-def _cores() -> int:
-    # The limit above which DataLoader warns.
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 0 if device == "cpu" else min(_MOST_WORKERS, max(0, cores() // devices - 1))

@@ -14,7 +14,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.environments.lightning import LightningEnvironment
 from lightning_fabric.strategies.ddp import DDPStrategy
 
-from ladle.children import run_ranks
+from ladle.children import cores, run_ranks
 from ladle.engine.nodes import Nodes
 from ladle.errors import UserError
 
@@ -101,6 +101,8 @@ def _connected(indices: list[int], accelerator: str, nodes: int = 1) -> Fabric:
         # Products of float32 matrices in TF32, as convolutions already are; boxes and assignments compute no products.
         torch.set_float32_matmul_precision("high")
     several = len(indices) * nodes > 1
+    if several and not gpus:
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), cores() // len(indices))))  # they share the cores
     strategy = DDPStrategy(process_group_backend=None if gpus else "gloo", timeout=PATIENCE) if several else "auto"
     fabric = Fabric(
         accelerator=accelerator,
