@@ -18,7 +18,7 @@ from ladle.families import detector_spec
 from ladle.recipes import predict, train, val
 from ladle.recipes.options import Run
 from ladle.recipes.preflight import reads_otherwise
-from ladle.recipes.sources import open_source, remarks, remarks_on_files, supply
+from ladle.recipes.sources import open_known, open_source, remarks, remarks_on_files, supply
 from tests.recipes.tiny import RUN
 
 
@@ -179,6 +179,16 @@ def test_images_of_sixteen_bits_are_read_by_what_both_splits_hold(tmp_path):
     given = supply(str(data), replace(RUN, value_range="0,8000"), 64)
     assert given.value_range == (0, 8000)
     assert int(given.val.sample(0).image.max()) == round(4000 * 3 // 36 * 255 / 8000)
+
+
+def test_data_for_a_trained_detector_are_read_with_its_values_and_must_share_a_class(tmp_path):
+    data = str(deepened(yolo(tmp_path), 4000))
+    names = open_source(data, "val", RUN, 64).classes
+    source = open_known(data, "val", 64, "best.safetensors", (*names, "another"), (0, 8000))
+    assert int(source.sample(0).image.max()) == round(4000 * 3 // 36 * 255 / 8000)
+    found = ", ".join(names)
+    with pytest.raises(UserError, match=rf"^best\.safetensors has the classes another, but .* has {found}: no class"):
+        open_known(data, "val", 64, "best.safetensors", ("another",), "0,8000")
 
 
 @pytest.fixture(scope="module")

@@ -7,6 +7,7 @@ from ladle.exporting.module import Dynamic, Exportable, Format, Images, Plan
 from ladle.exporting.onnx_detector import OnnxDetector
 from ladle.exporting.packages import check_exporter, check_packages, writes_onnx
 from ladle.exporting.parity import TOLERANCE, Parity, as_input, check_parity
+from ladle.exporting.quantizing import quantized
 from ladle.exporting.runtime import onnx_runner, program_runner
 from ladle.exporting.script import FIRST_LINE, SCRIPT
 
@@ -37,6 +38,7 @@ __all__ = [
     "processor",
     "program_bytes",
     "program_runner",
+    "quantized",
     "rounded",
     "spelled",
     "trace",

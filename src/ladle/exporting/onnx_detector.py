@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,16 +44,31 @@ class OnnxDetector:
 
     def detect(self, batch: Batch) -> list[Detections]:
         """Find the objects of a batch of bytes, in the pixels of the images on disk."""
-        images = self._padded(batch.images)
-        found = self._run(self._as_input(images), batch.sizes)
+        parts = [self._run(*pair) for pair in self.inputs(batch)]
+        found = tuple(torch.cat(one)[: len(batch.sizes)] for one in zip(*parts, strict=True))
         if not self.about["nms"]:
             boxes, scores = found
-            found = select(boxes, scores, self._counts(images, scores), batch.sizes, self.inference)
+            counts = self._counts(self._padded(batch.images), scores)
+            found = select(boxes, scores, counts, batch.sizes, self.inference)
         stretches = (batch.originals / batch.sizes).flip(-1).repeat(1, 2)
         return [
             Detections(box[score > 0] * stretch, score[score > 0], label[score > 0])
             for box, score, label, stretch in zip(*found, stretches, strict=True)
         ]
+
+    def inputs(self, batch: Batch) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and sizes as the file takes them; one of a fixed number of images takes a batch in several parts.
+
+        The last part is filled up with images of the batch.
+        """
+        images, count = self._as_input(self._padded(batch.images)), len(batch.sizes)
+        at_once = self.about["batch"]
+        if at_once is None:
+            yield images, batch.sizes
+            return
+        for start in range(0, count, at_once):
+            part = [index % count for index in range(start, start + at_once)]
+            yield images[part], batch.sizes[part]
 
     def _padded(self, images: Tensor) -> Tensor:
         size = self.about["input_size"]

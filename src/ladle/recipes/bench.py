@@ -14,6 +14,7 @@ from typing import Annotated, Any, NamedTuple
 
 import torch
 
+from ladle.data.depth import ValueRange
 from ladle.data.loader import collate, padded_side
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
@@ -25,14 +26,15 @@ from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.export import scene_samples, write_file
 from ladle.recipes.folders import check_path
-from ladle.recipes.options import Run, Side
+from ladle.recipes.options import Side
 from ladle.recipes.scoring import Evaluator, relabeled
-from ladle.recipes.sources import open_source
+from ladle.recipes.sources import open_known
 from ladle.types import Batch, Detections
 
 __all__ = ["Measured", "bench"]
 
 _TOGETHER = 16
+_ONNX = "onnxruntime, cpu"
 
 Calls = Annotated[int, Range(2, 100_000)]
 Threads = Annotated[int, Range(1, 1024)]
@@ -65,10 +67,11 @@ class _Contender(NamedTuple):
     """A detector in one runtime, ready to be measured."""
 
     model: str
-    runtime: str
     imgsz: int
     classes: tuple[str, ...]
+    value_range: ValueRange
     cost: Cost | None
+    runtime: str
     bytes: int
     detect: Callable[[Batch], list[Detections]]
     cuda: bool
@@ -136,12 +139,10 @@ def _contenders(file: Path, onnx: bool, imgsz: int | None, threads: int, device:
         return [one.to("cpu") for one in found]
 
     detector.to(device)
-    yield _Contender(spec.name, f"PyTorch, {device}", spec.imgsz, spec.classes, cost, size, detect, device == "cuda")
+    known = (spec.name, spec.imgsz, spec.classes, spec.value_range, cost)
+    yield _Contender(*known, f"PyTorch, {device}", size, detect, device == "cuda")
     if written is not None:
-        file_detect = OnnxDetector(written, threads).detect
-        yield _Contender(
-            spec.name, "onnxruntime, cpu", spec.imgsz, spec.classes, cost, len(written), file_detect, False
-        )
+        yield _Contender(*known, _ONNX, len(written), OnnxDetector(written, threads).detect, False)
 
 
 def _from_onnx(file: Path, imgsz: int | None, threads: int) -> _Contender:
@@ -151,8 +152,8 @@ def _from_onnx(file: Path, imgsz: int | None, threads: int) -> _Contender:
     about = detector.about
     if imgsz not in (None, about["imgsz"]):
         raise UserError(f"--imgsz {imgsz}: {file} was exported for images of {about['imgsz']} pixels; leave it out")
-    size, classes = file.stat().st_size, tuple(about["classes"])
-    return _Contender(about["model"], "onnxruntime, cpu", about["imgsz"], classes, None, size, detector.detect, False)
+    known = (about["model"], about["imgsz"], tuple(about["classes"]), tuple(about["value_range"]), None)
+    return _Contender(*known, _ONNX, file.stat().st_size, detector.detect, False)
 
 
 def _exported(detector: Detector) -> bytes:
@@ -186,12 +187,7 @@ def _ap(one: _Contender, data: str | None, split: str) -> float:
     """AP in percent; nan without data."""
     if data is None:
         return math.nan
-    source = open_source(data, split, Run(), one.imgsz)
-    if not set(source.classes) & set(one.classes):
-        raise UserError(
-            f"--data {data}: it is labeled {', '.join(source.classes) or 'with no class'}, and {one.model} knows "
-            f"{', '.join(one.classes)}: no class has the same name"
-        )
+    source = open_known(data, split, one.imgsz, one.model, one.classes, one.value_range)
     evaluator = Evaluator(source, one.imgsz, _TOGETHER)
     found: dict[Hashable, Detections] = {
         name: relabeled(detections, one.classes, source.classes)

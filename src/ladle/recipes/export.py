@@ -34,6 +34,7 @@ from ladle.exporting import (
     onnx_runner,
     program_bytes,
     program_runner,
+    quantized,
     rounded,
     spelled,
     trace,
@@ -41,6 +42,7 @@ from ladle.exporting import (
 from ladle.files import write_atomically, write_text
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.console import say
+from ladle.recipes.exported_scores import Scores, calibration_batches, open_calibration, open_validation, score_file
 from ladle.recipes.folders import check_path
 from ladle.recipes.options import Batch, MaxDet, Side
 from ladle.recipes.searching import find_images
@@ -55,11 +57,15 @@ _LEAST_SCENE = 32
 
 
 class Exported(NamedTuple):
-    """The file, how far it differs from PyTorch, and the program beside it, which only an ONNX file has."""
+    """The file, how far it differs from PyTorch, and the program beside it, which only an ONNX file has.
+
+    With ``data``, also the AP of both; with ``int8``, ``parity`` is that of the file before it was quantized.
+    """
 
     file: Path
     parity: Parity
     script: Path | None
+    scores: Scores | None = None
 
 
 def export(
@@ -70,6 +76,8 @@ def export(
     images: Images = "uint8",
     nms: bool = True,
     half: bool = False,
+    int8: bool = False,
+    data: str | None = None,
     imgsz: Side | None = None,
     batch: Batch = 1,
     max_det: MaxDet | None = None,
@@ -88,6 +96,9 @@ def export(
             deviation.
         nms: give detections; ``false`` gives boxes and scores of every prior.
         half: store weights in 16 bits; it is computed in 32.
+        int8: compute layers in 8 bits; 64 training images of ``data`` show the ranges of their inputs.
+        data: a folder in COCO, YOLO or Pascal VOC form, or ``scenes``: print AP of the detector and of the file on its
+            validation images.
         imgsz: long side of the images; by default what the detector was trained at.
         batch: images at once, with ``--dynamic none``.
         max_det: most objects that are found in an image; by default what the detector was trained with.
@@ -105,18 +116,26 @@ def export(
         tolerance=tolerance,
     )
     _check_flags(format, dynamic, half, batch)
+    _check_data(format, half, int8, data)
     detector = _load(model, imgsz, max_det)
     side = padded_side(detector.spec.imgsz)
     plan = Plan(format, images, dynamic, nms, half, side, batch)
-    file = _place(out, model, format)
+    file = _place(out, model, f"{'int8.' if int8 else ''}{format}")
+    at_once = batch if dynamic == "none" else _TOGETHER
+    validation = open_validation(data, detector, model) if data is not None else None
+    calibration = open_calibration(data, detector, model) if data is not None and int8 else None
     samples = _samples(detector, check)
     written, parity = write_file(detector, plan, _batches(samples, plan), tolerance)
+    if calibration is not None:
+        written = quantized(written, calibration_batches(calibration, detector, at_once))
+    scores = score_file(written, detector, validation, at_once) if validation is not None else None
     file.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(file, lambda part: part.write_bytes(written))
     script = _write_script(file.parent) if format == "onnx" else None
-    for line in _report(file, script, parity, detector):
+    done = Exported(file, parity, script, scores)
+    for line in _report(done, detector, len(calibration) if calibration is not None else 0):
         say(line)
-    return Exported(file, parity, script)
+    return done
 
 
 def write_file(
@@ -146,6 +165,17 @@ def _check_flags(format: Format, dynamic: Dynamic, half: bool, batch: int) -> No
         raise UserError(f"--batch {batch}: with --dynamic {dynamic} a file takes any number of images; leave it out")
 
 
+def _check_data(format: Format, half: bool, int8: bool, data: str | None) -> None:  # noqa: A002
+    if int8 and format != "onnx":
+        raise UserError("--int8: a .pt2 file computes in 32 bits; leave it out, or take --format onnx")
+    if int8 and half:
+        raise UserError("--int8 --half: weights are stored in 8 bits or in 16; leave one of them out")
+    if int8 and data is None:
+        raise UserError("--int8 needs --data DIR: training images for calibration, and AP before and after")
+    if data is not None and format != "onnx":
+        raise UserError("--data: AP is measured of ONNX files alone; leave it out, or take --format onnx")
+
+
 def _load(model: str, imgsz: int | None, max_det: int | None) -> Detector:
     detector = load_detector(model).eval()
     if max_det is not None:
@@ -155,15 +185,16 @@ def _load(model: str, imgsz: int | None, max_det: int | None) -> Detector:
     return detector
 
 
-def _place(out: str | None, model: str, format: Format) -> Path:  # noqa: A002
+def _place(out: str | None, model: str, ending: str) -> Path:
     """Where the file goes; raises :class:`UserError` where it cannot, or where another program is called infer.py."""
-    file = Path(model).with_suffix(f".{format}") if out is None else Path(out)
+    file = Path(model).with_suffix(f".{ending}") if out is None else Path(out)
+    suffix = f".{ending.rpartition('.')[2]}"
     if out is not None:
-        check_path("--out", out, f"detector.{format}")
-        if file.suffix != f".{format}" or file.is_dir():
-            raise UserError(f"--out {out}: expected a file called .{format}, such as detector.{format}")
+        check_path("--out", out, f"detector{suffix}")
+        if file.suffix != suffix or file.is_dir():
+            raise UserError(f"--out {out}: expected a file called {suffix}, such as detector{suffix}")
     script = file.with_name(_SCRIPT)
-    if format == "onnx" and script.exists() and not _is_ours(script):
+    if suffix == ".onnx" and script.exists() and not _is_ours(script):
         raise UserError(f"{script}: expected no file or that of an earlier export, found another program; name --out")
     return file
 
@@ -212,12 +243,20 @@ def _batches(samples: Sequence[Sample], plan: Plan) -> Iterator[Batched]:
         yield collate(together, least)
 
 
-def _report(file: Path, script: Path | None, parity: Parity, detector: Detector) -> Iterator[str]:
+def _report(done: Exported, detector: Detector, calibrated: int) -> Iterator[str]:
+    file, parity, script, scores = done
     yield f"wrote {file} ({file.stat().st_size / 2**20:.1f} MiB){f' and {script}' if script else ''}"
     yield (
-        f"beside PyTorch, on {parity.images} images with {parity.detections} predictions above "
-        f"{detector.spec.inference.threshold:g}: boxes within {parity.boxes:.1g} pixels, scores within "
-        f"{parity.scores:.1g}"
+        f"{'before it was quantized, ' if calibrated else ''}beside PyTorch, on {parity.images} images with "
+        f"{parity.detections} predictions above {detector.spec.inference.threshold:g}: boxes within "
+        f"{parity.boxes:.1g} pixels, scores within {parity.scores:.1g}"
     )
     if not parity.detections:
         yield "note: PyTorch found nothing in these images, which proves little: name others with --check"
+    if calibrated:
+        yield f"layers compute in 8 bits, in ranges seen in {calibrated} training images"
+    if scores is not None:
+        yield (
+            f"AP on {scores.images} validation images: {100 * scores.detector:.2f} in PyTorch, "
+            f"{100 * scores.file:.2f} in the file"
+        )

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from ladle.data import DetectionDataset, read
 from ladle.data.copies import shared
 from ladle.data.decoding import values_of
-from ladle.data.depth import ALL_VALUES, ValueRange, parse_range
+from ladle.data.depth import ALL_VALUES, ValueRange, parse_range, spelled
 from ladle.data.fitness import deep_note, differences, notes, obstacles, range_of, unseen
 from ladle.data.images import read_header
 from ladle.data.scenes import split_scenes
@@ -20,7 +20,7 @@ from ladle.errors import UserError
 from ladle.recipes.console import say
 from ladle.recipes.options import Run
 
-__all__ = ["Supply", "open_source", "remarks", "remarks_on_files", "supply"]
+__all__ = ["Supply", "open_known", "open_source", "remarks", "remarks_on_files", "supply"]
 
 SCENES = "scenes"
 """``--data scenes`` selects the built-in scenes, ``scenes:3000`` with 3000 for training."""
@@ -47,6 +47,23 @@ def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
         return _scenes(int(count or _TRAIN_SCENES), _VAL_SCENES)[split == "val"]
     value_range = ALL_VALUES if run.value_range is None else parse_range(run.value_range)
     return DatasetSource(read(data, split, run.on_defect), 2 * imgsz if run.cache else 0, value_range)
+
+
+def open_known(
+    data: str, split: str, imgsz: int, model: str, classes: Sequence[str], value_range: str | ValueRange
+) -> Source:
+    """The images of a split as a trained detector takes them; ``model`` and its ``classes`` are told in errors.
+
+    Raises :class:`UserError` where no class of the data has the name of one of the detector's.
+    """
+    values = value_range if isinstance(value_range, str) else spelled(value_range)
+    source = open_source(data, split, Run(value_range=values), imgsz)
+    if not set(source.classes) & set(classes):
+        raise UserError(
+            f"{model} has the classes {', '.join(classes)}, but {data} has {', '.join(source.classes) or 'none'}: "
+            "no class has the same name"
+        )
+    return source
 
 
 @lru_cache(maxsize=1)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladle.data.depth import spelled
 from ladle.data.sources import Source
 from ladle.detectors import DetectorSpec, load_detector
-from ladle.errors import UserError
 from ladle.evaluation import Evaluation
 from ladle.limits import verify_arguments
 from ladle.names import readable
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Batch, MaxDet, Run, Side, Workers
+from ladle.recipes.options import Batch, MaxDet, Side, Workers
 from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, title_of, write_rows
 from ladle.recipes.scoring import Evaluator, Score, crowded
-from ladle.recipes.sources import open_source, remarks
+from ladle.recipes.sources import open_known, remarks
 
 __all__ = ["name_of", "val"]
 
@@ -55,13 +53,8 @@ def val(
         detector.keep(max_det)
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
-    values = spelled(spec.value_range) if value_range is None else value_range
-    source = open_source(data, split, Run(value_range=values), side)
-    if not set(source.classes) & set(spec.classes):
-        raise UserError(
-            f"{model} has the classes {', '.join(spec.classes)}, but {data} has {', '.join(source.classes) or 'none'}: "
-            "no class has the same name"
-        )
+    values = spec.value_range if value_range is None else value_range
+    source = open_known(data, split, side, model, spec.classes, values)
     for line in (*remarks(source, split, side), *_unknown(source, spec)):
         say(line)
     evaluator = Evaluator(source, side, batch, workers)
