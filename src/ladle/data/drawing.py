@@ -19,7 +19,7 @@ Points = NDArray[np.floating[Any]]
 Pixels = NDArray[np.floating[Any]]
 
 _SUPERSAMPLE = 3
-_STRAY_COLOUR = 0.1
+_STRAY_COLOR = 0.1
 """Standard deviation of the colors of one background and of the two colors of one texture."""
 
 
@@ -72,7 +72,7 @@ def place(outline: Points, side: float, center: Points, random: Generator) -> Po
 def background(random: Generator, size: int, clutter: int) -> Pixels:
     """Soft color fields under up to ``clutter`` strokes, blobs and slabs."""
     base = random.uniform(0.15, 0.85) + random.normal(0, 0.12, 3)
-    fields = (base + random.normal(0, _STRAY_COLOUR, (3, 4, 3))).clip(0, 1)
+    fields = (base + random.normal(0, _STRAY_COLOR, (3, 4, 3))).clip(0, 1)
     image = Image.fromarray((fields * 255).astype(np.uint8)).resize((2 * size, 2 * size), Image.Resampling.BICUBIC)
     pen = ImageDraw.Draw(image, "RGBA")
     for _ in range(int(random.integers(0, clutter + 1))):
@@ -155,7 +155,7 @@ def _apart(behind: Pixels, contrast: float, random: Generator) -> Pixels:
 
 def _texture(height: int, width: int, first: Pixels, random: Generator, rate: float) -> Pixels:
     """``first`` mixed with a color near it: a ramp, or with probability ``rate`` stripes or checks."""
-    second = first + random.normal(0, _STRAY_COLOUR, 3)
+    second = first + random.normal(0, _STRAY_COLOR, 3)
     turn, period = random.uniform(0, 2 * np.pi), random.uniform(3, 12)
     x, y = np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)[:, None]
     along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)

@@ -21,8 +21,8 @@ from ladle.data.images import SUFFIXES
 __all__ = ["Shelf", "arrange", "listed", "lists", "offered"]
 
 _XML_FOLDERS = ("Annotations", "annotations", "Annotation", "annotation", "xmls", "xml")
-_PICTURE_FOLDERS = ("JPEGImages", "images", "Images", "jpegimages", "imgs", "img")
-_SAYS_NOTHING = frozenset(name.lower() for name in (*_XML_FOLDERS, *_PICTURE_FOLDERS))
+_IMAGE_FOLDERS = ("JPEGImages", "images", "Images", "jpegimages", "imgs", "img")
+_SAYS_NOTHING = frozenset(name.lower() for name in (*_XML_FOLDERS, *_IMAGE_FOLDERS))
 _SPLIT = re.compile(r"(train|training|trainval|val|valid|validation|test)\d*", re.IGNORECASE)
 _FLAGS = frozenset({"-1", "0", "1"})
 
@@ -96,7 +96,7 @@ def arrange(data: Path) -> Shelf:
     """Find all XML files and images of a VOC folder, with the key of each."""
     xml = _first(data, _XML_FOLDERS)
     xml = xml if xml is not None and _has_xml(xml) else data
-    images = data if xml == data else _first(data, _PICTURE_FOLDERS) or data
+    images = data if xml == data else _first(data, _IMAGE_FOLDERS) or data
     sought = list_folder(xml)
     seen = sought if images == xml else list_folder(images)
     pages = [file for file in sought.files if file.suffix.lower() == ".xml"]
