@@ -12,7 +12,7 @@ from ladle.detectors.proposals import PLAIN_STDS, ProposalSpec, ProposalStage
 from ladle.detectors.protocol import DualStudent, Stage, Student, Towers
 from ladle.detectors.regions import RegionSpec, RegionStage
 from ladle.detectors.towers import LightSpec
-from ladle.detectors.weights import load_detector, read_spec, save_detector, state_in_order
+from ladle.detectors.weights import absence, adopt_weights, load_detector, read_spec, save_detector
 
 __all__ = [
     "FPN",
@@ -36,9 +36,10 @@ __all__ = [
     "Stage",
     "Student",
     "Towers",
+    "absence",
+    "adopt_weights",
     "as_floats",
     "load_detector",
     "read_spec",
     "save_detector",
-    "state_in_order",
 ]

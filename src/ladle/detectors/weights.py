@@ -18,11 +18,13 @@ from ladle.detectors.detector import Detector, DetectorSpec
 from ladle.errors import UserError
 from ladle.files import write_atomically
 
-__all__ = ["load_detector", "read_spec", "save_detector", "state_in_order"]
+__all__ = ["absence", "adopt_weights", "load_detector", "read_spec", "save_detector"]
 
 _KEY = "ladle"
-_OF_CLASSES = re.compile(r".*(class_conv\.(\d+\.)?(weight|bias)|center_prior)")
-"""The weights of a dense head that have a row for each class, anchor by anchor."""
+_OF_CLASSES = re.compile(r".*((class_conv|class_score|box_deltas)\.(\d+\.)?(weight|bias)|center_prior)")
+"""The weights of heads that have rows for each class: of dense ones, anchor by anchor."""
+_EDGES = 4
+"""Rows for each box."""
 _KINDS = dict.fromkeys(("F64", "F32", "F16", "BF16"), "numbers") | {"I64": "whole numbers"}
 """Kinds of tensors by their type in a file; a detector has all numbers in float32."""
 
@@ -97,12 +99,20 @@ def load_detector(file: Path | str) -> Detector:
     return detector
 
 
+def absence(file: Path) -> str:
+    """Why there is no file of weights: a sentence about what lies there instead."""
+    best = file / "weights" / "best.safetensors"
+    if file.is_dir():
+        return f"this is the folder of a run, whose weights are {best}" if best.is_file() else "this is a folder"
+    return "this is no regular file" if file.exists() else "there is no such file"
+
+
 def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _TensorInfo]]:
     """The spec, and kind and shape of every tensor; no tensor is read."""
     from safetensors import SafetensorError, safe_open
 
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file; expected a detector saved by ladle (.safetensors)")
+        raise UserError(f"{file}: {absence(file)}; expected a detector saved by ladle (.safetensors)")
     try:
         with safe_open(file, framework="pt") as stream:
             header = stream.metadata() or {}
@@ -150,12 +160,42 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     return {name: value.float() if value.is_floating_point() else value for name, value in loaded.items()}
 
 
-def state_in_order(detector: Detector, classes: Sequence[str]) -> dict[str, Tensor]:
-    """The weights of a one-stage detector with its classes in another order; ``classes`` are all of its classes."""
-    order = torch.tensor([detector.spec.classes.index(name) for name in classes])
-    return {
-        name: value.unflatten(0, (-1, len(order))).index_select(1, order).flatten(0, 1)
-        if _OF_CLASSES.fullmatch(name)
-        else value
-        for name, value in detector.state_dict().items()
-    }
+@torch.no_grad()
+def adopt_weights(student: Detector, trained: Detector) -> tuple[str, ...]:
+    """Give a detector the weights of a trained one that differs from it in the classes alone.
+
+    Classes are matched by name, in any order: their rows of the last layers are copied, those of other classes stay as
+    they are. Returns the names of the classes that ``trained`` does not know.
+
+    Examples:
+        >>> import torch
+        >>> from ladle.detectors import adopt_weights
+        >>> from ladle.families import detector_spec
+        >>> trained = detector_spec("paa-tiny", ("cat", "dog")).build()
+        >>> student = detector_spec("paa-tiny", ("dog", "horse")).build()
+        >>> adopt_weights(student, trained)
+        ('horse',)
+        >>> rows = [one.stages[0].class_conv.weight for one in (student, trained)]
+        >>> torch.equal(rows[0][0], rows[1][1])
+        True
+    """
+    given = trained.state_dict()
+    for name, value in student.state_dict().items():
+        if _OF_CLASSES.fullmatch(name) is None:
+            value.copy_(given[name])
+            continue
+        mine, theirs = (_rows(name, len(one), d.spec.classes) for one, d in ((value, student), (given[name], trained)))
+        places = {row: place for place, row in enumerate(theirs)}
+        shared = [place for place, row in enumerate(mine) if row in places]
+        value[shared] = given[name][[places[mine[place]] for place in shared]]
+    return tuple(name for name in student.spec.classes if name not in trained.spec.classes)
+
+
+def _rows(tensor: str, count: int, classes: Sequence[str]) -> list[tuple[str | None, int]]:
+    """What each row is for: a class, None for background, and a number that tells several rows of a class apart."""
+    in_regions = (None, *classes)
+    if "class_score" in tensor:
+        return [(name, 0) for name in in_regions]
+    if "box_deltas" in tensor:
+        return [(name, edge) for name in in_regions[: count // _EDGES] for edge in range(_EDGES)]
+    return [(name, anchor) for anchor in range(count // len(classes)) for name in classes]

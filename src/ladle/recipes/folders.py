@@ -20,6 +20,7 @@ __all__ = [
     "CONFIG",
     "CONTENTS",
     "FIRST_WEIGHTS",
+    "INITIAL",
     "TEACHER",
     "UNLABELLED",
     "asked_for_by",
@@ -37,6 +38,8 @@ CONFIG = "config.yaml"
 """The file by which a folder is recognized as a run folder; it is written last."""
 TEACHER = "teacher.json"
 FIRST_WEIGHTS = "first_weights.json"
+INITIAL = "initial.safetensors"
+"""A copy of the trained detector that a run starts from."""
 CONTENTS = "data.json"
 UNLABELLED = "unlabelled.jsonl"
 _TRIES = 100
@@ -197,6 +200,6 @@ def _claim(folder: Path) -> BinaryIO | None:
 def _is_free(folder: Path) -> bool:
     """Whether ``folder`` contains only files that are written before training begins."""
     return folder.is_dir() and all(
-        path.name in (LOCK, TEACHER, FIRST_WEIGHTS, CONTENTS, UNLABELLED) or is_partial(path)
+        path.name in (LOCK, TEACHER, FIRST_WEIGHTS, INITIAL, CONTENTS, UNLABELLED) or is_partial(path)
         for path in folder.iterdir()
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -13,17 +15,19 @@ import yaml
 
 from ladle.engine import Balance, Settings
 from ladle.errors import UserError
-from ladle.files import read_regular, write_text
+from ladle.files import read_regular, write_atomically, write_text
 from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
-from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, TEACHER
+from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, INITIAL, TEACHER
 from ladle.recipes.options import Run
 from ladle.recipes.origins import check_named, file_hash, named_hashes, teacher_hash
 from ladle.teachers import TeacherURI, parse_uri
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb"]
+__all__ = ["ASSISTANTS", "OBJECT", "WEIGHTS", "Job", "Verb"]
 
+WEIGHTS = ".safetensors"
+"""The suffix of a trained detector, which may be given in place of the name of a student."""
 OBJECT = "python:"
 """Prefix of the stored text of an object that was given in Python and cannot be written as text."""
 ASSISTANTS = "assistants"
@@ -122,8 +126,9 @@ class Job:
 
     In the run folder ``config.yaml`` holds the flags, so that ``--config`` can start another run with them,
     ``teacher.json`` the path and SHA-256 of the teacher and the SHA-256 of the files that name its classes,
-    ``first_weights.json`` the same of the initial weights of the first of two students, and ``data.json`` a summary of
-    the training and validation images. ``taught_by`` is the weight file of the last of the teacher's assistants, if it
+    ``first_weights.json`` the same of the initial weights of the first of two students, ``initial.safetensors`` a copy
+    of the trained detector that takes the place of the student's name, and ``data.json`` a summary of the training and
+    validation images. ``taught_by`` is the weight file of the last of the teacher's assistants, if it
     is trained.
     """
 
@@ -187,9 +192,21 @@ class Job:
         return replace(self.run.settings(), balance=self.balance, balance_share=self.balance_share)
 
     @property
-    def starts_from(self) -> str | None:
+    def starts_from(self) -> Path | None:
         """The initial weights, if the run cannot be resumed from its own."""
-        return None if (Path(self.folder) / "resume.pt").exists() else self.first_weights
+        if (Path(self.folder) / "resume.pt").exists():
+            return None
+        return self.initial if self.first_weights is None else Path(self.first_weights)
+
+    @property
+    def initial(self) -> Path | None:
+        """The trained detector that the student starts from, in the run folder once it is there; None for a name."""
+        if not self.student.endswith(WEIGHTS) or self.student.startswith(OBJECT):
+            return None
+        folder = Path(self.folder)
+        # A folder without flags may hold the copy of another run, which was killed before it began.
+        has_copy = bool(self.folder) and (folder / CONFIG).is_file() and (folder / INITIAL).is_file()
+        return folder / INITIAL if has_copy else Path(self.student)
 
     @property
     def flags(self) -> dict[str, Any]:
@@ -252,7 +269,7 @@ class Job:
 
     def check_origins(self) -> None:
         """Raise :class:`UserError` unless the teacher and the initial weights are the same files as at the start."""
-        first = self.starts_from
+        first = self.first_weights if self.starts_from is not None else None
         if self.teacher_sha256 is not None and self.teacher is not None:
             uri = parse_uri(self.teacher)
             there = uri.is_there
@@ -281,8 +298,10 @@ class Job:
 
     def write(self) -> None:
         """Write the job into its folder, the flags last; files with the same content are not rewritten."""
-        folder = Path(self.folder)
+        folder, initial = Path(self.folder), self.initial
         folder.mkdir(parents=True, exist_ok=True)
+        if initial is not None and initial != folder / INITIAL:
+            write_atomically(folder / INITIAL, partial(shutil.copyfile, initial))
         if self.teacher_sha256 is not None:
             teacher = {"file": _located(self.flags)["teacher"], "sha256": self.teacher_sha256}
             teacher |= {"assistant": self.assistant_sha256} if self.assistant_sha256 else {}
@@ -336,7 +355,8 @@ class Job:
 
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags with absolute paths; ``scenes`` is a path only if a file of that name exists."""
-    located = {name: _absolute(value) if name in _PATHS and value else value for name, value in flags.items()}
+    paths = {*_PATHS, *(name for name in _STUDENT.values() if str(flags.get(name)).endswith(WEIGHTS))}
+    located = {name: _absolute(value) if name in paths and value else value for name, value in flags.items()}
     teacher = located.get("teacher")
     return located if not teacher or teacher.startswith(OBJECT) else located | {"teacher": parse_uri(teacher).located()}
 

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
+from ladle.detectors import absence
 from ladle.errors import UserError
 from ladle.teachers.uri import OF_STUDENT, TeacherURI, members_of, parse_uri
 
@@ -18,7 +19,7 @@ _NO_FILE = ("torchvision", "hf", "timm", "ensemble", "dense", *OF_STUDENT)
 def file_hash(file: Path, flag: str = "teacher") -> str:
     """SHA-256 of the file given by a flag."""
     if not file.is_file():
-        raise UserError(f"--{flag} {file}: there is no such file; expected weights saved by ladle (.safetensors)")
+        raise UserError(f"--{flag} {file}: {absence(file)}; expected weights saved by ladle (.safetensors)")
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 

@@ -10,7 +10,7 @@ from ladle import assigners, criteria, distillers
 from ladle.assigners import Assigner
 from ladle.data.samples import Sample
 from ladle.data.sources import Source, Splits
-from ladle.detectors import DetectorSpec
+from ladle.detectors import DetectorSpec, read_spec
 from ladle.distillers import Distiller, Method
 from ladle.errors import UserError
 from ladle.families import families
@@ -163,13 +163,16 @@ def parts_of(job: Job, given: Parts | None = None, again: Collection[str] | None
                 f"--{flag} {text}: this run was begun in Python with an object: go on with it there, and give it again"
             )
     parts = given
+    if parts.student is None and job.initial is not None:
+        parts = parts._replace(student=read_spec(job.initial))
+    name = job.student if parts.student is None else parts.student.name
     if not parts.method.parts:
         parts = parts._replace(method=method_of(job.method, again is None or "method" in again))
     if parts.assigner is None and job.assigner is not None:
-        text = _of_family(job.assigner, job.student, ASSIGNER)
+        text = _of_family(job.assigner, name, ASSIGNER)
         parts = parts._replace(assigner=assigner_of(text, again is None or "assigner" in again))
     if parts.criterion is None and job.criterion is not None:
-        text = _of_family(job.criterion, job.student, CRITERION)
+        text = _of_family(job.criterion, name, CRITERION)
         parts = parts._replace(criterion=criterion_of(text, again is None or "criterion" in again))
     return parts._replace(method=_with_flags(parts.method, job))
 

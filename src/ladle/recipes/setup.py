@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 
 from ladle.assigners import CostSelector, EvidenceAssigner
-from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec, state_in_order
+from ladle.detectors import Detector, DetectorSpec, adopt_weights, load_detector, read_spec
 from ladle.distillers import CrossKD, Method
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec, lessons_of, network_info
@@ -58,9 +58,10 @@ def student_spec(
     if given is None:
         return detector_spec(job.student, classes, category_ids, run.imgsz, run.start).keeping(run.max_det)
     if run.start != Start():
+        by = job.student if job.initial is not None else f"{given.name} is given as a spec, which"
         raise UserError(
-            f"{given.name} is given as a spec, which sets the initial weights of its backbone: leave out pretrained, "
-            "backbone_weights, norm and neck_norm"
+            f"{by} sets the initial weights and the normalization of layers: leave out pretrained, backbone_weights, "
+            "norm and neck_norm"
         )
     ids = category_ids if category_ids is not None else tuple(range(1, len(classes) + 1))
     imgsz = run.imgsz if run.imgsz is not None else given.imgsz
@@ -151,16 +152,15 @@ def links_of(job: Job, parts: Parts) -> list[str]:
         )
     if parts.teacher is not None or job.teacher is None:
         raise UserError(f"--assistants {job.assistants}: expected a teacher as a file of weights")
-    family = job.student.partition("-")[0]
     teacher = read_spec(Path(job.teacher))
-    names = [name if "-" in name else f"{family}-{name}" for name in names]
-    for name in (*names, job.student):
-        student = detector_spec(name, teacher.classes, imgsz=job.run.imgsz)
+    last = student_spec(job, parts, teacher.classes)
+    names = [name if "-" in name else f"{last.name.partition('-')[0]}-{name}" for name in names]
+    for student in (*(detector_spec(name, teacher.classes, imgsz=job.run.imgsz) for name in names), last):
         student.build()
         try:
             _plan(job, parts, student, teacher)
         except UserError as error:
-            link = f"{teacher.name} cannot teach {name}"
+            link = f"{teacher.name} cannot teach {student.name}"
             raise UserError(f"--assistants {job.assistants}: {link}: {error}") from None
         teacher = student
     return names
@@ -183,6 +183,7 @@ def build_objective(
         lessons = [(setup.plans["first"].lessons[0], setup.plans["second"].lessons[0])]
         return CoLearning(first, second, lessons, CostSelector(job.surer))
     (student,), (plan,) = networks.values(), setup.plans.values()
+    _start(job, student)
     parts = parts if parts is not None else Parts()
     teacher = parts.teacher
     if teacher is None and job.teacher_of_student is not None:
@@ -243,9 +244,11 @@ def _unfit(part: object) -> str | None:
 
 def _check_start(job: Job, first: DetectorSpec) -> None:
     """Raise :class:`UserError` unless the initial weights fit the architecture and classes of the first student."""
-    if job.starts_from is None:
+    if job.first_weights is None or job.starts_from is None:
         return
-    given, flag = read_spec(Path(job.starts_from)), f"--first-weights {job.starts_from}"
+    given, flag = read_spec(job.starts_from), f"--first-weights {job.first_weights}"
+    if job.initial is not None:
+        raise UserError(f"{flag}: --first {job.student} gives the initial weights already; leave one of them out")
     lacking = [name for name in first.classes if name not in given.classes]
     more = [name for name in given.classes if name not in first.classes]
     if lacking or more:
@@ -274,7 +277,8 @@ def _architectures(one: DetectorSpec, other: DetectorSpec) -> dict[str, tuple[ob
     }
 
 
-def _start(job: Job, first: Detector) -> None:
-    """Load the initial weights of the first of two students, if they are given."""
-    if job.starts_from is not None:
-        first.load_state_dict(state_in_order(load_detector(job.starts_from), first.spec.classes))
+def _start(job: Job, student: Detector) -> None:
+    """Load the weights that the student, or the first of two, starts from, if they are given."""
+    file = job.starts_from
+    if file is not None:
+        adopt_weights(student, load_detector(file))

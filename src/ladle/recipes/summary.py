@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource
-from ladle.detectors import DetectorSpec
+from ladle.detectors import DetectorSpec, read_spec
 from ladle.families import network_info
 from ladle.methods import WORDS, Plan, Published
 from ladle.methods.words import part_name, unscheduled
+from ladle.names import readable
 from ladle.networks import prior_mismatches
 from ladle.objectives import stage_names
 from ladle.recipes.devices import find_device
@@ -33,6 +35,8 @@ from ladle.values import first_sentence, text_of
 
 __all__ = ["about_images", "about_lessons", "about_teacher", "once"]
 
+_MOST_NAMES = 8
+
 
 def about_images(ready: Prepared) -> list[str]:
     """Lines about the data and the students."""
@@ -46,15 +50,37 @@ def about_images(ready: Prepared) -> list[str]:
         *(" " * 10 + line for line in ready.about_unlabelled),
         *(" " * 10 + line for line in ready.notes),
         *([f"          `ladle check {job.data}` lists everything"] if ready.notes else []),
-        *(f"{name:<9} {_description(spec, ready.resumed)}" for name, spec in ready.setup.specs.items()),
+        *(f"{name:<9} {_description(spec, ready.resumed, name, job)}" for name, spec in ready.setup.specs.items()),
+        *(" " * 10 + line for line in _about_classes(ready)),
     ]
 
 
-def _description(spec: DetectorSpec, resumed: bool) -> str:
+def _description(spec: DetectorSpec, resumed: bool, student: str, job: Job) -> str:
     origin = "random weights" if spec.backbone.from_scratch else spec.backbone.weights or "its hub's weights"
+    begun = f"{spec.name} at {spec.imgsz} px"
+    if job.initial is not None and student != "second" and not resumed:
+        return f"{begun}, from {job.student} ({spec.backbone.norm} normalization)"
     if resumed:
         origin = "resume.pt"
-    return f"{spec.name} at {spec.imgsz} px, backbone from {origin} ({spec.backbone.norm} normalization)"
+    return f"{begun}, backbone from {origin} ({spec.backbone.norm} normalization)"
+
+
+def _about_classes(ready: Prepared) -> list[str]:
+    """Which classes of the data and of a trained detector that the student starts from are known to one alone."""
+    file, known = ready.job.initial, ready.images.classes
+    if file is None or ready.resumed:
+        return []
+    given = read_spec(file).classes
+    new, left = ([name for name in some if name not in others] for some, others in ((known, given), (given, known)))
+    return [
+        *([f"classes it does not know, whose scores start at random: {_some(new)}"] if new else []),
+        *([f"classes it knows that the data do not have, which are left out: {_some(left)}"] if left else []),
+    ]
+
+
+def _some(names: Sequence[str]) -> str:
+    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
+    return ", ".join(readable(list(names[:_MOST_NAMES]))) + more
 
 
 def about_teacher(ready: Prepared) -> list[str]:

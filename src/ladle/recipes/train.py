@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from ladle.assigners import Assigner
 from ladle.data.sources import Splits
-from ladle.detectors import DetectorSpec
+from ladle.detectors import DetectorSpec, read_spec
 from ladle.distillers import Joinable, Method
 from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.lessons import Criterion
 from ladle.limits import Range
-from ladle.recipes.jobs import Job
+from ladle.recipes.jobs import WEIGHTS, Job
 from ladle.recipes.nodes import on_all_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.origins import file_hash
@@ -51,7 +51,8 @@ def train(
     Args:
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
-        model: which detector, see ``ladle models``; in Python also a spec.
+        model: which detector, see ``ladle models``, or the weights of a trained one to start from, such as
+            ``runs/train/NAME/weights/best.safetensors``, whose classes may be others; in Python also a spec.
         run: how to train.
         resume: resume this run folder with its flags; ``epochs`` and a few others may be changed, see the docs.
         assigner: which prior learns which object: an assigner, or text such as ``PAA``, ``PAA(topk=13)`` or
@@ -60,8 +61,8 @@ def train(
             default that of the detector.
     """
     parts = given_parts(data=data, student=model, assigner=assigner, criterion=criterion)
-    name = model if isinstance(model, str) else model.name
-    job = Job("train", text_of_object(data or ""), name if parts.student is None else text_of_object(model), run=run)
+    name = _name_of(model)
+    job = Job("train", text_of_object(data or ""), text_of_object(model), run=run)
     job = _with_texts(job, assigner, criterion)
     if resume is not None:
         return resume_run("train", resume, _asked(job, train), parts)["student"]
@@ -100,7 +101,8 @@ def distill(
     Args:
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
-        student: the detector to train, see ``ladle models``; in Python also a spec.
+        student: the detector to train, see ``ladle models``, or the weights of a trained one to start from; in Python
+            also a spec.
         teacher: the weights of a trained detector, such as ``runs/train/NAME/weights/best.safetensors``, or a detector
             of any origin, such as ``onnx:file.onnx``; or none at all: ``ema`` is the running average of the student,
             ``auxiliary`` a heavier head on its feature maps; in Python also any :class:`ladle.teachers.Teacher`.
@@ -140,11 +142,11 @@ def distill(
     parts = given_parts(
         data=data, student=student, teacher=teacher, method=method, assigner=assigner, criterion=criterion
     )
-    name = student if isinstance(student, str) else student.name
+    name = _name_of(student)
     job = Job(
         verb="distill",
         data=text_of_object(data or ""),
-        student=name if parts.student is None else text_of_object(student),
+        student=text_of_object(student),
         run=run,
         method=method if isinstance(method, str) else text_of_method(parts.method),
         teacher=None if teacher is None else text_of_object(teacher),
@@ -174,6 +176,13 @@ def distill(
         job = job.with_teacher()
     with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
         return run_chain(job, parts)["student"]
+
+
+def _name_of(student: str | DetectorSpec) -> str:
+    """The name of a student, which is given by name, as a spec, or as the weights that it starts from."""
+    if isinstance(student, DetectorSpec):
+        return student.name
+    return read_spec(Path(student)).name if student.endswith(WEIGHTS) else student
 
 
 def _mapped(teacher: str | Teacher | None, class_map: str) -> str:
@@ -212,7 +221,7 @@ def colearn(
     Args:
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes`` for the built-in ones; in Python also
             :class:`ladle.data.Splits`.
-        first: one detector, see ``ladle models``.
+        first: one detector, see ``ladle models``, or the weights of a trained one to start from.
         second: the other, with the same strides and anchors; in the paper the larger one, which is used afterwards.
         run: how to train.
         surer: which of the two is more certain: by the ``spread`` of the costs over their mean, or by ``fisher``'s
@@ -246,7 +255,7 @@ def colearn(
     if resume is not None:
         return CoLearned(**resume_run("colearn", resume, _asked(job, colearn), parts))
     parts = parts_of(job, parts)
-    with new_run(job, f"{first}-{second}") as job:
+    with new_run(job, f"{_name_of(first)}-{second}") as job:
         return CoLearned(**run_training(job, parts))
 
 
