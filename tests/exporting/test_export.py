@@ -1,8 +1,11 @@
 """``ladle export``: the file, what it says of itself, the program beside it, and what is refused."""
 
 import json
+import math
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import pytest
@@ -21,11 +24,14 @@ from ladle.evaluation import evaluate
 from ladle.exporting import OnnxDetector, Parity, packages
 from ladle.exporting.parity import compare_detections
 from ladle.recipes import bench, export, predict
+from ladle.recipes.bench import Measured, _Contender, _named
 from ladle.recipes.demo import teacher_file
 from ladle.recipes.scoring import Evaluator
 from ladle.teachers import open_teacher
 from ladle.types import Detections
 from tests.exporting.small import SIDE, batch_of, small_detector
+
+benches = sys.modules["ladle.recipes.bench"]  # its name in the package is that of the function
 
 FILES = ["trained", "raw", "staged"]
 """The fixtures of files; each takes some seconds to export, so tests that use one are slow."""
@@ -362,6 +368,34 @@ def test_bench_measures_both_runtimes_and_writes_what_it_says(trained, tmp_path,
     assert written["threads"] == 1
     assert [row["ms"] for row in written["measured"]] == [row.ms for row in rows]
     assert written["measured"][1]["flops"] is None
+    assert Image.open(out.with_suffix(".png")).format == "PNG"
+
+
+def test_detectors_of_one_name_are_told_apart_by_their_files():
+    one = _Contender("paa-tiny", 64, ("cat",), (0, 255), None, "onnxruntime, cpu", 1, list, False)
+    named = _named(
+        [
+            (Path("a/best.onnx"), one),
+            (Path("a/best.int8.onnx"), one),
+            (Path("a/b"), one._replace(runtime="PyTorch, cpu")),
+        ]
+    )
+    assert [each.model for each in named] == ["paa-tiny (best.onnx)", "paa-tiny (best.int8.onnx)", "paa-tiny"]
+
+
+def test_the_chart_of_bench_has_a_bar_for_each_detector(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(benches, "draw_bars", lambda panels, file: drawn.extend(panels) or file)
+    one = Measured("paa-tiny", "PyTorch, cpu", 64, 1.0, 1.0, 2.5, 10.0, 11.0, 80.0, 90.0, 200.0, 1.0, math.nan)
+    two = replace(one, runtime="onnxruntime, cpu", ms=5.25)
+    benches._draw(tmp_path / "x.png", [one, two])
+    assert [[(bar.name, bar.length, bar.note) for bar in panel.bars] for panel in drawn[:1]] == [
+        [("paa-tiny, PyTorch, cpu", 10.0, "10.0"), ("paa-tiny, onnxruntime, cpu", 5.25, "5.2")]
+    ]
+    assert [len(panel.bars) for panel in drawn] == [2, 2, 2, 0]
+    drawn.clear()
+    benches._draw(tmp_path / "x.png", [replace(one, ap=12.34), replace(two, ap=12.0)])
+    assert [(bar.length, bar.note) for bar in drawn[3].bars] == [(12.34, "12.3"), (12.0, "12.0")]
 
 
 @pytest.fixture(scope="module")

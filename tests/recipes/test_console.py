@@ -64,3 +64,13 @@ def test_a_warning_is_one_line_on_standard_error(capsys):
 def test_quiet_is_quiet(capsys):
     say("x", quiet=True)
     assert capsys.readouterr().out == ""
+
+
+def test_where_a_line_is_short_names_give_way_and_numbers_do_not(monkeypatch, capsys):
+    monkeypatch.setenv("COLUMNS", "50")
+    numbers = {f"column {number}": 1000.5 + number for number in range(4)}
+    say(table("title", [{"detector": "a-detector-with-a-long-name"} | numbers, {"detector": "b"} | numbers]))
+    lines = capsys.readouterr().out.splitlines()
+    for start in ("a", "b"):
+        (line,) = [one for one in lines if one.strip().startswith(start) and "1000" in one]
+        assert line.split()[-4:] == ["1000.5", "1001.5", "1002.5", "1003.5"]

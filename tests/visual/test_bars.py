@@ -38,3 +38,12 @@ def test_panels_without_bars_are_left_out(tmp_path):
     assert np.array_equal(read(first), read(second))
     with pytest.raises(UserError, match="no bar to draw"):
         draw_bars(with_empty[:1], tmp_path / "c.png")
+
+
+def test_long_names_get_the_room_that_they_need(tmp_path):
+    sizes = [
+        read(draw_bars([BarPanel("Title", "%", [Bar(name, 1.0, "")])], tmp_path / "a.png")).shape[1]
+        for name in ("short", "a detector, in its runtime", "a detector, in its runtime" + 40 * "!")
+    ]
+    assert sizes[0] < sizes[1] < sizes[2]
+    assert sizes[2] < 2 * sizes[0], "a longer name is shortened"

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import math
 import platform
-from collections.abc import Callable, Hashable, Iterator
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -30,6 +31,7 @@ from ladle.recipes.options import Side
 from ladle.recipes.scoring import Evaluator, relabeled
 from ladle.recipes.sources import open_known
 from ladle.types import Batch, Detections
+from ladle.visual import Bar, BarPanel, draw_bars
 
 __all__ = ["Measured", "bench"]
 
@@ -99,7 +101,7 @@ def bench(
         calls: timed calls, after three that are not.
         threads: of the processor; by default as many as PyTorch takes.
         device: ``auto``, ``cpu`` or ``cuda``, for PyTorch; onnxruntime takes the processor.
-        out: a JSON file of the same numbers.
+        out: a JSON file of the same numbers, and beside it a chart of them, ``.png``.
     """
     verify_arguments(bench, imgsz=imgsz, calls=calls, threads=threads)
     files = [Path(one) for one in ([model] if isinstance(model, str) else model)]
@@ -108,17 +110,27 @@ def bench(
     if onnx or any(file.suffix == ".onnx" for file in files):
         check_packages("--onnx" if onnx else "an .onnx file")
     with _threads(threads) as used:
-        measured = [
-            _measure(one, data, split, calls)
-            for file in files
-            for one in _contenders(file, onnx, imgsz, used, find_device(device))
+        contenders = [
+            (file, one) for file in files for one in _contenders(file, onnx, imgsz, used, find_device(device))
         ]
+        measured = [_measure(one, data, split, calls) for one in _named(contenders)]
         setting = _setting(used, calls, measured)
-    say(table(f"{setting['processor']}, {used} threads, median of {calls} calls", [_row(one) for one in measured]))
+    where = f"{setting['processor']}, {used} threads{f', {gpu}' if (gpu := setting.get('gpu')) else ''}"
+    say(table(f"{where}: milliseconds, median of {calls} calls", [_times(one) for one in measured]))
+    say(table("size and AP", [_sizes(one) for one in measured]))
     if out is not None:
         _write(Path(out), setting, measured)
-        say(f"wrote {out}")
+        say(f"wrote {out} and {_draw(Path(out).with_suffix('.png'), measured)}")
     return measured
+
+
+def _named(contenders: Sequence[tuple[Path, _Contender]]) -> list[_Contender]:
+    """Detectors with names that tell them apart: with that of the file where one runtime has a name twice."""
+    count = Counter((one.model, one.runtime) for _, one in contenders)
+    return [
+        one._replace(model=f"{one.model} ({file.name})") if count[one.model, one.runtime] > 1 else one
+        for file, one in contenders
+    ]
 
 
 def _contenders(file: Path, onnx: bool, imgsz: int | None, threads: int, device: str) -> Iterator[_Contender]:
@@ -226,22 +238,53 @@ def _setting(threads: int, calls: int, measured: list[Measured]) -> dict[str, An
     return setting
 
 
-def _row(one: Measured) -> dict[str, object]:
+def _times(one: Measured) -> dict[str, object]:
     return {
-        "model": one.model,
-        "runtime": one.runtime,
+        "detector": _name(one),
+        "1 image": one.ms,
+        "90 %": one.ms_p90,
+        "16": one.ms_16,
+        "90 % ": one.ms_16_p90,
+        "images/s": one.images_per_second,
+        "MiB": one.peak_mib,
+    }
+
+
+def _sizes(one: Measured) -> dict[str, object]:
+    return {
+        "detector": _name(one),
         "imgsz": one.imgsz,
         "M params": one.parameters / 1e6,
         "GFLOPs": one.flops / 1e9,
-        "MiB": one.file_mib,
-        "ms": one.ms,
-        "p90": one.ms_p90,
-        "ms, 16": one.ms_16,
-        "p90, 16": one.ms_16_p90,
-        "images/s": one.images_per_second,
-        "peak MiB": one.peak_mib,
+        "file MiB": one.file_mib,
         "AP": one.ap,
     }
+
+
+def _name(one: Measured) -> str:
+    return f"{one.model}, {one.runtime}"
+
+
+def _draw(file: Path, measured: Sequence[Measured]) -> Path:
+    """Bars of the time for one image, of the throughput, of the size of the file and, where it was measured, of AP."""
+    panels = (
+        ("Latency, one image", "ms", [(one.ms, f"{one.ms:.1f}") for one in measured]),
+        (
+            "Throughput, 16 images",
+            "images/s",
+            [(one.images_per_second, f"{one.images_per_second:.0f}") for one in measured],
+        ),
+        ("Size of the file", "MiB", [(one.file_mib, f"{one.file_mib:.1f}") for one in measured]),
+        ("AP", "AP", [(one.ap, f"{one.ap:.1f}") for one in measured if not math.isnan(one.ap)]),
+    )
+    names = list(map(_name, measured))
+    return draw_bars(
+        [
+            BarPanel(title, unit, [Bar(name, *bar) for name, bar in zip(names, bars, strict=False)])
+            for title, unit, bars in panels
+        ],
+        file,
+    )
 
 
 def _write(file: Path, setting: dict[str, Any], measured: list[Measured]) -> None:
