@@ -49,6 +49,9 @@ clean:
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@# OpenVINO is not made for every machine, and only one test file needs it.
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --only-binary :all: openvino || \
+		echo "openvino cannot be installed here: its tests are skipped"
 	touch $(READY)
 
 $(VENV)/docs-ready: $(READY)

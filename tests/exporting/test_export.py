@@ -21,7 +21,7 @@ from ladle.data.transforms import GREY
 from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
 from ladle.evaluation import evaluate
-from ladle.exporting import OnnxDetector, Parity, packages
+from ladle.exporting import TOLERANCE, OnnxDetector, Parity, onnx_runner, packages
 from ladle.exporting.parity import compare_detections
 from ladle.recipes import bench, export, predict
 from ladle.recipes.bench import Measured, _Contender, _named
@@ -297,6 +297,29 @@ def test_the_program_imports_what_it_says_alone(trained):
     lines = made.script.read_text().splitlines()
     modules = {line.split()[1] for line in lines if line.startswith(("import ", "from "))}
     assert modules == {"json", "sys", "numpy", "onnxruntime", "PIL"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("made", ["trained", "staged"])
+def test_openvino_finds_what_onnxruntime_finds(made, request):
+    openvino = pytest.importorskip("openvino", reason="there is no wheel of openvino for this machine")
+    model, exported = request.getfixturevalue(made)
+    compiled = openvino.Core().compile_model(str(exported.file), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    assert [output.get_any_name() for output in compiled.outputs] == ["boxes", "scores", "labels"]
+    inference, (side, _) = load_detector(model).spec.inference, OnnxDetector(exported.file).about["input_size"]
+    for batch in (batch_of(3, least=side), batch_of(1, seed=1, least=side)):
+        expected = onnx_runner(exported.file)(batch.images, batch.sizes)
+        answered = compiled({"images": batch.images.numpy(), "sizes": batch.sizes.numpy()})
+        found = [torch.from_numpy(answered[output]) for output in compiled.outputs]
+        for image in range(len(batch.sizes)):
+            pair = [
+                Detections(*(one[image][scores[image] > 0] for one in (boxes, scores, labels)))
+                for boxes, scores, labels in (found, expected)
+            ]
+            assert len(pair[1].scores) > 0
+            boxes, scores = compare_detections(*pair, inference)
+            assert boxes <= TOLERANCE
+            assert scores <= TOLERANCE / 10
 
 
 # ------------------------------------------------------------------------------------ what is refused
