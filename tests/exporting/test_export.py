@@ -24,7 +24,7 @@ from ladle.evaluation import evaluate
 from ladle.exporting import TOLERANCE, OnnxDetector, Parity, onnx_runner, packages
 from ladle.exporting.parity import compare_detections
 from ladle.recipes import bench, export, predict
-from ladle.recipes.bench import Measured, _Contender, _named
+from ladle.recipes.bench import Measured, _named
 from ladle.recipes.demo import teacher_file
 from ladle.recipes.scoring import Evaluator
 from ladle.teachers import open_teacher
@@ -394,31 +394,29 @@ def test_bench_measures_both_runtimes_and_writes_what_it_says(trained, tmp_path,
     assert Image.open(out.with_suffix(".png")).format == "PNG"
 
 
+ONE = Measured("paa-tiny", "PyTorch, cpu", 64, 1.0, 1.0, 2.5, 10.0, 11.0, 80.0, 90.0, 200.0, 1.0, math.nan)
+
+
 def test_detectors_of_one_name_are_told_apart_by_their_files():
-    one = _Contender("paa-tiny", 64, ("cat",), (0, 255), None, "onnxruntime, cpu", 1, list, False)
-    named = _named(
-        [
-            (Path("a/best.onnx"), one),
-            (Path("a/best.int8.onnx"), one),
-            (Path("a/b"), one._replace(runtime="PyTorch, cpu")),
-        ]
-    )
+    onnx_file = replace(ONE, runtime="onnxruntime, cpu")
+    named = _named([("best.onnx", onnx_file), ("best.int8.onnx", onnx_file), ("best.safetensors", ONE)])
     assert [each.model for each in named] == ["paa-tiny (best.onnx)", "paa-tiny (best.int8.onnx)", "paa-tiny"]
 
 
 def test_the_chart_of_bench_has_a_bar_for_each_detector(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(benches, "draw_bars", lambda panels, file: drawn.extend(panels) or file)
-    one = Measured("paa-tiny", "PyTorch, cpu", 64, 1.0, 1.0, 2.5, 10.0, 11.0, 80.0, 90.0, 200.0, 1.0, math.nan)
-    two = replace(one, runtime="onnxruntime, cpu", ms=5.25)
-    benches._draw(tmp_path / "x.png", [one, two])
+    two = replace(ONE, runtime="onnxruntime, cpu", ms=5.25)
+    benches._draw(tmp_path / "x.png", [ONE, two])
     assert [[(bar.name, bar.length, bar.note) for bar in panel.bars] for panel in drawn[:1]] == [
         [("paa-tiny, PyTorch, cpu", 10.0, "10.0"), ("paa-tiny, onnxruntime, cpu", 5.25, "5.2")]
     ]
     assert [len(panel.bars) for panel in drawn] == [2, 2, 2, 0]
     drawn.clear()
-    benches._draw(tmp_path / "x.png", [replace(one, ap=12.34), replace(two, ap=12.0)])
-    assert [(bar.length, bar.note) for bar in drawn[3].bars] == [(12.34, "12.3"), (12.0, "12.0")]
+    benches._draw(tmp_path / "x.png", [ONE, replace(two, ap=12.34)])
+    assert [(bar.name, bar.length, bar.note) for bar in drawn[3].bars] == [
+        ("paa-tiny, onnxruntime, cpu", 12.34, "12.3")
+    ]
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import json
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -110,10 +110,11 @@ def bench(
     if onnx or any(file.suffix == ".onnx" for file in files):
         check_packages("--onnx" if onnx else "an .onnx file")
     with _threads(threads) as used:
-        contenders = [
-            (file, one) for file in files for one in _contenders(file, onnx, imgsz, used, find_device(device))
-        ]
-        measured = [_measure(one, data, split, calls) for one in _named(contenders)]
+        measured = _named(
+            (file.name, _measure(one, data, split, calls))
+            for file in files
+            for one in _contenders(file, onnx, imgsz, used, find_device(device))
+        )
         setting = _setting(used, calls, measured)
     where = f"{setting['processor']}, {used} threads{f', {gpu}' if (gpu := setting.get('gpu')) else ''}"
     say(table(f"{where}: milliseconds, median of {calls} calls", [_times(one) for one in measured]))
@@ -124,12 +125,12 @@ def bench(
     return measured
 
 
-def _named(contenders: Sequence[tuple[Path, _Contender]]) -> list[_Contender]:
-    """Detectors with names that tell them apart: with that of the file where one runtime has a name twice."""
-    count = Counter((one.model, one.runtime) for _, one in contenders)
+def _named(measured: Iterable[tuple[str, Measured]]) -> list[Measured]:
+    """The numbers with names that tell detectors apart: that of the file too where one runtime has a name twice."""
+    pairs = list(measured)
+    count = Counter((one.model, one.runtime) for _, one in pairs)
     return [
-        one._replace(model=f"{one.model} ({file.name})") if count[one.model, one.runtime] > 1 else one
-        for file, one in contenders
+        replace(one, model=f"{one.model} ({file})") if count[one.model, one.runtime] > 1 else one for file, one in pairs
     ]
 
 
@@ -267,24 +268,18 @@ def _name(one: Measured) -> str:
 
 def _draw(file: Path, measured: Sequence[Measured]) -> Path:
     """Bars of the time for one image, of the throughput, of the size of the file and, where it was measured, of AP."""
-    panels = (
-        ("Latency, one image", "ms", [(one.ms, f"{one.ms:.1f}") for one in measured]),
-        (
-            "Throughput, 16 images",
-            "images/s",
-            [(one.images_per_second, f"{one.images_per_second:.0f}") for one in measured],
-        ),
-        ("Size of the file", "MiB", [(one.file_mib, f"{one.file_mib:.1f}") for one in measured]),
-        ("AP", "AP", [(one.ap, f"{one.ap:.1f}") for one in measured if not math.isnan(one.ap)]),
+    shown = (
+        ("Latency, one image", "ms", "{:.1f}", [one.ms for one in measured]),
+        ("Throughput, 16 images", "images/s", "{:.0f}", [one.images_per_second for one in measured]),
+        ("Size of the file", "MiB", "{:.1f}", [one.file_mib for one in measured]),
+        ("AP", "AP", "{:.1f}", [one.ap for one in measured]),
     )
-    names = list(map(_name, measured))
-    return draw_bars(
-        [
-            BarPanel(title, unit, [Bar(name, *bar) for name, bar in zip(names, bars, strict=False)])
-            for title, unit, bars in panels
-        ],
-        file,
-    )
+    panels = []
+    for title, unit, written, values in shown:
+        numbers = zip(map(_name, measured), values, strict=True)
+        bars = [Bar(name, value, written.format(value)) for name, value in numbers if not math.isnan(value)]
+        panels.append(BarPanel(title, unit, bars))
+    return draw_bars(panels, file)
 
 
 def _write(file: Path, setting: dict[str, Any], measured: list[Measured]) -> None:
