@@ -415,8 +415,6 @@ def test_the_chart_of_bench_has_a_bar_for_each_detector(tmp_path, monkeypatch):
     benches._draw(tmp_path / "x.png", [ONE, replace(two, ap=12.34)])
     (bar,) = drawn[3].bars
     assert (bar.name, bar.length, bar.note) == ("paa-tiny, onnxruntime, cpu", 12.34, "12.3")
-        ("paa-tiny, onnxruntime, cpu", 12.34, "12.3")
-    ]
 
 
 @pytest.fixture(scope="module")
