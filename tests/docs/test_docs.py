@@ -129,6 +129,16 @@ def test_nothing_in_the_documentation_names_a_machine():
 # -------------------------------------------------------------------------------------------- assigners and distillers
 
 
+def test_no_page_has_a_paragraph_that_stands_for_one_to_be_written():
+    left = [
+        f"{page.name}: {line}"
+        for page in PAGES
+        for line in page.read_text(encoding="utf-8").splitlines()
+        if re.fullmatch(r"[A-Z]{4,}|(TODO|TBD|FIXME|XXX)\b.*", line)
+    ]
+    assert left == []
+
+
 def test_every_public_assigner_and_distiller_has_a_page():
     assert len(PARTS) >= 4
     for page in PARTS:
