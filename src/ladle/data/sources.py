@@ -16,7 +16,7 @@ from ladle.data.samples import Sample, fit, resize, stretched
 from ladle.data.shared_images import SharedImages
 from ladle.errors import UserError
 
-__all__ = ["DatasetSource", "Joined", "Remembered", "Source", "Splits", "Subset", "image_ids"]
+__all__ = ["DatasetSource", "Joined", "Remembered", "Source", "Splits", "Subset", "evenly", "image_ids"]
 
 _LEAST_CACHE = 32
 
@@ -224,3 +224,9 @@ def image_ids(source: Source) -> list[int | str]:
     if isinstance(source, DatasetSource):
         return [image.id for image in source.dataset.images]
     return [source.sample(index).id for index in range(len(source))]
+
+
+def evenly(count: int, most: int) -> list[int]:
+    """At most ``most`` of the numbers below ``count``, spread over them."""
+    used = min(most, count)
+    return [number * count // used for number in range(used)]

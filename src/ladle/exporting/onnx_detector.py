@@ -48,7 +48,7 @@ class OnnxDetector:
         found = tuple(torch.cat(one)[: len(batch.sizes)] for one in zip(*parts, strict=True))
         if not self.about["nms"]:
             boxes, scores = found
-            counts = self._counts(self._padded(batch.images), scores)
+            counts = self._counts(batch.images, scores)
             found = select(boxes, scores, counts, batch.sizes, self.inference)
         stretches = (batch.originals / batch.sizes).flip(-1).repeat(1, 2)
         return [
@@ -88,7 +88,7 @@ class OnnxDetector:
         each = self.about["priors_per_location"]
         if not each:
             return (scores.shape[1],)
-        height, width = images.shape[2:]
+        height, width = self.about["input_size"] or images.shape[2:]
         return tuple(-(-height // stride) * -(-width // stride) * each for stride in self.about["strides"])
 
 

@@ -33,6 +33,7 @@ def quantized(model: bytes, batches: Iterable[Batch]) -> bytes:
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
 
     detector, plain = OnnxDetector(model), onnx.load_from_string(model)
+    metadata = {one.key: one.value for one in plain.metadata_props}  # which quantization leaves out
     with tempfile.TemporaryDirectory() as folder, _quiet():
         file = Path(folder) / "quantized.onnx"
         quantize_static(
@@ -49,7 +50,7 @@ def quantized(model: bytes, batches: Iterable[Batch]) -> bytes:
             calibrate_method=CalibrationMethod.MinMax,
         )
         made = onnx.load(file)
-    onnx.helper.set_model_props(made, {one.key: one.value for one in onnx.load_from_string(model).metadata_props})
+    onnx.helper.set_model_props(made, metadata)
     written: bytes = made.SerializeToString()
     return written
 

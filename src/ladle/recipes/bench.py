@@ -6,7 +6,7 @@ import json
 import math
 import platform
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
@@ -19,7 +19,6 @@ from ladle.data.depth import ValueRange
 from ladle.data.loader import collate, padded_side
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
-from ladle.evaluation import evaluate
 from ladle.exporting import Cost, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory, processor
 from ladle.files import write_text
 from ladle.limits import Range, verify_arguments
@@ -28,7 +27,7 @@ from ladle.recipes.devices import Device, find_device
 from ladle.recipes.export import scene_samples, write_file
 from ladle.recipes.folders import check_path
 from ladle.recipes.options import Side
-from ladle.recipes.scoring import Evaluator, relabeled
+from ladle.recipes.scoring import USUAL_MOST, Evaluator
 from ladle.recipes.sources import open_known
 from ladle.types import Batch, Detections
 from ladle.visual import Bar, BarPanel, draw_bars
@@ -202,12 +201,7 @@ def _ap(one: _Contender, data: str | None, split: str) -> float:
         return math.nan
     source = open_known(data, split, one.imgsz, one.model, one.classes, one.value_range)
     evaluator = Evaluator(source, one.imgsz, _TOGETHER)
-    found: dict[Hashable, Detections] = {
-        name: relabeled(detections, one.classes, source.classes)
-        for batch in evaluator.loader
-        for name, detections in zip(batch.ids, one.detect(batch), strict=True)
-    }
-    return 100 * evaluate(evaluator.truth, found, source.classes).ap
+    return 100 * evaluator.score(lambda batch: (one.detect(batch), 0), one.classes, USUAL_MOST).evaluation.ap
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from ladle.data import load_image
 from ladle.data.loader import collate, padded_side
 from ladle.data.samples import Sample, unlabeled
 from ladle.data.scenes import Scenes
+from ladle.data.sources import evenly
 from ladle.data.transforms import Resize
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
@@ -217,7 +218,7 @@ def _samples(detector: Detector, check: str | None) -> list[Sample]:
     files = find_images([check]).files
     if len(files) > _MOST_CHECKED:
         say(f"checked on {_MOST_CHECKED} of the {len(files)} images of {check}, spread over them")
-        files = [files[index * len(files) // _MOST_CHECKED] for index in range(_MOST_CHECKED)]
+        files = [files[index] for index in evenly(len(files), _MOST_CHECKED)]
     values = detector.spec.value_range
     return [resize(unlabeled(load_image(file, value_range=values), str(file))) for file in files]
 

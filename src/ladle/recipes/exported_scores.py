@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from ladle.data.loader import make_loader
-from ladle.data.sources import Source, Subset
+from ladle.data.sources import Source, Subset, evenly
 from ladle.detectors import Detector
 from ladle.errors import UserError
 from ladle.exporting import OnnxDetector
@@ -16,7 +16,7 @@ from ladle.types import Batch
 
 __all__ = ["Scores", "calibration_batches", "open_calibration", "open_validation", "score_file"]
 
-CALIBRATED = 64
+_CALIBRATED = 64
 """Images that show the ranges of activations, spread over the training split."""
 
 
@@ -36,10 +36,9 @@ def open_validation(data: str, detector: Detector, model: str) -> Source:
 def open_calibration(data: str, detector: Detector, model: str) -> Source:
     """Images of the training split, as many as it takes to see the ranges of activations."""
     source = _open(data, "train", detector, model)
-    count = min(CALIBRATED, len(source))
-    if not count:
+    if not len(source):
         raise UserError(f"--data {data}: its training split has no image, and --int8 needs some for calibration")
-    return Subset(source, [number * len(source) // count for number in range(count)])
+    return Subset(source, evenly(len(source), _CALIBRATED))
 
 
 def calibration_batches(source: Source, detector: Detector, at_once: int) -> Iterable[Batch]:

@@ -24,9 +24,9 @@ from ladle.recipes.origins import check_named, file_hash, named_hashes, teacher_
 from ladle.teachers import TeacherURI, parse_uri
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["ASSISTANTS", "OBJECT", "WEIGHTS", "Job", "Verb"]
+__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb"]
 
-WEIGHTS = ".safetensors"
+_WEIGHTS = ".safetensors"
 """The suffix of a trained detector, which may be given in place of the name of a student."""
 OBJECT = "python:"
 """Prefix of the stored text of an object that was given in Python and cannot be written as text."""
@@ -201,7 +201,7 @@ class Job:
     @property
     def initial(self) -> Path | None:
         """The trained detector that the student starts from, in the run folder once it is there; None for a name."""
-        if not self.student.endswith(WEIGHTS) or self.student.startswith(OBJECT):
+        if not self.student.endswith(_WEIGHTS) or self.student.startswith(OBJECT):
             return None
         folder = Path(self.folder)
         # A folder without flags may hold the copy of another run, which was killed before it began.
@@ -355,7 +355,7 @@ class Job:
 
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:
     """The flags with absolute paths; ``scenes`` is a path only if a file of that name exists."""
-    paths = {*_PATHS, *(name for name in _STUDENT.values() if str(flags.get(name)).endswith(WEIGHTS))}
+    paths = {*_PATHS, *(name for name in _STUDENT.values() if str(flags.get(name)).endswith(_WEIGHTS))}
     located = {name: _absolute(value) if name in paths and value else value for name, value in flags.items()}
     teacher = located.get("teacher")
     return located if not teacher or teacher.startswith(OBJECT) else located | {"teacher": parse_uri(teacher).located()}

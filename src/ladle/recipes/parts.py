@@ -34,6 +34,7 @@ __all__ = [
     "criterion_of",
     "given_parts",
     "method_of",
+    "name_of_student",
     "parts_of",
     "text_of_method",
     "text_of_object",
@@ -165,7 +166,7 @@ def parts_of(job: Job, given: Parts | None = None, again: Collection[str] | None
     parts = given
     if parts.student is None and job.initial is not None:
         parts = parts._replace(student=read_spec(job.initial))
-    name = job.student if parts.student is None else parts.student.name
+    name = name_of_student(job, parts)
     if not parts.method.parts:
         parts = parts._replace(method=method_of(job.method, again is None or "method" in again))
     if parts.assigner is None and job.assigner is not None:
@@ -175,6 +176,11 @@ def parts_of(job: Job, given: Parts | None = None, again: Collection[str] | None
         text = _of_family(job.criterion, name, CRITERION)
         parts = parts._replace(criterion=criterion_of(text, again is None or "criterion" in again))
     return parts._replace(method=_with_flags(parts.method, job))
+
+
+def name_of_student(job: Job, parts: Parts) -> str:
+    """The name of the student, or of the first of two; also if it is given as a spec or as weights to start from."""
+    return job.student if parts.student is None else parts.student.name
 
 
 def _of_family(text: str, student: str, kind: Kind) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ladle.assigners import uses_predictions
 from ladle.data.loader import make_loader
-from ladle.data.sources import Source, Subset
+from ladle.data.sources import Source, Subset, evenly
 from ladle.detectors import Detector
 from ladle.files import write_atomically
 from ladle.lessons import Lesson, TeacherJudges
@@ -44,8 +44,7 @@ def learning_of(
     Those of the ``teacher`` are given instead if it judges at that epoch. The images of the objects with the fewest
     positives are drawn into the folder ``plots``.
     """
-    used = min(_IMAGES, len(images))
-    chosen = Subset(images, [number * len(images) // used for number in range(used)])
+    chosen = Subset(images, evenly(len(images), _IMAGES))
     spec, device = detector.spec, str(detector.mean.device)
     network = FrozenDetector(detector, images.classes)
     rule, judge, about = lesson.assigner, network, text_of(ASSIGNER, lesson.assigner)

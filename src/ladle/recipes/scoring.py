@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ladle.data.loader import lost_workers_told, make_loader
-from ladle.data.sources import DatasetSource, Source, Subset
+from ladle.data.sources import DatasetSource, Source, Subset, evenly
 from ladle.detectors import Detector
 from ladle.evaluation import Evaluation, check_names, confusion, evaluate, precision_recall
 from ladle.evaluation.average_precision import Reference, as_array
@@ -19,7 +19,7 @@ from ladle.teachers import ForeignTeacher
 from ladle.types import Batch, Detections
 from ladle.visual import draw_confusion, draw_precision_recall
 
-__all__ = ["Evaluator", "Find", "Score", "crowded", "detect", "find_of", "relabeled"]
+__all__ = ["USUAL_MOST", "Evaluator", "Find", "Score", "crowded", "detect", "find_of", "relabeled"]
 
 
 USUAL_MOST = 100
@@ -67,8 +67,7 @@ class Evaluator:
     ) -> None:
         check_names(source.classes)
         count = len(source)
-        used = count if limit is None else min(limit, count)
-        every = [number * count // used for number in range(used)]
+        every = evenly(count, count if limit is None else limit)
         self.source = source if len(every) == count else Subset(source, every)
         self.truth = _references(source, every)
         loaded = source if views is None else views

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource
@@ -31,11 +30,10 @@ from ladle.recipes.prepared import Prepared
 from ladle.recipes.recorded import recorded_note
 from ladle.recipes.scoring import crowded
 from ladle.teachers import DenseTeacher, MovedTeacher, TimmTeacher
+from ladle.teachers.classes import listed
 from ladle.values import first_sentence, text_of
 
 __all__ = ["about_images", "about_lessons", "about_teacher", "once"]
-
-_MOST_NAMES = 8
 
 
 def about_images(ready: Prepared) -> list[str]:
@@ -73,14 +71,13 @@ def _about_classes(ready: Prepared) -> list[str]:
     given = read_spec(file).classes
     new, left = ([name for name in some if name not in others] for some, others in ((known, given), (given, known)))
     return [
-        *([f"classes it does not know, whose scores start at random: {_some(new)}"] if new else []),
-        *([f"classes it knows that the data do not have, which are left out: {_some(left)}"] if left else []),
+        *([f"classes it does not know, whose scores start at random: {listed(readable(new))}"] if new else []),
+        *(
+            [f"classes it knows that the data do not have, which are left out: {listed(readable(left))}"]
+            if left
+            else []
+        ),
     ]
-
-
-def _some(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
-    return ", ".join(readable(list(names[:_MOST_NAMES]))) + more
 
 
 def about_teacher(ready: Prepared) -> list[str]:

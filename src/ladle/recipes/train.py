@@ -10,13 +10,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 from ladle.assigners import Assigner
 from ladle.data.sources import Splits
-from ladle.detectors import DetectorSpec, read_spec
+from ladle.detectors import DetectorSpec
 from ladle.distillers import Joinable, Method
 from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.lessons import Criterion
 from ladle.limits import Range
-from ladle.recipes.jobs import WEIGHTS, Job
+from ladle.recipes.jobs import Job
 from ladle.recipes.nodes import on_all_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.origins import file_hash
@@ -24,6 +24,7 @@ from ladle.recipes.parts import (
     ASSIGNER,
     CRITERION,
     given_parts,
+    name_of_student,
     parts_of,
     text_of_method,
     text_of_object,
@@ -61,13 +62,12 @@ def train(
             default that of the detector.
     """
     parts = given_parts(data=data, student=model, assigner=assigner, criterion=criterion)
-    name = _name_of(model)
     job = Job("train", text_of_object(data or ""), text_of_object(model), run=run)
     job = _with_texts(job, assigner, criterion)
     if resume is not None:
         return resume_run("train", resume, _asked(job, train), parts)["student"]
     parts = parts_of(job, parts)
-    with new_run(job, "-".join(filter(None, [name, job.assigner]))) as job:
+    with new_run(job, "-".join(filter(None, [name_of_student(job, parts), job.assigner]))) as job:
         return run_training(job, parts)["student"]
 
 
@@ -142,7 +142,6 @@ def distill(
     parts = given_parts(
         data=data, student=student, teacher=teacher, method=method, assigner=assigner, criterion=criterion
     )
-    name = _name_of(student)
     job = Job(
         verb="distill",
         data=text_of_object(data or ""),
@@ -174,15 +173,8 @@ def distill(
         raise UserError("distillation needs a teacher: give --teacher runs/train/NAME/weights/best.safetensors")
     if parts.teacher is None:
         job = job.with_teacher()
-    with new_run(job, "-".join(filter(None, [name, job.assigner, job.method]))) as job:
+    with new_run(job, "-".join(filter(None, [name_of_student(job, parts), job.assigner, job.method]))) as job:
         return run_chain(job, parts)["student"]
-
-
-def _name_of(student: str | DetectorSpec) -> str:
-    """The name of a student, which is given by name, as a spec, or as the weights that it starts from."""
-    if isinstance(student, DetectorSpec):
-        return student.name
-    return read_spec(Path(student)).name if student.endswith(WEIGHTS) else student
 
 
 def _mapped(teacher: str | Teacher | None, class_map: str) -> str:
@@ -255,7 +247,7 @@ def colearn(
     if resume is not None:
         return CoLearned(**resume_run("colearn", resume, _asked(job, colearn), parts))
     parts = parts_of(job, parts)
-    with new_run(job, f"{_name_of(first)}-{second}") as job:
+    with new_run(job, f"{name_of_student(job, parts)}-{second}") as job:
         return CoLearned(**run_training(job, parts))
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.errors import UserError
 
-__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "match_classes"]
+__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "listed", "match_classes"]
 
 # fmt: off
 COCO_CLASSES = (
@@ -116,12 +116,12 @@ def match_classes(
     if unknown:
         raise UserError(
             f"class_map names {unknown[0]}, which does not exist: write `student's class: teacher's class` with "
-            f"the student's {_listed(ours)} and the teacher's {_listed(theirs)}"
+            f"the student's {listed(ours)} and the teacher's {listed(theirs)}"
         )
     found = [_find(name, theirs, given) for name in ours]
     if all(column < 0 for column, _ in found):
         raise UserError(
-            f"{teacher} knows none of the student's classes {_listed(ours)}: it knows {_listed(theirs)}; name the "
+            f"{teacher} knows none of the student's classes {listed(ours)}: it knows {listed(theirs)}; name the "
             "pairs in a file by --class-map names.yaml, or the teacher's own classes by ?classes=names.txt"
         )
     columns = tuple(column for column, _ in found)
@@ -149,5 +149,6 @@ def _plain(name: str) -> str:
     return name.casefold().translate(str.maketrans("", "", " _-"))
 
 
-def _listed(names: Sequence[str], most: int = 8) -> str:
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """The first names, and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
