@@ -5,7 +5,8 @@
 An experiment ``benchmarks/experiments/NAME.yaml`` has its results in ``docs/results/NAME.jsonl``. Its table stands
 between the marks ``<!-- results: NAME -->`` and ``<!-- end -->`` of the page, and its chart is
 ``docs/images/results-NAME.svg``. All lines of a file have the same setting and the same teacher, else it is refused.
-``made_by`` of an experiment is the command that trains its teacher, if it has one.
+``made_by`` of an experiment is the command that trains its teacher, if it has one. A row is compared with the row
+``plain``, or with the one that ``baselines`` names for it. Co-learning gives two detectors, each a line of the table.
 """
 
 import json
@@ -33,13 +34,15 @@ def experiment(name):
     for field in ("setting", "teacher_sha256"):
         if len({json.dumps(line[field]) for line in lines}) != 1:
             raise SystemExit(f"{name}.jsonl mixes results of several values of {field!r}: one file, one experiment")
+    lines.sort(key=lambda line: line["seed"])
     found = {
-        label: sorted((line for line in lines if line["row"] == row), key=lambda line: line["seed"])
+        label + method.removeprefix(row): [line for line in lines if line["method"] == method]
         for label, row in described["rows"].items()
+        for method in dict.fromkeys(line["method"] for line in lines if line["row"] == row)
     }
     if unknown := {line["row"] for line in lines} - set(described["rows"].values()):
         raise SystemExit(f"{name}.jsonl has rows that {name}.yaml does not name: {', '.join(sorted(unknown))}")
-    return described, {label: ours for label, ours in found.items() if ours}
+    return described, found
 
 
 def beside(ours, plain):
@@ -50,13 +53,13 @@ def beside(ours, plain):
     return f"{mean:+.1f} ± {half:.1f}{f' **{verdict}**' if verdict else ''} ({each})"
 
 
-def table(found):
-    """The Markdown table of an experiment."""
+def table(found, baselines):
+    """The Markdown table of an experiment; ``baselines`` is the label of the row to compare with, by label."""
     yield "| method | seeds | " + " | ".join(COLUMNS) + " | AP beside plain training |"
     yield "|---" * (3 + len(COLUMNS)) + "|"
-    plain = {one["seed"]: one["ap"] for one in found["plain"]}
+    plain = {label: {one["seed"]: one["ap"] for one in found[label]} for label in ("plain", *baselines.values())}
     for label, ours in found.items():
-        last = "" if label == "plain" else beside(ours, plain)
+        last = "" if label in plain else beside(ours, plain[baselines.get(label, "plain")])
         yield f"| {label} | {len(ours)} | " + " | ".join([*cells(ours), last]) + " |"
 
 
@@ -76,7 +79,7 @@ def section(name):
     teacher = " ".join(described["made_by"].split()) if "made_by" in described else None
     return "\n".join(
         [
-            *table(found),
+            *table(found, described.get("baselines", {})),
             "",
             f"![AP: the mean, one standard deviation, and every seed](images/results-{name}.svg)",
             "",
