@@ -8,7 +8,7 @@ LOWEST := $(VENV)/lowest
 # Tests use one thread each, and keep compiled modules even where that is turned off: they start many Python processes.
 TESTS := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE=
 
-.PHONY: demo test test-slow test-lowest check bench bench-steps results docs images clean
+.PHONY: demo test test-slow test-lowest check bench bench-steps bench-latency results docs images clean
 
 demo: $(READY)  ## teach one small student three ways on the built-in scenes and compare
 	$(BIN)/ladle demo
@@ -33,6 +33,9 @@ bench: $(PEERS)/ready  ## speed of the assigners beside their peers, in one run;
 bench-steps: $(PEERS)/ready  ## speed of training steps: of LAD beside its parts and mmdetection's, of two families beside torchvision's
 	$(PEERS)/bin/python benchmarks/step.py
 	$(PEERS)/bin/python benchmarks/throughput.py
+
+bench-latency: $(PEERS)/ready  ## latency of small detectors as ONNX files, beside torchvision's and Ultralytics'
+	$(PEERS)/bin/python benchmarks/latency.py
 
 results: $(READY)  ## the tables and charts of docs/results.md, from the recorded results
 	$(BIN)/python benchmarks/results.py
@@ -67,7 +70,7 @@ $(LOWEST)/ready: pyproject.toml
 
 $(PEERS)/ready: pyproject.toml benchmarks/peers/requirements.txt
 	$(PYTHON) -m venv $(PEERS)
-	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable . -r benchmarks/peers/requirements.txt
+	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --editable '.[onnx]' -r benchmarks/peers/requirements.txt
 	@# YOLOX does not name what its build needs, which is torch, setuptools and wheel: it is built beside them.
 	$(PEERS)/bin/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation yolox==0.3.0
 	touch $(PEERS)/ready

@@ -1,0 +1,49 @@
+"""Latency of exported detectors: what is timed, and the table of it."""
+
+from argparse import Namespace
+
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def latency(load):
+    return load("latency")
+
+
+@pytest.fixture
+def needs_onnx():
+    for package in ("onnx", "onnxruntime", "onnxscript"):
+        pytest.importorskip(package)
+
+
+def test_the_table_has_ours_first_and_the_fastest_of_each_group_first(latency):
+    contenders = {
+        "slow": latency.Contender(b"", 2_000_000, 3_000_000_000),
+        "yolox-n": latency.Contender(b"", 900_000, 1_000_000_000),
+        "yolo11n": latency.Contender(b"", 2_600_000, 6_500_000_000),
+    }
+    times = {("slow", 320): 9.0, ("slow", 640): 30.0, ("yolox-n", 320): 5.0, ("yolox-n", 640): 20.0}
+    times |= {("slow", "8 bits"): 15.0, ("yolox-n", "8 bits"): 12.0, ("yolo11n", 320): 4.0, ("yolo11n", 640): 10.0}
+    lines = list(latency.table(Namespace(sides=[640, 320], ours="slow,yolox-n"), contenders, times))
+    assert lines[0].startswith("|  | M parameters | GFLOPs, 640 px | published COCO AP | ms, 320 px | ms, 640 px |")
+    assert lines[2:] == [
+        "| `yolox-n` | 0.9 | 1.0 | 25.8 at 416 | 5.0 | 20.0 | 12.0 |",
+        "| `slow` | 2.0 | 3.0 | – | 9.0 | 30.0 | 15.0 |",
+        "| yolo11n | 2.6 | 6.5 | 39.5 at 640 | 4.0 | 10.0 | – |",
+    ]
+    assert {line.count("|") for line in lines} == {8}
+
+
+@pytest.mark.slow
+def test_ours_and_torchvisions_are_files_of_one_image(latency, needs_onnx):
+    ours, theirs = latency.ours("yolox-n", 64), latency.torchvisions(64)
+    assert ours.parameters == 912_159
+    # YOLOX has one place in each cell of 8, 16 and 32 pixels; SSDLite six in each cell of its six maps, of which the
+    # last four have one cell. SSDLite's class 0 is the background.
+    for one, places, classes in ((ours, 64 + 16 + 4, 80), (theirs, 6 * (16 + 4 + 4), 81)):
+        boxes, scores = latency.caller(one.model, 1)()
+        assert boxes.shape == (1, places, 4)
+        assert scores.shape == (1, places, classes)
+        assert np.isfinite(boxes).all()
+        assert ((scores >= 0) & (scores <= 1)).all()
