@@ -126,12 +126,15 @@ class TeacherJudges:
 class OneToOne:
     """The lesson of a one-to-one head, and the loss weight of the one-to-many head beside it.
 
-    The weight is a factor on the losses on ground truth; it falls linearly from 1 to ``last`` over the run.
+    The weight is a factor on the losses on ground truth; it changes linearly from 1 to ``last`` over the run. By
+    default it stays 1 and both heads train backbone and neck. ``OneToOne(lesson, detached=True)`` is the published
+    form (YOLOv10, Wang et al. 2024).
 
     Args:
         lesson: assigner and losses of the one-to-one head.
         last: the factor at the end of the run.
         epochs: the epochs of the run; with None the factor is 1.
+        detached: whether the one-to-one head gets the feature maps without gradient.
 
     Examples:
         >>> from ladle.assigners import TaskAligned
@@ -143,8 +146,9 @@ class OneToOne:
     """
 
     lesson: Lesson
-    last: float = 0.25
+    last: float = 1.0
     epochs: float | None = None
+    detached: bool = False
 
     def weight_of_many(self, time: Time | None) -> float:
         """The factor at a time; raises ValueError if it depends on the time and ``time`` is None."""

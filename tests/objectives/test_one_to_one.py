@@ -58,7 +58,10 @@ PLAIN, DUAL = spec_of("tood-tiny"), spec_of("tood+o2o-tiny")
 
 def fading(epoch):
     """The terms of the dual student after so many of 8 epochs."""
-    step = step_of(DUAL, [lesson.within(8) for lesson in lessons_of(DUAL)])
+    (lesson,) = lessons_of(DUAL)
+    assert lesson.within(8).weight_at((8, 1)) == 1, "by default they do not"
+    lesson = replace(lesson, one_to_one=replace(lesson.one_to_one, last=0.25))
+    step = step_of(DUAL, [lesson.within(8)])
     step.set_time(epoch, 1)
     return {name: (float(term.total.detach()), float(term.count)) for name, term in step(batch(0)).items()}
 
@@ -110,12 +113,24 @@ def test_the_match_has_the_metric_of_the_one_to_many_assigner():
 # -------------------------------------------------------------------------------------------------------------- losses
 
 
-@pytest.mark.parametrize("family", ["tood", "autoassign"])
-def test_the_other_weights_get_the_gradients_of_a_student_without_the_head(family):
-    dual, plain = (step_of(spec_of(f"{family}{word}-tiny")) for word in ("+o2o", ""))
+def detached(spec):
+    """The lessons of a spec with the feature maps of its one-to-one head detached."""
+    return [replace(lesson, one_to_one=replace(lesson.one_to_one, detached=True)) for lesson in lessons_of(spec)]
+
+
+def same_student(name, lessons_of=lessons_of):
+    """The steps of a student with a one-to-one head and of the same without it, with the same weights."""
+    dual, plain = spec_of(name.replace("-", "+o2o-")), step_of(spec_of(name))
+    dual = step_of(dual, lessons_of(dual))
     with torch.no_grad():
-        for name, weight in plain.student.named_parameters():
-            weight.copy_(dual.student.get_parameter(name))
+        for one, weight in plain.student.named_parameters():
+            weight.copy_(dual.student.get_parameter(one))
+    return dual, plain
+
+
+@pytest.mark.parametrize("name", ["tood-tiny", "autoassign-tiny"])
+def test_detached_it_leaves_the_other_weights_the_gradients_of_a_student_without_it(name):
+    dual, plain = same_student(name, detached)
     terms, found = gradients(dual)
     alone, expected = gradients(plain)
     assert same(expected, found)
@@ -125,7 +140,18 @@ def test_the_other_weights_get_the_gradients_of_a_student_without_the_head(famil
     assert dual.monitor["one_to_one/positives_per_object"] == 1
 
 
-def test_losses_on_ground_truth_of_the_one_to_many_head_fall_to_a_quarter():
+def test_it_trains_backbone_and_neck_but_not_the_other_head():
+    dual, plain = same_student("tood-tiny")
+    (_, found), (_, expected) = gradients(dual), gradients(plain)
+    shared = [name for name in expected if name.split(".")[0] in ("backbone", "neck")]
+    assert len(shared) > 10
+    assert all(not torch.equal(found[name], expected[name]) for name in shared if expected[name].any())
+    heads = expected.keys() - set(shared)
+    assert heads
+    assert same({name: expected[name] for name in heads}, found)
+
+
+def test_losses_on_ground_truth_of_the_one_to_many_head_can_fall():
     first, middle, last = (fading(epoch) for epoch in (0, 4, 8))
     assert first.keys() == {"class", "box", "one_to_one/class", "one_to_one/box"}
     for name, (value, count) in first.items():

@@ -48,7 +48,7 @@ class TrainingStep(nn.Module):
     in every tenth step also their :func:`~ladle.objectives.agreement`, where both networks predict.
 
     A one-to-one head beside the stages (:class:`~ladle.detectors.DualStudent`) has the losses ``one_to_one/class`` and
-    so on. It gets the feature maps without gradient (YOLOv10, Wang et al. 2024). Teachers judge and distill the stages
+    so on; ``detached`` in its lesson keeps their gradient out of the feature maps. Teachers judge and distill the stages
     only.
 
     Examples:
@@ -228,7 +228,7 @@ class TrainingStep(nn.Module):
         one, head = self.lessons[-1].one_to_one, _one_to_one_head(self.student)
         if one is None or head is None:
             return {}
-        maps, truth = tuple(each.detach() for each in features), batch.truth
+        maps, truth = tuple(each.detach() if one.detached else each for each in features), batch.truth
         priors = head.propose(maps, None, truth, batch.sizes)
         output = Output(head(maps, priors)[0], priors, maps, batch.sizes)
         assignment = self._assigner_of(one.lesson, batch)(_independent(output.predictions), priors, truth)
