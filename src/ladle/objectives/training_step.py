@@ -48,8 +48,8 @@ class TrainingStep(nn.Module):
     in every tenth step also their :func:`~ladle.objectives.agreement`, where both networks predict.
 
     A one-to-one head beside the stages (:class:`~ladle.detectors.DualStudent`) has the losses ``one_to_one/class`` and
-    so on; ``detached`` in its lesson keeps their gradient out of the feature maps. Teachers judge and distill the stages
-    only.
+    so on; with ``detached`` in its lesson they have no gradient in the feature maps. Teachers judge and distill the
+    stages only.
 
     Examples:
         >>> from ladle.data.loader import collate
