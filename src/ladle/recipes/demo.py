@@ -32,7 +32,7 @@ __all__ = ["BUDGET", "STUDENT", "demo", "teacher_file"]
 STUDENT = "paa-tiny"
 BUDGET = Run(epochs=16, lr=0.004, jitter=0.0, crop=0.0, eval_every=16, quiet=True)
 """The settings of recorded comparisons; every student is evaluated once, so that no epoch is selected by its AP."""
-_EPOCHS, _BATCH = 6, 8
+_EPOCHS, _BATCH = 4, 8
 """The shorter budget of the demo; small batches make more steps of it."""
 _QUICK_EPOCHS, _QUICK_SCENES = 2, (96, 48)
 """The epochs, and the scenes for training and validation, with ``--quick``."""
@@ -59,7 +59,7 @@ def demo(
 
     Args:
         out: folder for the runs and the drawings.
-        epochs: number of epochs of every student: by default 6, with ``quick`` 2.
+        epochs: number of epochs of every student: by default 4, with ``quick`` 2.
         seed: seed of the initial weights and the order of the images.
         quick: train two students on few images, too short to tell methods apart, to see what a run does.
     """
@@ -101,12 +101,15 @@ def _first_look(out: Path, teacher: Detector) -> None:
 
 
 def _train(out: Path, data: str | Splits, methods: Sequence[str], budget: Run) -> dict[str, Trained]:
-    """Train a student with each method, some at the same time: so small a network hardly gains by a second core."""
-    at_once = min(len(methods), cores())
+    """Train a student with each method, some at the same time: so small a network hardly gains by a second core.
+
+    They are one more than there are cores, so that no core is idle while the last student trains.
+    """
+    at_once = min(len(methods), cores() + 1)
     about = f"{budget.epochs} epochs each, {at_once} at a time"
     say(f"training {STUDENT} with {len(methods)} methods on the built-in scenes, {about}")
     runs = {method: replace(budget, name=method, project=str(out)) for method in methods}
-    tasks = [partial(_train_one, data, method, run, cores() // at_once) for method, run in runs.items()]
+    tasks = [partial(_train_one, data, method, run, max(1, cores() // at_once)) for method, run in runs.items()]
     trained: dict[str, Trained] = {}
     for number, one in run_tasks(tasks, at_once):
         trained[methods[number]] = one
