@@ -41,6 +41,8 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 START, END = "<!-- latency: start -->", "<!-- latency: end -->"
 PACKAGES = ("onnxruntime", "torch", "torchvision", "ultralytics")
 CLASSES = 80
+PATIENCE = 5.0
+"""Seconds to wait for a calm machine before each round, which itself takes two."""
 OURS = "yolox-n,yolox-t,rtmdet-n,rtmdet-t,gfl+lite-mobilenetv4_conv_small,gfl+lite-tf_efficientnet_lite0"
 PEERS = "ssdlite320_mobilenet_v3_large,yolo11n,yolo26n"
 PUBLISHED = {
@@ -160,7 +162,7 @@ def measure(arguments):
             largest_of[name] = one
             if side == largest and name in mine:
                 every[name, "8 bits"] = caller(ours(name, side, bits=8).model, arguments.threads)
-        seconds, share = take_turns(every, arguments.rounds, "cpu")
+        seconds, share = take_turns(every, arguments.rounds, "cpu", PATIENCE)
         times |= {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
         foreign = max(foreign, share)
     return largest_of, times, foreign

@@ -46,17 +46,17 @@ def wait(patience: float) -> None:
 
 
 def take_turns(
-    every: Mapping[str, Callable[[], object]], rounds: int, device: str
+    every: Mapping[str, Callable[[], object]], rounds: int, device: str, patience: float = PATIENCE
 ) -> tuple[dict[str, list[float]], float]:
     """Seconds of everyone's work in every round, and the most that others took of the machine in a round.
 
     Each works twice in its turn, of which the second time counts: the first finds the heap as another left it. A first
-    round is not counted.
+    round is not counted. ``patience`` is the longest wait for a calm machine before a round, in seconds.
     """
     times: dict[str, list[float]] = {name: [] for name in every}
     foreign = []
     for number in range(rounds + 1):
-        wait(PATIENCE)
+        wait(patience)
         watch = Watch()
         for name, work in every.items():
             work()
