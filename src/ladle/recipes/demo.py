@@ -40,8 +40,6 @@ _FIRST = 8
 """The validation scene of the first image."""
 _METHODS = {"plain": "plain", "lad": "LAD", "solad": "SoLAD"}
 _QUICK_METHODS = ("plain", "solad")
-_MIN_SCORE = 0.5
-"""Least score of a detection that is drawn; it is high because a score is the square root of two probabilities."""
 _DRAWN = (3, 8, 21, 26)
 """Validation scenes that are drawn: they have few and many objects, small and large ones, and a crowd."""
 
@@ -130,7 +128,8 @@ def _show(out: Path, teacher: Detector, trained: dict[str, Trained], about: str)
     found, learnt = _draw(out, teacher, trained)
     rows = [{"method": t} | one.evaluation.row() | {"seconds": f"{one.seconds:.0f}"} for t, one in trained.items()]
     say(table(f"\n{STUDENT}, {about}", rows))
-    for title, paths in (("what the students find", found), ("who learns what, by the judge", learnt)):
+    finds = "what the students find, of the highest scores as many as there are objects"
+    for title, paths in ((finds, found), ("who learns what, by the judge", learnt)):
         say(f"{title}:")
         for path in paths:
             say(f"  {path}")
@@ -159,11 +158,12 @@ def _untrained() -> Detector:
 
 
 def _predictions(scenes: Scenes, number: int, students: dict[str, Detector], path: Path) -> Path:
+    """Draw as many detections of each student as there are objects: those of the highest scores."""
     scene = scenes.sample(number)
     panels = [Panel("truth", scene.image, scene.boxes, scene.labels)]
     for title, student in students.items():
         found = student.detect(_batch(scenes, number))[0]
-        shown = found.scores >= _MIN_SCORE
+        shown = found.scores.argsort(descending=True)[: len(scene.labels)]
         panels.append(Panel(title, scene.image, found.boxes[shown], found.labels[shown], found.scores[shown]))
     return side_by_side(panels, CLASSES, path)
 
