@@ -31,6 +31,7 @@ import csv
 import shlex
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
@@ -50,12 +51,18 @@ SELF, SELF_SEED, GIVEN = "self", 100, "given"
 
 
 def command(arguments, row, seed):
-    """The verb and the flags of a row."""
+    """The verb and the flags of a row. Runs of other flags have other names, since a run that is there is resumed."""
+    verb, flags = flags_of(arguments, row, seed)
+    digest = zlib.crc32(repr(sorted((key, str(value)) for key, value in flags.items())).encode())
+    return verb, flags | {"name": f"{row.replace('/', '-by-').replace(':', '-')}-{seed}-{digest:08x}"}
+
+
+def flags_of(arguments, row, seed):
+    """The verb and the flags of a row, without the name of the run."""
     words, *changes = row.split("!")
     flags = {"data": arguments.data, "epochs": arguments.epochs, "batch": BUDGET.batch, "lr": BUDGET.lr}
     flags |= {"jitter": arguments.jitter, "crop": arguments.crop, "eval_every": arguments.epochs, "cache": "true"}
-    flags |= {"seed": seed, "name": f"{row.replace('/', '-by-').replace(':', '-')}-{seed}"}
-    flags |= {"project": str(arguments.out), "quiet": "true"}
+    flags |= {"seed": seed, "project": str(arguments.out), "quiet": "true"}
     flags |= {"workers": 0}  # several runs share the cores
     flags |= {"imgsz": arguments.imgsz} if arguments.imgsz else {}
     flags |= pairs(arguments.flag) | pairs(changes)
@@ -81,9 +88,10 @@ def pairs(words):
 
 def own_teacher(arguments):
     """The weights of a teacher with the student's architecture, trained first if they do not exist."""
-    folder = arguments.out / "train" / f"plain-{SELF_SEED}"
+    verb, flags = command(arguments, "plain", SELF_SEED)
+    folder = arguments.out / verb / flags["name"]
     if not (folder / "weights" / "last.safetensors").exists():
-        run(*command(arguments, "plain", SELF_SEED))
+        run(verb, flags)
     return str(folder / "weights" / "last.safetensors")
 
 

@@ -91,3 +91,16 @@ def test_a_row_may_change_the_flags(load):
     assert methods.command(arguments, "plain:paa-mini!norm=group", 0)[1]["model"] == "paa-mini"
     assert methods.command(arguments, "plain", 0)[1]["model"] == "paa-tiny"
     assert methods.command(arguments, "colearn:paa-small", 0)[1]["second"] == "paa-small"
+
+
+def test_a_run_of_other_flags_is_another_run(load):
+    """A run that is there is resumed with the flags it had, so that one of an earlier budget must not be taken."""
+    methods = load("methods")
+
+    def name(row, *words):
+        return methods.command(methods.parse(list(words)), row, 0)[1]["name"]
+
+    assert name("plain", "--epochs", "4") == name("plain", "--epochs", "4")
+    names = [name("lad/mini"), name("lad/mini", "--epochs", "4"), name("lad/mini", "--flag", "lr=0.1"), name("plain")]
+    assert len(set(names)) == 4
+    assert names[0].startswith("lad-by-mini-0-")
