@@ -15,6 +15,7 @@ A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
     ld@self                 with a teacher of the student's architecture: trained plainly with seed 100 first
     plain:paa+dist-small    plain training of this detector instead of the student
     colearn:paa+dist-small  together with this second student; gives two rows
+    plain:tood+o2o-tiny     a one-to-one head; its one-to-many head is evaluated too, with NMS
     pkd!balance=moments     with this flag of the command line; more may follow, each after a ``!``
     lad!unlabelled=given    with the images of --unlabelled, for which a file of an experiment has no path
 
@@ -33,13 +34,15 @@ import subprocess
 import sys
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import yaml
 from records import about, append, read, same_setting, table
 
 from ladle import load_detector
+from ladle.detectors import Detector
+from ladle.families import detector_spec
 from ladle.recipes.demo import BUDGET, STUDENT, teacher_file
 from ladle.recipes.devices import find_device
 from ladle.recipes.options import Run
@@ -119,12 +122,27 @@ def scores(arguments, row, seed):
     names = {row: "last"} if verb != "colearn" else {f"{row} ({w})": f"{w}-last" for w in ("first", "second")}
     for name, file in names.items():
         detector = load_detector(folder / "weights" / f"{file}.safetensors").to(find_device("auto"))
-        imgsz = detector.spec.imgsz
-        numbers = asdict(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
-        classes = {label: round(100 * value, 3) for label, value in numbers.pop("per_class").items()}
-        most = numbers.pop("most")
-        percent = {key: round(100 * value, 3) for key, value in numbers.items()} | {"most": most, "per_class": classes}
-        yield {"row": row, "method": name, "seed": seed} | percent | {"seconds": seconds(folder)}
+        yield {"row": row, "method": name, "seed": seed} | evaluated(arguments, detector) | {"seconds": seconds(folder)}
+        if detector.spec.one_to_one:
+            found = evaluated(arguments, with_suppression(detector))
+            name = f"{row} (one-to-many head, NMS)"
+            yield {"row": row, "method": name, "seed": seed} | found | {"seconds": seconds(folder)}
+
+
+def evaluated(arguments, detector):
+    """All numbers of a detector in percent, on the validation images."""
+    imgsz = detector.spec.imgsz
+    numbers = asdict(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
+    classes = {label: round(100 * value, 3) for label, value in numbers.pop("per_class").items()}
+    most = numbers.pop("most")
+    return {key: round(100 * value, 3) for key, value in numbers.items()} | {"most": most, "per_class": classes}
+
+
+def with_suppression(detector):
+    """The same network with its one-to-many head, which needs NMS, in place of the one-to-one head."""
+    usual = detector_spec(detector.spec.name.replace("+o2o", ""), detector.spec.classes)
+    spec = replace(detector.spec, one_to_one=False, inference=usual.inference)
+    return Detector(spec, detector.backbone, detector.neck, list(detector.stages)).to(find_device("auto"))
 
 
 def setting(arguments):

@@ -17,7 +17,15 @@ def results(load):
 def test_the_tables_of_the_page_are_those_of_the_recorded_lines(results):
     text = results.PAGE.read_text(encoding="utf-8")
     assert results.page(text) == text
-    assert results.names() == ["aquarium", "scenes", "scenes-two-stage", "rescue", "rescue-ota"]
+    assert results.names() == [
+        "aquarium",
+        "scenes",
+        "scenes-two-stage",
+        "scenes-colearn",
+        "rescue",
+        "rescue-ota",
+        "one-to-one",
+    ]
 
 
 def test_a_chart_of_the_same_numbers_has_the_same_bytes_and_shows_every_mean(results, tmp_path):
