@@ -41,7 +41,7 @@ PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 START, END = "<!-- latency: start -->", "<!-- latency: end -->"
 PACKAGES = ("onnxruntime", "torch", "torchvision", "ultralytics")
 CLASSES = 80
-PATIENCE = 5.0
+PATIENCE = 3.0
 """Seconds to wait for a calm machine before each round, which itself takes two."""
 OURS = "yolox-n,yolox-t,rtmdet-n,rtmdet-t,gfl+lite-mobilenetv4_conv_small,gfl+lite-tf_efficientnet_lite0"
 PEERS = "ssdlite320_mobilenet_v3_large,yolo11n,yolo26n"
