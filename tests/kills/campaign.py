@@ -17,6 +17,7 @@ import shutil
 import signal
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -64,9 +65,14 @@ def child(words: list[str], kill: Kill | None, folder: Path) -> tuple[int, int]:
         sys.addaudithook(lambda event, args: watch(event, args, kill, folder, seen))
         if kill is not None and kill.seconds is not None:
             signal.setitimer(signal.ITIMER_REAL, max(kill.seconds, 1e-3))  # nobody handles SIGALRM: it kills
-        code = main(words)
-        os.write(writer, str(seen[0]).encode())
-        os._exit(code)
+        code = 1
+        try:
+            code = main(words)
+            os.write(writer, str(seen[0]).encode())
+        except BaseException:  # the child must never return into what called this, such as a runner of tests
+            traceback.print_exc()
+        finally:
+            os._exit(code)
     os.close(writer)
     with os.fdopen(reader) as stream:
         told = stream.read()

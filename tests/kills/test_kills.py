@@ -1,23 +1,32 @@
 """A small part of the campaign of kills: a run that is killed leaves what one leaves that was not."""
 
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
 import pytest
 
 from ladle.recipes import training
 from tests.kills.campaign import Kill, begin, prepare, trial
 
 
+def begin_process(folder):
+    """Begin a process in which nothing is drawn, which takes most of the time."""
+    training.draw_history = lambda *_: None
+    training.Evaluator.draw = lambda *_: None
+    prepare(folder)
+
+
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """How to kill a run, and the number of its file operations; nothing is drawn, which takes most of the time."""
+    """How to kill a run, and the number of its file operations.
+
+    The runs are forked from a new process: from one whose threads have computed gradients they could not.
+    """
     folder = tmp_path_factory.mktemp("kills")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setenv("OMP_NUM_THREADS", "1")
-        patch.setattr(training, "draw_history", lambda *_: None)
-        patch.setattr(training.Evaluator, "draw", lambda *_: None)
-        prepare(folder)
-        whole, _, operations = begin("cached", folder)
-        yield lambda *kills: trial("cached", folder, whole, kills), operations
+    new = get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=new, initializer=begin_process, initargs=(folder,)) as pool:
+        whole, _, operations = pool.submit(begin, "cached", folder).result()
+        yield lambda *kills: pool.submit(trial, "cached", folder, whole, kills).result(), operations
 
 
 @pytest.mark.slow
