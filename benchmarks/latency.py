@@ -65,7 +65,7 @@ class Contender(NamedTuple):
     flops: int
 
 
-def ours(name, side, bits=32):
+def ours(name, side):
     """One of Ladle's detectors."""
     torch.manual_seed(0)
     spec = detector_spec(name, tuple(map(str, range(CLASSES))))
@@ -76,8 +76,6 @@ def ours(name, side, bits=32):
     model = onnx_bytes(
         trace(Exportable(detector, plan)), plan, spelled(describe(detector.spec, plan, version("ladle")))
     )
-    if bits == 8:
-        model = quantized(model, [collate([sample]) for sample in scene_samples(4, side)])
     return Contender(model, *cost)
 
 
@@ -161,7 +159,8 @@ def measure(arguments):
             every[name, side] = caller(one.model, arguments.threads)
             largest_of[name] = one
             if side == largest and name in mine:
-                every[name, "8 bits"] = caller(ours(name, side, bits=8).model, arguments.threads)
+                images = [collate([sample]) for sample in scene_samples(4, side)]
+                every[name, "8 bits"] = caller(quantized(one.model, images), arguments.threads)
         seconds, share = take_turns(every, arguments.rounds, "cpu", PATIENCE)
         times |= {key: 1e3 * statistics.median(values) for key, values in seconds.items()}
         foreign = max(foreign, share)

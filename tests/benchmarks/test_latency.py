@@ -5,16 +5,12 @@ from argparse import Namespace
 import numpy as np
 import pytest
 
+from tests.exporting.small import needs_onnx
+
 
 @pytest.fixture
 def latency(load):
     return load("latency")
-
-
-@pytest.fixture
-def needs_onnx():
-    for package in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(package)
 
 
 def test_the_table_has_ours_first_and_the_fastest_of_each_group_first(latency):
@@ -36,7 +32,8 @@ def test_the_table_has_ours_first_and_the_fastest_of_each_group_first(latency):
 
 
 @pytest.mark.slow
-def test_ours_and_torchvisions_are_files_of_one_image(latency, needs_onnx):
+@needs_onnx
+def test_ours_and_torchvisions_are_files_of_one_image(latency):
     ours, theirs = latency.ours("yolox-n", 64), latency.torchvisions(64)
     assert ours.parameters == 912_159
     # YOLOX has one place in each cell of 8, 16 and 32 pixels; SSDLite six in each cell of its six maps, of which the

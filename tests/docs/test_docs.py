@@ -134,7 +134,7 @@ def test_no_page_has_a_paragraph_that_stands_for_one_to_be_written():
         f"{page.name}: {line}"
         for page in PAGES
         for line in page.read_text(encoding="utf-8").splitlines()
-        if re.fullmatch(r"[A-Z]{4,}:?", line)
+        if re.fullmatch(r"[A-Z]{4,}:?|(TO" + r"DO|TBD|FIX" + r"ME|XXX)\b.*", line)
     ]
     assert left == []
 
