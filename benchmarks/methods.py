@@ -18,6 +18,8 @@ A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
     plain:tood+o2o-tiny     a one-to-one head; its one-to-many head is evaluated too, with NMS
     pkd!balance=moments     with this flag of the command line; more may follow, each after a ``!``
     lad!unlabelled=given    with the images of --unlabelled, for which a file of an experiment has no path
+    plain!backbone_weights= without this flag of the experiment
+    torchvision:NAME        a detector of torchvision from random weights, with its own assignment and losses
 
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
 trains on the same images in the same order. The weights after the last epoch are evaluated, so that no epoch is
@@ -37,6 +39,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
+import torchvisions
 import yaml
 from records import about, append, read, same_setting, table
 
@@ -50,7 +53,7 @@ from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_comparison
 
-SELF, SELF_SEED, GIVEN = "self", 100, "given"
+SELF, SELF_SEED, GIVEN, TORCHVISION = "self", 100, "given", "torchvision"
 
 
 def command(arguments, row, seed):
@@ -69,8 +72,11 @@ def flags_of(arguments, row, seed):
     flags |= {"workers": 0}  # several runs share the cores
     flags |= {"imgsz": arguments.imgsz} if arguments.imgsz else {}
     flags |= pairs(arguments.flag) | pairs(changes)
+    flags = {name: value for name, value in flags.items() if value != ""}
     if flags.get("unlabelled") == GIVEN:
         flags["unlabelled"] = arguments.unlabelled
+    if words.startswith(TORCHVISION):
+        return TORCHVISION, flags
     if words.partition(":")[0] == "plain":
         return "train", {"model": words.partition(":")[2] or arguments.student} | flags
     if words.startswith("colearn:"):
@@ -118,6 +124,10 @@ def seconds(folder):
 def scores(arguments, row, seed):
     """Run a row once and evaluate the weights after the last epoch; yields results by the name of the row."""
     verb, flags = command(arguments, row, seed)
+    if verb == TORCHVISION:
+        folder, evaluation = torchvisions.train(row.partition(":")[2], flags)
+        yield {"row": row, "method": row, "seed": seed} | percent(evaluation) | {"seconds": seconds(folder)}
+        return
     folder = run(verb, flags)
     names = {row: "last"} if verb != "colearn" else {f"{row} ({w})": f"{w}-last" for w in ("first", "second")}
     for name, file in names.items():
@@ -132,7 +142,12 @@ def scores(arguments, row, seed):
 def evaluated(arguments, detector):
     """All numbers of a detector in percent, on the validation images."""
     imgsz = detector.spec.imgsz
-    numbers = asdict(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
+    return percent(Evaluator(open_source(arguments.data, "val", Run(), imgsz), imgsz, 16)(detector).evaluation)
+
+
+def percent(evaluation):
+    """An evaluation as numbers in percent."""
+    numbers = asdict(evaluation)
     classes = {label: round(100 * value, 3) for label, value in numbers.pop("per_class").items()}
     most = numbers.pop("most")
     return {key: round(100 * value, 3) for key, value in numbers.items()} | {"most": most, "per_class": classes}
