@@ -49,7 +49,8 @@ def test_detections_are_in_pixels_of_the_files_with_our_labels(load):
 def test_a_detector_of_torchvision_trains_with_the_flags_of_an_experiment(load, tmp_path):
     write_coco(tmp_path / "scenes", train=4, val=2, size=64)
     methods = load("methods")
-    arguments = methods.parse(["--data", str(tmp_path / "scenes"), "--out", str(tmp_path), "--imgsz", "64", "--epochs", "1"])
+    words = ["--data", str(tmp_path / "scenes"), "--out", str(tmp_path), "--imgsz", "64", "--epochs", "1"]
+    arguments = methods.parse(words)
     arguments.flag = ["batch=2", "norm=batch", "backbone_weights=file.safetensors"]
     row = "torchvision:ssdlite320_mobilenet_v3_large"
     (line,) = methods.scores(arguments, row, 3)
