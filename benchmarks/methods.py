@@ -41,7 +41,7 @@ from pathlib import Path
 
 import torchvisions
 import yaml
-from records import about, append, read, same_setting, table
+from records import TORCHVISION, about, append, read, same_setting, table
 
 from ladle import load_detector
 from ladle.detectors import Detector
@@ -53,7 +53,7 @@ from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
 from ladle.visual import draw_comparison
 
-SELF, SELF_SEED, GIVEN, TORCHVISION = "self", 100, "given", "torchvision"
+SELF, SELF_SEED, GIVEN = "self", 100, "given"
 
 
 def command(arguments, row, seed):

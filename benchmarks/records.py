@@ -14,6 +14,8 @@ from scipy import stats
 from ladle.evaluation import AP_FIELDS
 from ladle.exporting import processor
 
+TORCHVISION = "torchvision"
+"""How the rows of torchvision's detectors begin."""
 COLUMNS = AP_FIELDS
 """The columns of a table, a selection of the twelve numbers."""
 
@@ -43,6 +45,12 @@ def commit():
         for words in (["rev-parse", "--short", "HEAD"], ["status", "--porcelain", "--untracked-files=no", "."])
     ]
     return outputs[0] + ("+" if outputs[1] else "")
+
+
+def network_of(row, student):
+    """The detector of a row: the one that it names, torchvision's or ours, or the student of the experiment."""
+    words, _, name = row.partition("!")[0].partition(":")
+    return name if name and words in (TORCHVISION, "plain") else student
 
 
 def read(file):

@@ -7,6 +7,8 @@ between the marks ``<!-- results: NAME -->`` and ``<!-- end -->`` of the page, a
 ``docs/images/results-NAME.svg``. All lines of a file have the same setting and the same teacher, else it is refused.
 ``made_by`` of an experiment is the command that trains its teacher, if it has one. A row is compared with the row
 ``plain``, or with the one that ``baselines`` names for it. Co-learning gives two detectors, each a line of the table.
+Where ``docs/results/NAME-latency.jsonl`` has the networks, as ``latency.py`` measures them, the table has the size of
+their files and the time of an image.
 """
 
 import json
@@ -17,7 +19,7 @@ import statistics
 from pathlib import Path
 
 import yaml
-from records import COLUMNS, cells, compared, read
+from records import COLUMNS, cells, compared, network_of, read
 
 from ladle.visual import draw_comparison
 
@@ -53,14 +55,23 @@ def beside(ours, plain):
     return f"{mean:+.1f} ± {half:.1f}{f' **{verdict}**' if verdict else ''} ({each})"
 
 
-def table(found, baselines):
+def latencies(name, described):
+    """The measured size and time of the network of each row, by its label; none if there is no such file."""
+    lines = {line["network"]: line for line in read(NUMBERS / f"{name}-latency.jsonl")}
+    rows = described["rows"].items() if lines else ()
+    return {label: lines[network_of(row, described["student"])] for label, row in rows}
+
+
+def table(found, baselines, measured):
     """The Markdown table of an experiment; ``baselines`` is the label of the row to compare with, by label."""
-    yield "| method | seeds | " + " | ".join(COLUMNS) + " | AP beside plain training |"
-    yield "|---" * (3 + len(COLUMNS)) + "|"
+    costs = {label: [f"{one['bytes'] / 1e6:.1f}", f"{one['milliseconds']:.1f}"] for label, one in measured.items()}
+    head = [*COLUMNS, *(["MB", "ms"] if measured else []), "AP beside plain training"]
+    yield "| method | seeds | " + " | ".join(head) + " |"
+    yield "|---" * (2 + len(head)) + "|"
     plain = {label: {one["seed"]: one["ap"] for one in found[label]} for label in ("plain", *baselines.values())}
     for label, ours in found.items():
         last = "" if label in plain else beside(ours, plain[baselines.get(label, "plain")])
-        yield f"| {label} | {len(ours)} | " + " | ".join([*cells(ours), last]) + " |"
+        yield f"| {label} | {len(ours)} | " + " | ".join([*cells(ours), *costs.get(label, []), last]) + " |"
 
 
 def machines(found):
@@ -72,19 +83,33 @@ def machines(found):
     return f"Measured on {' and '.join(places)}, commit{'s' * (len(commits) > 1)} {', '.join(commits)}."
 
 
+def about_latency(name, measured):
+    """What the columns of size and time are, with the command that measures them."""
+    one = next(iter(measured.values()))
+    yield (
+        f"*MB: the exported ONNX file. ms: one image of {one['imgsz']} pixels in onnxruntime "
+        f"{one['machine']['onnxruntime']} on {one['threads']} threads of {one['machine']['cpu']}, without NMS, the "
+        f"median of {one['calls']} calls with random weights. Lines: "
+        f"[{name}-latency.jsonl](results/{name}-latency.jsonl).*"
+    )
+    yield ""
+
+
 def section(name):
     """Everything between the marks of an experiment."""
     described, found = experiment(name)
+    measured = latencies(name, described)
     compare = f"python benchmarks/methods.py --experiment benchmarks/experiments/{name}.yaml"
     teacher = " ".join(described["made_by"].split()) if "made_by" in described else None
     return "\n".join(
         [
-            *table(found, described.get("baselines", {})),
+            *table(found, described.get("baselines", {}), measured),
             "",
             f"![AP: the mean, one standard deviation, and every seed](images/results-{name}.svg)",
             "",
             f"*{machines(found)} Lines: [{name}.jsonl](results/{name}.jsonl).*",
             "",
+            *(about_latency(name, measured) if measured else ()),
             "```",
             *([compare] if teacher is None else [teacher, f"{compare} --teacher TEACHER"]),
             "```",

@@ -1,5 +1,6 @@
 """Latency of exported detectors: what is timed, and the table of it."""
 
+import json
 from argparse import Namespace
 
 import numpy as np
@@ -29,6 +30,28 @@ def test_the_table_has_ours_first_and_the_fastest_of_each_group_first(latency):
         "| yolo11n | 2.6 | 6.5 | 39.5 at 640 | 4.0 | 10.0 | – |",
     ]
     assert {line.count("|") for line in lines} == {8}
+
+
+def test_the_networks_of_an_experiment_are_those_of_its_rows(latency, tmp_path):
+    file = tmp_path / "some.yaml"
+    file.write_text(
+        "student: paa-tiny\nimgsz: 96\nrows: {plain: plain, other: 'plain:paa-mini!lr=1', LAD: 'lad!lr=1',"
+        " SSDLite: 'torchvision:ssdlite320_mobilenet_v3_large'}\n",
+        encoding="utf-8",
+    )
+    arguments = Namespace(experiment=file, ours="yolox-n", peers="yolo11n", sides=[640])
+    latency.take_experiment(arguments)
+    assert (arguments.ours, arguments.peers) == ("paa-tiny,paa-mini", "ssdlite320_mobilenet_v3_large")
+    assert arguments.sides == [96]
+
+
+def test_a_line_is_recorded_for_each_network_at_the_largest_side(latency, tmp_path):
+    contenders = {"paa-tiny": latency.Contender(bytes(3_000), 2_000, 5_000)}
+    arguments = Namespace(sides=[64, 96], classes=3, threads=2, rounds=5, record=tmp_path / "latency.jsonl")
+    latency.record(arguments, contenders, {("paa-tiny", 64): 1.0, ("paa-tiny", 96): 2.126})
+    (line,) = [json.loads(text) for text in arguments.record.read_text(encoding="utf-8").splitlines()]
+    assert (line["network"], line["milliseconds"], line["imgsz"]) == ("paa-tiny", 2.13, 96)
+    assert (line["parameters"], line["flops"], line["bytes"], line["calls"]) == (2_000, 5_000, 3_000, 5)
 
 
 @pytest.mark.slow

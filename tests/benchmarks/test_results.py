@@ -81,3 +81,27 @@ def test_an_experiment_gives_the_defaults_of_the_command_line(load):
     assert chosen.rows.split(",")[:3] == ["plain", "lad", "solad"]
     assert chosen.flag[0] == "optimizer=adamw"
     assert chosen.flag[-1] == "lr=0.002"
+
+
+def test_a_table_has_the_size_and_time_of_each_rows_network(results, monkeypatch, tmp_path):
+    described = {"student": "gfl-tiny", "rows": {"plain": "plain", "LAD": "lad", "other": "torchvision:ssd"}}
+    machine = {"onnxruntime": "1.0", "cpu": "a processor"}
+    lines = [
+        {"network": name, "bytes": size, "milliseconds": time, "imgsz": 96, "threads": 2, "calls": 5}
+        | {"machine": machine}
+        for name, size, time in (("gfl-tiny", 2_500_000, 7.04), ("ssd", 4_000_000, 20.0))
+    ]
+    monkeypatch.setattr(results, "NUMBERS", tmp_path)
+    assert results.latencies("some", described) == {}
+    (tmp_path / "some-latency.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
+    measured = results.latencies("some", described)
+    found = {label: [dict.fromkeys(results.COLUMNS.values(), 30.0) | {"seed": 0}] for label in described["rows"]}
+    rows = [[cell.strip() for cell in line.split("|")] for line in results.table(found, {}, measured)]
+    at = [rows[0].index(name) for name in ("method", "MB", "ms")]
+    assert [[row[place] for place in at] for row in rows[2:]] == [
+        ["plain", "2.5", "7.0"],
+        ["LAD", "2.5", "7.0"],
+        ["other", "4.0", "20.0"],
+    ]
+    assert len({len(row) for row in rows}) == 1
+    assert "one image of 96 pixels in onnxruntime 1.0 on 2 threads" in next(results.about_latency("some", measured))
