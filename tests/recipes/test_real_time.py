@@ -1,5 +1,6 @@
 """Real-time students: every assigner trains them, they are resumed, and options change what they say."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -8,10 +9,11 @@ from torch import nn
 
 from ladle.assigners import ATSS
 from ladle.cli.main import main
-from ladle.data.loader import collate
+from ladle.data.loader import collate, make_loader
 from ladle.data.scenes import CLASSES, Scenes
 from ladle.data.transforms import Augmentation
-from ladle.detectors import FPN, PAN, DetectorSpec, load_detector
+from ladle.detectors import FPN, PAN, DetectorSpec, load_detector, save_detector
+from ladle.engine import AdamW, Settings, fit, one_process
 from ladle.errors import UserError
 from ladle.families import Start, detector_spec, lessons_of
 from ladle.methods import plan_for
@@ -59,6 +61,26 @@ def test_every_assigner_trains_backbone_neck_and_head(students, name, assigner):
     assert {key for key in still if not key.startswith(("stages.0.", "neck.last."))} == set()
     learning = {key.split(".")[2] for key in gradients.keys() - still if key.startswith("stages.0.")}
     assert learning == {key.split(".")[2] for key in gradients if key.startswith("stages.0.")}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", STUDENTS)
+@pytest.mark.parametrize("assigner", ASSIGNERS)
+def test_two_epochs_with_every_assigner_change_every_part(name, assigner, tmp_path):
+    torch.manual_seed(0)
+    scenes = Scenes(4, seed=0, size=SIDE)
+    student = detector_spec(name, CLASSES, imgsz=SIDE).build()
+    before = {key: weight.clone() for key, weight in student.named_parameters()}
+    objective = TrainingStep(student, lessons_of(student.spec, ASSIGNERS[assigner]))
+    settings = Settings(epochs=2, optimizer=AdamW(lr=0.001), quiet=True)
+    loader = make_loader(scenes, batch=2, imgsz=SIDE, shuffle=True)
+    result = fit(one_process(1, "cpu"), objective, loader, settings, tmp_path, None, save_detector)
+    assert [row["step"] for row in result.rows] == [2, 4]
+    assert all(math.isfinite(row["loss"]) for row in result.rows)
+    trained = load_detector(tmp_path / "weights" / "last.safetensors")
+    moved = {key for key, weight in trained.named_parameters() if not torch.equal(weight, before[key])}
+    assert {key.split(".")[0] for key in moved} == {"backbone", "neck", "stages"}
+    assert all(weight.isfinite().all() for weight in trained.parameters())
 
 
 @pytest.mark.parametrize("name", STUDENTS)
