@@ -24,6 +24,7 @@ def test_the_tables_of_the_page_are_those_of_the_recorded_lines(results):
         "scenes-colearn",
         "rescue",
         "rescue-ota",
+        "aquarium-rescue",
         "one-to-one",
     ]
 
