@@ -74,3 +74,14 @@ def test_where_a_line_is_short_names_give_way_and_numbers_do_not(monkeypatch, ca
     for start in ("a", "b"):
         (line,) = [one for one in lines if one.strip().startswith(start) and "1000" in one]
         assert line.split()[-4:] == ["1000.5", "1001.5", "1002.5", "1003.5"]
+
+
+def test_headings_of_numbers_are_never_cut(capsys, monkeypatch):
+    """A heading of several words goes on in a second line, and a long one keeps its width."""
+    monkeypatch.setenv("COLUMNS", "40")
+    names = ("image", "agree %", "objects", "only the first serves", "undistinguished")
+    say(table("images", [dict(zip(names, ("IMG_8578_MOV-1.jpg", 33.3, 2, 0, 1), strict=True))]))
+    out = capsys.readouterr().out
+    assert "…" not in "".join(out.split("IMG")[0])
+    assert {"agree", "%", "objects", "first", "serves", "undistinguished"} <= set(out.split())
+    assert {"33.3", "2", "0", "1"} <= set(out.split())

@@ -73,9 +73,14 @@ def table(title: str, rows: Sequence[Mapping[str, object]]) -> object:
     for name in rows[0] if rows else ():
         numeric = isinstance(rows[0][name], (int, float))
         whole = all(len(str(row[name])) <= _SENTENCE for row in rows)
-        # Where a line has too little room, names give way and no number does.
-        least = max(len(_cell(row[name])) for row in rows) if numeric else None
-        drawn.add_column(Text(shown(name)), justify="right" if numeric else "left", no_wrap=whole, min_width=least)
+        # Where a line has too little room, names give way; numbers do not, and their headings go on in a second line.
+        parts = [*name.split(), *(_cell(row[name]) for row in rows)]
+        drawn.add_column(
+            Text(shown(name)),
+            justify="right" if numeric else "left",
+            no_wrap=whole and not numeric,
+            min_width=max(map(len, parts)) if numeric else None,
+        )
     for row in rows:
         drawn.add_row(*(Text(shown(_cell(value))) for value in row.values()))
     return drawn
