@@ -1,6 +1,8 @@
 """Laws of re-sampling dense predictions from a teacher's grids to a student's."""
 
+import math
 from dataclasses import replace
+from itertools import product
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from ladle.boxes import decode_distances
 from ladle.detectors import Anchors
 from ladle.teachers import TeacherDetections, place, resample
 from ladle.teachers.detections import identity_frame
+from ladle.types import Predictions
 
 CPU = torch.device("cpu")
 SHAPES, STRIDES = [(8, 12), (4, 6), (2, 3)], [8, 16, 32]
@@ -131,3 +134,92 @@ def test_what_has_no_grid_is_refused():
     with pytest.raises(ValueError, match="placed"):
         resample(found_at(priors), replace(priors, grids=None))
     assert place(found_at(priors), replace(priors, grids=None)).logits.shape == (2, 126, 3)
+
+
+def found_by_cells(found, student, frame, each):
+    """The rule for levels without a counterpart, one place after the other: its prior, and the best of each prior."""
+    best = {}
+    starts = [0]
+    for level in student.grids:
+        starts.append(starts[-1] + level.height * level.width * level.each)
+    scale, shift = frame[:2].tolist(), frame[2:].tolist()
+    mean = (scale[0] * scale[1]) ** 0.5
+
+    def apart(theirs, ours):
+        return abs(math.log(theirs.stride / mean / ours.stride))
+
+    counterparts = {min(found.grids, key=lambda one: apart(one, ours)) for ours in student.grids}
+    place = 0
+    for theirs in found.grids:
+        number, ours = min(enumerate(student.grids), key=lambda one: apart(theirs, one[1]))
+        for row, column, anchor in product(range(theirs.height), range(theirs.width), range(each)):
+            x = ((column + theirs.offset) * theirs.stride - shift[0]) / scale[0]
+            y = ((row + theirs.offset) * theirs.stride - shift[1]) / scale[1]
+            at = round(x / ours.stride - ours.offset), round(y / ours.stride - ours.offset)
+            if theirs not in counterparts and 0 <= at[0] < ours.width and 0 <= at[1] < ours.height:
+                prior = starts[number] + (at[1] * ours.width + at[0]) * each + anchor
+                score = float(found.logits[0, place].max())
+                if prior not in best or score > best[prior][0]:
+                    best[prior] = score, place
+            place += 1
+    return best
+
+
+@pytest.mark.parametrize("each", [1, 2])
+@pytest.mark.parametrize("strides", [[8], [16, 32], [32], [4], [64]])
+def test_levels_that_only_the_teacher_has_reach_the_nearest_priors_of_the_nearest_level(strides, each):
+    scales = (4.0, 8.0)[:each]
+    shapes = [(128 // stride, 192 // stride) for stride in strides]
+    teacher, student = grid([(16, 24), (8, 12), (4, 6)], scales=scales), grid(shapes, strides, scales=scales)
+    # No center of a place lies between two priors.
+    frame = torch.tensor([1.1, 1.07, 2.3, 1.9])
+    found = found_at(teacher, images=1).replaced(frame=frame[None])
+    moved = resample(found, student)
+    expected = found_by_cells(found, student, frame, each)
+    own = resample_alone(found, student, frame)
+    for prior in range(student.boxes.shape[1]):
+        score, place = expected.get(prior, (-math.inf, None))
+        if score > float(own.logits[0, prior].max()):
+            assert torch.equal(moved.logits[0, prior], found.logits[0, place])
+            assert torch.equal(moved.boxes[0, prior], found.boxes[0, place])
+            assert torch.equal(moved.quality[0, prior], found.quality[0, place])
+        else:
+            assert torch.equal(moved.logits[0, prior], own.logits[0, prior])
+            assert torch.equal(moved.boxes[0, prior], own.boxes[0, prior])
+    taken = sum(score > float(own.logits[0, prior].max()) for prior, (score, _) in expected.items())
+    assert taken > 0
+
+
+def resample_alone(found, student, frame):
+    """Every level of the student from the teacher's nearest level alone."""
+    parts, starts = [], [0]
+    for level in found.grids:
+        starts.append(starts[-1] + level.height * level.width * level.each)
+    begin = 0
+    for ours in student.grids:
+        end = begin + ours.height * ours.width * ours.each
+        mean = float(frame[0] * frame[1]) ** 0.5
+        number = min(range(len(found.grids)), key=lambda n: abs(math.log(found.grids[n].stride / mean / ours.stride)))
+        rows = slice(starts[number], starts[number + 1])
+        level = TeacherDetections(
+            found.boxes[:, rows],
+            found.logits[:, rows],
+            found.frame,
+            found.quality[:, rows],
+            found.edges[:, rows],
+            (found.grids[number],),
+        )
+        here = replace(
+            student,
+            boxes=student.boxes[:, begin:end],
+            stride=student.stride[begin:end],
+            level=student.level[begin:end],
+            valid=student.valid[:, begin:end],
+            counts=(end - begin,),
+            grids=(ours,),
+        )
+        parts.append(resample(level, here))
+        begin = end
+    return Predictions(
+        *(torch.cat([getattr(part, name) for part in parts], dim=1) for name in ("logits", "boxes", "quality", "edges"))
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -20,18 +21,21 @@ _SNAP = 1e-3
 """A coordinate this near to a place, in cells, is that of the place."""
 
 
-class _Places(NamedTuple):
-    """The four places of the teacher around each prior, their bilinear weights, and offsets to the prior.
+class _Level(NamedTuple):
+    """The numbers of each level of a pyramid, as columns: stride, offset, width, height, and its first place."""
 
-    ``offset`` is the prior's center minus that of each place, in pixels of the teacher's input; ``stride`` that of the
-    teacher's level, ``unit`` the student's stride in these pixels along x and y.
-    """
+    stride: Float[Tensor, " L"]
+    offset: Float[Tensor, " L"]
+    width: Float[Tensor, " L"]
+    height: Float[Tensor, " L"]
+    start: Float[Tensor, " L"]
+
+
+class _Places(NamedTuple):
+    """The four places of the teacher around each prior, and their bilinear weights."""
 
     place: Int[Tensor, "B P 4"]
     weight: Float[Tensor, "B P 4"]
-    offset: Float[Tensor, "B P 4 2"]
-    stride: Float[Tensor, "B P"]
-    unit: Float[Tensor, "B P 2"]
 
 
 def resample(found: TeacherDetections, priors: Priors) -> Predictions:
@@ -42,6 +46,10 @@ def resample(found: TeacherDetections, priors: Priors) -> Predictions:
     mean with the weights ``b_k score_k IoU(box_k, box_m)``, where m is the place with the largest ``b_k score_k``, so
     that boxes of different objects are not mixed. Distributions of edges are those of the place m, moved by the
     distance to the prior, converted to its stride, and split linearly between the two nearest bins.
+
+    A level of the teacher that is nearest to no level of the student, such as a finer one than all of these, is served
+    by the level that is nearest to it: each of its places belongs to the prior with the nearest center. Of a prior's
+    places the one with the highest score is taken, if this is higher than the prior's own, with all its predictions.
 
     At equal places this is the identity: one weight is 1. Of several anchors at a place, each is taken for the
     student's anchor of the same number, or, if the student has not as many, the one with the highest score for all.
@@ -63,15 +71,28 @@ def resample(found: TeacherDetections, priors: Priors) -> Predictions:
     each = grids[0].each
     if any(grid.each != each for grid in (*grids, *found.grids)):
         found, each = one_each(found), 1
-    places = _places(found, found.grids or (), priors, each)
-    strength = places.weight * _gathered(found.logits.amax(-1).sigmoid(), places.place)
-    logits = _weighted(found.logits, places)
+    of_student, of_teacher = (_levels(some, priors.stride.device) for some in (grids, found.grids or ()))
+    ratio = _ratios(found, of_student, of_teacher)
+    nearest = ratio.argmin(1)  # (B, S): the teacher's level of each of the student's
+    places = _places(found, of_teacher, nearest, grids, priors, each)
+    score = found.logits.amax(-1)
+    strength = places.weight * _gathered(score.sigmoid(), places.place)
     best = strength.argmax(-1, keepdim=True)
+    logits = _weighted(found.logits, places)
     boxes = _mean_box(_gathered(found.boxes, places.place), strength, best)
     quality = found.quality
     if quality is not None:
         quality = _weighted(quality.unsqueeze(-1), places).squeeze(-1)
-    edges = _moved(found.edges, places, best) if found.edges is not None else None
+    place = places.place.gather(2, best).squeeze(2)
+
+    other, highest = _best_of_others(found, score, ratio, nearest, of_student, of_teacher, each, len(priors.stride))
+    taken = highest > logits.amax(-1)
+    place = torch.where(taken, other, place)
+    logits = torch.where(taken.unsqueeze(-1), _gathered(found.logits, other), logits)
+    boxes = torch.where(taken.unsqueeze(-1), _gathered(found.boxes, other), boxes)
+    if quality is not None and found.quality is not None:
+        quality = torch.where(taken, found.quality.gather(1, other), quality)
+    edges = _moved(found, found.edges, place, of_teacher, priors, each) if found.edges is not None else None
     return Predictions(logits, boxes, quality, edges)
 
 
@@ -95,21 +116,46 @@ def one_each(found: TeacherDetections) -> TeacherDetections:
     )
 
 
-def _places(found: TeacherDetections, grids: tuple[Grid, ...], priors: Priors, each: int) -> _Places:
+def _levels(grids: tuple[Grid, ...], device: torch.device) -> _Level:
+    """The numbers of grids, on a device."""
+    ends = accumulate(_sizes(grids))
+    rows = tuple(
+        (grid.stride, grid.offset, grid.width, grid.height, end - size)
+        for grid, size, end in zip(grids, _sizes(grids), ends, strict=True)
+    )
+    return _Level(*constants(rows, device).unbind(-1))
+
+
+def _sizes(grids: tuple[Grid, ...]) -> list[int]:
+    """The number of places of each grid."""
+    return [grid.height * grid.width * grid.each for grid in grids]
+
+
+def _ratios(found: TeacherDetections, of_student: _Level, of_teacher: _Level) -> Float[Tensor, "B T S"]:
+    """How far the strides of two levels are apart in the student's pixels: the absolute logarithm of their ratio."""
+    scale = found.frame[:, :2].log().mean(-1).view(-1, 1, 1)
+    return (of_teacher.stride.log().view(-1, 1) - of_student.stride.log() - scale).abs()
+
+
+def _number_of_level(grids: tuple[Grid, ...], device: torch.device) -> Int[Tensor, " N"]:
+    """The number of its level for each place."""
+    counts = constants(tuple((size,) for size in _sizes(grids)), device).squeeze(-1).long()
+    return torch.arange(len(grids), device=device).repeat_interleave(counts, output_size=sum(_sizes(grids)))
+
+
+def _places(
+    found: TeacherDetections,
+    of_teacher: _Level,
+    nearest: Int[Tensor, "B S"],
+    grids: tuple[Grid, ...],
+    priors: Priors,
+    each: int,
+) -> _Places:
     """The places around each prior, for all images and priors at once."""
     scale, shift = found.frame[:, None, :2], found.frame[:, None, 2:]
-    unit = priors.stride[:, None] * scale
-    counts = [grid.height * grid.width * grid.each for grid in grids]
-    starts = [sum(counts[:number]) for number in range(len(counts))]
-    rows_of = zip(grids, starts, strict=True)
-    table = constants(
-        tuple((grid.stride, grid.offset, grid.width, grid.height, start) for grid, start in rows_of),
-        priors.stride.device,
-    )
-    ratio = (table[:, 0].log() - unit.log().mean(-1, keepdim=True)).abs()
-    stride, offset, width, height, start = table[ratio.argmin(-1)].unbind(-1)
-    center = priors.centers * scale + shift
-    cell = center / stride.unsqueeze(-1) - offset.unsqueeze(-1)
+    level = nearest[:, _number_of_level(grids, nearest.device)]
+    stride, offset, width, height, start = (values[level] for values in of_teacher)
+    cell = (priors.centers * scale + shift) / stride.unsqueeze(-1) - offset.unsqueeze(-1)
     whole = cell.round()
     cell = torch.where((cell - whole).abs() < _SNAP, whole, cell)
     last = torch.stack([width, height], -1) - 1
@@ -120,12 +166,48 @@ def _places(found: TeacherDetections, grids: tuple[Grid, ...], priors: Priors, e
     part = cell - low
     along, down = torch.stack([1 - part, part], -1).unbind(-2)
     columns, rows = x[..., None, :].expand(*x.shape, 2).flatten(-2), y[..., :, None].expand(*y.shape, 2).flatten(-2)
-    anchor = torch.arange(priors.stride.shape[0], device=start.device) % each
+    anchor = torch.arange(level.shape[1], device=level.device) % each
     index = ((rows * width.unsqueeze(-1) + columns) * each + start.unsqueeze(-1)).long() + anchor[:, None]
-    middle = (torch.stack([columns, rows], -1) + offset[..., None, None]) * stride[..., None, None]
-    return _Places(
-        index, (down[..., :, None] * along[..., None, :]).flatten(-2), center.unsqueeze(2) - middle, stride, unit
-    )
+    return _Places(index, (down[..., :, None] * along[..., None, :]).flatten(-2))
+
+
+def _centers(levels: _Level, level: Int[Tensor, "*n"], place: Int[Tensor, "*n"], each: int) -> Float[Tensor, "*n 2"]:
+    """The centers of places, in pixels of the pyramid that they are of."""
+    stride, offset, width, _, start = (values[level] for values in levels)
+    cell = (place - start).div(each, rounding_mode="floor")
+    row = cell.div(width, rounding_mode="floor")
+    return (torch.stack([cell - row * width, row], -1) + offset.unsqueeze(-1)) * stride.unsqueeze(-1)
+
+
+def _best_of_others(
+    found: TeacherDetections,
+    score: Float[Tensor, "B N"],
+    ratio: Float[Tensor, "B T S"],
+    nearest: Int[Tensor, "B S"],
+    of_student: _Level,
+    of_teacher: _Level,
+    each: int,
+    count: int,
+) -> tuple[Int[Tensor, "B P"], Float[Tensor, "B P"]]:
+    """For each prior the best place of the levels that are nearest to no level of the student, and its score.
+
+    The score is the highest class logit, -inf for a prior without such a place.
+    """
+    level = _number_of_level(found.grids or (), score.device)
+    place = torch.arange(len(level), device=score.device)
+    lonely = (nearest.unsqueeze(1) != torch.arange(ratio.shape[1], device=score.device).view(1, -1, 1)).all(-1)
+    scale, shift = found.frame[:, None, :2], found.frame[:, None, 2:]
+    stride, offset, width, height, start = (values[ratio.argmin(2)[:, level]] for values in of_student)  # (B, N) each
+    cell = (_centers(of_teacher, level, place, each) - shift) / scale / stride.unsqueeze(-1) - offset.unsqueeze(-1)
+    column, row = cell.round().unbind(-1)
+    inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
+    prior = ((row * width + column) * each + start).long() + place % each
+    prior = torch.where(lonely[:, level] & inside, prior, count)  # the last one stands for none
+    highest = score.new_full((len(score), count + 1), -torch.inf).scatter_reduce(1, prior, score, "amax")
+    wins = score == highest.gather(1, prior)
+    first = torch.where(wins, place, len(place) - 1)
+    other = torch.full_like(highest, len(place) - 1, dtype=torch.long).scatter_reduce(1, prior, first, "amin")
+    return other[:, :-1], highest[:, :-1]
 
 
 def _gathered(values: Tensor, index: Tensor) -> Tensor:
@@ -154,14 +236,24 @@ def _mean_box(
     return (boxes * share.unsqueeze(-1)).sum(2)
 
 
-def _moved(edges: Float[Tensor, "B N 4 K"], places: _Places, best: Int[Tensor, "B P 1"]) -> Float[Tensor, "B P 4 K"]:
-    """The distributions at the best places as distances from the priors, in their strides."""
-    probs = _gathered(edges, places.place.gather(2, best).squeeze(2)).float().softmax(-1)
+def _moved(
+    found: TeacherDetections,
+    edges: Float[Tensor, "B N 4 K"],
+    place: Int[Tensor, "B P"],
+    of_teacher: _Level,
+    priors: Priors,
+    each: int,
+) -> Float[Tensor, "B P 4 K"]:
+    """The distributions at places as distances from the priors, in their strides."""
+    scale, shift = found.frame[:, None, :2], found.frame[:, None, 2:]
+    level = _number_of_level(found.grids or (), place.device)[place]
+    probs = _gathered(edges, place).float().softmax(-1)
     bins = probs.shape[-1]
-    away = places.offset.gather(2, best.unsqueeze(-1).expand(-1, -1, -1, 2)).squeeze(2)
-    moved, unit = torch.cat([away, -away], -1).unsqueeze(-1), places.unit.repeat(1, 1, 2).unsqueeze(-1)
+    away = priors.centers * scale + shift - _centers(of_teacher, level, place, each)
+    unit = (priors.stride[:, None] * scale).repeat(1, 1, 2).unsqueeze(-1)
     bin_ = torch.arange(bins, device=probs.device)
-    value = ((bin_ * places.stride[..., None, None] + moved) / unit).clamp(0, bins - 1)
+    distance = bin_ * of_teacher.stride[level][..., None, None] + torch.cat([away, -away], -1).unsqueeze(-1)
+    value = (distance / unit).clamp(0, bins - 1)
     value = torch.where((value - value.round()).abs() < _SNAP, value.round(), value)
     low = value.floor()
     part, low = value - low, low.long()
