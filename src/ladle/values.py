@@ -263,7 +263,8 @@ def _made(kind: Kind, found: Any, call: ast.Call, text: str, now: Mapping[str, A
 
 def _checked(kind: Kind, hint: Any, name: str, node: ast.expr, text: str) -> Any:
     """The value of a field."""
-    value = _evaluated(kind, node, text)
+    value = _word(kind, hint, node)
+    value = _evaluated(kind, node, text) if value is None else value
     try:
         value = converted(hint, value)
     except MismatchError as wrong:
@@ -273,6 +274,20 @@ def _checked(kind: Kind, hint: Any, name: str, node: ast.expr, text: str) -> Any
     if isinstance(value, int | float) and value < 0:
         raise UserError(f"{kind.flag} {text}: {name} takes a number of 0 or more, found {value}")
     return value
+
+
+def _word(kind: Kind, hint: Any, node: ast.expr) -> str | None:
+    """A word without quotes that means no class, where the field takes plain values: ``abc`` in ``PAA(topk=abc)``."""
+    if not isinstance(node, ast.Name):
+        return None
+    known = [name.lower() for name in (*kind.classes, *kind.inner)]
+    try:
+        converted(hint, node.id)
+    except MismatchError:
+        return None if get_close_matches(node.id.lower(), known, n=1) else node.id
+    except TypeError:
+        return None
+    return None if node.id.lower() in known else node.id
 
 
 def _evaluated(kind: Kind, node: ast.expr, text: str) -> Any:

@@ -195,3 +195,11 @@ def test_a_sentence_is_one_line_whatever_it_names(capsys, line):
     message = capsys.readouterr().err
     assert message.count("\n") == 1
     assert message.rstrip("\n").isprintable()
+
+
+def test_where_no_word_stands_alone_the_word_behind_a_switch_is_its_value():
+    verb = VERB._replace(bare=None)
+    assert read_flags(verb, ["--quiet", "false", "--steps", "4"]) == {"quiet": False, "steps": 4}
+    assert read_flags(verb, ["--quiet", "steps=4"]) == {"quiet": True, "steps": 4}
+    with pytest.raises(UserError, match="--quiet takes true or false, found maybe"):
+        read_flags(verb, ["--quiet", "maybe"])

@@ -96,6 +96,9 @@ def test_a_checkpoint_of_another_network_is_refused():
     del state["head.stems.0.conv.weight"]
     with pytest.raises(UserError, match=r"1 do not fit \(first: neck.last.0.0.weight\)"):
         from_published(state, "yolox-n", COCO)
+    for name in ("rtmdet-t", "yolox-t", "atss-r50"):
+        with pytest.raises(UserError, match=f"not those of a published {name}"):
+            from_published({"conv_stem.weight": torch.zeros(32, 3, 3, 3)}, name, COCO)
     with pytest.raises(UserError, match="fcos-r50: no public checkpoint is known"):
         from_published(state, "fcos-r50", COCO)
 
@@ -123,7 +126,7 @@ def test_only_tensors_are_read_of_a_checkpoint(key, tmp_path):
     torch.save({"meta": Foreign(), "state_dict": {}}, file)
     with pytest.raises(UserError, match=r"checkpoint\.pth: expected tensors and plain data"):
         read_tensors(file)
-    with pytest.raises(UserError, match="there is no such file"):
+    with pytest.raises(UserError, match="none.pth: expected a checkpoint with tensors, found no file"):
         read_tensors(tmp_path / "none.pth")
 
 

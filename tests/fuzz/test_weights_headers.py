@@ -96,6 +96,19 @@ def test_what_is_wrong_with_a_header_is_said(bases, tmp_path, change, said):
     assert said in found
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("w.onnx", "w.onnx is an exported detector; expected its weights"),
+        ("w.pt2", "w.pt2 is an exported detector; expected its weights"),
+        ("resume.pt", "resume.pt is a checkpoint of PyTorch; expected weights saved by ladle"),
+        ("w.txt", "w.txt is not a readable safetensors file"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path, name, said):
+    assert said in outcome(b"PK", tmp_path / name)
+
+
 def with_tensor(raw, name, numbers=None, **fields):
     """The file with other fields of a tensor, or with other bytes at its begin."""
     header, body = parts_of(raw)

@@ -106,6 +106,12 @@ def test_the_mean_distances_of_a_data_set_are_those_of_all_pairs(data, detectors
     assert row["value"].endswith(f": SimD(m={numbers.distances[0]:.3f}, n={numbers.distances[1]:.3f})")
 
 
+def test_fields_alone_are_those_of_the_own_assigner(data, detectors):
+    numbers = counted_on(data, detectors["first"], assigner="(topk=3)")
+    assert numbers.total("positive") == counted_on(data, detectors["first"], assigner="PAA(topk=3)").total("positive")
+    assert numbers.total("positive") != counted_on(data, detectors["first"]).total("positive")
+
+
 def test_classes_are_matched_by_name(data, detectors):
     order = [CLASSES[::-1].index(name) for name in CLASSES]
     numbers = counted_on(data, detectors["second"])
@@ -274,7 +280,7 @@ def test_names_of_classes_and_files_are_no_markup(tmp_path):
         ({"model": "first", "teacher": "found.json", "against_assigner": "ATSS"}, "--teacher .*recorded predictions"),
         ({"model": "first", "against_teacher": "strangers"}, "--against-teacher .*strangers.*: it does not know"),
         ({"model": "first"}, "nothing to compare with: give --against-teacher, --against-model or --against-assigner"),
-        ({"model": "first", "against_assigner": "ATTS"}, "did you mean ATSS?"),
+        ({"model": "first", "against_assigner": "ATTS"}, "--against-assigner ATTS: .*did you mean ATSS?"),
         ({"model": "retinanet-tiny", "against_assigner": "FCOS"}, "it chooses among points"),
         ({"model": "first", "against_assigner": "ATSS", "images": 0}, "--images 0: expected a whole number from 1"),
         ({"model": "first", "against_assigner": "ATSS", "split": "tset"}, "tset"),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ladle.assigners import FCOS, PAA, MaxIoU, SimOTA
+from ladle.assigners import FCOS, PAA, MaxIoU, SimOTA, TaskAligned
 from ladle.criteria import DenseCriterion
 from ladle.distillers import FGD, PKD, CrossKD, SoftLabels
 from ladle.errors import UserError
@@ -48,6 +48,10 @@ def test_fields_with_their_default_values_are_not_written():
     assert text_of(ASSIGNER, PAA(pool=MaxIoU(0.2), topk=7)) == "PAA(pool=MaxIoU(positive=0.2), topk=7)"
 
 
+def test_a_word_needs_no_quotes():
+    assert assigner_of("TaskAligned(inside=before)") == TaskAligned(inside="before")
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -56,6 +60,8 @@ def test_fields_with_their_default_values_are_not_written():
         ("PAA(topkk=3)", "PAA has no field 'topkk'; its fields are pool, topk"),
         ("MaxIoU(1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11)", "MaxIoU has 10 fields only"),
         ("PAA(topk='a')", "topk takes a whole number, found 'a'"),
+        ("PAA(topk=a)", "topk takes a whole number, found 'a'"),
+        ("PAA(pool=MaxIOO)", "no assigner is called that; did you mean MaxIoU?"),
         ("PAA(topk=1e400)", "topk takes a whole number, found inf"),
         ("TaskAligned(topk=-1)", "topk takes a number of 0 or more, found -1"),
         ("ATSS(topk=0)", "does not work"),

@@ -67,6 +67,26 @@ def test_a_teacher_that_finds_nothing_is_refused(data, onnx, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_probe_matches_the_classes_of_ladle_s_own_detector_as_training_does(data, teacher, tmp_path, capsys):
+    """By equal names alone: a spelling that training refuses is not approved."""
+    write_coco(tmp_path / "upper", train=2, val=2, size=64)
+    for file in (tmp_path / "upper" / "annotations").iterdir():
+        file.write_text(file.read_text().replace(f'"{CLASSES[0]}"', f'"{CLASSES[0].upper()}"'))
+    flags = ["--data", str(tmp_path / "upper"), "--imgsz", "64", "--out", str(tmp_path / "out")]
+    assert main(["teacher", "probe", str(teacher), *flags]) == 0
+    assert f"not '{CLASSES[0].upper()}'" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"the teacher does not know '{CLASSES[0].upper()}'"):
+        distill(str(tmp_path / "upper"), "paa-tiny", str(teacher), "lad", replace(RUN, project=str(tmp_path)))
+    (tmp_path / "upper" / "strangers.txt").touch()
+    for file in (tmp_path / "upper" / "annotations").iterdir():
+        for name in CLASSES[1:]:
+            file.write_text(file.read_text().replace(f'"{name}"', f'"{name.upper()}"'))
+    assert main(["teacher", "probe", str(teacher), *flags]) == 2
+    error = capsys.readouterr().err
+    assert "knows none of the student's classes" in error
+    assert "class-map" not in error  # it is refused for a detector of ladle's
+
+
 @pytest.fixture
 def openings(monkeypatch):
     """The texts of the ONNX files that are opened."""
@@ -259,6 +279,25 @@ def test_an_interrupted_cache_goes_on_and_one_of_another_teacher_is_refused(
         teacher_cache(str(onnx), data, str(file), imgsz=64)
     with pytest.raises(UserError, match="it holds a cache of another imgsz"):
         teacher_cache(teacher, data, str(file), imgsz=96)
+
+
+def test_a_cache_has_the_suffix_by_which_it_is_known_and_tells_of_the_classes(data, onnx, tmp_path, capsys):
+    for dense, suffix in ((False, ".jsonl"), (True, ".ladle")):
+        with pytest.raises(UserError, match=f"out.txt: expected a name that ends with {suffix}"):
+            teacher_cache(str(onnx), data, str(tmp_path / "out.txt"), imgsz=64, dense=dense)
+    assert list(tmp_path.iterdir()) == []
+    write_coco(tmp_path / "other", train=1, val=1, size=64)
+    for file in (tmp_path / "other" / "annotations").iterdir():
+        text = file.read_text()
+        for name in CLASSES:
+            text = text.replace(f'"{name}"', f'"no {name}"')
+        file.write_text(text)
+    for folder, told in (
+        (data, "3 of the student's 6 classes are known"),
+        (tmp_path / "other", "note: colors.onnx knows none"),
+    ):
+        teacher_cache(str(onnx), str(folder), str(tmp_path / f"{Path(folder).name}.jsonl"), imgsz=64)
+        assert told in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Programs of PyTorch are read as ONNX files are, and only where the user trusts them."""
 
+import logging
 import warnings
 
 import pytest
@@ -61,7 +62,7 @@ def test_a_program_gives_its_boxes_and_scores(files, kind):
 
 
 @pytest.mark.parametrize("kind", ["pt2", "torchscript"])
-def test_what_is_not_trusted_or_not_understood_is_refused(files, kind, tmp_path):
+def test_what_is_not_trusted_or_not_understood_is_refused(files, kind, tmp_path, caplog):
     programs, _ = files
     with pytest.raises(UserError, match=r"can run any code on this machine .*: add \?run_code=1 if you trust"):
         open_teacher(f"{kind}:{programs[kind]}", NAMES)
@@ -70,6 +71,8 @@ def test_what_is_not_trusted_or_not_understood_is_refused(files, kind, tmp_path)
     (tmp_path / "text.pt").write_text("text")
     with pytest.raises(UserError, match="PyTorch cannot load it"):
         open_teacher(f"{kind}:{tmp_path / 'text.pt'}?run_code=1", NAMES)
+    assert caplog.text == ""  # torch.export logs a traceback
+    assert logging.root.manager.disable == logging.NOTSET
     with pytest.raises(UserError, match="expected the names of its 3 classes, found none in its metadata"):
         open_teacher(f"{kind}:{programs[kind]}?run_code=1&imgsz=64", NAMES)
     with pytest.raises(

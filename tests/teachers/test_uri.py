@@ -57,3 +57,8 @@ def test_a_map_of_classes_becomes_an_option():
 def test_an_option_that_is_given_twice_is_refused():
     with pytest.raises(UserError, match="each once"):
         parse_uri("onnx:a.onnx?bgr=1&bgr=1")
+
+
+def test_a_choice_names_its_words_and_no_empty_one():
+    with pytest.raises(UserError, match=r"\?layout=foo: expected one of boxes, yolo$"):
+        parse_uri("a.onnx?layout=foo").choice("layout", ("", "boxes", "yolo"), "")

@@ -123,8 +123,15 @@ def _flag(verb: Verb, word: str, rest: deque[str]) -> tuple[str | None, str | No
     if equals:
         return name, value
     if name in verb.arguments and verb.arguments[name].hint is bool:
-        return name, rest.popleft() if rest and rest[0].lower() in (*_TRUE, *_FALSE) else "true"
+        # A word that is neither a flag nor a value of the verb itself is meant as the value, right or wrong.
+        takes_word = rest and (rest[0].lower() in (*_TRUE, *_FALSE) or _is_meant(verb, rest[0]))
+        return name, rest.popleft() if takes_word else "true"
     return name, None if name in _ALONE or not rest or rest[0].startswith("--") else rest.popleft()
+
+
+def _is_meant(verb: Verb, word: str) -> bool:
+    """Whether a word can only be the value of the flag before it, where the verb takes no word without a flag."""
+    return verb.bare is None and not word.startswith("-") and not _is_assignment(word)
 
 
 def _is_assignment(word: str) -> bool:

@@ -107,6 +107,18 @@ def absence(file: Path) -> str:
     return "this is no regular file" if file.exists() else "there is no such file"
 
 
+def _unreadable(file: Path, error: Exception) -> str:
+    """What a file is that holds no tensors, by its name."""
+    if file.suffix in (".onnx", ".pt2"):
+        return f"{file} is an exported detector; expected its weights, the .safetensors file that it was made from"
+    if file.suffix in (".pt", ".pth", ".ckpt"):
+        return (
+            f"{file} is a checkpoint of PyTorch; expected weights saved by ladle, such as best.safetensors in the "
+            "folder weights of a run; `ladle convert` makes them of public checkpoints"
+        )
+    return f"{file} is not a readable safetensors file ({error})"
+
+
 def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _TensorInfo]]:
     """The spec, and kind and shape of every tensor; no tensor is read."""
     from safetensors import SafetensorError, safe_open
@@ -118,7 +130,7 @@ def _read_header(file: Path) -> tuple[DetectorSpec, dict[str, _TensorInfo]]:
             header = stream.metadata() or {}
             found = {name: _tensor_info(stream.get_slice(name)) for name in stream.keys()}  # noqa: SIM118 - no mapping
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is not a readable safetensors file ({error})") from error
+        raise UserError(_unreadable(file, error)) from error
     if _KEY not in header:
         raise UserError(f"{file} holds tensors but no ladle detector: expected a file written by `ladle train`")
     return DetectorSpec.from_json(header[_KEY], f"{file}: its header"), found
@@ -156,7 +168,7 @@ def _read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         loaded = load_file(file)
     except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{file} is not a readable safetensors file ({error})") from error
+        raise UserError(_unreadable(file, error)) from error
     return {name: value.float() if value.is_floating_point() else value for name, value in loaded.items()}
 
 

@@ -137,7 +137,10 @@ def _compare_raw(boxes: Tensor, scores: Tensor, reference: Raw, inference: Infer
 def _failure(parity: Parity, batch: Batch, tolerance: float) -> str:
     which = ", ".join(map(str, batch.ids))
     if math.isinf(parity.boxes):
-        return f"the exported detector does not find the objects that PyTorch finds in {which}; no file was written"
+        return (
+            f"the exported detector does not find the objects that PyTorch finds in {which}, with scores that differ "
+            f"by at most {tolerance * _SCORE_SHARE:g}; no file was written, --tolerance allows more"
+        )
     return (
         f"in {which} the exported detector differs from PyTorch by {parity.boxes:.2g} pixels in boxes (at most "
         f"{tolerance:g}) and by {parity.scores:.2g} in scores (at most {tolerance * _SCORE_SHARE:g}); no file was "

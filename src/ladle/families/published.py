@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ladle.boxes import STDS
 from ladle.detectors import FPN, DenseSpec, Detector, DetectorSpec
-from ladle.errors import UserError
+from ladle.errors import UserError, first_line
 from ladle.families.family import Start
 from ladle.families.names import detector_spec
 from ladle.untrusted import read_weights
@@ -142,13 +142,16 @@ def read_tensors(file: Path | str) -> dict[str, Tensor]:
     """
     file = Path(file)
     if not file.is_file():
-        raise UserError(f"{file}: there is no such file; expected a checkpoint with tensors")
+        found = "a folder" if file.is_dir() else "no file"
+        raise UserError(f"{file}: expected a checkpoint with tensors, found {found}")
     try:
         content = read_weights(file)
     except Exception as error:
+        reason = first_line(error)
+        about = "" if "weights_only" in reason else f" ({reason})"  # PyTorch advises to run its code
         raise UserError(
-            f"{file}: expected tensors and plain data, found what cannot be read as such "
-            f"({str(error).splitlines()[0]}); keep its state_dict alone, with the program that wrote it"
+            f"{file}: expected tensors and plain data, found what cannot be read as such{about}; keep its state_dict "
+            "alone, with the program that wrote it"
         ) from error
     if file.suffix == ".safetensors":
         return dict(content)
@@ -175,9 +178,10 @@ def _translated(state: Mapping[str, Tensor], spec: DetectorSpec) -> dict[str, Te
         if name in found and head.light.shared and not torch.equal(found[name], value):
             raise UserError(f"{key}: expected the convolution that all levels share, found another one")
         found[key if name in found and not head.light.shared else name] = value
-    first = next(key for key in found if key.startswith("backbone.body.stem."))
-    # Blue, green, red; a focus has them four times.
-    found[first] = found[first].unflatten(1, (-1, 3)).flip(2).flatten(1, 2)
+    first = next((key for key in found if key.startswith("backbone.body.stem.")), None)
+    if first is not None and found[first].dim() == 4 and found[first].shape[1] % 3 == 0:
+        # Blue, green, red; a focus has them four times.
+        found[first] = found[first].unflatten(1, (-1, 3)).flip(2).flatten(1, 2)
     return found
 
 

@@ -22,7 +22,7 @@ from ladle.networks import prior_mismatches
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Run
-from ladle.recipes.parts import ASSIGNER, assigner_of
+from ladle.recipes.parts import ASSIGNER, assigner_of, of_family
 from ladle.recipes.preflight import MOVED
 from ladle.recipes.sources import open_source, remarks
 from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, Teacher, open_teacher, parse_uri
@@ -111,7 +111,9 @@ class Context:
         if wanted.model is not None:
             spec, detector, title, _ = _opened(wanted.model, self.source, spec.imgsz, self.seed)
             network = self._frozen(f"{flag}model", wanted.model, detector)
-        given = assigner_of(wanted.assigner) if isinstance(wanted.assigner, str) else wanted.assigner
+        given = wanted.assigner
+        if isinstance(given, str):
+            given = assigner_of(of_family(given, spec.name, ASSIGNER), flag=f"--{flag}assigner")
         rule: Assigner = lessons_of(spec, given)[0].assigner
         if wanted.teacher is None:
             return Side(f"{text_of(ASSIGNER, rule)}, {title}", rule, network if uses_predictions(rule) else None)

@@ -35,6 +35,7 @@ __all__ = [
     "given_parts",
     "method_of",
     "name_of_student",
+    "of_family",
     "parts_of",
     "text_of_method",
     "text_of_object",
@@ -170,10 +171,10 @@ def parts_of(job: Job, given: Parts | None = None, again: Collection[str] | None
     if not parts.method.parts:
         parts = parts._replace(method=method_of(job.method, again is None or "method" in again))
     if parts.assigner is None and job.assigner is not None:
-        text = _of_family(job.assigner, name, ASSIGNER)
+        text = of_family(job.assigner, name, ASSIGNER)
         parts = parts._replace(assigner=assigner_of(text, again is None or "assigner" in again))
     if parts.criterion is None and job.criterion is not None:
-        text = _of_family(job.criterion, name, CRITERION)
+        text = of_family(job.criterion, name, CRITERION)
         parts = parts._replace(criterion=criterion_of(text, again is None or "criterion" in again))
     return parts._replace(method=_with_flags(parts.method, job))
 
@@ -183,7 +184,7 @@ def name_of_student(job: Job, parts: Parts) -> str:
     return job.student if parts.student is None else parts.student.name
 
 
-def _of_family(text: str, student: str, kind: Kind) -> str:
+def of_family(text: str, student: str, kind: Kind) -> str:
     """Add the class of the student's family to a text of fields alone, such as ``(topk=13)``."""
     family = families().get(student.partition("-")[0].partition("+")[0])
     if not text.startswith("(") or family is None:
@@ -192,18 +193,19 @@ def _of_family(text: str, student: str, kind: Kind) -> str:
     return text_of(kind, with_fields(kind, usual, text, f"{type(usual).__name__}{text}"))
 
 
-def assigner_of(text: str, imports: bool = True) -> Assigner:
+def assigner_of(text: str, imports: bool = True, flag: str = "--assigner") -> Assigner:
     """The assigner given by ``text``, such as ``PAA``, ``paa`` or ``PAA(topk=13, pool=MaxIoU(0.2, 0.2))``.
 
-    Raises :class:`UserError` for an unknown name or field, and for an assigner that assigns nothing.
+    Raises :class:`UserError`, which names ``flag``, for an unknown name or field, and for an assigner that assigns
+    nothing.
     """
-    assigner = value_of(ASSIGNER, text, imports)
+    assigner = value_of(ASSIGNER._replace(flag=flag), text, imports)
     try:
         serves = bool(assigner(*example_scene()).positive.any())
     except Exception as error:  # contradicting values can raise any exception
-        raise UserError(f"--assigner {text} does not work: {' '.join(str(error).split())[:200]}") from None
+        raise UserError(f"{flag} {text} does not work: {' '.join(str(error).split())[:200]}") from None
     if not serves:
-        raise UserError(f"--assigner {text} does not work: in a scene full of objects no prior learns any")
+        raise UserError(f"{flag} {text} does not work: in a scene full of objects no prior learns any")
     return cast(Assigner, assigner)
 
 

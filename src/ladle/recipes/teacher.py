@@ -22,7 +22,8 @@ from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, o
 from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of
 from ladle.recipes.sources import open_source, remarks
-from ladle.teachers import ClassTable, TeacherURI, match_classes, open_teacher, parse_uri
+from ladle.teachers import ClassTable, TeacherURI, open_teacher, parse_uri
+from ladle.teachers.classes import same_names
 from ladle.teachers.uri import with_class_map
 from ladle.types import Batch as Images
 from ladle.types import Detections
@@ -92,10 +93,10 @@ def teacher_probe(
     watch = _Watch(find)
     found = evaluator.score(watch, predicted, _MOST)
     if not any(len(one.scores) for one in found.detections.values()):
-        raise uri.fail(
-            f"it finds nothing in the {len(source)} images of {split}: check how it takes images, ?mean=, ?std=, "
-            "?bgr=1 and ?resize="
-        )
+        hint = "check how it takes images, ?mean=, ?std=, ?bgr=1 and ?resize="
+        if uri.kind == "ladle":
+            hint = "is it trained, for such images, and about for --imgsz?"
+        raise uri.fail(f"it finds nothing in the {len(source)} images of {split}: {hint}")
     folder = output_folder(out, Path("runs") / "teacher" / Path(name).stem)
     write_rows(folder / RESULTS, coco_rows(found.detections, source.category_ids))
     _draw(source, found, score, folder / "found.png")
@@ -150,7 +151,7 @@ def _opened(uri: TeacherURI, source: Source, device: str) -> _Opened:
     detector = load_detector(uri.path).eval().to(device)
     spec = detector.spec
     about = (f"gives predictions at strides {', '.join(map(str, spec.strides))}, and feature maps",)
-    table = match_classes(spec.classes, classes)
+    table = same_names(spec.classes, classes, uri.path)
     return _Opened(spec.name, about, table, lambda batch: detect(detector, batch.to(device)), spec.classes, source)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,16 @@ from ladle.recipes.options import Batch, Run, Side, Workers
 from ladle.recipes.origins import teacher_hash
 from ladle.recipes.sources import open_source
 from ladle.recipes.teacher_dense import How, record_dense
-from ladle.teachers import CacheHeader, Foreign, TeacherDetections, cache_line, open_foreign, parse_uri, read_cache
+from ladle.teachers import (
+    CacheHeader,
+    Foreign,
+    TeacherDetections,
+    cache_line,
+    match_classes,
+    open_foreign,
+    parse_uri,
+    read_cache,
+)
 from ladle.types import Batch as Images
 from ladle.types import Detections
 
@@ -62,6 +72,9 @@ def teacher_cache(
     uri = parse_uri(teacher)
     if uri.is_recorded:
         raise uri.fail("its predictions are recorded already; expected a teacher that runs")
+    suffix = ".ladle" if dense else ".jsonl"
+    if out is not None and Path(out).suffix != suffix:
+        raise UserError(f"--out {out}: expected a name that ends with {suffix}, by which --teacher knows what it is")
     if dense:
         return record_dense(uri, data, out, How(imgsz, batch, workers, find_device(device)), features)
     if features:
@@ -69,6 +82,7 @@ def teacher_cache(
     sources = {split: open_source(data, split, Run(), imgsz) for split in _SPLITS}
     detector = open_foreign(uri, sources["train"].classes).to(find_device(device))
     file = Path(out if out is not None else f"{Path(detector.name).stem}.jsonl")
+    say(_about_classes(detector, sources["train"].classes))
     digests = {split: contents_of(source).sha256 for split, source in sources.items()}
     header = CacheHeader(uri.located(), teacher_hash(teacher), tuple(detector.classes), imgsz, digests)
     known = _begun(file, header)
@@ -83,6 +97,14 @@ def teacher_cache(
         part.record(detector, file, imgsz, batch, workers, find_device(device))
     say(f"{file}: {file.stat().st_size / 2**20:.1f} MiB; train with --teacher {file}")
     return file
+
+
+def _about_classes(detector: Foreign, classes: Sequence[str]) -> str:
+    """How its classes match those of the data. All of them are recorded, so other pairs can be named in training."""
+    try:
+        return match_classes(detector.classes, classes, teacher=detector.name).summary()
+    except UserError as error:
+        return f"note: {error}"
 
 
 def _begun(file: Path, header: CacheHeader) -> dict[str, set[int | str]]:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.errors import UserError
 
-__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "listed", "match_classes"]
+__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "listed", "match_classes", "same_names"]
 
 # fmt: off
 COCO_CLASSES = (
@@ -127,6 +127,22 @@ def match_classes(
     columns = tuple(column for column, _ in found)
     names = tuple(theirs[column] if column >= 0 else None for column in columns)
     return ClassTable(tuple(ours), columns, names, tuple(by for _, by in found))
+
+
+def same_names(theirs: Sequence[str], ours: Sequence[str], teacher: str) -> ClassTable:
+    """Match classes as a detector of Ladle's teaches them: by equal names alone.
+
+    Raises:
+        UserError: if nothing matches.
+    """
+    columns = tuple(list(theirs).index(name) if name in theirs else -1 for name in ours)
+    if max(columns, default=-1) < 0:
+        raise UserError(
+            f"{teacher} knows none of the student's classes {listed(ours)}: it knows {listed(theirs)}; a detector of "
+            "ladle teaches classes of the same name, so train one on the student's classes"
+        )
+    known = tuple(name if column >= 0 else None for name, column in zip(ours, columns, strict=True))
+    return ClassTable(tuple(ours), columns, known, tuple("–" if name is None else "name" for name in known))
 
 
 def _find(name: str, theirs: Sequence[str], mapping: Mapping[str, str]) -> tuple[int, str]:

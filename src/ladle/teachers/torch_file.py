@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping
@@ -97,13 +98,17 @@ def _check_trust(uri: TeacherURI, what: str) -> None:
 
 
 def _loaded(uri: TeacherURI, load: Callable[[], T]) -> T:
-    """What ``load`` loads, without warnings; raises :class:`UserError` if PyTorch cannot."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
+    """What ``load`` loads, without warnings and logs; raises :class:`UserError` if PyTorch cannot."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.ERROR)  # torch.export logs a traceback as a warning before it raises
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
             return load()
-        except Exception as error:  # of many kinds, for a file that is damaged or of another version
-            raise uri.fail(f"PyTorch cannot load it ({first_line(error)})") from None
+    except Exception as error:  # of many kinds, for a file that is damaged or of another version
+        raise uri.fail(f"PyTorch cannot load it ({first_line(error)})") from None
+    finally:
+        logging.disable(disabled)
 
 
 def _about(uri: TeacherURI) -> dict[str, Any] | None:

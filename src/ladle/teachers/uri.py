@@ -146,7 +146,7 @@ class TeacherURI(NamedTuple):
         """One of several words."""
         word = self.options.get(name, usual)
         if word not in among:
-            raise self.fail(f"?{name}={word}: expected one of {', '.join(among)}")
+            raise self.fail(f"?{name}={word}: expected one of {', '.join(filter(None, among))}")
         return word
 
     def classes(self) -> tuple[str, ...] | None:
