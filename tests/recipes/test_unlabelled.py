@@ -81,7 +81,7 @@ def test_confident_boxes_become_the_objects_in_pixels_of_the_file(splits, folder
     joined = Joined(splits[0], found.source)
     assert (len(joined), joined.sample(0).id, joined.sample(8).id) == (10, splits[0].sample(0).id, "unlabelled/a.png")
     assert found.lines == (
-        f"and 2 of the 3 images without labels of {folder}, on average 20 % of a step; in the others the teacher finds "
+        f"and 2 of the 3 images without labels in {folder}, on average 20 % of a step; in the others the teacher finds "
         "no object: they are left out",
         "their objects are boxes of the teacher: 2 disc, 1 ring" + "".join(f", 0 {name}" for name in CLASSES[2:]),
         "with scores of at least 0.40, given",

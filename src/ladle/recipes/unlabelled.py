@@ -227,7 +227,7 @@ def _about(job: Job, labeled: int, count: int, with_objects: DetectionDataset) -
     """Lines about the images and their boxes."""
     used = len(with_objects)
     yield (
-        f"and {used} of the {count} images without labels of {job.unlabelled}, on average "
+        f"and {used} of the {count} images without labels in {job.unlabelled}, on average "
         f"{100 * used / (used + labeled):.0f} % of a step; in the others the teacher finds no object: they are left out"
     )
     counts = np.bincount(
