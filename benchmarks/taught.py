@@ -13,6 +13,7 @@ import torch
 
 from ladle.families import detector_spec
 from ladle.recipes.options import Run
+from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import USUAL_MOST, Evaluator, find_of
 from ladle.recipes.sources import open_source
 from ladle.teachers import open_teacher
@@ -40,9 +41,10 @@ def main():
     parser.add_argument("--imgsz", type=int, required=True)
     arguments = parser.parse_args()
     images = open_source(arguments.data, "val", Run(cache=True), arguments.imgsz)
-    teacher = open_teacher(arguments.teacher, images.classes)
+    teacher = open_teacher(arguments.teacher, images.classes, images.category_ids)
+    views = beside(images, teacher, arguments.teacher)
     detector = detector_spec(arguments.student, images.classes, imgsz=arguments.imgsz).build().eval()
-    evaluator = Evaluator(images, arguments.imgsz, 16)
+    evaluator = Evaluator(images, arguments.imgsz, 16, views=views)
     for name, find in (("the teacher itself", find_of(teacher, "cpu")), ("at the priors", told(teacher, detector))):
         print(name, evaluator.score(find, images.classes, USUAL_MOST).evaluation.row())
 
