@@ -19,6 +19,9 @@ def test_the_tables_of_the_page_are_those_of_the_recorded_lines(results):
     assert results.page(text) == text
     assert results.names() == [
         "aquarium",
+        "bccd",
+        "fruit",
+        "fruit-10",
         "scenes",
         "scenes-two-stage",
         "scenes-colearn",
