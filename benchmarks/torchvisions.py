@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ladle.data.loader import make_loader
+from ladle.detectors import as_floats
 from ladle.engine import fit, one_process
 from ladle.recipes.options import Run
 from ladle.recipes.scoring import USUAL_MOST, Evaluator
@@ -41,7 +42,7 @@ class Losses(nn.Module):
 
 def unpadded(batch):
     """The images of a batch without the padding, as torchvision takes them."""
-    images = batch.images.float() / 255 if batch.images.dtype == torch.uint8 else batch.images
+    images = as_floats(batch.images)
     return [one[:, :height, :width] for one, (height, width) in zip(images, batch.sizes.tolist(), strict=True)]
 
 

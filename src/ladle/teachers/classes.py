@@ -118,15 +118,13 @@ def match_classes(
             f"class_map names {unknown[0]}, which does not exist: write `student's class: teacher's class` with "
             f"the student's {listed(ours)} and the teacher's {listed(theirs)}"
         )
-    found = [_find(name, theirs, given) for name in ours]
-    if all(column < 0 for column, _ in found):
-        raise UserError(
-            f"{teacher} knows none of the student's classes {listed(ours)}: it knows {listed(theirs)}; name the "
-            "pairs in a file by --class-map names.yaml, or the teacher's own classes by ?classes=names.txt"
-        )
-    columns = tuple(column for column, _ in found)
-    names = tuple(theirs[column] if column >= 0 else None for column in columns)
-    return ClassTable(tuple(ours), columns, names, tuple(by for _, by in found))
+    return _table(
+        theirs,
+        ours,
+        [_find(name, theirs, given) for name in ours],
+        teacher,
+        "name the pairs in a file by --class-map names.yaml, or the teacher's own classes by ?classes=names.txt",
+    )
 
 
 def same_names(theirs: Sequence[str], ours: Sequence[str], teacher: str) -> ClassTable:
@@ -135,14 +133,26 @@ def same_names(theirs: Sequence[str], ours: Sequence[str], teacher: str) -> Clas
     Raises:
         UserError: if nothing matches.
     """
-    columns = tuple(list(theirs).index(name) if name in theirs else -1 for name in ours)
-    if max(columns, default=-1) < 0:
+    return _table(
+        theirs,
+        ours,
+        [(list(theirs).index(name), "name") if name in theirs else (-1, "–") for name in ours],
+        teacher,
+        "a detector of ladle teaches classes of the same name, so train one on the student's classes",
+    )
+
+
+def _table(
+    theirs: Sequence[str], ours: Sequence[str], found: Sequence[tuple[int, str]], teacher: str, advice: str
+) -> ClassTable:
+    """The table of the classes that were found; raises :class:`UserError` with ``advice`` if there is none."""
+    if all(column < 0 for column, _ in found):
         raise UserError(
-            f"{teacher} knows none of the student's classes {listed(ours)}: it knows {listed(theirs)}; a detector of "
-            "ladle teaches classes of the same name, so train one on the student's classes"
+            f"{teacher} knows none of the student's classes {listed(ours)}: it knows {listed(theirs)}; {advice}"
         )
-    known = tuple(name if column >= 0 else None for name, column in zip(ours, columns, strict=True))
-    return ClassTable(tuple(ours), columns, known, tuple("–" if name is None else "name" for name in known))
+    columns = tuple(column for column, _ in found)
+    names = tuple(theirs[column] if column >= 0 else None for column in columns)
+    return ClassTable(tuple(ours), columns, names, tuple(by for _, by in found))
 
 
 def _find(name: str, theirs: Sequence[str], mapping: Mapping[str, str]) -> tuple[int, str]:

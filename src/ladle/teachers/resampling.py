@@ -21,14 +21,40 @@ _SNAP = 1e-3
 """A coordinate this near to a place, in cells, is that of the place."""
 
 
-class _Level(NamedTuple):
-    """The numbers of each level of a pyramid, as columns: stride, offset, width, height, and its first place."""
+class _Levels(NamedTuple):
+    """The numbers of a pyramid's levels: stride, offset, width, height and first place, and the level of each place."""
 
     stride: Float[Tensor, " L"]
     offset: Float[Tensor, " L"]
     width: Float[Tensor, " L"]
     height: Float[Tensor, " L"]
     start: Float[Tensor, " L"]
+    of_place: Int[Tensor, " N"]
+    each: int
+
+    def at(self, level: Int[Tensor, "*n"]) -> tuple[Tensor, ...]:
+        """Stride, offset, width, height and first place of levels."""
+        return tuple(values[level] for values in (self.stride, self.offset, self.width, self.height, self.start))
+
+    def centers(self, place: Int[Tensor, "*n"]) -> Float[Tensor, "*n 2"]:
+        """The centers of places, in pixels."""
+        stride, offset, width, _, start = self.at(self.of_place[place])
+        cell = (place - start).div(self.each, rounding_mode="floor")
+        row = cell.div(width, rounding_mode="floor")
+        return (torch.stack([cell - row * width, row], -1) + offset.unsqueeze(-1)) * stride.unsqueeze(-1)
+
+
+class _Pyramids(NamedTuple):
+    """The levels of student and teacher, and the way from the student's pixels to the teacher's.
+
+    ``apart`` is how far the strides of two levels are from each other: the absolute logarithm of their ratio.
+    """
+
+    student: _Levels
+    teacher: _Levels
+    scale: Float[Tensor, "B 1 2"]
+    shift: Float[Tensor, "B 1 2"]
+    apart: Float[Tensor, "B T S"]
 
 
 class _Places(NamedTuple):
@@ -71,10 +97,8 @@ def resample(found: TeacherDetections, priors: Priors) -> Predictions:
     each = grids[0].each
     if any(grid.each != each for grid in (*grids, *found.grids)):
         found, each = one_each(found), 1
-    of_student, of_teacher = (_levels(some, priors.stride.device) for some in (grids, found.grids or ()))
-    ratio = _ratios(found, of_student, of_teacher)
-    nearest = ratio.argmin(1)  # (B, S): the teacher's level of each of the student's
-    places = _places(found, of_teacher, nearest, grids, priors, each)
+    pyramids = _pyramids(found, grids, priors.stride.device, each)
+    places = _places(pyramids, priors)
     score = found.logits.amax(-1)
     strength = places.weight * _gathered(score.sigmoid(), places.place)
     best = strength.argmax(-1, keepdim=True)
@@ -83,16 +107,15 @@ def resample(found: TeacherDetections, priors: Priors) -> Predictions:
     quality = found.quality
     if quality is not None:
         quality = _weighted(quality.unsqueeze(-1), places).squeeze(-1)
-    place = places.place.gather(2, best).squeeze(2)
 
-    other, highest = _best_of_others(found, score, ratio, nearest, of_student, of_teacher, each, len(priors.stride))
+    other, highest = _best_of_others(pyramids, score)
     taken = highest > logits.amax(-1)
-    place = torch.where(taken, other, place)
+    place = torch.where(taken, other, places.place.gather(2, best).squeeze(2))
     logits = torch.where(taken.unsqueeze(-1), _gathered(found.logits, other), logits)
     boxes = torch.where(taken.unsqueeze(-1), _gathered(found.boxes, other), boxes)
     if quality is not None and found.quality is not None:
         quality = torch.where(taken, found.quality.gather(1, other), quality)
-    edges = _moved(found, found.edges, place, of_teacher, priors, each) if found.edges is not None else None
+    edges = _moved(found.edges, place, pyramids, priors) if found.edges is not None else None
     return Predictions(logits, boxes, quality, edges)
 
 
@@ -116,46 +139,33 @@ def one_each(found: TeacherDetections) -> TeacherDetections:
     )
 
 
-def _levels(grids: tuple[Grid, ...], device: torch.device) -> _Level:
-    """The numbers of grids, on a device."""
-    ends = accumulate(_sizes(grids))
-    rows = tuple(
-        (grid.stride, grid.offset, grid.width, grid.height, end - size)
-        for grid, size, end in zip(grids, _sizes(grids), ends, strict=True)
-    )
-    return _Level(*constants(rows, device).unbind(-1))
-
-
-def _sizes(grids: tuple[Grid, ...]) -> list[int]:
-    """The number of places of each grid."""
-    return [grid.height * grid.width * grid.each for grid in grids]
-
-
-def _ratios(found: TeacherDetections, of_student: _Level, of_teacher: _Level) -> Float[Tensor, "B T S"]:
-    """How far the strides of two levels are apart in the student's pixels: the absolute logarithm of their ratio."""
-    scale = found.frame[:, :2].log().mean(-1).view(-1, 1, 1)
-    return (of_teacher.stride.log().view(-1, 1) - of_student.stride.log() - scale).abs()
-
-
-def _number_of_level(grids: tuple[Grid, ...], device: torch.device) -> Int[Tensor, " N"]:
-    """The number of its level for each place."""
-    counts = constants(tuple((size,) for size in _sizes(grids)), device).squeeze(-1).long()
-    return torch.arange(len(grids), device=device).repeat_interleave(counts, output_size=sum(_sizes(grids)))
-
-
-def _places(
-    found: TeacherDetections,
-    of_teacher: _Level,
-    nearest: Int[Tensor, "B S"],
-    grids: tuple[Grid, ...],
-    priors: Priors,
-    each: int,
-) -> _Places:
-    """The places around each prior, for all images and priors at once."""
+def _pyramids(found: TeacherDetections, grids: tuple[Grid, ...], device: torch.device, each: int) -> _Pyramids:
+    """Both pyramids, of which every place has ``each`` anchors."""
+    student, teacher = (_levels(some, device, each) for some in (grids, found.grids or ()))
     scale, shift = found.frame[:, None, :2], found.frame[:, None, 2:]
-    level = nearest[:, _number_of_level(grids, nearest.device)]
-    stride, offset, width, height, start = (values[level] for values in of_teacher)
-    cell = (priors.centers * scale + shift) / stride.unsqueeze(-1) - offset.unsqueeze(-1)
+    between = scale.log().mean(-1, keepdim=True)
+    apart = (teacher.stride.log().view(-1, 1) - student.stride.log() - between).abs()
+    return _Pyramids(student, teacher, scale, shift, apart)
+
+
+def _levels(grids: tuple[Grid, ...], device: torch.device, each: int) -> _Levels:
+    """The numbers of grids, on a device."""
+    sizes = [grid.height * grid.width * each for grid in grids]
+    rows = tuple(
+        (grid.stride, grid.offset, grid.width, grid.height, end - size, size)
+        for grid, size, end in zip(grids, sizes, accumulate(sizes), strict=True)
+    )
+    stride, offset, width, height, start, counts = constants(rows, device).unbind(-1)
+    of_place = torch.arange(len(grids), device=device).repeat_interleave(counts.long(), output_size=sum(sizes))
+    return _Levels(stride, offset, width, height, start, of_place, each)
+
+
+def _places(pyramids: _Pyramids, priors: Priors) -> _Places:
+    """The places around each prior, for all images and priors at once."""
+    student, each = pyramids.student, pyramids.student.each
+    level = pyramids.apart.argmin(1)[:, student.of_place]
+    stride, offset, width, height, start = pyramids.teacher.at(level)
+    cell = (priors.centers * pyramids.scale + pyramids.shift) / stride.unsqueeze(-1) - offset.unsqueeze(-1)
     whole = cell.round()
     cell = torch.where((cell - whole).abs() < _SNAP, whole, cell)
     last = torch.stack([width, height], -1) - 1
@@ -171,38 +181,23 @@ def _places(
     return _Places(index, (down[..., :, None] * along[..., None, :]).flatten(-2))
 
 
-def _centers(levels: _Level, level: Int[Tensor, "*n"], place: Int[Tensor, "*n"], each: int) -> Float[Tensor, "*n 2"]:
-    """The centers of places, in pixels of the pyramid that they are of."""
-    stride, offset, width, _, start = (values[level] for values in levels)
-    cell = (place - start).div(each, rounding_mode="floor")
-    row = cell.div(width, rounding_mode="floor")
-    return (torch.stack([cell - row * width, row], -1) + offset.unsqueeze(-1)) * stride.unsqueeze(-1)
-
-
 def _best_of_others(
-    found: TeacherDetections,
-    score: Float[Tensor, "B N"],
-    ratio: Float[Tensor, "B T S"],
-    nearest: Int[Tensor, "B S"],
-    of_student: _Level,
-    of_teacher: _Level,
-    each: int,
-    count: int,
+    pyramids: _Pyramids, score: Float[Tensor, "B N"]
 ) -> tuple[Int[Tensor, "B P"], Float[Tensor, "B P"]]:
     """For each prior the best place of the levels that are nearest to no level of the student, and its score.
 
     The score is the highest class logit, -inf for a prior without such a place.
     """
-    level = _number_of_level(found.grids or (), score.device)
-    place = torch.arange(len(level), device=score.device)
-    lonely = (nearest.unsqueeze(1) != torch.arange(ratio.shape[1], device=score.device).view(1, -1, 1)).all(-1)
-    scale, shift = found.frame[:, None, :2], found.frame[:, None, 2:]
-    stride, offset, width, height, start = (values[ratio.argmin(2)[:, level]] for values in of_student)  # (B, N) each
-    cell = (_centers(of_teacher, level, place, each) - shift) / scale / stride.unsqueeze(-1) - offset.unsqueeze(-1)
+    student, teacher, scale, shift, apart = pyramids
+    place, count = torch.arange(score.shape[1], device=score.device), len(student.of_place)
+    number = torch.arange(apart.shape[1], device=score.device).view(1, -1, 1)
+    lonely = (apart.argmin(1, keepdim=True) != number).all(-1)
+    stride, offset, width, height, start = student.at(apart.argmin(2)[:, teacher.of_place])  # (B, N) each
+    cell = (teacher.centers(place) - shift) / scale / stride.unsqueeze(-1) - offset.unsqueeze(-1)
     column, row = cell.round().unbind(-1)
     inside = (column >= 0) & (row >= 0) & (column < width) & (row < height)
-    prior = ((row * width + column) * each + start).long() + place % each
-    prior = torch.where(lonely[:, level] & inside, prior, count)  # the last one stands for none
+    prior = ((row * width + column) * student.each + start).long() + place % student.each
+    prior = torch.where(lonely[:, teacher.of_place] & inside, prior, count)  # the last one stands for none
     highest = score.new_full((len(score), count + 1), -torch.inf).scatter_reduce(1, prior, score, "amax")
     wins = score == highest.gather(1, prior)
     first = torch.where(wins, place, len(place) - 1)
@@ -237,22 +232,16 @@ def _mean_box(
 
 
 def _moved(
-    found: TeacherDetections,
-    edges: Float[Tensor, "B N 4 K"],
-    place: Int[Tensor, "B P"],
-    of_teacher: _Level,
-    priors: Priors,
-    each: int,
+    edges: Float[Tensor, "B N 4 K"], place: Int[Tensor, "B P"], pyramids: _Pyramids, priors: Priors
 ) -> Float[Tensor, "B P 4 K"]:
     """The distributions at places as distances from the priors, in their strides."""
-    scale, shift = found.frame[:, None, :2], found.frame[:, None, 2:]
-    level = _number_of_level(found.grids or (), place.device)[place]
+    teacher = pyramids.teacher
     probs = _gathered(edges, place).float().softmax(-1)
     bins = probs.shape[-1]
-    away = priors.centers * scale + shift - _centers(of_teacher, level, place, each)
-    unit = (priors.stride[:, None] * scale).repeat(1, 1, 2).unsqueeze(-1)
-    bin_ = torch.arange(bins, device=probs.device)
-    distance = bin_ * of_teacher.stride[level][..., None, None] + torch.cat([away, -away], -1).unsqueeze(-1)
+    away = priors.centers * pyramids.scale + pyramids.shift - teacher.centers(place)
+    unit = (priors.stride[:, None] * pyramids.scale).repeat(1, 1, 2).unsqueeze(-1)
+    stride = teacher.stride[teacher.of_place[place]][..., None, None]
+    distance = torch.arange(bins, device=probs.device) * stride + torch.cat([away, -away], -1).unsqueeze(-1)
     value = (distance / unit).clamp(0, bins - 1)
     value = torch.where((value - value.round()).abs() < _SNAP, value.round(), value)
     low = value.floor()
