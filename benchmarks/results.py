@@ -5,8 +5,9 @@
 An experiment ``benchmarks/experiments/NAME.yaml`` has its results in ``docs/results/NAME.jsonl``. Its table stands
 between the marks ``<!-- results: NAME -->`` and ``<!-- end -->`` of the page, and its chart is
 ``docs/images/results-NAME.svg``. All lines of a file have the same setting and the same teacher, else it is refused.
-``made_by`` of an experiment is the command that trains its teacher, if it has one. A row is compared with the row
-``plain``, or with the one that ``baselines`` names for it. Co-learning gives two detectors, each a line of the table.
+``made_by`` of an experiment is the command that trains its teacher, if it has one. A row is compared with the first
+one, or with the one that ``baselines`` names for it, and ``compared`` is the head of that column. Co-learning gives
+two detectors, each a line of the table.
 Where ``docs/results/NAME-latency.jsonl`` has the networks, as ``latency.py`` measures them, the table has the size of
 their files and the time of an image.
 """
@@ -62,15 +63,16 @@ def latencies(name, described):
     return {label: lines[network_of(row, described["student"])] for label, row in rows}
 
 
-def table(found, baselines, measured):
-    """The Markdown table of an experiment; ``baselines`` is the label of the row to compare with, by label."""
+def table(described, found, measured):
+    """The Markdown table of an experiment, with the comparisons that it describes."""
+    baselines = dict.fromkeys(found, next(iter(found))) | described.get("baselines", {})
     costs = {label: [f"{one['bytes'] / 1e6:.1f}", f"{one['milliseconds']:.1f}"] for label, one in measured.items()}
-    head = [*COLUMNS, *(["MB", "ms"] if measured else []), "AP beside plain training"]
+    head = [*COLUMNS, *(["MB", "ms"] if measured else []), described.get("compared", "AP beside plain training")]
     yield "| method | seeds | " + " | ".join(head) + " |"
     yield "|---" * (2 + len(head)) + "|"
-    plain = {label: {one["seed"]: one["ap"] for one in found[label]} for label in ("plain", *baselines.values())}
     for label, ours in found.items():
-        last = "" if label in plain else beside(ours, plain[baselines.get(label, "plain")])
+        plain = {one["seed"]: one["ap"] for one in found[baselines[label]]}
+        last = "" if label == baselines[label] else beside(ours, plain)
         yield f"| {label} | {len(ours)} | " + " | ".join([*cells(ours), *costs.get(label, []), last]) + " |"
 
 
@@ -103,7 +105,7 @@ def section(name):
     teacher = " ".join(described["made_by"].split()) if "made_by" in described else None
     return "\n".join(
         [
-            *table(found, described.get("baselines", {}), measured),
+            *table(described, found, measured),
             "",
             f"![AP: the mean, one standard deviation, and every seed](images/results-{name}.svg)",
             "",
@@ -127,7 +129,8 @@ def chart(name, folder):
     os.environ["SOURCE_DATE_EPOCH"] = "0"  # else a figure holds the time of its drawing
     _, found = experiment(name)
     values = {label: [one["ap"] for one in ours] for label, ours in found.items()}
-    best_last = {"plain": values.pop("plain")} | dict(sorted(values.items(), key=lambda row: statistics.fmean(row[1])))
+    first = next(iter(values))
+    best_last = {first: values.pop(first)} | dict(sorted(values.items(), key=lambda row: statistics.fmean(row[1])))
     return draw_comparison(best_last, folder / f"results-{name}.svg")
 
 

@@ -70,6 +70,21 @@ def test_gains_are_claimed_only_where_the_interval_excludes_zero(results):
     assert results.beside(runs(31.0), plain) == "+1.0"
 
 
+def test_a_row_is_compared_with_the_first_one_or_with_its_own_baseline(results):
+    def runs(*values):
+        columns = dict.fromkeys(results.COLUMNS.values(), 30.0)
+        return [columns | {"seed": seed, "ap": value} for seed, value in enumerate(values)]
+
+    found = {"ATSS": runs(30.0), "PAA": runs(32.0), "LAD with ATSS": runs(31.0), "LAD with PAA": runs(35.0)}
+    described = {"baselines": {"LAD with PAA": "PAA"}, "compared": "AP beside another"}
+    head, _, *rows = ([cell.strip() for cell in line.split("|")] for line in results.table(described, found, {}))
+    assert head[-2] == "AP beside another"
+    assert [row[-2] for row in rows] == ["", "+2.0", "+1.0", "+3.0"]
+    alone, _, *rows = results.table({"baselines": {"PAA": "PAA"}}, found, {})
+    assert alone.split("|")[-2].strip() == "AP beside plain training"
+    assert [row.split("|")[-2].strip() for row in rows] == ["", "", "+1.0", "+5.0"]
+
+
 def test_every_gain_on_the_page_of_methods_stands_in_a_table(results):
     tables = results.PAGE.read_text(encoding="utf-8")
     quoted = re.findall(r"[+-]\d+\.\d ± \d+\.\d", (results.PAGE.parent / "which_method.md").read_text(encoding="utf-8"))
@@ -100,7 +115,7 @@ def test_a_table_has_the_size_and_time_of_each_rows_network(results, monkeypatch
     (tmp_path / "some-latency.jsonl").write_text("\n".join(map(json.dumps, lines)), encoding="utf-8")
     measured = results.latencies("some", described)
     found = {label: [dict.fromkeys(results.COLUMNS.values(), 30.0) | {"seed": 0}] for label in described["rows"]}
-    rows = [[cell.strip() for cell in line.split("|")] for line in results.table(found, {}, measured)]
+    rows = [[cell.strip() for cell in line.split("|")] for line in results.table(described, found, measured)]
     at = [rows[0].index(name) for name in ("method", "MB", "ms")]
     assert [[row[place] for place in at] for row in rows[2:]] == [
         ["plain", "2.5", "7.0"],
