@@ -242,6 +242,31 @@ def test_what_changes_no_weights_may_be_given_anew(run, untrained):
     assert (given.workers, given.cache, given.log_every, given.patience, given.device) == (2, True, 3, 5, "auto")
 
 
+@pytest.mark.parametrize(
+    ("began", "now", "expected", "found"),
+    [
+        ("onnx:a.onnx?imgsz=64", "onnx:b.onnx?imgsz=96", "onnx:?imgsz=64", "onnx:?imgsz=96"),
+        ("onnx:a.onnx?imgsz=64", "b.onnx", "onnx:?imgsz=64", "onnx:"),
+        ("a.safetensors", "onnx:a.onnx", "ladle:", "onnx:"),
+        ("ema", "auxiliary", "ema:", "auxiliary:"),
+        ("ensemble:a.onnx,b.jsonl", "ensemble:b.jsonl,a.onnx", "ensemble:onnx:,cache:", "ensemble:cache:,onnx:"),
+    ],
+)
+def test_a_teacher_is_asked_as_when_the_run_began(began, now, expected, found):
+    job = Job("distill", "data", "paa-tiny", "one", teacher=began)
+    with pytest.raises(UserError, match="give the same kind and options in --teacher") as raised:
+        job.changed({"teacher": now})
+    assert f"expected {expected}, found {found};" in str(raised.value)
+
+
+def test_the_files_of_a_teacher_may_lie_elsewhere():
+    job = Job("distill", "data", "paa-tiny", "one", teacher="onnx:a.onnx?std=2&imgsz=64&classes=a.txt")
+    moved = "onnx:b.onnx?imgsz=64&classes=b.txt&std=2"
+    assert job.changed({"teacher": moved}).teacher is not None
+    mine = Job("distill", "data", "paa-tiny", "one", teacher="python:Mine")
+    assert mine.changed({"teacher": "b.safetensors"}).teacher is not None
+
+
 # ---------------------------------------------------------------------------------------------- through assistants
 
 

@@ -20,7 +20,7 @@ from ladle.limits import Length, shortened
 from ladle.recipes.contents import Contents, difference
 from ladle.recipes.folders import CONFIG, CONTENTS, FIRST_WEIGHTS, INITIAL, TEACHER
 from ladle.recipes.options import Run
-from ladle.recipes.origins import check_named, file_hash, named_hashes, teacher_hash
+from ladle.recipes.origins import check_asked, check_named, file_hash, named_hashes, teacher_hash
 from ladle.teachers import TeacherURI, parse_uri
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
@@ -236,6 +236,9 @@ class Job:
                 f"--resume {self.folder} goes on as the run was begun and cannot change {listed}: leave that out, or "
                 f"start a new run; it takes --{', --'.join(_MAY_CHANGE)}"
             )
+        teachers = [text for text in (self.teacher, changes.get("teacher")) if text and not text.startswith(OBJECT)]
+        if len(teachers) == 2:
+            check_asked(self.folder, *teachers)
         of_run = {name: changes.pop(name) for name in self.run.__dataclass_fields__ if name in changes}
         return replace(self, run=replace(self.run, **of_run), **changes)
 

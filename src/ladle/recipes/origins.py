@@ -10,7 +10,7 @@ from ladle.detectors import absence
 from ladle.errors import UserError
 from ladle.teachers.uri import OF_STUDENT, TeacherURI, members_of, parse_uri
 
-__all__ = ["check_named", "file_hash", "named_hashes", "teacher_hash"]
+__all__ = ["check_asked", "check_named", "file_hash", "named_hashes", "teacher_hash"]
 
 _NO_FILE = ("torchvision", "hf", "timm", "ensemble", "dense", *OF_STUDENT)
 """The kinds of teachers that are not one file."""
@@ -39,6 +39,16 @@ def teacher_hash(text: str) -> str:
 def named_hashes(text: str) -> dict[str, str]:
     """SHA-256 of the files that name the classes of a teacher, by option; those that do not exist are left out."""
     return {name: file_hash(file) for name, file in parse_uri(text).named_files().items() if file.is_file()}
+
+
+def check_asked(folder: str, began: str, now: str) -> None:
+    """Raise :class:`UserError` unless a teacher is asked as when the run began: only paths of files may be others."""
+    before, after = (parse_uri(text).asked() for text in (began, now))
+    if before != after:
+        raise UserError(
+            f"--resume {folder}: files of the teacher may lie elsewhere, but it is asked as before: expected "
+            f"{before}, found {after}; give the same kind and options in --teacher, or start a new run"
+        )
 
 
 def check_named(folder: str, uri: TeacherURI, began: Mapping[str, str]) -> None:

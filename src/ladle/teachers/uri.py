@@ -85,6 +85,13 @@ class TeacherURI(NamedTuple):
         query = "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in files.items())
         return f"{self.kind}:{_absolute(self.path)}" + (f"?{query}" if query else "")
 
+    def asked(self) -> str:
+        """The text without the paths of files: the kind, and the options that say how the teacher is asked."""
+        if self.kind == "ensemble":
+            return f"ensemble:{','.join(parse_uri(one).asked() for one in members_of(self.path))}"
+        options = (f"{name}={value}" for name, value in sorted(self.options.items()) if name not in _FILES)
+        return "&".join((f"{self.kind}:", *options)).replace("&", "?", 1)
+
     def files(self) -> list[Path]:
         """The files that hold the teacher; none if it is made of the student."""
         if self.kind == "hf":
