@@ -24,9 +24,10 @@ A row is a method of ``ladle distill``, or ``plain``, optionally with changes:
 Every run is one call of the command line, which is printed; every method of a seed starts from the same weights and
 trains on the same images in the same order. The weights after the last epoch are evaluated, so that no epoch is
 selected by the validation images. Results are appended to --record as soon as a run ends, one line of JSON each: the
-row and its seed, all twelve numbers, AP by class, the time, the commit, the teacher's SHA-256, the machine. A row and a
-seed that are already in the file are not run again, and a run that was stopped is resumed. Finally a Markdown table of
-means, standard errors and differences to the first row is printed, and OUT/comparison.png is drawn.
+row and its seed, all twelve numbers, AP by class, the time, where a teacher judges its agreement with the student in
+every epoch, the commit, the teacher's SHA-256, the machine. A row and a seed that are already in the file are not run
+again, and a run that was stopped is resumed. Finally a Markdown table of means, standard errors and differences to the
+first row is printed, and OUT/comparison.png is drawn.
 """
 
 import argparse
@@ -115,10 +116,13 @@ def run(verb, flags):
     return folder
 
 
-def seconds(folder):
-    """Total wall time of the epochs of a run."""
+def by_epoch(folder):
+    """The total wall time of a run and, where a teacher judges, its agreement with the student in every epoch."""
     with (folder / "results.csv").open(newline="") as file:
-        return round(sum(float(line["seconds"]) for line in csv.DictReader(file)))
+        epochs = list(csv.DictReader(file))
+    shares = [round(float(epoch["agreement"]), 4) for epoch in epochs if epoch.get("agreement")]
+    total = round(sum(float(epoch["seconds"]) for epoch in epochs))
+    return {"seconds": total} | ({"agreement": shares} if shares else {})
 
 
 def scores(arguments, row, seed):
@@ -126,17 +130,17 @@ def scores(arguments, row, seed):
     verb, flags = command(arguments, row, seed)
     if verb == TORCHVISION:
         folder, evaluation = torchvisions.train(row.partition(":")[2], flags)
-        yield {"row": row, "method": row, "seed": seed} | percent(evaluation) | {"seconds": seconds(folder)}
+        yield {"row": row, "method": row, "seed": seed} | percent(evaluation) | by_epoch(folder)
         return
     folder = run(verb, flags)
     names = {row: "last"} if verb != "colearn" else {f"{row} ({w})": f"{w}-last" for w in ("first", "second")}
     for name, file in names.items():
         detector = load_detector(folder / "weights" / f"{file}.safetensors").to(find_device("auto"))
-        yield {"row": row, "method": name, "seed": seed} | evaluated(arguments, detector) | {"seconds": seconds(folder)}
+        yield {"row": row, "method": name, "seed": seed} | evaluated(arguments, detector) | by_epoch(folder)
         if detector.spec.one_to_one:
             found = evaluated(arguments, with_suppression(detector))
             name = f"{row} (one-to-many head, NMS)"
-            yield {"row": row, "method": name, "seed": seed} | found | {"seconds": seconds(folder)}
+            yield {"row": row, "method": name, "seed": seed} | found | by_epoch(folder)
 
 
 def evaluated(arguments, detector):

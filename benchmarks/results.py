@@ -27,6 +27,10 @@ from ladle.visual import draw_comparison
 ROOT = Path(__file__).parents[1]
 PAGE, IMAGES, NUMBERS = ROOT / "docs" / "results.md", ROOT / "docs" / "images", ROOT / "docs" / "results"
 EXPERIMENTS = ROOT / "benchmarks" / "experiments"
+ABOUT_AGREEMENT = (
+    "*agreement: of the positives that the student's own predictions would give, how many learn the same object as the "
+    "teacher assigns it; in the first and the last epoch.*"
+)
 MARK = re.compile(r"(<!-- results: ([\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
 
 
@@ -63,17 +67,36 @@ def latencies(name, described):
     return {label: lines[network_of(row, described["student"])] for label, row in rows}
 
 
+def judged(found):
+    """Whether the lines hold the agreement of a student with the teacher that judges for it."""
+    return any("agreement" in line for ours in found.values() for line in ours)
+
+
+def agreed(ours):
+    """The agreement of student and teacher in the first and the last epoch, over the seeds; empty if none judges."""
+    if "agreement" not in ours[0]:
+        return ""
+    first, last = (statistics.fmean(100 * line["agreement"][epoch] for line in ours) for epoch in (0, -1))
+    return f"{first:.0f} → {last:.0f} %"
+
+
 def table(described, found, measured):
     """The Markdown table of an experiment, with the comparisons that it describes."""
     baselines = dict.fromkeys(found, next(iter(found))) | described.get("baselines", {})
     costs = {label: [f"{one['bytes'] / 1e6:.1f}", f"{one['milliseconds']:.1f}"] for label, one in measured.items()}
-    head = [*COLUMNS, *(["MB", "ms"] if measured else []), described.get("compared", "AP beside plain training")]
+    shares = {label: [agreed(ours)] for label, ours in found.items()} if judged(found) else {}
+    compared_with = described.get("compared", "AP beside plain training")
+    head = [*COLUMNS, *(["MB", "ms"] if measured else []), *(["agreement"] if shares else []), compared_with]
     yield "| method | seeds | " + " | ".join(head) + " |"
     yield "|---" * (2 + len(head)) + "|"
     for label, ours in found.items():
         plain = {one["seed"]: one["ap"] for one in found[baselines[label]]}
         last = "" if label == baselines[label] else beside(ours, plain)
-        yield f"| {label} | {len(ours)} | " + " | ".join([*cells(ours), *costs.get(label, []), last]) + " |"
+        yield (
+            f"| {label} | {len(ours)} | "
+            + " | ".join([*cells(ours), *costs.get(label, []), *shares.get(label, []), last])
+            + " |"
+        )
 
 
 def machines(found):
@@ -112,6 +135,7 @@ def section(name):
             f"*{machines(found)} Lines: [{name}.jsonl](results/{name}.jsonl).*",
             "",
             *(about_latency(name, measured) if measured else ()),
+            *((ABOUT_AGREEMENT, "") if judged(found) else ()),
             "```",
             *([compare] if teacher is None else [teacher, f"{compare} --teacher TEACHER"]),
             "```",

@@ -85,6 +85,26 @@ def test_a_row_is_compared_with_the_first_one_or_with_its_own_baseline(results):
     assert [row.split("|")[-2].strip() for row in rows] == ["", "", "+1.0", "+5.0"]
 
 
+def test_a_table_has_the_agreement_of_the_rows_where_a_teacher_judges(results):
+    columns = dict.fromkeys(results.COLUMNS.values(), 30.0)
+    judged = [columns | {"seed": seed, "agreement": [0.1 + seed / 10, 0.5, 0.7]} for seed in range(2)]
+    found = {"plain": [columns | {"seed": 0}, columns | {"seed": 1}], "LAD": judged}
+    head, _, *rows = ([cell.strip() for cell in line.split("|")] for line in results.table({}, found, {}))
+    at = head.index("agreement")
+    assert [row[at] for row in rows] == ["", "15 → 70 %"]
+    assert "agreement" not in next(iter(results.table({}, {"plain": found["plain"]}, {})))
+
+
+def test_a_result_has_the_time_of_all_epochs_and_the_agreement_of_each(load, tmp_path):
+    methods = load("methods")
+    file = tmp_path / "results.csv"
+    file.write_text("epoch,seconds,agreement\n1,1.4,0.123456\n2,1.4,0.5\n")
+    assert methods.by_epoch(tmp_path) == {"seconds": 3, "agreement": [0.1235, 0.5]}
+    for text in ("epoch,seconds,agreement\n1,1.4,\n", "epoch,seconds\n1,1.4\n"):
+        file.write_text(text)
+        assert methods.by_epoch(tmp_path) == {"seconds": 1}
+
+
 def test_every_gain_on_the_page_of_methods_stands_in_a_table(results):
     tables = results.PAGE.read_text(encoding="utf-8")
     quoted = re.findall(r"[+-]\d+\.\d ± \d+\.\d", (results.PAGE.parent / "which_method.md").read_text(encoding="utf-8"))
