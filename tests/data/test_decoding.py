@@ -1,6 +1,5 @@
 """Images are decoded side by side as far as a budget of memory allows."""
 
-import os
 from collections import Counter
 from pathlib import Path
 from threading import Barrier, Lock
@@ -36,7 +35,7 @@ def at_once(budget, sizes):
 
 @pytest.mark.parametrize(("held", "threads"), [(0, 1), (1, 1), (2, 2), (3, 2), (5, 4), (1000, 12)])
 def test_no_more_is_decoded_at_once_than_the_budget_holds_on_any_machine(monkeypatch, held, threads):
-    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    monkeypatch.setattr(decoding, "cores", lambda: 8)
     pools = []
     real = decoding.ThreadPoolExecutor
     monkeypatch.setattr(decoding, "ThreadPoolExecutor", lambda count: pools.append(count) or real(count))

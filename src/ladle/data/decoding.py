@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
 
+from ladle.children import cores
 from ladle.data.dataset import DetectionDataset, ImageInfo
 from ladle.data.depth import ALL_VALUES, extremes, fitting
 from ladle.errors import UserError
@@ -46,7 +46,7 @@ def bounded(work: Callable[[int], T], sizes: Sequence[tuple[int, int]], budget: 
 
 def _threads(held: int) -> int:
     """The number of threads if ``held`` images fit into the budget: a power of two, limited by the number of cores."""
-    most = min(32, (os.cpu_count() or 1) + 4)
+    most = min(32, cores() + 4)
     return min(most, 1 << max(0, held.bit_length() - 1))
 
 

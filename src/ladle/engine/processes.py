@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable, Sequence
 from datetime import timedelta
 from functools import partial
@@ -129,7 +128,7 @@ def _indices(devices: int | Sequence[int], accelerator: str) -> list[int]:
         raise UserError(
             f"CUDA device {max(indices)} was asked for, but there are {torch.cuda.device_count()}, from 0 on"
         )
-    most = max(_PROCESSES, os.cpu_count() or 1)
+    most = max(_PROCESSES, cores())
     if (accelerator == "cpu" or not cuda) and len(indices) > most:
         raise UserError(f"--devices {len(indices)}: on this machine's processor expected at most {most} processes")
     return indices
