@@ -157,7 +157,8 @@ def test_an_infinite_gradient_stops_the_run_before_the_step(fabric, tmp_path):
         ([0.1, 0.3, 0.3, 0.2], None, 2, 4),
         ([0.3, 0.2, 0.1, 0.4], 2, 1, 3),
         ([float("nan"), 0.0, float("nan"), 0.0], None, 2, 4),
-        ([float("nan")] * 4, 3, 1, 4),
+        ([float("nan")] * 4, 1, 4, 4),
+        ([float("nan"), float("nan"), 0.2, 0.1], 1, 3, 4),
     ],
 )
 def test_the_earliest_of_the_best_is_kept_and_patience_ends_the_run(fabric, tmp_path, aps, patience, best, epochs):
@@ -171,6 +172,35 @@ def test_the_earliest_of_the_best_is_kept_and_patience_ends_the_run(fabric, tmp_
     assert (result.best_epoch["student"], len(result.rows)) == (best, epochs)
     assert equal(weights(tmp_path, "best"), seen[best - 1])
     assert equal(weights(tmp_path, "last"), seen[-1])
+
+
+@pytest.mark.parametrize(
+    ("every", "patience", "aps", "epochs"),
+    [
+        (3, 2, [0.3, 0.2, 0.4], 6),
+        (3, 4, [0.3, 0.2, 0.1, 0.4], 9),
+        (2, 1, [0.1, 0.2, 0.3, 0.3], 8),
+        (9, 1, [0.1], 10),
+    ],
+)
+def test_patience_is_measured_where_an_evaluation_is_due(fabric, tmp_path, every, patience, aps, epochs):
+    """A run does not stop before it is evaluated a second time, and never in an epoch without an evaluation."""
+    scores = iter([*aps, 0.0])
+    settings = replace(SETTINGS, epochs=10, eval_every=every, patience=patience)
+    result = run(fabric, tmp_path, settings, evaluate=lambda _: {"ap": next(scores)})
+    assert len(result.rows) == epochs
+    assert "ap" in result.rows[-1]
+
+
+def test_a_run_that_was_stopped_before_its_first_evaluation_is_evaluated_if_no_epoch_is_left(fabric, tmp_path):
+    settings = replace(SETTINGS, epochs=3, eval_every=100)
+    run(fabric, tmp_path, replace(settings, epochs=2), evaluate=None)
+    assert not (tmp_path / "weights" / "best.safetensors").exists()
+    result = run(fabric, tmp_path, replace(settings, epochs=2), evaluate=lambda _: {"ap": 0.25}, resume=True)
+    assert (result.best_ap, result.best_epoch, result.rows[-1]["ap"]) == ({"student": 0.25}, {"student": 2}, 0.25)
+    assert equal(weights(tmp_path, "best"), weights(tmp_path, "last"))
+    again = run(fabric, tmp_path, replace(settings, epochs=2), evaluate=lambda _: {"ap": 0.9}, resume=True)
+    assert again.best_ap == {"student": 0.25}
 
 
 def test_a_run_stopped_early_stays_stopped_when_resumed_and_says_so(fabric, tmp_path, capsys):

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from ladle.data.scenes import CLASSES, Scenes
+from ladle.data import read
+from ladle.data.scenes import CLASSES, Scenes, write_coco
+from ladle.data.sources import DatasetSource, Subset
+from ladle.data.transforms import Resize
 from ladle.detectors import save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
@@ -215,3 +218,39 @@ def test_the_built_in_scenes_need_no_folder(data):
 def test_a_number_of_scenes_must_be_a_number():
     with pytest.raises(UserError, match="scenes:N"):
         open_source("scenes:many", "train", Run(), 64)
+
+
+class Halved:
+    """Images at half their size, whose samples say the size of the files."""
+
+    def __init__(self, source):
+        self.source, self.classes, self.category_ids = source, source.classes, source.category_ids
+
+    def __len__(self):
+        return len(self.source)
+
+    def sample(self, index):
+        return Resize(32)(self.source.sample(index))
+
+
+@pytest.mark.parametrize(
+    "wrapped",
+    [lambda source: source, lambda source: Subset(source, range(len(source))), Halved],
+    ids=["itself", "subset", "halved"],
+)
+@pytest.mark.parametrize("cache", [0, 32])
+def test_objects_of_any_source_are_scored_in_pixels_of_the_files(tmp_path, wrapped, cache):
+    """A source may give images, and boxes in them, that are smaller than the files."""
+    write_coco(tmp_path, train=1, val=3, size=64)
+    dataset = read(str(tmp_path), "val")
+    boxes = {
+        image.id: [torch.from_numpy(values[~image.crowd]) for values in (image.boxes, image.labels)]
+        for image in dataset.images
+    }
+
+    def find(batch):
+        found = [(*boxes[name], torch.ones(len(boxes[name][1]))) for name in batch.ids]
+        return [Detections(one, scores, labels) for one, labels, scores in found], 0
+
+    evaluation = Evaluator(wrapped(DatasetSource(dataset, cache)), 64, 2).score(find, dataset.classes, 100).evaluation
+    assert evaluation.ap == pytest.approx(1, abs=1e-6)

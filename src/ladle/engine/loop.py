@@ -59,7 +59,12 @@ def fit(
     with Reporter(run, state.epoch, state.step) as reporter:
         if state.epoch >= settings.epochs:
             reporter.note(f"finished: all {state.epoch} epochs are done, nothing to train; give --epochs N to go on")
-        while state.epoch < settings.epochs and not _is_stuck(state, settings.patience):
+            if state.epoch and not state.best_epoch:  # it was stopped before its first evaluation
+                metrics = _evaluate(run, state, evaluate)
+                better = _judge(state, metrics, run.students)
+                state.rows = (*state.rows[:-1], state.rows[-1] | metrics)
+                save(run, state, better, save_student)
+        while state.epoch < settings.epochs and not _is_stuck(state, settings):
             started = time.monotonic()
             means = _train_epoch(run, state, loader, reporter)
             metrics = _evaluate(run, state, evaluate)
@@ -116,7 +121,8 @@ def _judge(state: TrainState, metrics: Mapping[str, float], students: Iterable[s
     better = []
     for student in students:
         ap, best = metrics[prefix(student, "/") + "ap"], state.best_ap.get(student)
-        if best is None or ap > best or (isnan(best) and not isnan(ap)):
+        # As long as no AP is known, since nothing can be found in the images, the latest weights are the best.
+        if best is None or ap > best or isnan(best):
             state.best_ap[student], state.best_epoch[student] = ap, state.epoch
             better.append(student)
     return better
@@ -128,7 +134,8 @@ def _close_epoch(state: TrainState, seconds: float, values: Mapping[str, float])
     state.rows += (row | dict(values),)
 
 
-def _is_stuck(state: TrainState, patience: int | None) -> bool:
-    if patience is None or not state.best_epoch:
+def _is_stuck(state: TrainState, settings: Settings) -> bool:
+    """Whether an evaluation has just shown that no AP has grown for as many epochs as the patience has."""
+    if settings.patience is None or not state.best_epoch or state.epoch % settings.eval_every:
         return False
-    return state.epoch - max(state.best_epoch.values()) >= patience
+    return state.epoch - max(state.best_epoch.values()) >= settings.patience

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ladle.data.loader import lost_workers_told, make_loader
+from ladle.data.samples import stretched
 from ladle.data.sources import DatasetSource, Source, Subset, evenly
 from ladle.detectors import Detector
 from ladle.evaluation import Evaluation, check_names, confusion, evaluate, precision_recall
@@ -154,4 +155,5 @@ def _references(source: Source, indices: Sequence[int]) -> list[Reference]:
     if isinstance(source, DatasetSource):
         return [source.dataset.images[index] for index in indices]
     samples = (source.sample(index) for index in indices)
-    return [_Truth(s.id, *s.original, s.boxes, s.labels, s.crowd) for s in samples]
+    # Detections are in pixels of the file, but the boxes of a sample in those of its image, which may be smaller.
+    return [_Truth(s.id, *s.original, stretched(s.boxes, s.size, s.original), s.labels, s.crowd) for s in samples]
