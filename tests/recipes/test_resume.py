@@ -14,7 +14,7 @@ from ladle import engine
 from ladle.cli.main import main
 from ladle.data.scenes import write_coco
 from ladle.errors import UserError
-from ladle.recipes import Run, distill, train
+from ladle.recipes import Run, colearn, distill, train
 from ladle.recipes.jobs import Job
 from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import RUN, make_data, same_weights
@@ -265,6 +265,54 @@ def test_the_files_of_a_teacher_may_lie_elsewhere():
     assert job.changed({"teacher": moved}).teacher is not None
     mine = Job("distill", "data", "paa-tiny", "one", teacher="python:Mine")
     assert mine.changed({"teacher": "b.safetensors"}).teacher is not None
+
+
+@pytest.mark.parametrize("began", ["onnx:a.onnx", "onnx:a.onnx?class_map=map.yaml&imgsz=64"])
+def test_a_class_map_given_again_is_that_of_the_teacher(tmp_path, monkeypatch, capsys, refused, began):
+    monkeypatch.chdir(tmp_path)
+    for name, text in (("a.onnx", "a"), ("map.yaml", "circle: circle"), ("other.yaml", "circle: ring")):
+        Path(name).write_text(text)
+    Job("distill", "data", "paa-tiny", "one", run=RUN, teacher=began).with_teacher().write()
+    mapped = "class_map" in began
+    other = refused(Path("one"), "--class-map", "other.yaml", verb="distill")
+    assert ("which is changed" if mapped else "was not given when this run began") in other
+    same = refused(Path("one"), "--class-map", "map.yaml", verb="distill")
+    assert ("was not given when this run began" in same) != mapped
+    assert ("data" in same) == mapped, "that of the start is accepted: the next obstacle is that there are no data"
+
+
+def test_a_class_map_is_refused_for_a_detector_of_ladle_s_and_null_is_none(tmp_path, monkeypatch, refused):
+    monkeypatch.chdir(tmp_path)
+    Path("a.safetensors").write_text("a")
+    Path("null.yaml").write_text("class_map: null\n")
+    Job("distill", "data", "paa-tiny", "one", run=RUN, teacher="a.safetensors").with_teacher().write()
+    assert "--class-map map.yaml: the classes of" in refused(Path("one"), "--class-map", "map.yaml", verb="distill")
+    assert "class" not in refused(Path("one"), "--config", "null.yaml", verb="distill")
+
+
+def test_the_batch_that_was_chosen_when_a_run_began_is_not_chosen_again(run, untrained):
+    assert main(["train", "--resume", "one", "--batch", "auto"]) == 130
+    assert untrained[0].run.batch == RUN.batch
+
+
+def test_numbers_are_texts_of_a_job_and_other_things_are_refused_before_a_folder_is_made(finished, tmp_path, untrained):
+    data, teacher = str(finished / "data"), str(finished / "runs" / "train" / "one" / LAST)
+    to = replace(RUN, project=str(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        distill(data, "paa-tiny", teacher, "pkd", to, allow_weak_teacher=True, weight=0.5, warm=2.0, until=1)
+    replace(untrained[0], folder=str(tmp_path / "stopped")).write()
+    job = Job.read(str(tmp_path / "stopped"), "distill")
+    assert (job.weight, job.warm, job.until) == ("0.5", "2", "1")
+    for again in ({"weight": 0.5, "until": 1.0}, {"warm": "2", "until": 1}):
+        assert job.changed(again) == job
+    folders = sorted(tmp_path.rglob("*"))
+    for wrong in ({"assistants": ["tiny"]}, {"until": True}, {"judge_until": "1"}, {"balance": "both"}):
+        with pytest.raises(UserError, match=f"^--{next(iter(wrong)).replace('_', '-')} "):
+            distill(data, "paa-tiny", teacher, "lad+pkd", to, allow_weak_teacher=True, **wrong)
+    for wrong in ({"surer": "x"}, {"weight": (1,)}, {"first": None}):
+        with pytest.raises(UserError, match=f"^--{next(iter(wrong))} "):
+            colearn(data, **{"first": "paa-tiny", "second": "paa-tiny", "run": to} | wrong)
+    assert sorted(tmp_path.rglob("*")) == folders
 
 
 # ---------------------------------------------------------------------------------------------- through assistants

@@ -24,7 +24,7 @@ from ladle.recipes.origins import check_asked, check_named, file_hash, named_has
 from ladle.teachers import TeacherURI, parse_uri
 from ladle.untrusted import parse_json, parse_yaml, read_record
 
-__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb"]
+__all__ = ["ASSISTANTS", "OBJECT", "Job", "Verb", "text_of_number"]
 
 _WEIGHTS = ".safetensors"
 """The suffix of a trained detector, which may be given in place of the name of a student."""
@@ -39,6 +39,8 @@ _MAY_CHANGE = (
     *("data", "unlabelled", "teacher", "first_weights"),
 )
 """The flags that may be given together with ``--resume``."""
+_NUMBERS = ("weight", "warm", "until", "unlabelled_score")
+"""The flags whose text may be one number."""
 _TOGETHER = ("batch", "devices", "nodes")
 """The flags that may be given if their product stays the same: the number of images of a step on all devices."""
 _MAX_BYTES = 2**20
@@ -224,7 +226,10 @@ class Job:
     def changed(self, asked: Mapping[str, Any]) -> Job:
         """The job with the flags given on resume; raises :class:`UserError` for flags that cannot be changed."""
         began = _located(self.flags)
-        changes = {name: value for name, value in _located(asked).items() if value != began[name]}
+        texts = {name: text_of_number(asked[name]) for name in _NUMBERS if name in asked}
+        changes = {name: value for name, value in _located({**asked, **texts}).items() if value != began[name]}
+        if changes.get("batch") == "auto" and not {"devices", "nodes"} & changes.keys():
+            del changes["batch"]  # the number was chosen when the run began
         may_change: tuple[str, ...] = _MAY_CHANGE
         if "devices" in changes or "nodes" in changes:
             self._check_step(asked)
@@ -354,6 +359,13 @@ class Job:
             data = _read(_Data, folder / CONTENTS, remedy)
             job = replace(job, contents=(data.train, data.val))
         return job
+
+
+def text_of_number(value: str | float | None) -> str | None:
+    """The text of a flag that may be one number: ``2`` for 2.0, as one writes it on the command line."""
+    if value is None or isinstance(value, str):
+        return value
+    return str(int(value)) if float(value).is_integer() else str(value)
 
 
 def _located(flags: Mapping[str, Any]) -> dict[str, Any]:

@@ -15,12 +15,13 @@ from typing import Any
 from ladle.errors import UserError
 from ladle.recipes.console import say, warn
 from ladle.recipes.folders import CONFIG, begun, held_folder, new_folder
-from ladle.recipes.jobs import ASSISTANTS, Job
+from ladle.recipes.jobs import ASSISTANTS, OBJECT, Job
 from ladle.recipes.origins import file_hash
 from ladle.recipes.parts import Parts, parts_of
 from ladle.recipes.progress import disk_error, state_of
 from ladle.recipes.setup import links_of
 from ladle.recipes.training import Trained, check_data, run_training
+from ladle.teachers.uri import with_class_map, without_class_map
 
 __all__ = ["new_run", "resume_run", "run_chain"]
 
@@ -37,11 +38,26 @@ def resume_run(verb: str, folder: str, asked: Mapping[str, Any], given: Parts | 
         found = "a file" if where.is_file() else "none"
         raise UserError(f"--resume {folder}: expected a run folder with a {CONFIG}, found {found}")
     with held_folder(where):
-        job = Job.read(folder, verb).changed(asked)
+        job = Job.read(folder, verb)
+        job = job.changed(_with_map(asked, job))
         parts = parts_of(job, given, again=asked.keys())
         job.check_origins()
         with _resumable(job):
             return run_chain(job, parts, resume=True)
+
+
+def _with_map(asked: Mapping[str, Any], job: Job) -> dict[str, Any]:
+    """The flags with ``class_map`` as an option of the teacher, as a run folder stores it."""
+    asked = dict(asked)
+    file = asked.pop("class_map", None)
+    if file is None:
+        return asked
+    teacher = asked.get("teacher", job.teacher)
+    if teacher is None or teacher.startswith(OBJECT):
+        raise UserError(f"--class-map {file}: expected a --teacher such as onnx:file.onnx, found none in this run")
+    if "teacher" not in asked:
+        teacher = without_class_map(teacher)
+    return asked | {"teacher": with_class_map(teacher, file)}
 
 
 @contextmanager

@@ -15,8 +15,8 @@ from ladle.distillers import Joinable, Method
 from ladle.engine import Balance
 from ladle.errors import UserError
 from ladle.lessons import Criterion
-from ladle.limits import Range
-from ladle.recipes.jobs import Job
+from ladle.limits import Range, verify_arguments
+from ladle.recipes.jobs import Job, text_of_number
 from ladle.recipes.nodes import on_all_nodes
 from ladle.recipes.options import Run
 from ladle.recipes.origins import file_hash
@@ -83,9 +83,9 @@ def distill(
     assigner: str | Assigner | None = None,
     criterion: str | Criterion | None = None,
     assistants: str | None = None,
-    weight: str | None = None,
-    warm: str | None = None,
-    until: str | None = None,
+    weight: str | float | None = None,
+    warm: str | float | None = None,
+    until: str | float | None = None,
     keep_count: bool = True,
     class_power: Annotated[float, Range(0, 100)] | None = None,
     judge_until: Annotated[float, Range(0)] | None = None,
@@ -94,7 +94,7 @@ def distill(
     balance_share: Annotated[float, Range(0, above=True)] = 1.0,
     class_map: str | None = None,
     unlabelled: str | None = None,
-    unlabelled_score: str | None = None,
+    unlabelled_score: str | float | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
 
@@ -138,7 +138,25 @@ def distill(
         unlabelled_score: the least score of these boxes: one number for all classes, or ``cat=0.4,dog=0.6``; by default
             for each class that with the highest F1 on the labeled images.
     """
-    teacher = teacher if class_map is None else _mapped(teacher, class_map)
+    verify_arguments(
+        distill,
+        allow_weak_teacher=allow_weak_teacher,
+        assistants=assistants,
+        weight=weight,
+        warm=warm,
+        until=until,
+        keep_count=keep_count,
+        class_power=class_power,
+        judge_until=judge_until,
+        judge_after=judge_after,
+        balance=balance,
+        balance_share=balance_share,
+        class_map=class_map,
+        unlabelled=unlabelled,
+        unlabelled_score=unlabelled_score,
+    )
+    if class_map is not None and resume is None:
+        teacher = _mapped(teacher, class_map)
     parts = given_parts(
         data=data, student=student, teacher=teacher, method=method, assigner=assigner, criterion=criterion
     )
@@ -150,9 +168,9 @@ def distill(
         method=method if isinstance(method, str) else text_of_method(parts.method),
         teacher=None if teacher is None else text_of_object(teacher),
         assistants=assistants,
-        weight=weight,
-        warm=warm,
-        until=until,
+        weight=text_of_number(weight),
+        warm=text_of_number(warm),
+        until=text_of_number(until),
         keep_count=keep_count,
         class_power=class_power,
         judge_until=judge_until,
@@ -161,11 +179,12 @@ def distill(
         balance_share=balance_share,
         allow_weak_teacher=allow_weak_teacher,
         unlabelled=unlabelled,
-        unlabelled_score=None if unlabelled_score is None else str(unlabelled_score),
+        unlabelled_score=text_of_number(unlabelled_score),
     )
     job = _with_texts(job, assigner, criterion)
     if resume is not None:
-        return resume_run("distill", resume, _asked(job, distill), parts)["student"]
+        mapped = {} if class_map is None else {"class_map": class_map}
+        return resume_run("distill", resume, _asked(job, distill) | mapped, parts)["student"]
     if job.method == "plain":
         raise UserError("--method plain has no teacher: use `ladle train`")
     parts = parts_of(job, parts)
@@ -200,9 +219,9 @@ def colearn(
     run: Run = Run(),
     surer: Literal["spread", "fisher"] = "spread",
     method: str | Method | Joinable = "plain",
-    weight: str | None = None,
-    warm: str | None = None,
-    until: str | None = None,
+    weight: str | float | None = None,
+    warm: str | float | None = None,
+    until: str | float | None = None,
     resume: str | None = None,
     assigner: str | Assigner | None = None,
     criterion: str | Criterion | None = None,
@@ -228,6 +247,16 @@ def colearn(
         first_weights: initialize the first detector from the weights of this trained one, such as
             ``runs/train/NAME/weights/best.safetensors``, with the same classes.
     """
+    verify_arguments(
+        colearn,
+        first=first,
+        second=second,
+        surer=surer,
+        weight=weight,
+        warm=warm,
+        until=until,
+        first_weights=first_weights,
+    )
     parts = given_parts(data=data, method=method, assigner=assigner, criterion=criterion)
     job = Job(
         verb="colearn",
@@ -237,9 +266,9 @@ def colearn(
         run=run,
         surer=surer,
         method=method if isinstance(method, str) else text_of_method(parts.method),
-        weight=weight,
-        warm=warm,
-        until=until,
+        weight=text_of_number(weight),
+        warm=text_of_number(warm),
+        until=text_of_number(until),
         first_weights=first_weights,
         first_weights_sha256=file_hash(Path(first_weights), "first-weights") if first_weights is not None else None,
     )

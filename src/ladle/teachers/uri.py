@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qsl, quote
@@ -12,7 +12,7 @@ from ladle.errors import UserError
 from ladle.teachers.classes import COCO_CLASSES
 from ladle.teachers.hub import snapshot_of
 
-__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri", "with_class_map"]
+__all__ = ["KINDS", "TeacherURI", "members_of", "parse_uri", "with_class_map", "without_class_map"]
 
 KINDS = {
     "ladle": "weights saved by ladle, runs/train/NAME/weights/best.safetensors",
@@ -82,8 +82,7 @@ class TeacherURI(NamedTuple):
         if self.kind == "ensemble":
             return f"ensemble:{','.join(parse_uri(one).located() for one in members_of(self.path))}"
         files = {name: _absolute(value) if name in _FILES else value for name, value in self.options.items()}
-        query = "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in files.items())
-        return f"{self.kind}:{_absolute(self.path)}" + (f"?{query}" if query else "")
+        return f"{self.kind}:{_absolute(self.path)}{_query(files)}"
 
     def asked(self) -> str:
         """The text without the paths of files: the kind, and the options that say how the teacher is asked."""
@@ -232,6 +231,20 @@ def with_class_map(text: str, file: str) -> str:
     if "class_map" in uri.options:
         raise UserError(f"--class-map {file}: --teacher {text} names a map already; leave one of them out")
     return f"{text}{'&' if uri.options else '?'}class_map={quote(file, safe='/,:')}"
+
+
+def without_class_map(text: str) -> str:
+    """The text of a teacher without the option ``class_map``; one that has no such option stays as it is."""
+    uri = parse_uri(text)
+    if "class_map" not in uri.options:
+        return text
+    options = {name: value for name, value in uri.options.items() if name != "class_map"}
+    return f"{uri.kind}:{uri.path}{_query(options)}"
+
+
+def _query(options: Mapping[str, str]) -> str:
+    """Options as the end of a text, as :func:`parse_uri` reads them; nothing for none."""
+    return "?" * bool(options) + "&".join(f"{name}={quote(value, safe='/,:')}" for name, value in options.items())
 
 
 def members_of(text: str) -> list[str]:
