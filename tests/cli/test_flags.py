@@ -3,6 +3,7 @@
 from typing import Annotated, Literal
 
 import pytest
+import yaml
 
 from ladle.cli.flags import NEEDED, Argument, Verb, check_complete, read_flags
 from ladle.cli.main import main
@@ -177,6 +178,51 @@ def test_a_run_made_in_python_keeps_the_same_limits(values, message):
     with pytest.raises(UserError) as error:
         Run(**values)
     assert message in str(error.value)
+
+
+def test_mosaics_that_no_epoch_has_are_refused():
+    for values in ({"mosaic": 1.0, "close_mosaic": 12}, {"mixup": 0.5, "close_mosaic": 13}):
+        with pytest.raises(UserError, match=r"^--close-mosaic 1\d: none of the 12 epochs would have mosaics"):
+            Run(epochs=12, **values)
+    assert Run(epochs=13, mosaic=1.0, close_mosaic=12).augmentation.joined == 1
+
+
+@pytest.mark.parametrize(
+    ("imgsz", "change", "sizes"),
+    [
+        (160, 0.2, (128, 160, 192)),
+        (160, 0.39, (128, 160, 192)),
+        (160, 0.4, (96, 128, 160, 192, 224)),
+        (640, 0.05, (608, 640, 672)),
+        (100, 0.28, (96, 128)),
+        (64, 0.5, (32, 64, 96)),
+        (640, 0.0, None),
+    ],
+)
+def test_sizes_of_multi_scale_training_lie_within_the_largest_change(imgsz, change, sizes):
+    assert Run(multiscale=change).scales(imgsz) == sizes
+
+
+@pytest.mark.parametrize(("imgsz", "change", "least"), [(64, 0.3, "0.50"), (640, 0.02, "0.05"), (100, 0.2, "0.28")])
+def test_multi_scale_training_of_one_size_is_refused_with_the_least_change_that_gives_two(imgsz, change, least):
+    with pytest.raises(UserError, match=rf"--imgsz {imgsz} there are not two: expected {least} or more"):
+        Run(multiscale=change).scales(imgsz)
+    assert len(Run(multiscale=float(least)).scales(imgsz)) >= 2
+
+
+def test_a_file_of_flags_may_hold_numbers_and_lists_where_the_command_line_takes_words(tmp_path, capsys):
+    (tmp_path / "flags.yaml").write_text(
+        "weight: 2\nwarm: 0.5\nuntil: pkd=3\nunlabelled_score: 0.4\nname: 7\nvalue_range: [0, 4095]\n"
+        "loggers: [tensorboard]\nassistants: [tiny, mini]\n"
+    )
+    assert main(["distill", "--config", str(tmp_path / "flags.yaml"), "--print-config"]) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    words = {"name": "7", "value_range": "0,4095", "loggers": "tensorboard", "assistants": "tiny,mini"}
+    numbers = {"weight": 2, "warm": 0.5, "until": "pkd=3", "unlabelled_score": 0.4}
+    assert {name: printed[name] for name in (*words, *numbers)} == words | numbers
+    (tmp_path / "flags.yaml").write_text("value_range: [[0], 1]\n")
+    assert main(["distill", "--config", str(tmp_path / "flags.yaml")]) == 2
+    assert "--value-range takes a text" in capsys.readouterr().err
 
 
 def test_the_printed_flags_are_read_again(capsys, tmp_path):

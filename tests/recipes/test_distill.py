@@ -145,6 +145,17 @@ def test_a_teacher_of_another_family_gives_soft_labels_and_skipped_terms_are_lis
     assert "teacher   paa-tiny" in printed
 
 
+@pytest.mark.parametrize(
+    ("flags", "last"),
+    [({"judge_after": 1.0}, 1), ({"judge_after": 5.0}, 1), ({"judge_after": 0.5, "judge_until": 0.5}, 0.5)],
+)
+def test_a_teacher_that_judges_in_no_epoch_is_refused(data, teacher, tmp_path, flags, last):
+    run = replace(RUN, epochs=1, project=str(tmp_path))
+    with pytest.raises(UserError, match=rf"^--judge-after .*: .* in no epoch, since it does so until epoch {last:g} "):
+        distill(data, "paa-tiny", teacher, "lad", run, allow_weak_teacher=True, **flags)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_weak_teacher_is_refused_before_anything_is_written(data, teacher, tmp_path, monkeypatch):
     monkeypatch.setattr(preflight, "LEAST_AP", 1.0)
     with pytest.raises(UserError, match="--allow-weak-teacher"):

@@ -10,15 +10,17 @@ import pytest
 import yaml
 from PIL import Image
 
+from ladle.cli.main import main
 from ladle.data import images
 from ladle.data.scenes import Scenes
-from ladle.detectors import read_spec
+from ladle.detectors import read_spec, save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
 from ladle.recipes import predict, train, val
 from ladle.recipes.options import Run
 from ladle.recipes.preflight import reads_otherwise
-from ladle.recipes.sources import open_known, open_source, remarks, remarks_on_files, supply
+from ladle.recipes.sources import open_for_teacher, open_known, open_source, remarks, remarks_on_files, supply
+from ladle.teachers import parse_uri
 from tests.recipes.tiny import RUN
 
 
@@ -276,3 +278,48 @@ def test_a_teacher_with_another_value_range_gives_a_note(tmp_path):
 def test_a_run_needs_no_range_where_all_images_have_eight_bits():
     assert Run().value_range is None
     assert supply("scenes:4", RUN, 64).value_range is None
+
+
+def two_depths(folder):
+    """Images of 16 bits: those for training use 12 of them, those for validation 10."""
+    yolo(folder)
+    for split, most in (("train", 4095), ("val", 1023)):
+        for file in (folder / "images" / split).iterdir():
+            Image.fromarray(np.linspace(0, most, 64 * 64, dtype=np.uint16).reshape(64, 64)).save(file)
+    return str(folder)
+
+
+def test_a_teacher_gets_values_of_16_bits_as_in_training(tmp_path):
+    """One of Ladle's as it was trained itself, any other one as its students get them, by both splits."""
+    data = two_depths(tmp_path / "data")
+    assert supply(data, RUN, 64).value_range == (0, 4095)
+    for split in ("train", "val"):
+        assert open_for_teacher(data, split, 64, parse_uri("onnx:a.onnx")).value_range == (0, 4095)
+    spec = replace(detector_spec("paa-tiny", ["red"], imgsz=64), value_range=(0, 2047))
+    save_detector(spec.build(), tmp_path / "a.safetensors")
+    assert open_for_teacher(data, "val", 64, parse_uri(str(tmp_path / "a.safetensors"))).value_range == (0, 2047)
+    shutil.rmtree(tmp_path / "data" / "images" / "train")
+    (tmp_path / "data" / "data.yaml").write_text("val: images/val\nnames: [red]\n")
+    assert open_for_teacher(data, "val", 64, parse_uri("onnx:a.onnx")).value_range == (0, 1023)
+
+
+def test_every_verb_that_reads_data_can_leave_out_images_that_cannot_be_used(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    yolo(tmp_path / "data", train=4, val=3)
+    for file in ("train/1.png", "val/2.png"):
+        image = tmp_path / "data" / "images" / file
+        image.write_bytes(image.read_bytes()[:60])
+    save_detector(detector_spec("paa-tiny", ["red"], imgsz=64).build(), tmp_path / "a.safetensors")
+    of_each = {
+        "val": "--data data --model a.safetensors",
+        "assign stats": "--data data --model a.safetensors",
+        "teacher cache": "a.safetensors --data data --imgsz 64 --out a.jsonl",
+        "bench": "a.safetensors --data data --calls 1",
+    }
+    for verb, flags in of_each.items():
+        words = [*verb.split(), *flags.split(), "--device", "cpu"]
+        assert main(words) == 2, verb
+        assert "images out with --on-defect skip" in capsys.readouterr().err
+        Path("a.jsonl").unlink(missing_ok=True)  # a recording of all images is not continued with fewer
+        assert main([*words, "--on-defect", "skip"]) == 0, verb
+    assert json.loads(Path("runs/assign/stats/stats.json").read_text())["images"] == 3

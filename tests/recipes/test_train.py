@@ -190,6 +190,7 @@ def test_a_config_of_another_version_is_refused(run, tmp_path):
         ({"weight_decay": -0.1}, "--weight-decay"),
         ({"warmup": -1}, "--warmup"),
         ({"multiscale": 2.0}, "--multiscale"),
+        ({"multiscale": 0.3}, "--multiscale 0.3: .* there are not two: expected 0.50 or more"),
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )

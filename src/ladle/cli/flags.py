@@ -190,12 +190,25 @@ def _from_file(verb: Verb, file: str) -> dict[str, Any]:
         if name in given:
             raise UserError(f"--config {file}: expected {flag(name)} once, found it again as {_quoted(str(key))}")
         argument = _argument(verb, name, f"--config {file}: ")
-        hint, value = argument.hint, as_text(value) if argument.is_value else value
+        hint, value = argument.hint, as_text(value) if argument.is_value else _as_word(argument.hint, value)
         try:
             given[name] = converted(hint, value)
         except MismatchError as wrong:
             raise UserError(f"--config {file}: {flag(name)} takes {_in_words(hint)}, found {wrong.found}") from None
     return given
+
+
+def _as_word(hint: Any, value: object) -> object:
+    """A value of a YAML file as one writes it on the command line, for an argument that takes text alone."""
+    if not set(_kinds(hint)) <= {str, NoneType}:
+        return value
+    if isinstance(value, list) and value and all(map(_is_plain, value)):
+        return ",".join(map(str, value))
+    return str(value) if _is_plain(value) else value
+
+
+def _is_plain(value: object) -> bool:
+    return isinstance(value, int | float | str) and not isinstance(value, bool)
 
 
 def _typed(name: str, hint: Any, text: str) -> Any:

@@ -9,7 +9,7 @@ from ladle.limits import Range, verify_arguments
 from ladle.recipes.assign_reports import Shown, diff, show, stats
 from ladle.recipes.assigning import Options, Wanted
 from ladle.recipes.devices import Device
-from ladle.recipes.options import Batch, Seed, Side, Workers
+from ladle.recipes.options import Batch, OnDefect, Seed, Side, Workers
 from ladle.statistics import Difference, Statistics
 
 __all__ = ["Shown", "assign_diff", "assign_show", "assign_stats"]
@@ -32,6 +32,7 @@ def assign_show(
     device: Device = "auto",
     seed: Seed = 0,
     out: str | None = None,
+    on_defect: OnDefect = "repair",
 ) -> Shown:
     """Draw which prior learns which object as pages of HTML, the images of the worst objects first.
 
@@ -50,11 +51,20 @@ def assign_show(
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: of the images that are drawn, and of the weights of an untrained detector.
         out: folder for the pages; by default ``runs/assign/show``, numbered where it is there already.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
     verify_arguments(
-        assign_show, most=most, images=images, imgsz=imgsz, batch=batch, workers=workers, device=device, seed=seed
+        assign_show,
+        most=most,
+        images=images,
+        imgsz=imgsz,
+        batch=batch,
+        workers=workers,
+        device=device,
+        seed=seed,
+        on_defect=on_defect,
     )
-    options = Options(data, model, split, images, imgsz, batch, workers, device, seed)
+    options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
     return show(options, Wanted(assigner, teacher), most, out)
 
 
@@ -71,6 +81,7 @@ def assign_stats(
     device: Device = "auto",
     seed: Seed = 0,
     out: str | None = None,
+    on_defect: OnDefect = "repair",
 ) -> Statistics:
     """Count who learns what and who learns nothing, print it with advice, and write it as JSON, charts and HTML.
 
@@ -88,9 +99,19 @@ def assign_stats(
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: of the images that are drawn, and of the weights of an untrained detector.
         out: folder for the files; by default ``runs/assign/stats``, numbered where it is there already.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(assign_stats, images=images, imgsz=imgsz, batch=batch, workers=workers, device=device, seed=seed)
-    options = Options(data, model, split, images, imgsz, batch, workers, device, seed)
+    verify_arguments(
+        assign_stats,
+        images=images,
+        imgsz=imgsz,
+        batch=batch,
+        workers=workers,
+        device=device,
+        seed=seed,
+        on_defect=on_defect,
+    )
+    options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
     return stats(options, Wanted(assigner, teacher), out)
 
 
@@ -111,6 +132,7 @@ def assign_diff(
     device: Device = "auto",
     seed: Seed = 0,
     out: str | None = None,
+    on_defect: OnDefect = "repair",
 ) -> Difference:
     """Compare two assignments of the same objects to the same priors: the second differs in what ``against`` names.
 
@@ -132,10 +154,19 @@ def assign_diff(
         device: ``auto``, ``cpu`` or ``cuda``.
         seed: of the images that are drawn, and of the weights of an untrained detector.
         out: folder for the files; by default ``runs/assign/diff``, numbered where it is there already.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
     verify_arguments(
-        assign_diff, most=most, images=images, imgsz=imgsz, batch=batch, workers=workers, device=device, seed=seed
+        assign_diff,
+        most=most,
+        images=images,
+        imgsz=imgsz,
+        batch=batch,
+        workers=workers,
+        device=device,
+        seed=seed,
+        on_defect=on_defect,
     )
-    options = Options(data, model, split, images, imgsz, batch, workers, device, seed)
+    options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
     against = Wanted(against_assigner, against_teacher, against_model)
     return diff(options, Wanted(assigner, teacher), against, most, out)

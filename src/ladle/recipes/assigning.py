@@ -21,7 +21,7 @@ from ladle.lessons import TeacherJudges
 from ladle.networks import prior_mismatches
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Run
+from ladle.recipes.options import OnDefect, Run
 from ladle.recipes.parts import ASSIGNER, assigner_of, of_family
 from ladle.recipes.preflight import MOVED
 from ladle.recipes.sources import open_source, remarks
@@ -52,6 +52,7 @@ class Options(NamedTuple):
     workers: int
     device: Device
     seed: int
+    on_defect: OnDefect = "repair"
 
 
 @dataclass(frozen=True)
@@ -181,7 +182,7 @@ def _images(options: Options) -> tuple[Source, Source, int]:
     usual = trained if trained is not None else detector_spec(options.model, ("object",))
     side = options.imgsz if options.imgsz is not None else usual.imgsz
     values = spelled(trained.value_range) if trained is not None else None
-    source = open_source(options.data, options.split, Run(value_range=values), side)
+    source = open_source(options.data, options.split, Run(value_range=values, on_defect=options.on_defect), side)
     if not source.classes:
         raise UserError(f"--data {options.data}: expected classes in {options.split}, found none")
     if options.images is None or options.images >= len(source):

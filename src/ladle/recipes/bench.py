@@ -26,7 +26,7 @@ from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.export import scene_samples, write_file
 from ladle.recipes.folders import check_path
-from ladle.recipes.options import Side
+from ladle.recipes.options import OnDefect, Side
 from ladle.recipes.scoring import USUAL_MOST, Evaluator
 from ladle.recipes.sources import open_known
 from ladle.types import Batch, Detections
@@ -88,6 +88,7 @@ def bench(
     threads: Threads | None = None,
     device: Device = "auto",
     out: str | None = None,
+    on_defect: OnDefect = "repair",
 ) -> list[Measured]:
     """Measure parameters, operations, time and memory of detectors, and their AP where data are given.
 
@@ -101,8 +102,9 @@ def bench(
         threads: of the processor; by default as many as PyTorch takes.
         device: ``auto``, ``cpu`` or ``cuda``, for PyTorch; onnxruntime takes the processor.
         out: a JSON file of the same numbers, and beside it a chart of them, ``.png``.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(bench, imgsz=imgsz, calls=calls, threads=threads)
+    verify_arguments(bench, imgsz=imgsz, calls=calls, threads=threads, on_defect=on_defect)
     files = [Path(one) for one in ([model] if isinstance(model, str) else model)]
     if out is not None:
         check_path("--out", out, "bench.json")
@@ -110,7 +112,7 @@ def bench(
         check_packages("--onnx" if onnx else "an .onnx file")
     with _threads(threads) as used:
         measured = _named(
-            (file.name, _measure(one, data, split, calls))
+            (file.name, _measure(one, data, split, on_defect, calls))
             for file in files
             for one in _contenders(file, onnx, imgsz, used, find_device(device))
         )
@@ -175,7 +177,7 @@ def _exported(detector: Detector) -> bytes:
     return written
 
 
-def _measure(one: _Contender, data: str | None, split: str, calls: int) -> Measured:
+def _measure(one: _Contender, data: str | None, split: str, on_defect: OnDefect, calls: int) -> Measured:
     alone, together = (collate(scene_samples(count, one.imgsz)) for count in (1, _TOGETHER))
     peak = peak_memory(lambda: one.detect(together), one.cuda)
     single = latency_of(lambda: one.detect(alone), calls)
@@ -191,15 +193,15 @@ def _measure(one: _Contender, data: str | None, split: str, calls: int) -> Measu
         *many,
         1e3 * _TOGETHER / many.median,
         peak,
-        _ap(one, data, split),
+        _ap(one, data, split, on_defect),
     )
 
 
-def _ap(one: _Contender, data: str | None, split: str) -> float:
+def _ap(one: _Contender, data: str | None, split: str, on_defect: OnDefect) -> float:
     """AP in percent; nan without data."""
     if data is None:
         return math.nan
-    source = open_known(data, split, one.imgsz, one.model, one.classes, one.value_range)
+    source = open_known(data, split, one.imgsz, one.model, one.classes, one.value_range, on_defect)
     evaluator = Evaluator(source, one.imgsz, _TOGETHER)
     return 100 * evaluator.score(lambda batch: (one.detect(batch), 0), one.classes, USUAL_MOST).evaluation.ap
 

@@ -45,7 +45,7 @@ from ladle.limits import Range, verify_arguments
 from ladle.recipes.console import say
 from ladle.recipes.exported_scores import Scores, calibration_batches, open_calibration, open_validation, score_file
 from ladle.recipes.folders import check_path
-from ladle.recipes.options import Batch, MaxDet, Side
+from ladle.recipes.options import Batch, MaxDet, OnDefect, Side
 from ladle.recipes.searching import find_images
 from ladle.types import Batch as Batched
 
@@ -84,6 +84,7 @@ def export(
     max_det: MaxDet | None = None,
     check: str | None = None,
     tolerance: Annotated[float, Range(0, 10)] = TOLERANCE,
+    on_defect: OnDefect = "repair",
 ) -> Exported:
     """Write a trained detector as ONNX or .pt2, and check on images that the file answers as PyTorch does.
 
@@ -105,6 +106,7 @@ def export(
         max_det: most objects that are found in an image; by default what the detector was trained with.
         check: a folder, an image or a pattern on which the file is compared with PyTorch; by default built-in scenes.
         tolerance: pixels by which a box may differ from PyTorch's; a score may by a tenth of that number.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
     verify_arguments(
         export,
@@ -115,6 +117,7 @@ def export(
         batch=batch,
         max_det=max_det,
         tolerance=tolerance,
+        on_defect=on_defect,
     )
     _check_flags(format, dynamic, half, batch)
     _check_data(format, half, int8, data)
@@ -123,8 +126,8 @@ def export(
     plan = Plan(format, images, dynamic, nms, half, side, batch)
     file = _place(out, model, f"{'int8.' if int8 else ''}{format}")
     at_once = batch if dynamic == "none" else _TOGETHER
-    validation = open_validation(data, detector, model) if data is not None else None
-    calibration = open_calibration(data, detector, model) if data is not None and int8 else None
+    validation = open_validation(data, detector, model, on_defect) if data is not None else None
+    calibration = open_calibration(data, detector, model, on_defect) if data is not None and int8 else None
     samples = _samples(detector, check)
     written, parity = write_file(detector, plan, _batches(samples, plan), tolerance)
     if calibration is not None:

@@ -10,6 +10,7 @@ from ladle.data.sources import Source, Subset, evenly
 from ladle.detectors import Detector
 from ladle.errors import UserError
 from ladle.exporting import OnnxDetector
+from ladle.recipes.options import OnDefect
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_known
 from ladle.types import Batch
@@ -28,14 +29,14 @@ class Scores(NamedTuple):
     images: int
 
 
-def open_validation(data: str, detector: Detector, model: str) -> Source:
+def open_validation(data: str, detector: Detector, model: str, on_defect: OnDefect) -> Source:
     """The validation split as the detector takes it."""
-    return _open(data, "val", detector, model)
+    return _open(data, "val", detector, model, on_defect)
 
 
-def open_calibration(data: str, detector: Detector, model: str) -> Source:
+def open_calibration(data: str, detector: Detector, model: str, on_defect: OnDefect) -> Source:
     """Images of the training split, as many as it takes to see the ranges of activations."""
-    source = _open(data, "train", detector, model)
+    source = _open(data, "train", detector, model, on_defect)
     if not len(source):
         raise UserError(f"--data {data}: its training split has no image, and --int8 needs some for calibration")
     return Subset(source, evenly(len(source), _CALIBRATED))
@@ -54,6 +55,6 @@ def score_file(written: bytes, detector: Detector, source: Source, at_once: int)
     return Scores(evaluator(detector).evaluation.ap, scored.evaluation.ap, len(source))
 
 
-def _open(data: str, split: str, detector: Detector, model: str) -> Source:
+def _open(data: str, split: str, detector: Detector, model: str, on_defect: OnDefect) -> Source:
     spec = detector.spec
-    return open_known(data, split, spec.imgsz, model, spec.classes, spec.value_range)
+    return open_known(data, split, spec.imgsz, model, spec.classes, spec.value_range, on_defect)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from ladle.data.depth import parse_range
+from ladle.data.repairs import OnDefect
 from ladle.data.transforms import MOST_ROTATE, MOST_SHEAR, Augmentation
 from ladle.detectors.backbones import Norm
 from ladle.detectors.necks import NeckNorm
@@ -16,10 +18,12 @@ from ladle.families import Start
 from ladle.limits import Range, verify
 from ladle.recipes.folders import check_name, check_project
 
-__all__ = ["USUAL_BATCH", "Batch", "Epochs", "MaxDet", "Run", "Seed", "Share", "Side", "Workers"]
+__all__ = ["USUAL_BATCH", "Batch", "Epochs", "MaxDet", "OnDefect", "Run", "Seed", "Share", "Side", "Workers"]
 
 Epochs = Annotated[int, Range(1, 1_000_000)]
 Batch = Annotated[int, Range(1, 4096)]
+_CELL = 32
+"""Sides of images in multi-scale training are multiples of this stride."""
 USUAL_BATCH = 16
 """The batch of a run if none is given, and of ``auto`` on a CPU."""
 Side = Annotated[int, Range(32, 8192)]
@@ -52,7 +56,7 @@ class Run:
         compile: compile the layers of the trained networks by ``torch.compile``, but not assignment and losses.
         channels_last: keep the channels of a pixel side by side in memory, as convolutions of GPUs and CPUs prefer it.
         ema: decay of the running average of the weights that is evaluated and saved; 0 is none.
-        multiscale: largest relative change of ``imgsz`` from step to step, such as 0.3.
+        multiscale: largest relative change of ``imgsz`` from step to step, such as 0.3; sizes are multiples of 32.
         flip: rate of horizontally flipped images.
         jitter: strength of color changes, 0 to 1.
         crop: rate of random resized crops.
@@ -120,7 +124,7 @@ class Run:
     nodes: Annotated[int, Range(1, 1024)] = 1
     workers: Workers | None = None
     cache: bool = False
-    on_defect: Literal["repair", "skip", "raise"] = "repair"
+    on_defect: OnDefect = "repair"
     value_range: str | None = None
     seed: Seed = 0
     max_det: MaxDet = 100
@@ -143,6 +147,11 @@ class Run:
             raise UserError(
                 f"--close-mosaic {self.close_mosaic}: there are neither mosaics nor mixed images; add --mosaic or "
                 "--mixup, or leave it out"
+            )
+        if self.close_mosaic >= self.epochs and (self.mosaic or self.mixup):
+            raise UserError(
+                f"--close-mosaic {self.close_mosaic}: none of the {self.epochs} epochs would have mosaics or mixed "
+                "images: expected fewer, or leave out --mosaic and --mixup"
             )
         if self.value_range is not None:
             parse_range(self.value_range)
@@ -191,8 +200,16 @@ class Run:
         """The sizes that multi-scale training draws from, multiples of 32; None if it is off."""
         if not self.multiscale:
             return None
-        low, high = imgsz * (1 - self.multiscale), imgsz * (1 + self.multiscale)
-        return tuple(range(max(32, round(low / 32) * 32), round(high / 32) * 32 + 1, 32))
+        low, high = (round(imgsz * (1 + change), 6) for change in (-self.multiscale, self.multiscale))
+        sizes = tuple(range(max(_CELL, math.ceil(low / _CELL) * _CELL), math.floor(high / _CELL) * _CELL + 1, _CELL))
+        if len(sizes) < 2:
+            near = sorted(abs(imgsz - _CELL * cells) for cells in range(1, imgsz // _CELL + 3))
+            raise UserError(
+                f"--multiscale {self.multiscale:g}: sizes are multiples of {_CELL} pixels, and within this of --imgsz "
+                f"{imgsz} there are not two: expected {math.ceil(100 * near[1] / imgsz) / 100:.2f} or more, or "
+                "leave it out"
+            )
+        return sizes
 
     def _optimizer(self) -> OptimizerSpec:
         given = self.pretrained or self.backbone_weights is not None

@@ -75,6 +75,7 @@ def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tupl
         return _pair(job, parts, student)
     plan = _plan(job, parts, student, _teacher_of(job, parts, student))
     _check_balance(job, plan)
+    _check_judges(job, plan)
     lessons = tuple(lesson.within(job.run.epochs, job.run.close_mosaic) for lesson in plan.lessons)
     plan = plan._replace(lessons=lessons)
     return Setup({"student": student}, {"student": plan})
@@ -117,6 +118,19 @@ def _plan(job: Job, parts: Parts, student: DetectorSpec, teacher: DetectorSpec |
 def _pieces(parts: Parts, pair: Pair) -> list[object]:
     """The parts of a method, words resolved."""
     return [piece for part in parts.method.parts for piece in pieces_of(part, pair)]
+
+
+def _check_judges(job: Job, plan: Plan) -> None:
+    """Raise :class:`UserError` for a teacher that would judge in no epoch of the run."""
+    for judge in (lesson.judge for lesson in plan.lessons):
+        if judge is None:
+            continue
+        last = job.run.epochs if judge.until is None else min(judge.until, job.run.epochs)
+        if judge.after >= last:
+            raise UserError(
+                f"--judge-after {judge.after:g}: the teacher would judge in no epoch, since it does so until epoch "
+                f"{last:g} (--epochs, --judge-until); expected a smaller number, or leave out lad"
+            )
 
 
 def _check_balance(job: Job, plan: Plan) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -16,11 +17,13 @@ from ladle.data.fitness import deep_note, differences, notes, obstacles, range_o
 from ladle.data.images import read_header
 from ladle.data.scenes import split_scenes
 from ladle.data.sources import DatasetSource, Remembered, Source, Splits
+from ladle.detectors import read_spec
 from ladle.errors import UserError
 from ladle.recipes.console import say
-from ladle.recipes.options import Run
+from ladle.recipes.options import OnDefect, Run
+from ladle.teachers import TeacherURI
 
-__all__ = ["Supply", "open_known", "open_source", "remarks", "remarks_on_files", "supply"]
+__all__ = ["Supply", "open_for_teacher", "open_known", "open_source", "remarks", "remarks_on_files", "supply"]
 
 SCENES = "scenes"
 """``--data scenes`` selects the built-in scenes, ``scenes:3000`` with 3000 for training."""
@@ -50,20 +53,43 @@ def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
 
 
 def open_known(
-    data: str, split: str, imgsz: int, model: str, classes: Sequence[str], value_range: str | ValueRange
+    data: str,
+    split: str,
+    imgsz: int,
+    model: str,
+    classes: Sequence[str],
+    value_range: str | ValueRange,
+    on_defect: OnDefect = "repair",
 ) -> Source:
     """The images of a split as a trained detector takes them; ``model`` and its ``classes`` are told in errors.
 
     Raises :class:`UserError` where no class of the data has the name of one of the detector's.
     """
     values = value_range if isinstance(value_range, str) else spelled(value_range)
-    source = open_source(data, split, Run(value_range=values), imgsz)
+    source = open_source(data, split, Run(value_range=values, on_defect=on_defect), imgsz)
     if not set(source.classes) & set(classes):
         raise UserError(
             f"{model} has the classes {', '.join(classes)}, but {data} has {', '.join(source.classes) or 'none'}: "
             "no class has the same name"
         )
     return source
+
+
+def open_for_teacher(data: str, split: str, imgsz: int, teacher: TeacherURI, on_defect: OnDefect = "repair") -> Source:
+    """The images of a split as a teacher takes them: values of 16 bits as it was trained, or as students get them."""
+    if teacher.kind == "ladle":
+        values = spelled(read_spec(Path(teacher.path)).value_range)
+        return open_source(data, split, Run(value_range=values, on_defect=on_defect), imgsz)
+    run = Run(on_defect=on_defect)
+    source = open_source(data, split, run, imgsz)
+    if not isinstance(source, DatasetSource) or not any(image.deep for image in source.dataset.images):
+        return source
+    splits = {split: source.dataset}
+    for other in {"train", "val"} - {split}:
+        with suppress(UserError):  # there may be no other split
+            splits[other] = read(data, other, on_defect)
+    value_range, _ = _range(run, splits)
+    return source if value_range is None else replace(source, value_range=value_range)
 
 
 @lru_cache(maxsize=1)

@@ -8,6 +8,7 @@ from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource
 from ladle.detectors import DetectorSpec, read_spec
 from ladle.families import network_info
+from ladle.lessons import TeacherJudges
 from ladle.methods import WORDS, Plan, Published
 from ladle.methods.words import part_name, unscheduled
 from ladle.names import readable
@@ -197,11 +198,20 @@ def _assigners(plan: Plan, asked: bool, judge: str | None) -> list[str]:
     names = [type(lesson.assigner).__name__ for lesson in plan.lessons]
     if asked:
         names[0] = text_of(ASSIGNER, plan.lessons[0].assigner)
-    judges = [judge or (", judged by the teacher" if lesson.judge is not None else "") for lesson in plan.lessons]
+    judges = [judge or _judged(lesson.judge) for lesson in plan.lessons]
     stages = [f"{stage}: " if stage else "" for stage in stage_names(len(plan.lessons))]
     lines = [f"{stage}{name}{judged}" for stage, name, judged in zip(stages, names, judges, strict=True)]
     beside = [lesson.one_to_one for lesson in plan.lessons if lesson.one_to_one is not None]
     return lines + [f"one_to_one: {text_of(ASSIGNER, one.lesson.assigner)}" for one in beside]
+
+
+def _judged(judge: TeacherJudges | None) -> str:
+    """Whether the teacher judges, and in which epochs if not in all."""
+    if judge is None:
+        return ""
+    after = f" after epoch {judge.after:g}" if judge.after else ""
+    until = f" until epoch {judge.until:g}" if judge.until is not None else ""
+    return f", judged by the teacher{after}{until}"
 
 
 def once(lines: list[str]) -> list[str]:

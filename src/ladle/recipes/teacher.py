@@ -17,11 +17,11 @@ from ladle.limits import verify_arguments
 from ladle.names import readable
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Batch, Run, Share, Side, Workers
+from ladle.recipes.options import Batch, OnDefect, Share, Side, Workers
 from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, write_rows
 from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of
-from ladle.recipes.sources import open_source, remarks
+from ladle.recipes.sources import open_for_teacher, remarks
 from ladle.teachers import ClassTable, TeacherURI, open_teacher, parse_uri
 from ladle.teachers.classes import same_names
 from ladle.teachers.uri import with_class_map
@@ -65,6 +65,7 @@ def teacher_probe(
     score: Share = 0.3,
     out: str | None = None,
     class_map: str | None = None,
+    on_defect: OnDefect = "repair",
 ) -> Probed:
     """Measure what a teacher of any origin gives on a data set: its classes, AP and speed, with a drawing.
 
@@ -80,11 +81,12 @@ def teacher_probe(
         out: folder for the drawing, the plots and ``results.json``; by default ``runs/teacher/NAME``, with a number if
             it exists.
         class_map: a YAML file of pairs of classes, those of the data and those of a teacher of another origin.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(teacher_probe, imgsz=imgsz, batch=batch, workers=workers, score=score)
+    verify_arguments(teacher_probe, imgsz=imgsz, batch=batch, workers=workers, score=score, on_defect=on_defect)
     check_out(out)
     uri = parse_uri(teacher if class_map is None else with_class_map(teacher, class_map))
-    source = open_source(data, split, Run(), imgsz)
+    source = open_for_teacher(data, split, imgsz, uri, on_defect)
     name, about, classes, find, predicted, views = _opened(uri, source, find_device(device))
     for line in (*remarks(source, split, imgsz), *about, classes.summary()):
         say(line)

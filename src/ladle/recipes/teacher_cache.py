@@ -14,9 +14,9 @@ from ladle.limits import verify_arguments
 from ladle.recipes.console import say
 from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Batch, Run, Side, Workers
+from ladle.recipes.options import Batch, OnDefect, Side, Workers
 from ladle.recipes.origins import teacher_hash
-from ladle.recipes.sources import open_source
+from ladle.recipes.sources import open_for_teacher
 from ladle.recipes.teacher_dense import How, record_dense
 from ladle.teachers import (
     CacheHeader,
@@ -50,6 +50,7 @@ def teacher_cache(
     device: Device = "auto",
     dense: bool = False,
     features: bool = False,
+    on_defect: OnDefect = "repair",
 ) -> Path:
     """Record what a teacher finds in every image of a data set, for ``--teacher cache.jsonl``.
 
@@ -67,8 +68,9 @@ def teacher_cache(
         dense: record its dense predictions for the training images, without crops, flips or changes of color; training
             with ``--teacher NAME.ladle`` is then exactly that with the teacher itself.
         features: with ``dense``, also record its feature maps.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(teacher_cache, imgsz=imgsz, batch=batch, workers=workers)
+    verify_arguments(teacher_cache, imgsz=imgsz, batch=batch, workers=workers, on_defect=on_defect)
     uri = parse_uri(teacher)
     if uri.is_recorded:
         raise uri.fail("its predictions are recorded already; expected a teacher that runs")
@@ -76,10 +78,10 @@ def teacher_cache(
     if out is not None and Path(out).suffix != suffix:
         raise UserError(f"--out {out}: expected a name that ends with {suffix}, by which --teacher knows what it is")
     if dense:
-        return record_dense(uri, data, out, How(imgsz, batch, workers, find_device(device)), features)
+        return record_dense(uri, data, out, How(imgsz, batch, workers, find_device(device), on_defect), features)
     if features:
         raise UserError("--features: feature maps are recorded beside dense predictions only: add --dense")
-    sources = {split: open_source(data, split, Run(), imgsz) for split in _SPLITS}
+    sources = {split: open_for_teacher(data, split, imgsz, uri, on_defect) for split in _SPLITS}
     detector = open_foreign(uri, sources["train"].classes).to(find_device(device))
     file = Path(out if out is not None else f"{Path(detector.name).stem}.jsonl")
     say(_about_classes(detector, sources["train"].classes))

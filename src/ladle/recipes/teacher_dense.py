@@ -20,7 +20,7 @@ from ladle.errors import UserError
 from ladle.files import remove_partials
 from ladle.recipes.console import say
 from ladle.recipes.contents import contents_of
-from ladle.recipes.options import Run
+from ladle.recipes.options import OnDefect, Run
 from ladle.recipes.origins import teacher_hash
 from ladle.recipes.preflight import check_strength
 from ladle.recipes.sources import supply
@@ -45,6 +45,7 @@ class How(NamedTuple):
     batch: int
     workers: int
     device: str
+    on_defect: OnDefect = "repair"
 
     def batches(self, source: Source, images: range) -> Iterator[Batch]:
         """Some of the images, each padded to the square of the largest size."""
@@ -68,7 +69,7 @@ def record_dense(uri: TeacherURI, data: str, out: str | None, how: How, features
     Raises:
         UserError: for a teacher without dense predictions, a folder with another recording, and too small a disk.
     """
-    train, val, _, _ = supply(data, Run(), how.imgsz)
+    train, val, _, _ = supply(data, Run(on_defect=how.on_defect), how.imgsz)
     dense = _opened(uri, train, how.device, features)
     folder = Path(out if out is not None else f"{Path(dense.name).stem}.ladle")
     header = _header(uri, train, dense, how)

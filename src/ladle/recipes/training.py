@@ -26,7 +26,7 @@ from ladle.recipes.contents import contents_of
 from ladle.recipes.devices import find_device
 from ladle.recipes.fixed_views import check_fixed_views, has_fixed_views
 from ladle.recipes.folders import joined_folder
-from ladle.recipes.jobs import Job
+from ladle.recipes.jobs import OBJECT, Job
 from ladle.recipes.nodes import connected_nodes
 from ladle.recipes.opened import OpenedTeacher
 from ladle.recipes.outputs import about_labels, title_of
@@ -131,14 +131,13 @@ def _evaluate_best(ready: Prepared, result: Result, name: str, last: Score | Non
 def _final_lines(ready: Prepared, trained: dict[str, Trained], page: Path) -> list[str]:
     """The paths of the weights and of the report, and commands to use the weights."""
     data, several = ready.job.data, len(trained) > 1
+    defects = [] if ready.job.run.on_defect == "repair" else ["--on-defect", ready.job.run.on_defect]
+    evaluated = [] if data.startswith(OBJECT) else [["ladle", "val", "--data", data, *defects]]
     weights = [f"{name}: {one.weights}" if several else str(one.weights) for name, one in trained.items()]
     commands = [
-        command
+        shlex.join([*command, "--model", str(one.weights)])
         for one in trained.values()
-        for command in (
-            shlex.join(["ladle", "val", "--data", data, "--model", str(one.weights)]),
-            shlex.join(["ladle", "predict", "IMAGES", "--model", str(one.weights)]),
-        )
+        for command in (*evaluated, ["ladle", "predict", "IMAGES"])
     ]
     return [
         *once([f"drawn     {line}" for line in about_labels(ready.val.classes)]),

@@ -11,7 +11,7 @@ from ladle.limits import verify_arguments
 from ladle.names import readable
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import Batch, MaxDet, Side, Workers
+from ladle.recipes.options import Batch, MaxDet, OnDefect, Side, Workers
 from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, title_of, write_rows
 from ladle.recipes.scoring import Evaluator, Score, crowded
 from ladle.recipes.sources import open_known, remarks
@@ -30,6 +30,7 @@ def val(
     out: str | None = None,
     max_det: MaxDet | None = None,
     value_range: str | None = None,
+    on_defect: OnDefect = "repair",
 ) -> Evaluation:
     """Evaluate a trained detector: COCO's twelve numbers, the AP of every class, and plots.
 
@@ -45,8 +46,9 @@ def val(
             it exists.
         max_det: largest number of detections in an image; by default that of training, usually the 100 of COCO.
         value_range: values of 16-bit images that become black and white; by default those of training.
+        on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(val, imgsz=imgsz, batch=batch, workers=workers, max_det=max_det)
+    verify_arguments(val, imgsz=imgsz, batch=batch, workers=workers, max_det=max_det, on_defect=on_defect)
     check_out(out)
     detector = load_detector(model)
     if max_det is not None:
@@ -54,7 +56,7 @@ def val(
     spec = detector.spec
     side = spec.imgsz if imgsz is None else imgsz
     values = spec.value_range if value_range is None else value_range
-    source = open_known(data, split, side, model, spec.classes, values)
+    source = open_known(data, split, side, model, spec.classes, values, on_defect)
     for line in (*remarks(source, split, side), *_unknown(source, spec)):
         say(line)
     evaluator = Evaluator(source, side, batch, workers)
