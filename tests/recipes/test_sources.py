@@ -314,7 +314,7 @@ def test_every_verb_that_reads_data_can_leave_out_images_that_cannot_be_used(tmp
         "val": "--data data --model a.safetensors",
         "assign stats": "--data data --model a.safetensors",
         "teacher cache": "a.safetensors --data data --imgsz 64 --out a.jsonl",
-        "bench": "a.safetensors --data data --calls 1",
+        "bench": "a.safetensors --data data --calls 2",
     }
     for verb, flags in of_each.items():
         words = [*verb.split(), *flags.split(), "--device", "cpu"]
