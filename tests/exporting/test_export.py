@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import onnx
 import pytest
@@ -398,8 +399,16 @@ ONE = Measured("paa-tiny", "PyTorch, cpu", 64, 1.0, 1.0, 2.5, 10.0, 11.0, 80.0, 
 
 def test_detectors_of_one_name_are_told_apart_by_their_files():
     onnx_file = replace(ONE, runtime="onnxruntime, cpu")
-    named = _named([("best.onnx", onnx_file), ("best.int8.onnx", onnx_file), ("best.safetensors", ONE)])
+    files = [Path("a/best.onnx"), Path("a/best.int8.onnx"), Path("a/best.safetensors"), Path("b/best.safetensors")]
+    named = _named(zip(files[:3], [onnx_file, onnx_file, ONE], strict=True))
     assert [each.model for each in named] == ["paa-tiny (best.onnx)", "paa-tiny (best.int8.onnx)", "paa-tiny"]
+    named = _named(zip(files[2:], [ONE, ONE], strict=True))
+    assert [each.model for each in named] == ["paa-tiny (a/best.safetensors)", "paa-tiny (b/best.safetensors)"]
+
+
+def test_the_numbers_of_bench_are_not_written_where_its_chart_lies(tmp_path):
+    with pytest.raises(UserError, match=r"--out .*x\.png: expected a \.json file; its chart lies beside it as \.png"):
+        bench(str(tmp_path / "x.safetensors"), out=str(tmp_path / "x.png"))
 
 
 def test_the_chart_of_bench_has_a_bar_for_each_detector(tmp_path, monkeypatch):

@@ -95,6 +95,26 @@ def test_scores_by_class_are_given_or_chosen(splits, folder, tmp_path):
     assert "those with the best F1 on 8 images with labels" in found.lines[2]
 
 
+class Crowd(Finder):
+    """Finds 150 boxes beside each other in every image, all with the same low score."""
+
+    def find(self, batch):
+        places = torch.arange(150)
+        corners = torch.stack([places % 25 * 3.5, places // 25 * 8.0], dim=1)
+        boxes = torch.cat([corners, corners + 3], dim=1)
+        scale = batch.sizes.flip(1) / batch.originals.flip(1)
+        scores = torch.zeros(len(scale), len(boxes), len(CLASSES))
+        scores[..., 0] = 0.03
+        return TeacherDetections.final(boxes * scale.repeat(1, 2)[:, None], scores)
+
+
+def test_all_boxes_above_the_given_score_are_objects(splits, folder, tmp_path):
+    """However low the score is, and however many there are."""
+    given = opened(splits, folder, tmp_path, "0.02", finder=Crowd())
+    assert [len(image.labels) for image in given.source.dataset.images] == [150, 150, 150]
+    assert given.lines[1].startswith("their objects are boxes of the teacher: 450 disc")
+
+
 def test_the_chosen_score_is_that_of_the_best_f1_of_each_class():
     boxes = torch.tensor([[0.0, 0.0, 20.0, 20.0], [30.0, 30.0, 60.0, 60.0]])
     image = SimpleNamespace(id=1, height=64, width=64, boxes=boxes, labels=[0, 0], crowd=[False, False])
@@ -171,7 +191,8 @@ def test_teachers_that_cannot_serve_are_refused(splits, folder, tmp_path):
     ("text", "words"),
     [
         ("blue=0.5", "'blue' is no class of the data"),
-        ("1.5", "expected numbers above 0 up to 1, found '1.5'"),
+        ("1.5", "expected numbers from 0.01 to 1, found '1.5'"),
+        ("0.009", "expected numbers from 0.01 to 1, found '0.009'"),
         ("cat=high", "found 'high'"),
         ("cat=0.5,0.6", "'' is no class"),
     ],

@@ -75,3 +75,16 @@ def distributions(path, bins=4, names=NAMES):
     nodes.append(helper.make_node("Identity", ["edges"], ["box_distributions"]))
     shapes = {"scores": [1, PLACES, 3], "box_distributions": [1, PLACES, 4 * bins]}
     return save(path, nodes, shapes, constants, names)
+
+
+def as_many_as_found(path):
+    """The boxes and scores of those cells alone that are bright, as exports with NMS give them."""
+    nodes, constants = mean_colors(255.0)
+    nodes += [
+        helper.make_node("ReduceMax", ["scores"], ["best"], axes=[0, 2], keepdims=0),
+        helper.make_node("Greater", ["best", "least"], ["bright"]),
+        helper.make_node("Compress", ["cells", "bright"], ["boxes"], axis=1),
+        helper.make_node("Compress", ["scores", "bright"], ["kept"], axis=1),
+    ]
+    constants |= {"cells": cells(), "least": np.float32(0.1)}
+    return save(path, nodes, {"boxes": [1, "N", 4], "kept": [1, "N", 3]}, constants)

@@ -48,3 +48,29 @@ def test_columns_follow_the_student_and_unknown_classes_are_background():
 def test_what_cannot_be_matched_is_refused(ours, mapping, named):
     with pytest.raises(UserError, match=named):
         match_classes(COCO_CLASSES, ours, mapping)
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours", "columns", "by"),
+    [
+        (["person"], ["pedestrian", "people", "car"], None, None),
+        (["person", "car"], ["pedestrian", "people", "car"], (-1, -1, 1), ("ambiguous", "ambiguous", "name")),
+        (["person"], ["pedestrian", "person"], (-1, 0), ("ambiguous", "name")),
+        (["person"], ["pedestrian", "Person"], (-1, 0), ("ambiguous", "spelling")),
+        (["hot dog", "dog"], ["hot-dog", "HotDog", "dog"], (-1, -1, 1), ("ambiguous", "ambiguous", "name")),
+        (["person", "people"], ["pedestrian", "people"], (0, 1), ("synonym", "name")),
+    ],
+)
+def test_a_class_of_the_teacher_is_not_guessed_for_several_of_the_student_s(theirs, ours, columns, by):
+    if columns is None:
+        with pytest.raises(UserError, match="knows none"):
+            match_classes(theirs, ours)
+        return
+    table = match_classes(theirs, ours)
+    assert (table.columns, table.by) == (columns, by)
+    assert ("name the right one by --class-map" in table.summary()) == ("ambiguous" in by)
+
+
+def test_a_map_may_give_a_class_to_several():
+    table = match_classes(["truck"], ["lorry", "van", "Truck"], {"lorry": "truck", "van": "truck"})
+    assert (table.columns, table.by) == ((0, 0, -1), ("map", "map", "ambiguous"))

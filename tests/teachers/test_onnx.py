@@ -7,8 +7,10 @@ from ladle.detectors import Anchors
 from ladle.errors import UserError
 from ladle.teachers import Teacher, open_teacher
 from ladle.teachers.layouts import find_layout, grids_of
+from ladle.teachers.program import class_names
+from ladle.teachers.uri import parse_uri
 from tests.teachers.batches import batch_of
-from tests.teachers.onnx_files import NAMES, boxes_and_scores, distributions, yolo
+from tests.teachers.onnx_files import NAMES, as_many_as_found, boxes_and_scores, distributions, yolo
 
 PRIORS = Anchors(offset=0.5).grid([(8, 8)], [8], None, torch.device("cpu"))
 FILES = {
@@ -50,6 +52,43 @@ def test_every_layout_gives_scores_and_boxes_at_its_places(files, batch, layout)
     assert (teacher.info.stage(0).bins, output.predictions.edges is not None) == (
         (4, True) if layout == "distributions" else (0, False)
     )
+
+
+def test_the_number_of_final_boxes_may_differ_from_image_to_image(tmp_path):
+    teacher = open_teacher(str(as_many_as_found(tmp_path / "some.onnx")), NAMES)
+    images = torch.zeros(4, 3, 64, 64, dtype=torch.uint8)
+    images[1, 0, 8:16, 24:32] = 204
+    images[3, 2, :8, :8] = images[3, 1, 56:, 56:] = 153
+    batch = batch_of(images)
+    found, _ = teacher.observe(batch)
+    each = found.detections(batch)
+    assert [one.boxes.tolist() for one in each[:3]] == [[], [[24.0, 8.0, 32.0, 16.0]], []]
+    assert sorted(zip(each[3].labels.tolist(), each[3].boxes.tolist(), strict=True)) == [
+        (1, [56.0, 56.0, 64.0, 64.0]),
+        (2, [0.0, 0.0, 8.0, 8.0]),
+    ]
+    assert each[1].scores.tolist() == pytest.approx([0.8], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("{'red': 0, 'x': 1, 'blue': 2}", ("red", "x", "blue")),
+        ('{"2": "blue", "0": "red", "10": "y"}', ("red", "blue", "y")),
+        ("{1: 'b', 0: 'a'}", ("a", "b")),
+        ('{"a": "red", "b": "x"}', ("red", "x")),
+        ('{"names": ["red", "x", "blue"]}', None),
+        ("[1, 2, 3]", None),
+        ("red, x\nblue", ("red", "x", "blue")),
+    ],
+)
+def test_names_of_classes_in_the_metadata_of_a_file(text, names):
+    assert class_names(parse_uri("onnx:a.onnx"), {"names": text}) == names
+
+
+def test_a_layout_that_outputs_do_not_have_is_refused_with_their_names(files):
+    with pytest.raises(UserError, match=r"boxes \(1, 64, 4\), scores \(1, 64, 3\) are not of layout distributions"):
+        open_teacher(f"onnx:{files['boxes']}?layout=distributions", NAMES)
 
 
 def test_final_boxes_are_suppressed_and_placed(files, batch):

@@ -63,7 +63,7 @@ def test_coco_results_by_id_or_file_name(tmp_path):
     file = tmp_path / "predictions.json"
     file.write_text(json.dumps(rows))
     teacher = open_teacher(str(file), ["cat", "dog"], [7, 9])
-    assert teacher.detector.rows == {"": {0: (0, 1), "b.jpg": (1, 2)}}
+    assert teacher.detector.rows == {"": {0: (0, 1), "folder/b.jpg": (1, 2)}}
     assert teacher.detector.boxes.tolist() == [[1, 2, 4, 6], [0, 0, 8, 8]]
     assert teacher.detector.labels.tolist() == [0, 1]
     file.write_text(json.dumps([{"image_id": 0, "category_id": 90, "bbox": [1, 2, 3, 4], "score": 0.5}]))

@@ -62,3 +62,8 @@ def test_an_option_that_is_given_twice_is_refused():
 def test_a_choice_names_its_words_and_no_empty_one():
     with pytest.raises(UserError, match=r"\?layout=foo: expected one of boxes, yolo$"):
         parse_uri("a.onnx?layout=foo").choice("layout", ("", "boxes", "yolo"), "")
+
+
+def test_a_plus_in_the_name_of_a_file_stays_a_plus():
+    options = parse_uri("onnx:a.onnx?classes=a+b%2Bc.txt&imgsz=64").options
+    assert options == {"classes": "a+b+c.txt", "imgsz": "64"}

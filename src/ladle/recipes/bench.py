@@ -108,11 +108,13 @@ def bench(
     files = [Path(one) for one in ([model] if isinstance(model, str) else model)]
     if out is not None:
         check_path("--out", out, "bench.json")
+        if Path(out).suffix == ".png":
+            raise UserError(f"--out {out}: expected a .json file; its chart lies beside it as .png")
     if onnx or any(file.suffix == ".onnx" for file in files):
         check_packages("--onnx" if onnx else "an .onnx file")
     with _threads(threads) as used:
         measured = _named(
-            (file.name, _measure(one, data, split, on_defect, calls))
+            (file, _measure(one, data, split, on_defect, calls))
             for file in files
             for one in _contenders(file, onnx, imgsz, used, find_device(device))
         )
@@ -126,13 +128,18 @@ def bench(
     return measured
 
 
-def _named(measured: Iterable[tuple[str, Measured]]) -> list[Measured]:
+def _named(measured: Iterable[tuple[Path, Measured]]) -> list[Measured]:
     """The numbers with names that tell detectors apart: that of the file too where one runtime has a name twice."""
     pairs = list(measured)
-    count = Counter((one.model, one.runtime) for _, one in pairs)
-    return [
-        replace(one, model=f"{one.model} ({file})") if count[one.model, one.runtime] > 1 else one for file, one in pairs
-    ]
+    for shown in (lambda file: file.name, str):
+        count = Counter((one.model, one.runtime) for _, one in pairs)
+        named = [
+            replace(one, model=f"{one.model} ({shown(file)})") if count[one.model, one.runtime] > 1 else one
+            for file, one in pairs
+        ]
+        if len({(one.model, one.runtime) for one in named}) == len(named):
+            return named
+    return named
 
 
 def _contenders(file: Path, onnx: bool, imgsz: int | None, threads: int, device: str) -> Iterator[_Contender]:

@@ -12,8 +12,10 @@ from ladle.evaluation import class_thresholds
 from ladle.evaluation.average_precision import Reference
 from ladle.types import Detections
 
-__all__ = ["Scores", "choose_scores", "chosen", "parse_scores"]
+__all__ = ["LEAST", "Scores", "choose_scores", "chosen", "parse_scores"]
 
+LEAST = 0.01
+"""The score below which teachers give no boxes."""
 _USUAL = 0.5
 """The score of a class of which the teacher finds no object."""
 
@@ -25,7 +27,7 @@ def parse_scores(text: str | None, classes: Sequence[str]) -> Scores:
     """The scores of ``--unlabelled-score`` by class: one number for all, or ``cat=0.4,dog=0.6``.
 
     Raises:
-        UserError: for a class that the data lacks, and for a number that is not above 0 and at most 1.
+        UserError: for a class that the data lacks, and for a number that is not between 0.01 and 1.
 
     Examples:
         >>> from ladle.recipes.least_scores import parse_scores
@@ -48,8 +50,8 @@ def parse_scores(text: str | None, classes: Sequence[str]) -> Scores:
             value = float(number)
         except ValueError:
             value = 0.0
-        if not 0 < value <= 1:
-            raise UserError(f"--unlabelled-score {text}: expected numbers above 0 up to 1, found {number!r}")
+        if not LEAST <= value <= 1:
+            raise UserError(f"--unlabelled-score {text}: expected numbers from {LEAST} to 1, found {number!r}")
         scores[name] = value
     return scores
 

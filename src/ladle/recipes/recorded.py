@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path, PurePosixPath
+
+from ladle.data.dataset import ImageInfo
 from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource, Source, image_ids
 from ladle.errors import UserError
@@ -15,16 +18,18 @@ __all__ = ["beside", "recorded_note"]
 def beside(source: Source, teacher: ForeignTeacher | None, text: str) -> Source:
     """The images with what a teacher recorded for them; the same images for any other teacher.
 
-    Images are found by id, else by the name of their file, with or without its suffix.
+    Images are found by id, else by the name of their file, with its folders as far as they are given, or by that name
+    without its suffix.
 
     Raises:
-        UserError: if the teacher recorded none of these images, or if its cache was made from other data.
+        UserError: if the teacher recorded none of these images, if its cache was made from other data, and if a name
+            may be that of several images.
     """
     if teacher is None or not isinstance(teacher.detector, RecordedTeacher):
         return source
     detector = teacher.detector
     recorded = _recorded_for(source, detector, text)
-    rows = _rows_by_id(source, recorded)
+    rows = _rows_by_id(source, recorded, text)
     if not rows:
         such = ", ".join(repr(one) for one in list(recorded)[:3])
         raise UserError(
@@ -60,14 +65,34 @@ def _recorded_for(source: Source, detector: RecordedTeacher, text: str) -> Rows:
     return detector.rows[split]
 
 
-def _rows_by_id(source: Source, rows: Rows) -> dict[int | str, tuple[int, int]]:
+def _rows_by_id(source: Source, rows: Rows, text: str) -> dict[int | str, tuple[int, int]]:
     """The rows of each image of the data that has some, by its id there."""
     if not isinstance(source, DatasetSource):
         return {one: rows[one] for one in image_ids(source) if one in rows}
-    found = {}
+    names = {image.id: _name_of(image, rows) for image in source.dataset.images}
+    # The folders of a recording may be those of another machine: names alone are compared for what is left.
+    left = {one for one in rows if isinstance(one, str)} - set(names.values())
+    bare: dict[str, list[str]] = {}
+    for one in left:
+        bare.setdefault(PurePosixPath(one).name, []).append(one)
+    found = dict[int | str, tuple[int, int]]()
+    files = dict[int | str, Path]()
     for image in source.dataset.images:
-        names = (image.id, str(image.id), image.file.name, image.file.stem)
-        name = next((one for one in names if one in rows), None)
-        if name is not None:
-            found[image.id] = rows[name]
+        alike = bare.get(image.file.name, [])
+        called = names[image.id] if names[image.id] is not None or len(alike) != 1 else alike[0]
+        if called is None:
+            continue
+        if called in files:
+            raise UserError(
+                f"--teacher {text}: its {called!r} may be {files[called]} or {image.file}: name the images by "
+                "image_id, or by file_name with their folders"
+            )
+        files[called], found[image.id] = image.file, rows[called]
     return found
+
+
+def _name_of(image: ImageInfo, rows: Rows) -> int | str | None:
+    """What an image is called in a recording: by its id, the end of its path or its bare name; None if it lacks."""
+    parts = image.file.as_posix().split("/")
+    ends = ("/".join(parts[start:]) for start in range(len(parts)))
+    return next((one for one in (image.id, str(image.id), *ends, image.file.stem) if one in rows), None)

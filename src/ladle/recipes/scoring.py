@@ -117,13 +117,13 @@ def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:
     return [one.map(lambda values: values[:keep]) for one in found], more
 
 
-def find_of(teacher: ForeignTeacher, device: str, most: int = USUAL_MOST) -> Find:
-    """The detections of a foreign teacher in a batch, with the student's classes."""
+def find_of(teacher: ForeignTeacher, device: str, most: int = USUAL_MOST, least: float = 0.05) -> Find:
+    """The detections of a foreign teacher in a batch with scores above ``least``, with the student's classes."""
 
     def find(batch: Batch) -> tuple[list[Detections], int]:
         batch = batch.to(device)
         seen, _ = teacher.observe(batch)
-        found = [one.to("cpu") for one in seen.detections(batch, most + 1)]
+        found = [one.to("cpu") for one in seen.detections(batch, most + 1, least)]
         more = sum(len(one.scores) > most for one in found)
         return [one.map(lambda values: values[:most]) for one in found], more
 

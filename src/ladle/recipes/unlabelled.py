@@ -52,8 +52,10 @@ _LABELED = 300
 
 _LEAST_SIDE = 0.5
 """The least side of an object in pixels, as in all data."""
-_MOST = 100
-"""The largest number of boxes of an image."""
+_MOST = 300
+"""The largest number of boxes of an image, as many as teachers give."""
+_LEAST_SCORE = 0.05
+"""The score below which boxes are only looked at if a lower one is given."""
 
 Found: TypeAlias = Mapping[int | str, Detections]
 """The boxes of each image, by its id."""
@@ -137,13 +139,16 @@ def _searched(job: Job, parts: Parts, images: Source, dataset: DetectionDataset,
     scores, about = parse_scores(job.unlabelled_score, classes), "given"
     if any(name not in scores for name in classes):
         evaluator = Evaluator(images, imgsz, batch, limit=_LABELED)
-        seen = evaluator.score(find_of(teacher, device), classes, _MOST).detections
+        seen = evaluator.score(find_of(teacher, device, _MOST), classes, _MOST).detections
         scores = choose_scores(evaluator.truth, seen, classes) | scores
         about = f"those with the best F1 on {len(evaluator.source)} images with labels"
     found: dict[int | str, Detections] = {}
+    cut, find = 0, find_of(teacher, device, _MOST, min(_LEAST_SCORE, *scores.values()))
     least = torch.tensor([scores[name] for name in classes])
     for views in make_loader(_source(dataset, images), batch, imgsz, workers=workers_of(job.run)):
-        for name, one in zip(views.ids, find_of(teacher, device)(views)[0], strict=True):
+        seen_here, more = find(views)
+        cut += more
+        for name, one in zip(views.ids, seen_here, strict=True):
             sides = one.boxes[:, 2:] - one.boxes[:, :2]
             kept = (one.scores >= least[one.labels]) & (sides >= _LEAST_SIDE).all(1)
             if kept.any():
@@ -153,7 +158,8 @@ def _searched(job: Job, parts: Parts, images: Source, dataset: DetectionDataset,
             f"--unlabelled {job.unlabelled}: the teacher finds no object in these {len(dataset)} images with a score "
             f"of {_listed(scores)}: give a lower --unlabelled-score"
         )
-    return found, f"with scores of at least {_listed(scores)}, {about}"
+    most = f"; of {cut} images the best {_MOST} boxes alone" if cut else ""
+    return found, f"with scores of at least {_listed(scores)}, {about}{most}"
 
 
 def _teacher_of(job: Job, parts: Parts, images: Source) -> ForeignTeacher:

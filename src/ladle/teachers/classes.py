@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.errors import UserError
 
-__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "listed", "match_classes", "same_names"]
+__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "columns_of", "listed", "match_classes", "same_names"]
 
 # fmt: off
 COCO_CLASSES = (
@@ -49,6 +49,11 @@ _SYNONYMS = (
 """Names of the same class in COCO, Pascal VOC and other data sets; the first is COCO's."""
 
 
+_CERTAIN = ("map", "name", "spelling", "synonym")
+"""How classes are found, the most certain first."""
+_GUESSED = ("spelling", "synonym")
+_AMBIGUOUS = "ambiguous"
+
 NO_CLASS = ("__background__", "N/A")
 """Names in the tables of torchvision and transformers that are no class."""
 
@@ -60,7 +65,8 @@ class ClassTable(NamedTuple):
         classes: the student's classes, in label order.
         columns: the number of the teacher's class for each; -1 where it knows none.
         matched: the teacher's name of it; None where it knows none.
-        by: how it was found: ``name``, ``spelling``, ``synonym`` or ``map``.
+        by: how it was found: ``name``, ``spelling``, ``synonym`` or ``map``; ``ambiguous`` where it might be a class
+            that also fits another of the student's.
     """
 
     classes: tuple[str, ...]
@@ -75,9 +81,7 @@ class ClassTable(NamedTuple):
 
     def columns_of(self, values: Float[Tensor, "*b C"], background: float) -> Tensor:
         """The values of the student's classes; ``background`` where the teacher knows none."""
-        index = torch.tensor(self.columns, device=values.device)
-        chosen = values.index_select(-1, index.clamp(min=0))
-        return chosen.masked_fill(index < 0, background)
+        return columns_of(values, self.columns, background)
 
     def rows(self) -> list[dict[str, object]]:
         """A row for each class of the student, as a table prints it."""
@@ -91,7 +95,16 @@ class ClassTable(NamedTuple):
         known = len(each) - len(self.missing)
         line = f"{known} of the student's {len(each)} classes are known to the teacher"
         line += f": {', '.join(odd)}" if odd else " by name" if known else ""
-        return line + (f"; not {', '.join(map(repr, self.missing))}" if self.missing else "")
+        line += f"; not {', '.join(map(repr, self.missing))}" if self.missing else ""
+        unclear = [one for one, by in zip(self.classes, self.by, strict=True) if by == _AMBIGUOUS]
+        hint = "could be a class that another one is too: name the right one by --class-map"
+        return line + (f"; {', '.join(map(repr, unclear))} {hint}" if unclear else "")
+
+
+def columns_of(values: Float[Tensor, "*b C"], columns: Sequence[int], background: float) -> Tensor:
+    """The columns of ``values`` with these numbers; ``background`` for a number of -1."""
+    index = torch.tensor(columns, device=values.device)
+    return values.index_select(-1, index.clamp(min=0)).masked_fill(index < 0, background)
 
 
 def match_classes(
@@ -100,7 +113,8 @@ def match_classes(
     """Match the student's classes ``ours`` with the teacher's.
 
     First by ``mapping``, from the student's names to the teacher's, then by the same name, by names that differ in
-    case, spaces, hyphens and underscores only, and by synonyms of COCO's classes.
+    case, spaces, hyphens and underscores only, and by synonyms of COCO's classes. A class of the teacher that fits
+    several of the student's is that of the one that it fits best; if there is no such one, it is none's.
 
     Raises:
         UserError: if nothing matches, or if ``mapping`` names a class that one of the two lacks.
@@ -121,7 +135,7 @@ def match_classes(
     return _table(
         theirs,
         ours,
-        [_find(name, theirs, given) for name in ours],
+        _unambiguous([_find(name, theirs, given) for name in ours]),
         teacher,
         "name the pairs in a file by --class-map names.yaml, or the teacher's own classes by ?classes=names.txt",
     )
@@ -169,6 +183,16 @@ def _find(name: str, theirs: Sequence[str], mapping: Mapping[str, str]) -> tuple
         if known and _plain(name) in map(_plain, group):
             return known[0], "synonym"
     return -1, "–"
+
+
+def _unambiguous(found: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
+    """The classes that were found, without those of which another one is more certain or as certain; a map is asked."""
+    kept = []
+    for place, (column, by) in enumerate(found):
+        others = [how for number, (one, how) in enumerate(found) if one == column and number != place]
+        doubted = by in _GUESSED and any(_CERTAIN.index(how) <= _CERTAIN.index(by) for how in others)
+        kept.append((-1, _AMBIGUOUS) if doubted else (column, by))
+    return kept
 
 
 def _plain(name: str) -> str:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn.functional import pad
 
 from ladle.boxes import corners, decode_distances
 from ladle.errors import UserError
-from ladle.teachers.detections import logit
+from ladle.teachers.detections import LEAST_LOGIT, logit
 from ladle.types import Grid
 
-__all__ = ["LAYOUTS", "Layout", "Read", "Shape", "counts_of", "find_layout", "grids_of", "read_outputs"]
+__all__ = ["LAYOUTS", "Layout", "Read", "Shape", "counts_of", "find_layout", "grids_of", "joined", "read_outputs"]
 
 Layout = Literal["boxes", "yolo", "yolo-objectness", "distributions"]
 Shape = tuple[int, ...]
@@ -82,9 +83,12 @@ def grids_of(places: int, height: int, width: int, strides: tuple[int, ...] | No
 def counts_of(layout: Layout, shapes: Mapping[str, Shape]) -> tuple[int, int, int]:
     """The numbers of places, of classes and of bins in outputs of a layout; raises ValueError if they do not fit."""
     shape, *others = shapes.values()
-    if len(others) != (layout in ("boxes", "distributions")) or any(len(one) != 3 for one in shapes.values()):
+    pair = layout in ("boxes", "distributions")
+    unlike = layout == "distributions" and sum(map(_says_edges, shapes)) != 1
+    if len(others) != pair or unlike or any(len(one) != 3 for one in shapes.values()):
         raise ValueError(
-            f"its outputs {', '.join(map(str, shapes.values()))} are not of layout {layout}: {LAYOUTS[layout]}"
+            f"its outputs {', '.join(f'{name} {one}' for name, one in shapes.items())} are not of layout {layout}: "
+            f"{LAYOUTS[layout]}"
         )
     if layout == "yolo":
         return shape[2], shape[1] - 4, 0
@@ -101,6 +105,17 @@ def counts_of(layout: Layout, shapes: Mapping[str, Shape]) -> tuple[int, int, in
 def read_outputs(layout: Layout, outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
     """Boxes and logits from the outputs of a file."""
     return _READERS[layout](outputs, grids)
+
+
+def joined(parts: Sequence[Read]) -> Read:
+    """The final boxes of several batches as one; images with fewer end with rows of background."""
+    most = max(one.boxes.shape[1] for one in parts)
+
+    def filled(rows: Tensor, value: float) -> Tensor:
+        return pad(rows, (0, 0, 0, most - rows.shape[1]), value=value)
+
+    boxes = torch.cat([filled(one.boxes, 0.0) for one in parts])
+    return Read(boxes, torch.cat([filled(one.logits, LEAST_LOGIT) for one in parts]))
 
 
 def _is_boxes(shapes: Mapping[str, Shape], classes: int | None) -> bool:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ladle.errors import UserError
 from ladle.files import read_regular
-from ladle.teachers.classes import match_classes
+from ladle.teachers.classes import ClassTable, match_classes
 from ladle.teachers.dense_recorded import DenseTeacher, open_dense
 from ladle.teachers.ensemble import ensemble_of
 from ladle.teachers.foreign import Foreign, ForeignTeacher
@@ -84,15 +84,21 @@ def _together(uri: TeacherURI, classes: Sequence[str]) -> Foreign:
     if len(members) < 2 or recorded:
         found = recorded[0] if recorded else "one"
         raise uri.fail(f"expected two or more detectors that run, joined by commas, found {found}")
-    return ensemble_of(tuple(open_foreign(one, classes) for one in members))
+    detectors = [open_foreign(one, classes) for one in members]
+    tables = [_matched(detector, one, classes) for detector, one in zip(detectors, members, strict=True)]
+    return ensemble_of(list(zip(detectors, tables, strict=True)))
 
 
 def taught(detector: Foreign, uri: TeacherURI, classes: Sequence[str]) -> ForeignTeacher:
     """The detector as a teacher of ``classes``, matched by name and by the file of ``?class_map=``."""
+    return ForeignTeacher(detector, _matched(detector, uri, classes))
+
+
+def _matched(detector: Foreign, uri: TeacherURI, classes: Sequence[str]) -> ClassTable:
+    """Its class for each of ``classes``; raises :class:`UserError` if none matches."""
     file = uri.options.get("class_map")
     try:
-        mapping = None if file is None else _mapping(file)
-        return ForeignTeacher(detector, match_classes(detector.classes, classes, mapping))
+        return match_classes(detector.classes, classes, None if file is None else _mapping(file))
     except UserError as error:
         raise uri.fail(str(error)) from None
 

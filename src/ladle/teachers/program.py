@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast, get_args
 
 import torch
 from torch import Tensor
@@ -16,7 +16,7 @@ from ladle.errors import first_line
 from ladle.teachers.classes import COCO_CLASSES
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.inputs import Resize, TeacherInput, to_batch
-from ladle.teachers.layouts import LAYOUTS, Layout, Read, Shape, counts_of, find_layout, grids_of, read_outputs
+from ladle.teachers.layouts import LAYOUTS, Layout, Read, Shape, counts_of, find_layout, grids_of, joined, read_outputs
 from ladle.teachers.uri import TeacherURI
 from ladle.types import Batch, Grid
 
@@ -98,8 +98,14 @@ class FileTeacher(NamedTuple):
     def _run(self, images: Tensor) -> Read:
         parts = images.split(self.batch or len(images))
         outputs = [self.program.run(_filled(part, self.batch)) for part in parts]
-        joined = {name: torch.cat([one[name] for one in outputs])[: len(images)] for name in outputs[0]}
-        return read_outputs(self.layout, {name: one.to(images.device) for name, one in joined.items()}, self.grids)
+        moved = [{name: one.to(images.device) for name, one in some.items()} for some in outputs]
+        if self.grids is None:  # the number of boxes may differ from part to part
+            read = joined([read_outputs(self.layout, some, None) for some in moved])
+        else:
+            together = {name: torch.cat([some[name] for some in moved]) for name in moved[0]}
+            read = read_outputs(self.layout, together, self.grids)
+        edges = read.edges[: len(images)] if read.edges is not None else None
+        return Read(read.boxes[: len(images)], read.logits[: len(images)], edges)
 
 
 def open_program(uri: TeacherURI, program: Program, further: tuple[str, ...] = ()) -> FileTeacher:
@@ -174,12 +180,22 @@ def _listed(text: str) -> tuple[str, ...] | None:
             value = parse(text)
         except (ValueError, SyntaxError, RecursionError, MemoryError):
             continue
-        if isinstance(value, dict):
-            value = [name for _, name in sorted(value.items(), key=lambda one: int(one[0]))]
-        if isinstance(value, list) and all(isinstance(name, str) for name in value):
-            return tuple(value)
-    names = tuple(name.strip() for name in text.replace("\n", ",").split(",") if name.strip())
-    return names if len(names) > 1 else None
+        if isinstance(value, dict | list):
+            names = _by_number(value) if isinstance(value, dict) else value
+            return tuple(names) if all(isinstance(name, str) for name in names) else None
+    words = tuple(name.strip() for name in text.replace("\n", ",").split(",") if name.strip())
+    return words if len(words) > 1 else None
+
+
+def _by_number(table: dict[Any, Any]) -> list[Any]:
+    """The names of a table by number, or of a table of numbers by name; the values of any other table."""
+    if all(type(number) is int for number in table.values()):
+        table = {number: name for name, number in table.items()}
+    try:
+        numbers = {int(number): name for number, name in table.items()}
+    except (TypeError, ValueError):
+        return [*table.values()]
+    return [numbers[number] for number in sorted(numbers)]
 
 
 def _input(uri: TeacherURI, layout: Layout, height: int, width: int) -> TeacherInput:

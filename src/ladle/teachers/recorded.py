@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, NamedTuple
 
 import torch
@@ -193,7 +193,7 @@ def open_predictions(uri: TeacherURI, classes: Sequence[str], category_ids: Sequ
 def _result(row: Any, number: Mapping[int, int]) -> tuple[int | str | None, tuple[list[float], float, int] | None]:
     """The image of one detection, and its corners, score and label; None for what is wrong."""
     try:
-        image = row["image_id"] if "image_id" in row else Path(row["file_name"]).name
+        image = row["image_id"] if "image_id" in row else PurePosixPath(row["file_name"]).as_posix()
         x, y, width, height = map(float, row["bbox"])
         score, label = float(row["score"]), number[row["category_id"]]
         fits = 0 <= score <= 1 and 0 <= width < 1e9 and 0 <= height < 1e9 and abs(x) < 1e9 and abs(y) < 1e9

@@ -202,7 +202,7 @@ def parse_uri(text: str) -> TeacherURI:
         kind, path = _SUFFIXES.get(Path(place).suffix.lower(), "ladle"), place
     if kind not in KINDS:
         raise UserError(f"--teacher {text}: expected {', '.join(KINDS.values())}; {kind!r} is no kind of teacher")
-    pairs = parse_qsl(query, keep_blank_values=True)
+    pairs = parse_qsl(query.replace("+", "%2B"), keep_blank_values=True)  # a + stays what it is
     if len(dict(pairs)) < len(pairs) or (query and not pairs):
         raise UserError(f"--teacher {text}: expected options such as ?imgsz=416&bgr=1, each once")
     uri = TeacherURI(text, kind, path, dict(pairs))
