@@ -129,7 +129,7 @@ def scores(arguments, row, seed):
     """Run a row once and evaluate the weights after the last epoch; yields results by the name of the row."""
     verb, flags = command(arguments, row, seed)
     if verb == TORCHVISION:
-        folder, evaluation = torchvisions.train(row.partition(":")[2], flags)
+        folder, evaluation = torchvisions.train(row.partition("!")[0].partition(":")[2], flags)
         yield {"row": row, "method": row, "seed": seed} | percent(evaluation) | by_epoch(folder)
         return
     folder = run(verb, flags)

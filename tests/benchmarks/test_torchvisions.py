@@ -52,7 +52,7 @@ def test_a_detector_of_torchvision_trains_with_the_flags_of_an_experiment(load, 
     words = ["--data", str(tmp_path / "scenes"), "--out", str(tmp_path), "--imgsz", "64", "--epochs", "1"]
     arguments = methods.parse(words)
     arguments.flag = ["batch=2", "norm=batch", "backbone_weights=file.safetensors"]
-    row = "torchvision:ssdlite320_mobilenet_v3_large"
+    row = "torchvision:ssdlite320_mobilenet_v3_large!lr=0.002"
     (line,) = methods.scores(arguments, row, 3)
     assert (line["row"], line["method"], line["seed"]) == (row, row, 3)
     assert 0 <= line["ap"] <= 100
