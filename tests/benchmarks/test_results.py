@@ -23,6 +23,7 @@ def test_the_tables_of_the_page_are_those_of_the_recorded_lines(results):
         "fruit",
         "fruit-10",
         "scenes",
+        "scenes-assigners",
         "scenes-two-stage",
         "scenes-colearn",
         "rescue",
