@@ -33,9 +33,11 @@ from ladle.recipes.options import Run
 
 TAUGHT = "--student paa-tiny --teacher teacher.safetensors --allow-weak-teacher"
 TINY = "--epochs 2 --batch 2 --imgsz 32 --device cpu --quiet --log-every 1 --name run"
+LARGER = TINY.replace("--imgsz 32", "--imgsz 64")
+"""The smallest images of which multi-scale training has several sizes."""
 JOBS = {
     "train": f"train --data data --model paa-tiny {TINY}",
-    "cached": f"train --data data --model atss-tiny --cache --ema 0.9 --multiscale 0.5 --optimizer sgd {TINY}",
+    "cached": f"train --data data --model atss-tiny --cache --ema 0.9 --multiscale 0.5 --optimizer sgd {LARGER}",
     "distill": f"distill --data data {TAUGHT} --method lad+pkd {TINY}",
     "colearn": f"colearn --data data --first paa-tiny --second paa-tiny --method soft {TINY}",
     "chain": f"distill --data data {TAUGHT} --assistants mini --method soft {TINY}",
