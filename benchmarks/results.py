@@ -28,8 +28,8 @@ ROOT = Path(__file__).parents[1]
 PAGE, IMAGES, NUMBERS = ROOT / "docs" / "results.md", ROOT / "docs" / "images", ROOT / "docs" / "results"
 EXPERIMENTS = ROOT / "benchmarks" / "experiments"
 ABOUT_AGREEMENT = (
-    "*agreement: the assigner is also given the student's own predictions; of these positives, the share that learns the "
-    "same object in the teacher's assignment, in the first and in the last epoch.*"
+    "*agreement: the assigner is also given the student's own predictions; of these positives, the share that learns "
+    "the same object in the teacher's assignment, in the first and in the last epoch.*"
 )
 MARK = re.compile(r"(<!-- results: ([\w-]+) -->\n)(?:.*?\n)??(<!-- end -->)", re.DOTALL)
 
