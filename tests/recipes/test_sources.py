@@ -293,14 +293,18 @@ def test_a_teacher_gets_values_of_16_bits_as_in_training(tmp_path):
     """One of Ladle's as it was trained itself, any other one as its students get them, by both splits."""
     data = two_depths(tmp_path / "data")
     assert supply(data, RUN, 64).value_range == (0, 4095)
-    for split in ("train", "val"):
-        assert open_for_teacher(data, split, 64, parse_uri("onnx:a.onnx")).value_range == (0, 4095)
+    for splits in (["train"], ["val"], ["train", "val"]):
+        sources = open_for_teacher(data, splits, 64, parse_uri("onnx:a.onnx"))
+        assert {split: one.value_range for split, one in sources.items()} == dict.fromkeys(splits, (0, 4095))
     spec = replace(detector_spec("paa-tiny", ["red"], imgsz=64), value_range=(0, 2047))
     save_detector(spec.build(), tmp_path / "a.safetensors")
-    assert open_for_teacher(data, "val", 64, parse_uri(str(tmp_path / "a.safetensors"))).value_range == (0, 2047)
+    assert open_for_teacher(data, ["val"], 64, parse_uri(str(tmp_path / "a.safetensors")))["val"].value_range == (
+        0,
+        2047,
+    )
     shutil.rmtree(tmp_path / "data" / "images" / "train")
     (tmp_path / "data" / "data.yaml").write_text("val: images/val\nnames: [red]\n")
-    assert open_for_teacher(data, "val", 64, parse_uri("onnx:a.onnx")).value_range == (0, 1023)
+    assert open_for_teacher(data, ["val"], 64, parse_uri("onnx:a.onnx"))["val"].value_range == (0, 1023)
 
 
 def test_every_verb_that_reads_data_can_leave_out_images_that_cannot_be_used(tmp_path, capsys, monkeypatch):

@@ -7,14 +7,13 @@ from typing import Annotated
 from ladle.assigners import Assigner
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.assign_reports import Shown, diff, show, stats
-from ladle.recipes.assigning import Options, Wanted
+from ladle.recipes.assigning import Images, Options, Wanted
 from ladle.recipes.devices import Device
 from ladle.recipes.options import Batch, OnDefect, Seed, Side, Workers
 from ladle.statistics import Difference, Statistics
 
 __all__ = ["Shown", "assign_diff", "assign_show", "assign_stats"]
 
-Images = Annotated[int, Range(1, 100_000_000)]
 Most = Annotated[int, Range(1, 10_000)]
 
 
@@ -53,17 +52,7 @@ def assign_show(
         out: folder for the pages; by default ``runs/assign/show``, numbered where it is there already.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(
-        assign_show,
-        most=most,
-        images=images,
-        imgsz=imgsz,
-        batch=batch,
-        workers=workers,
-        device=device,
-        seed=seed,
-        on_defect=on_defect,
-    )
+    verify_arguments(assign_show, most=most)
     options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
     return show(options, Wanted(assigner, teacher), most, out)
 
@@ -101,16 +90,6 @@ def assign_stats(
         out: folder for the files; by default ``runs/assign/stats``, numbered where it is there already.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(
-        assign_stats,
-        images=images,
-        imgsz=imgsz,
-        batch=batch,
-        workers=workers,
-        device=device,
-        seed=seed,
-        on_defect=on_defect,
-    )
     options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
     return stats(options, Wanted(assigner, teacher), out)
 
@@ -156,17 +135,7 @@ def assign_diff(
         out: folder for the files; by default ``runs/assign/diff``, numbered where it is there already.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    verify_arguments(
-        assign_diff,
-        most=most,
-        images=images,
-        imgsz=imgsz,
-        batch=batch,
-        workers=workers,
-        device=device,
-        seed=seed,
-        on_defect=on_defect,
-    )
+    verify_arguments(assign_diff, most=most)
     options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
     against = Wanted(against_assigner, against_teacher, against_model)
     return diff(options, Wanted(assigner, teacher), against, most, out)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
 
 import torch
 from torch import Tensor
@@ -18,10 +18,13 @@ from ladle.detectors import Detector, DetectorSpec, load_detector, read_spec
 from ladle.errors import UserError
 from ladle.families import detector_spec, lessons_of, network_info
 from ladle.lessons import TeacherJudges
+from ladle.limits import Range, verify
 from ladle.networks import prior_mismatches
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
-from ladle.recipes.options import OnDefect, Run
+from ladle.recipes.options import Batch as BatchSize
+from ladle.recipes.options import OnDefect, Run, Seed, Workers
+from ladle.recipes.options import Side as ImageSide
 from ladle.recipes.parts import ASSIGNER, assigner_of, of_family
 from ladle.recipes.preflight import MOVED
 from ladle.recipes.sources import open_source, remarks
@@ -29,7 +32,7 @@ from ladle.teachers import ForeignTeacher, FrozenDetector, MovedTeacher, Teacher
 from ladle.types import Assignment, Batch, Predictions, Priors
 from ladle.values import text_of
 
-__all__ = ["Assigned", "Context", "Options", "Side", "Wanted", "names_of", "open_context"]
+__all__ = ["Assigned", "Context", "Images", "Options", "Side", "Wanted", "names_of", "open_context"]
 
 
 class Wanted(NamedTuple):
@@ -40,19 +43,27 @@ class Wanted(NamedTuple):
     model: str | None = None
 
 
-class Options(NamedTuple):
+Images = Annotated[int, Range(1, 100_000_000)]
+
+
+@dataclass(frozen=True)
+class Options:
     """Which images of which data are looked at, how, and by whose priors."""
 
     data: str
     model: str
     split: str
-    images: int | None
-    imgsz: int | None
-    batch: int
-    workers: int
+    images: Images | None
+    imgsz: ImageSide | None
+    batch: BatchSize
+    workers: Workers
     device: Device
-    seed: int
+    seed: Seed
     on_defect: OnDefect = "repair"
+
+    def __post_init__(self) -> None:
+        """Raise :class:`UserError` for values outside their limits."""
+        verify(self)
 
 
 @dataclass(frozen=True)

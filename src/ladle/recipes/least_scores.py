@@ -10,12 +10,11 @@ from torch import Tensor
 from ladle.errors import UserError
 from ladle.evaluation import class_thresholds
 from ladle.evaluation.average_precision import Reference
+from ladle.teachers.detections import FINAL_LEAST
 from ladle.types import Detections
 
-__all__ = ["LEAST", "Scores", "choose_scores", "chosen", "parse_scores"]
+__all__ = ["Scores", "choose_scores", "chosen", "parse_scores"]
 
-LEAST = 0.01
-"""The score below which teachers give no boxes."""
 _USUAL = 0.5
 """The score of a class of which the teacher finds no object."""
 
@@ -50,8 +49,8 @@ def parse_scores(text: str | None, classes: Sequence[str]) -> Scores:
             value = float(number)
         except ValueError:
             value = 0.0
-        if not LEAST <= value <= 1:
-            raise UserError(f"--unlabelled-score {text}: expected numbers from {LEAST} to 1, found {number!r}")
+        if not FINAL_LEAST <= value <= 1:
+            raise UserError(f"--unlabelled-score {text}: expected numbers from {FINAL_LEAST} to 1, found {number!r}")
         scores[name] = value
     return scores
 

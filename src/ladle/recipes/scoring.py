@@ -20,11 +20,13 @@ from ladle.teachers import ForeignTeacher
 from ladle.types import Batch, Detections
 from ladle.visual import draw_confusion, draw_precision_recall
 
-__all__ = ["USUAL_MOST", "Evaluator", "Find", "Score", "crowded", "detect", "find_of", "relabeled"]
+__all__ = ["USUAL_LEAST", "USUAL_MOST", "Evaluator", "Find", "Score", "crowded", "detect", "find_of", "relabeled"]
 
 
 USUAL_MOST = 100
 """Detections of an image that count, as in COCO."""
+USUAL_LEAST = 0.05
+"""The score above which a teacher's boxes are detections."""
 
 Find = Callable[[Batch], tuple[list[Detections], int]]
 """The detections of each image of a batch, on the CPU, and the number of images of which some were dropped."""
@@ -117,7 +119,7 @@ def detect(detector: Detector, batch: Batch) -> tuple[list[Detections], int]:
     return [one.map(lambda values: values[:keep]) for one in found], more
 
 
-def find_of(teacher: ForeignTeacher, device: str, most: int = USUAL_MOST, least: float = 0.05) -> Find:
+def find_of(teacher: ForeignTeacher, device: str, most: int = USUAL_MOST, least: float = USUAL_LEAST) -> Find:
     """The detections of a foreign teacher in a batch with scores above ``least``, with the student's classes."""
 
     def find(batch: Batch) -> tuple[list[Detections], int]:

@@ -75,21 +75,25 @@ def open_known(
     return source
 
 
-def open_for_teacher(data: str, split: str, imgsz: int, teacher: TeacherURI, on_defect: OnDefect = "repair") -> Source:
-    """The images of a split as a teacher takes them: values of 16 bits as it was trained, or as students get them."""
-    if teacher.kind == "ladle":
-        values = spelled(read_spec(Path(teacher.path)).value_range)
-        return open_source(data, split, Run(value_range=values, on_defect=on_defect), imgsz)
-    run = Run(on_defect=on_defect)
-    source = open_source(data, split, run, imgsz)
-    if not isinstance(source, DatasetSource) or not any(image.deep for image in source.dataset.images):
-        return source
-    splits = {split: source.dataset}
-    for other in {"train", "val"} - {split}:
+def open_for_teacher(
+    data: str, splits: Sequence[str], imgsz: int, teacher: TeacherURI, on_defect: OnDefect = "repair"
+) -> dict[str, Source]:
+    """The images of splits as a teacher takes them: values of 16 bits as it was trained, or as students get them."""
+    values = spelled(read_spec(Path(teacher.path)).value_range) if teacher.kind == "ladle" else None
+    run = Run(value_range=values, on_defect=on_defect)
+    sources = {split: open_source(data, split, run, imgsz) for split in splits}
+    datasets = {split: source.dataset for split, source in sources.items() if isinstance(source, DatasetSource)}
+    if values is not None or not _holds_deep(datasets):
+        return sources
+    for other in {"train", "val"} - datasets.keys():
         with suppress(UserError):  # there may be no other split
-            splits[other] = read(data, other, on_defect)
-    value_range, _ = _range(run, splits)
-    return source if value_range is None else replace(source, value_range=value_range)
+            datasets[other] = read(data, other, on_defect)
+    value_range, _ = _range(run, datasets)
+    assert value_range is not None
+    return {
+        split: replace(source, value_range=value_range) if isinstance(source, DatasetSource) else source
+        for split, source in sources.items()
+    }
 
 
 @lru_cache(maxsize=1)
@@ -152,7 +156,7 @@ def _is_deep(file: Path) -> bool:
 
 def _range(run: Run, splits: Mapping[str, DetectionDataset]) -> tuple[ValueRange | None, list[str]]:
     """The range of 16-bit values, None without such images, and lines of notes about it."""
-    if not any(image.deep for split in splits.values() for image in split.images):
+    if not _holds_deep(splits):
         unused = f"--value-range {run.value_range} changes nothing: no image has 16 bits a channel"
         return None, [unused] if run.value_range is not None else []
     if run.value_range is not None:
@@ -160,6 +164,11 @@ def _range(run: Run, splits: Mapping[str, DetectionDataset]) -> tuple[ValueRange
     say("looking for the largest value of all images with 16 bits a channel (--value-range skips this)", run.quiet)
     value_range, sentence = range_of(values_of([*splits.values()]))
     return value_range, [sentence] if sentence else []
+
+
+def _holds_deep(splits: Mapping[str, DetectionDataset]) -> bool:
+    """Whether any image has 16 bits a channel."""
+    return any(image.deep for split in splits.values() for image in split.images)
 
 
 def _few(run: Run, images: int) -> list[str]:

@@ -86,7 +86,7 @@ def teacher_probe(
     verify_arguments(teacher_probe, imgsz=imgsz, batch=batch, workers=workers, score=score, on_defect=on_defect)
     check_out(out)
     uri = parse_uri(teacher if class_map is None else with_class_map(teacher, class_map))
-    source = open_for_teacher(data, split, imgsz, uri, on_defect)
+    source = open_for_teacher(data, (split,), imgsz, uri, on_defect)[split]
     name, about, classes, find, predicted, views = _opened(uri, source, find_device(device))
     for line in (*remarks(source, split, imgsz), *about, classes.summary()):
         say(line)

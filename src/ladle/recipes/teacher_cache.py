@@ -28,14 +28,13 @@ from ladle.teachers import (
     parse_uri,
     read_cache,
 )
+from ladle.teachers.detections import FINAL_LEAST, FINAL_MOST
 from ladle.types import Batch as Images
 from ladle.types import Detections
 
 __all__ = ["teacher_cache"]
 
 _SPLITS = ("train", "val")
-_MOST = 300
-"""The largest number of boxes of an image."""
 _BYTES = 90
 """About the size of a box with its score and its label in the file."""
 
@@ -81,7 +80,7 @@ def teacher_cache(
         return record_dense(uri, data, out, How(imgsz, batch, workers, find_device(device), on_defect), features)
     if features:
         raise UserError("--features: feature maps are recorded beside dense predictions only: add --dense")
-    sources = {split: open_for_teacher(data, split, imgsz, uri, on_defect) for split in _SPLITS}
+    sources = open_for_teacher(data, _SPLITS, imgsz, uri, on_defect)
     detector = open_foreign(uri, sources["train"].classes).to(find_device(device))
     file = Path(out if out is not None else f"{Path(detector.name).stem}.jsonl")
     say(_about_classes(detector, sources["train"].classes))
@@ -90,7 +89,7 @@ def teacher_cache(
     known = _begun(file, header)
     parts = [_Part(split, source, _missing(source, known[split])) for split, source in sources.items()]
     images = sum(len(part.missing) for part in parts)
-    limit = images * _MOST * _BYTES / 2**20
+    limit = images * FINAL_MOST * _BYTES / 2**20
     say(
         f"{detector.name}: {images} images to record into {file}, {sum(map(len, known.values()))} done; it grows by "
         f"{limit:.0f} MiB at most"
@@ -157,4 +156,4 @@ def _final(found: TeacherDetections, batch: Images) -> list[Detections]:
     Scores are in double precision, so that the logits come back bit for bit.
     """
     exact = found.replaced(logits=found.logits.double())
-    return [one.to("cpu") for one in exact.detections(batch, _MOST, least=0.01)]
+    return [one.to("cpu") for one in exact.detections(batch, FINAL_MOST, least=FINAL_LEAST)]

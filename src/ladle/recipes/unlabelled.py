@@ -28,7 +28,7 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.least_scores import Scores, choose_scores, chosen, parse_scores
 from ladle.recipes.parts import Parts
 from ladle.recipes.prepared import workers_of
-from ladle.recipes.scoring import Evaluator, find_of
+from ladle.recipes.scoring import USUAL_LEAST, Evaluator, find_of
 from ladle.teachers import (
     CacheHeader,
     ForeignTeacher,
@@ -41,6 +41,7 @@ from ladle.teachers import (
     open_teacher,
     read_cache,
 )
+from ladle.teachers.detections import FINAL_MOST
 from ladle.types import Detections
 
 __all__ = ["Unlabelled", "open_unlabelled"]
@@ -52,10 +53,6 @@ _LABELED = 300
 
 _LEAST_SIDE = 0.5
 """The least side of an object in pixels, as in all data."""
-_MOST = 300
-"""The largest number of boxes of an image, as many as teachers give."""
-_LEAST_SCORE = 0.05
-"""The score below which boxes are only looked at if a lower one is given."""
 
 Found: TypeAlias = Mapping[int | str, Detections]
 """The boxes of each image, by its id."""
@@ -139,11 +136,11 @@ def _searched(job: Job, parts: Parts, images: Source, dataset: DetectionDataset,
     scores, about = parse_scores(job.unlabelled_score, classes), "given"
     if any(name not in scores for name in classes):
         evaluator = Evaluator(images, imgsz, batch, limit=_LABELED)
-        seen = evaluator.score(find_of(teacher, device, _MOST), classes, _MOST).detections
+        seen = evaluator.score(find_of(teacher, device, FINAL_MOST), classes, FINAL_MOST).detections
         scores = choose_scores(evaluator.truth, seen, classes) | scores
         about = f"those with the best F1 on {len(evaluator.source)} images with labels"
     found: dict[int | str, Detections] = {}
-    cut, find = 0, find_of(teacher, device, _MOST, min(_LEAST_SCORE, *scores.values()))
+    cut, find = 0, find_of(teacher, device, FINAL_MOST, min(USUAL_LEAST, *scores.values()))
     least = torch.tensor([scores[name] for name in classes])
     for views in make_loader(_source(dataset, images), batch, imgsz, workers=workers_of(job.run)):
         seen_here, more = find(views)
@@ -158,7 +155,7 @@ def _searched(job: Job, parts: Parts, images: Source, dataset: DetectionDataset,
             f"--unlabelled {job.unlabelled}: the teacher finds no object in these {len(dataset)} images with a score "
             f"of {_listed(scores)}: give a lower --unlabelled-score"
         )
-    most = f"; of {cut} images the best {_MOST} boxes alone" if cut else ""
+    most = f"; of {cut} images the best {FINAL_MOST} boxes alone" if cut else ""
     return found, f"with scores of at least {_listed(scores)}, {about}{most}"
 
 

@@ -189,8 +189,10 @@ def _unambiguous(found: Sequence[tuple[int, str]]) -> list[tuple[int, str]]:
     """The classes that were found, without those of which another one is more certain or as certain; a map is asked."""
     kept = []
     for place, (column, by) in enumerate(found):
-        others = [how for number, (one, how) in enumerate(found) if one == column and number != place]
-        doubted = by in _GUESSED and any(_CERTAIN.index(how) <= _CERTAIN.index(by) for how in others)
+        doubted = by in _GUESSED and any(
+            one == column and number != place and _CERTAIN.index(how) <= _CERTAIN.index(by)
+            for number, (one, how) in enumerate(found)
+        )
         kept.append((-1, _AMBIGUOUS) if doubted else (column, by))
     return kept
 

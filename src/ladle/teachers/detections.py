@@ -12,13 +12,15 @@ from ladle.detectors import Inference
 from ladle.device import constants
 from ladle.types import Batch, Detections, Grid, Output, Predictions, Priors, Record
 
-__all__ = ["LEAST_LOGIT", "TeacherDetections", "logit"]
+__all__ = ["FINAL_LEAST", "FINAL_MOST", "LEAST_LOGIT", "TeacherDetections", "logit"]
 
 _LEAST_SCORE = 1e-4
 """The score of background: a score below it, or as near to 1, becomes this."""
 LEAST_LOGIT: float = torch.tensor(_LEAST_SCORE, dtype=torch.float64).logit().float().item()
 """The logit of background."""
 
+FINAL_MOST, FINAL_LEAST = 300, 0.01
+"""The largest number of final boxes in an image, and the score above which there are any."""
 _NMS = 0.6
 """IoU above which the lower-scoring of two boxes of one class is removed."""
 
@@ -72,7 +74,7 @@ class TeacherDetections(Record):
 
     def suppressed(self, batch: Batch) -> TeacherDetections:
         """Final boxes from boxes of which many say the same: up to 300 of a score above 0.01, NMS at 0.6."""
-        inference = Inference(threshold=0.01, nms=_NMS, keep=300)
+        inference = Inference(threshold=FINAL_LEAST, nms=_NMS, keep=FINAL_MOST)
         found = inference.find(self._output(), batch.sizes, batch.sizes)
         return self.of_each(found, self.logits.shape[-1])
 
