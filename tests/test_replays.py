@@ -7,9 +7,14 @@ import torch
 
 from ladle import replays
 from ladle.assigners import PAA, AutoAssign, MaxIoU
+from ladle.families import detector_spec
+from ladle.methods import LAD, Method, plan_for
+from ladle.objectives import TrainingStep, training_step
 from ladle.replays import Replayed
+from ladle.teachers import FrozenDetector
 from ladle.testing import example_scene
 from ladle.types import Assignment
+from tests.objectives.test_training_step import CLASSES, batch
 
 
 @dataclass
@@ -119,3 +124,19 @@ def test_an_assigner_that_cannot_be_recorded_is_called_as_it_is_with_a_warning(r
     with pytest.warns(UserWarning, match="PAA cannot be recorded as a CUDA graph, so it is slower: operation not"):
         assert same(assign(*scene_of(2)), PAA()(*scene_of(2)))
     assert same(assign(*scene_of(3)), PAA()(*scene_of(3)))
+
+
+@pytest.mark.parametrize("name", ["atss", "paa", "retinanet", "fcos"])
+def test_the_assigner_of_a_stage_is_one_object_in_all_steps_whoever_judges(name, recorded, monkeypatch):
+    monkeypatch.setattr(training_step, "has_graphs", lambda tensor: True)
+    spec = detector_spec(f"{name}-tiny", CLASSES)
+    plan = plan_for(Method((LAD(after=1),)), spec, spec)
+    step = TrainingStep(spec.build(), plan.lessons, FrozenDetector(spec.build(), CLASSES))
+    kept = []
+    for number in range(8):
+        step.set_time(number / 2, number)
+        step(batch(0))
+        kept.append(len(step._replayed))
+    alike = name == "paa"  # its rule is the same for both networks
+    assert kept == [1] * 3 + [1 if alike else 2] * 5
+    assert len(recorded) == (1 if alike else 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal, Protocol, runtime_checkable
 
 from ladle.assigners import Assigner, OverlapAssigner
@@ -62,11 +63,13 @@ class Scheduled(Joinable):
     warmup_steps: int = 0
 
     def __post_init__(self) -> None:
-        """Raise ValueError for another word than ``auto``, and for a warm-up that it would undo."""
+        """Raise ValueError for another word than ``auto``, a warm-up that it would undo, and an end at the start."""
         if isinstance(self.weight, str) and self.weight != "auto":
             raise ValueError(f"weight takes a number or 'auto', found {self.weight!r}")
         if self.weight == "auto" and (self.warmup or self.warmup_steps):
             raise ValueError("a weight 'auto' follows the gradients from the first steps: leave the warm-up out")
+        if self.until is not None and self.until <= 0:
+            raise ValueError(f"until {self.until:g}: the distiller would never act; leave the distiller out")
 
     @property
     def changes(self) -> bool:
@@ -220,6 +223,9 @@ class Lesson:
 
     def assigner_at(self, time: Time | None) -> Assigner:
         """The assigner at a time, in the form for the network that judges then."""
-        if self.judge is None or not self.judge.active(time):
-            return self.assigner
-        return self.judge.assigner(self.assigner)
+        return self._judged_assigner if self.teacher_judges(time) else self.assigner
+
+    @cached_property
+    def _judged_assigner(self) -> Assigner:
+        """The same object at every time, so that what is kept for an assigner is found again."""
+        return self.assigner if self.judge is None else self.judge.assigner(self.assigner)

@@ -20,7 +20,7 @@ def nearest_priors(priors: Priors, truth: GroundTruth, topk: int) -> tuple[Int[T
 
     K is at most ``topk`` times the number of levels. On a grid the priors are computed from the coordinates, otherwise
     searched. Among priors at equal distance the choice is unspecified, as in the reference code, except at one
-    location, where the first ones are taken.
+    location of a grid, where the first ones are taken.
     """
     if priors.grids is None:
         near, found = _searched(priors, truth, topk)

@@ -179,7 +179,7 @@ class Priors(Record):
     valid: Bool[Tensor, "#B P"]
     counts: tuple[int, ...]
     grids: tuple[Grid, ...] | None = None
-    is_ground_truth: Bool[Tensor, " P"] | None = None
+    is_ground_truth: Bool[Tensor, "#B P"] | None = None
 
     @property
     def centers(self) -> Float[Tensor, "#B P 2"]:

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from ladle.assigners import FCOS
-from ladle.types import GroundTruth
+from ladle.testing import grid_priors
+from ladle.types import GroundTruth, Predictions
 from tests.assigners.test_judged import trusted
 from tests.golden.scenes import Scene, golden, object_numbers
 
@@ -86,3 +87,19 @@ def test_both_ends_belong_to_a_range_unless_told_otherwise():
     given = (scene.raw_predictions(), scene.point_priors(), truth)
     assert FCOS(radius=None)(*given).positive[0, point]
     assert not FCOS(radius=None, closed=False)(*given).positive[0, point]
+
+
+def test_an_object_whose_points_all_overlap_another_more_keeps_its_own():
+    """The teacher predicts the larger object everywhere, so both choose the first point, and the larger one wins it."""
+    priors = grid_priors(64, 64, strides=(8,))
+    boxes = torch.tensor([[0.0, 0.0, 60.0, 60.0], [0.0, 0.0, 32.0, 32.0]])
+    truth = GroundTruth.pad([boxes], [torch.zeros(2, dtype=torch.long)])
+    teacher = Predictions(torch.zeros(1, 64, 1), boxes[:1].expand(1, 64, 4))
+
+    def points(boxes):
+        learnt = FCOS(radius=0.5, boxes=boxes)(teacher, priors, truth).dense(2)[0] > 0
+        return [learnt[:, number].nonzero().flatten().tolist() for number in (0, 1)]
+
+    at_center, first = 36, 9
+    assert points("priors") == [[at_center], [18]]
+    assert points("predictions") == [[first], [18]]

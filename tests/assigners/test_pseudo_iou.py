@@ -1,5 +1,7 @@
 """Pseudo-IoU against the published examples and naive loops."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -84,3 +86,15 @@ def test_a_judge_may_keep_the_counts():
     for number in range(7):
         assert ((own.index == number) & own.positive).sum() == ((judged.index == number) & judged.positive).sum()
     assert not torch.equal(own.positive, judged.positive)
+
+
+def test_scores_that_are_no_numbers_count_as_zero():
+    scene = Scene("tiny", 1)
+    predictions, priors, truth = scene.raw_predictions(), scene.point_priors(), scene.truth()
+    zero = replace(predictions, logits=torch.full_like(predictions.logits, -torch.inf))
+    unknown = replace(predictions, logits=torch.full_like(predictions.logits, torch.nan))
+    rule = PseudoIoU(boxes="predictions", class_power=1.0)
+    expected, found = rule(zero, priors, truth), rule(unknown, priors, truth)
+    assert expected.background.any()
+    assert torch.equal(found.background, expected.background)
+    assert torch.equal(found.dense(7), expected.dense(7))

@@ -11,8 +11,9 @@ from ladle.distillers import LocalizationDistillation
 from ladle.distillers.regions import within_objects, worthwhile_ring
 from ladle.families import GFL
 from ladle.losses import expected_bin
+from ladle.networks import NetworkInfo, StageInfo
 from ladle.testing import example_scene, grid_priors
-from ladle.types import Assignment, GroundTruth, Output, Predictions
+from ladle.types import Assignment, GroundTruth, Output, Predictions, Pyramid
 from tests.distillers import naive
 from tests.golden.scenes import Scene, golden
 
@@ -236,3 +237,13 @@ def test_a_soft_plan_weighs_its_positives():
     half = Assignment(plan.objects, plan.affinity / 2, plan.background)
     whole = MAIN(student, teacher, truth, plan)["ld"].total
     torch.testing.assert_close(MAIN(student, teacher, truth, half)["ld"].total, whole / 2)
+
+
+def test_one_softmax_for_a_whole_box_needs_equal_bins():
+    student, teacher, truth, plan = scene(guide_bins=9)
+    whole = LocalizationDistillation(rows="box")
+    with pytest.raises(ValueError, match="the student has 17, the teacher 9: take rows='edge'"):
+        whole(student, teacher, truth, plan)
+    infos = [NetworkInfo("mine", tuple("abc"), Pyramid((8,), (8,)), (StageInfo(3, bins=bins),)) for bins in (17, 9)]
+    with pytest.raises(ValueError, match="the student has 17, the teacher 9: take rows='edge'"):
+        whole.summarize(*infos, 0)

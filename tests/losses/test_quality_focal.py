@@ -52,3 +52,17 @@ def test_quality_focal_rests_where_the_score_is_the_quality_and_stays_finite():
     assert loss[0] == 0
     assert logits.grad[0] == 0
     assert logits.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("beta", [0.5, 1.0, 1.5, 2.0])
+def test_where_the_score_is_the_target_the_gradient_is_zero_for_any_power(beta):
+    logits = torch.tensor([-1.0, 0.0, 2.0], requires_grad=True)
+    loss = quality_focal(logits, torch.cat([logits.detach()[:2].sigmoid(), torch.tensor([0.25])]), beta)
+    loss.sum().backward()
+    assert loss[:2].tolist() == [0.0, 0.0]
+    p = 1 / (1 + math.exp(-2.0))
+    entropy = -0.25 * math.log(p) - 0.75 * math.log(1 - p)
+    assert float(loss[2].detach()) == pytest.approx((p - 0.25) ** beta * entropy, rel=1e-5)
+    assert logits.grad[:2].tolist() == [0.0, 0.0]
+    slope = beta * (p - 0.25) ** (beta - 1) * p * (1 - p) * entropy + (p - 0.25) ** beta * (p - 0.25)
+    assert float(logits.grad[2]) == pytest.approx(slope, rel=1e-5)

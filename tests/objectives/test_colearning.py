@@ -115,3 +115,13 @@ def test_what_cannot_work_is_refused_in_a_sentence():
         CoLearning(build(0), build(1), [(LESSON, Lesson(PAA(topk=5), DenseCriterion()))])
     with pytest.raises(ValueError, match="leave out CrossKD"):
         pair(lesson=replace(LESSON, distillers=(CrossKD(),)))
+
+
+def test_the_closing_epochs_have_the_closing_losses():
+    closing = replace(LESSON, closing=DenseCriterion(share="count", l1_weight=1.0)).within(epochs=4, closing=2)
+    objective = pair(lesson=closing)
+    found = []
+    for epoch in (1.5, 3.5):
+        objective.set_time(epoch, 1)
+        found.append({name for name in objective(batch(0)) if name.endswith("/l1")})
+    assert found == [set(), {"first/l1", "second/l1"}]

@@ -285,3 +285,31 @@ def test_a_teacher_that_knows_more_classes_has_them_count_as_background():
     torch.testing.assert_close(seen.scores, probs.flip(-1)[..., : len(CLASSES)])
     assert isinstance(seen, Predictions)
     torch.testing.assert_close(seen.class_boxes, predicted.class_boxes.flip(2)[:, :, : len(CLASSES)])
+
+
+def test_a_later_region_head_gets_each_object_once():
+    """Ground-truth boxes are appended to the proposals of each stage; refined ones of the stage before are dropped."""
+    student, images = build(0, "cascade"), batch(0)
+    step = staged(student, name="cascade")
+    seen = []
+    for stage in student.chain[2:]:
+        stage.register_forward_pre_hook(lambda stage, arguments: seen.append(arguments[1]))
+        plain = stage.propose
+
+        def propose(features, previous, truth, sizes, plain=plain):
+            proposed = plain(features, previous, truth, sizes)
+            before = previous.priors
+            exact = (before.boxes.unsqueeze(2) == truth.boxes.unsqueeze(1)).all(-1).any(-1) & before.valid
+            real = proposed.valid[:, : before.boxes.shape[1]]
+            seen.append((int(exact.sum()), int((real & exact).sum()), int((real & ~exact).sum())))
+            return proposed
+
+        stage.propose = propose
+    step.set_time(0.1, 1)
+    step(images)
+    counts = [one for one in seen if isinstance(one, tuple)]
+    assert len(counts) == len(student.chain) - 2
+    for exact, kept, others in counts:
+        assert exact > 0
+        assert kept == 0
+        assert others > 0

@@ -20,7 +20,7 @@ from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
 from ladle.recipes import train
 from ladle.recipes.jobs import Job
-from ladle.recipes.parts import ASSIGNERS, Parts
+from ladle.recipes.parts import ASSIGNERS, parts_of
 from ladle.recipes.setup import resolve
 from ladle.teachers import FrozenDetector
 from tests.recipes.test_train import stop_after
@@ -227,9 +227,11 @@ def test_the_last_epochs_are_without_mosaics_and_with_the_closing_losses():
     run = replace(RUN, epochs=5, mosaic=0.5, mixup=0.2, scale_jitter=0.4, close_mosaic=2)
     assert run.augmentation == Augmentation(0.5, 0.2, 0.3, 0.5, 0.2, 0.4, 3)
     assert replace(run, close_mosaic=0).augmentation.joined is None
-    plan = resolve(
-        Job("train", "scenes", "yolox-tiny", run=run), Parts(), CLASSES, tuple(range(1, len(CLASSES) + 1))
-    ).plans["student"]
-    assert plan.lessons[0].closes == 3
+    ids = tuple(range(1, len(CLASSES) + 1))
+    pair = Job("colearn", "scenes", "yolox-tiny", second="yolox-mini", assigner="PAA", run=run)
+    for job, count in ((Job("train", "scenes", "yolox-tiny", run=run), 1), (pair, 2)):
+        plans = resolve(job, parts_of(job), CLASSES, ids).plans
+        assert [plan.lessons[0].closes for plan in plans.values()] == [3] * count
+        assert all(plan.lessons[0].closing is not None for plan in plans.values())
     with pytest.raises(UserError, match=r"--close-mosaic 2: there are neither mosaics nor mixed images"):
         replace(run, mosaic=0.0, mixup=0.0)

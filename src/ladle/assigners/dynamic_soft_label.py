@@ -52,8 +52,9 @@ class DynamicSoftLabel:
         rescue: whether an object without a positive is given the nearest prior that learns nothing
             (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
-    At equal cost the earlier prior is taken; the reference code leaves this unspecified. Pairs whose cost is not finite
-    are never selected: in float32 these are the pairs more than 38 strides beyond the soft radius.
+    At equal cost the earlier prior is taken on a CPU, any of them on a GPU; the reference code leaves this unspecified.
+    Pairs whose cost is not finite are never selected: in float32 these are the pairs more than 38 strides beyond the
+    soft radius.
 
     Examples:
         >>> from ladle.assigners import DynamicSoftLabel

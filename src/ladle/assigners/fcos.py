@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ladle.assigners.judged import pair_factors
+from ladle.assigners.judged import fill_unmatched, pair_factors
 from ladle.assigners.protocol import full_precision
 from ladle.assigners.rescue import candidate_boxes, rescued
 from ladle.boxes import area, centers, contains, iou
@@ -39,7 +39,8 @@ class FCOS:
         crowd: a prior with more than this share of its area inside a crowd region is not background.
         boxes: with ``priors`` geometry alone decides (the paper). With ``predictions`` each object takes as many points
             as by the paper's rule, but those inside it, on a level of its size, whose predicted boxes overlap it most.
-            This lets a teacher judge. A point selected by several objects learns the one it overlaps most.
+            This lets a teacher judge. A point selected by several objects learns the one it overlaps most; an object
+            that is left without points keeps those of the paper's rule that learn nothing else.
         class_power: with ``predictions``, overlaps are multiplied by this power of the judge's score for the object's
             class; 0 does not change them.
         min_side: objects narrower or lower than this are treated as this wide or high when points are chosen, in
@@ -89,6 +90,9 @@ class FCOS:
             batch, count = len(truth.labels), priors.boxes.shape[1]
             positive, index = resolve_conflicts_in_lists(scored(predictions, priors, truth), batch, count)
         plan = Assignment.hard(index, positive, outside_crowds(priors, truth, self.crowd))
+        if self.boxes == "predictions":
+            by_geometry = replace(self, boxes="priors", rescue=False)
+            plan = fill_unmatched(plan, by_geometry(predictions, priors, truth), truth.labels.shape[1])
         return rescued(plan, priors, truth) if self.rescue else plan
 
     def _by_geometry(

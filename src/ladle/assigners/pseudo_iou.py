@@ -76,7 +76,8 @@ class PseudoIoU:
             objects = truth.labels.shape[1]
             overlap = iou(predictions.boxes, target).nan_to_num(0.0)
             if self.class_power:
-                overlap = overlap * predictions.scores.gather(-1, label.unsqueeze(-1))[..., 0].pow(self.class_power)
+                score = predictions.scores.nan_to_num(0.0).gather(-1, label.unsqueeze(-1))[..., 0]
+                overlap = overlap * score.pow(self.class_power)
             if self.keep_count:
                 counts = count_per_object(plan.index, plan.positive, objects)
                 plan = keep_counts(matched.index, overlap, matched.positive, counts, torch.zeros_like(counts))

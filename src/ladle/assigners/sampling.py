@@ -94,9 +94,11 @@ def keep_sampled(priors: Priors, plan: Assignment, count: int) -> tuple[Priors, 
     few = Priors(
         boxes=rows(priors.boxes),
         stride=priors.stride.new_ones(index.shape[1]),
-        # One level for all: which proposals were ground truth differs between images and does not matter any more.
+        # One level for all: the proposals that were ground truth lie at other places in each image.
         level=priors.level.new_zeros(index.shape[1]),
         valid=kept,
         counts=(index.shape[1],),
+        # A later region head needs it: it drops refined ground truth, since the ground-truth boxes are appended again.
+        is_ground_truth=None if priors.is_ground_truth is None else rows(priors.is_ground_truth),
     )
     return few, plan.map(rows)

@@ -53,8 +53,8 @@ class SimOTA:
         rescue: whether an object without a positive is given the nearest prior that learns nothing
             (:func:`ladle.assigners.rescue.nearest_for_unserved`).
 
-    At equal cost the earlier prior is taken; the reference codes leave this unspecified. Pairs whose cost is NaN are
-    never selected.
+    At equal cost the earlier prior is taken on a CPU, any of them on a GPU; the reference codes leave this unspecified.
+    Pairs whose cost is NaN are never selected.
 
     Examples:
         >>> from ladle.assigners import SimOTA

@@ -65,8 +65,8 @@ class TaskAligned:
         rescue: whether an object without a positive is given the nearest prior that learns nothing
             (:func:`ladle.assigners.rescue.nearest_for_unserved`). Its affinity is the overlap of the predicted box.
 
-    At equal alignment the earlier prior is taken; the reference codes leave this unspecified. Pairs whose alignment is
-    NaN are never selected.
+    At equal alignment the earlier prior is taken on a CPU, any of them on a GPU; the reference codes leave this
+    unspecified. Pairs whose alignment is NaN are never selected.
 
     Examples:
         >>> from ladle.assigners import TaskAligned

@@ -88,7 +88,7 @@ class RegionStage(nn.Module):
             real = torch.cat([real, truth.learnable], dim=1)
             counts = (*counts, truth.boxes.shape[1])
             level = torch.cat([level, level.new_ones(counts[1])])
-        is_ground_truth = level == 1 if truth is not None else None
+        is_ground_truth = (level == 1).unsqueeze(0) if truth is not None else None
         return Priors(
             boxes, torch.ones_like(level, dtype=torch.float32), level, real, counts, is_ground_truth=is_ground_truth
         )

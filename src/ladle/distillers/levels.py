@@ -142,7 +142,7 @@ class Levels(nn.Module):
         onto: Literal["student", "teacher"] = "student",
     ) -> None:
         super().__init__()
-        self.relative, self.unit, self.onto = relative, unit, onto
+        self.kernel, self.relative, self.unit, self.onto = kernel, relative, unit, onto
         self.strides, self.teacher_strides = student.strides, teacher.strides
         self.pairs = level_pairs(student, teacher, by, most)
         if not self.pairs:
@@ -158,8 +158,11 @@ class Levels(nn.Module):
         """The maps of both networks, level by level."""
         levels = []
         for (number, other), adapter in zip(self.pairs, self.adapters, strict=True):
-            adapted: Tensor = adapter(student.features[number])
-            pred, target, stride = adapted.float(), teacher.features[other].detach().float(), self.strides[number]
+            maps, target, stride = student.features[number], teacher.features[other].detach(), self.strides[number]
+            if self.kernel > 1:  # the convolution reads cells next to a cell, and padding counts as 0
+                maps = maps * filled_cells(maps, student.sizes, stride)
+            adapted: Tensor = adapter(maps)
+            pred, target = adapted.float(), target.float()
             if target.shape[-2:] != pred.shape[-2:] and self.onto == "teacher":
                 pred, stride = _resampled(pred, target), self.teacher_strides[other]
             elif target.shape[-2:] != pred.shape[-2:]:

@@ -85,6 +85,7 @@ class LocalizationDistillation(Joinable):
         of, by = student.stage(stage), teacher.stage(stage)
         for name, one in (("student", of), ("teacher", by)):
             _needs_edges(name, one.bins > 0)
+        self._check_bins(of.bins, by.bins)
         bins = f"{of.bins} bins" + (f", from the teacher's {by.bins}" if by.bins != of.bins else "")
         around = "in the ring around objects" if self.region == "ring" else "inside objects, beside the positives"
         teaches = {
@@ -104,6 +105,9 @@ class LocalizationDistillation(Joinable):
         pred, target = student.predictions, teacher.predictions.detach()
         for name, one in (("student", pred), ("teacher", target)):
             _needs_edges(name, one.edges is not None)
+        assert pred.edges is not None
+        assert target.edges is not None
+        self._check_bins(pred.edges.shape[-1], target.edges.shape[-1])
         images = pred.logits.new_full((), float(len(pred.logits)), dtype=torch.float32)
         best = pred.logits.detach().float().amax(-1).sigmoid()
         terms: dict[str, Tensor] = {}
@@ -117,6 +121,13 @@ class LocalizationDistillation(Joinable):
             share = count / (self.mean_of or count)
             terms["ld_class"] = self.class_weight * share * images * self._classes(student, target, assignment)
         return {name: Term(total, images, torch.zeros_like(images)) for name, total in terms.items()}
+
+    def _check_bins(self, student: int, teacher: int) -> None:
+        if self.rows == "box" and student != teacher:
+            raise ValueError(
+                f"rows='box' compares all edges of a box at once and needs equal bins; the student has {student}, the "
+                f"teacher {teacher}: take rows='edge'"
+            )
 
     def _region_weight(
         self, student: Output, truth: GroundTruth, plan: Assignment, best: Float[Tensor, "B P"]

@@ -82,7 +82,7 @@ class _Masked(nn.Module):
         costs = []
         for level, generate in zip(levels, self.generators, strict=True):
             kept = torch.rand_like(level.student[:, :1]) <= 1 - self.spec.erased
-            restored: Tensor = generate(level.student * kept)
+            restored: Tensor = generate(level.student * (kept & level.filled))
             difference = (restored.float() - level.teacher).square()
             costs.append(self.spec.weight * level_total(difference, level, self.spec.share))
         return per_image("mgd", costs, len(levels[0].student))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -16,9 +17,14 @@ def quality_focal(logits: Tensor, targets: Tensor, beta: float = 2.0) -> Tensor:
     """Quality focal loss ``|t - p|^beta * BCE(p, t)`` with p = sigmoid(logits) (eq. 5); any shape.
 
     The gradient flows through the factor as well, as in the released code. With a task-aligned target this is also the
-    class loss of TOOD (Feng et al., ICCV 2021, eq. 5).
+    class loss of TOOD (Feng et al., ICCV 2021, eq. 5). For beta below 1 the slope of the factor at p = t is infinite;
+    there the gradient is 0.
     """
-    factor = (targets - logits.sigmoid()).abs().pow(beta)
+    gap = (targets - logits.sigmoid()).abs()
+    factor = gap.pow(beta)
+    if 0 < beta < 1:
+        apart = gap > 0
+        factor = torch.where(apart, torch.where(apart, gap, 1.0).pow(beta), 0.0)
     return factor * F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
 
 

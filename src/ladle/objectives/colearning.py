@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ladle.assigners import CostSelector, EvidenceAssigner, Selection
-from ladle.lessons import Lesson
+from ladle.lessons import Lesson, Time
 from ladle.objectives.distillation import DistillationLosses, StageDistillation, joined, named
 from ladle.objectives.monitoring import assignment_metrics
 from ladle.types import Assignment, Batch, Output, Term
@@ -64,6 +64,7 @@ class CoLearning(nn.Module):
             raise ValueError(
                 "two students that learn cannot send features through each other's head: leave out CrossKD"
             )
+        self.time: Time | None = None
         self.monitor: dict[str, Tensor] = {}
 
     def forward(self, batch: Batch) -> dict[str, Term]:
@@ -75,7 +76,8 @@ class CoLearning(nn.Module):
             plan, selection = self._decide(lessons[0], *pair, batch)
             for number, name in enumerate((FIRST, SECOND)):
                 student, other, lesson = pair[number], pair[1 - number], lessons[number]
-                found = lesson.criterion(student, batch.truth, plan) if lesson.criterion is not None else {}
+                criterion = lesson.criterion_at(self.time)
+                found = criterion(student, batch.truth, plan) if criterion is not None else {}
                 found = joined(found, next(stages)(student, other.detach(), batch.truth, plan))
                 terms = joined(terms, named(name, found))
             self.monitor = assignment_metrics(plan, batch.truth) | _second_share(selection)
@@ -83,6 +85,7 @@ class CoLearning(nn.Module):
 
     def set_time(self, epoch: float, step: int) -> None:
         """Set the epochs, fractions included, and the steps done so far, for schedules."""
+        self.time = (epoch, step)
         self.distillation.set_time(epoch, step)
 
     @property

@@ -280,10 +280,10 @@ def _with_ground_truth(predictions: Predictions, priors: Priors, truth: GroundTr
     is_ground_truth = priors.is_ground_truth
     if is_ground_truth is None:
         return predictions
-    boxes = torch.where(is_ground_truth.view(1, -1, 1), priors.boxes, predictions.boxes)
+    boxes = torch.where(is_ground_truth.unsqueeze(-1), priors.boxes, predictions.boxes)
     classes = torch.arange(predictions.logits.shape[-1], device=boxes.device)
     known = (truth.labels.clamp(min=0).unsqueeze(-1) == classes).to(predictions.logits) * (2 * _CERTAIN) - _CERTAIN
     # The objects, each at its place among the proposals; a mask as an index would wait for the device.
-    rows = known[:, (is_ground_truth.cumsum(0) - 1).clamp(min=0)] if known.shape[1] else predictions.logits
-    logits = torch.where(is_ground_truth.view(1, -1, 1), rows, predictions.logits)
+    rows = known[:, (is_ground_truth[0].cumsum(0) - 1).clamp(min=0)] if known.shape[1] else predictions.logits
+    logits = torch.where(is_ground_truth.unsqueeze(-1), rows, predictions.logits)
     return replace(predictions, boxes=boxes, logits=logits)

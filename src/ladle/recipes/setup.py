@@ -71,13 +71,20 @@ def student_spec(
 def resolve(job: Job, parts: Parts, classes: tuple[str, ...], category_ids: tuple[int, ...]) -> Setup:
     """Resolve the students and plans of a job; raises :class:`UserError` for a combination that cannot work."""
     student = student_spec(job, parts, classes, category_ids)
-    if job.verb == "colearn":
-        return _pair(job, parts, student)
+    setup = _pair(job, parts, student) if job.verb == "colearn" else _alone(job, parts, student)
+    run = job.run
+    plans = {
+        name: plan._replace(lessons=tuple(lesson.within(run.epochs, run.close_mosaic) for lesson in plan.lessons))
+        for name, plan in setup.plans.items()
+    }
+    return setup._replace(plans=plans)
+
+
+def _alone(job: Job, parts: Parts, student: DetectorSpec) -> Setup:
+    """The one student of a run, with or without a teacher."""
     plan = _plan(job, parts, student, _teacher_of(job, parts, student))
     _check_balance(job, plan)
     _check_judges(job, plan)
-    lessons = tuple(lesson.within(job.run.epochs, job.run.close_mosaic) for lesson in plan.lessons)
-    plan = plan._replace(lessons=lessons)
     return Setup({"student": student}, {"student": plan})
 
 
