@@ -1,5 +1,7 @@
 """FCOS against mmdetection, torchvision and a naive loop."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -103,3 +105,21 @@ def test_an_object_whose_points_all_overlap_another_more_keeps_its_own():
     at_center, first = 36, 9
     assert points("priors") == [[at_center], [18]]
     assert points("predictions") == [[first], [18]]
+
+
+def test_a_range_ends_at_eight_strides_of_its_level_unless_told_otherwise():
+    priors = grid_priors(320, 320, strides=(4, 8, 16, 32, 64, 128))
+    boxes = torch.tensor([[float(8), 8.0, 8.0 + side, 8.0 + side] for side in (20, 70, 140, 280)])
+    truth = GroundTruth.pad([boxes], [torch.zeros(4, dtype=torch.long)])
+    nothing = Predictions(torch.zeros(1, priors.boxes.shape[1], 1), torch.zeros(1, priors.boxes.shape[1], 4))
+
+    def levels(rule, priors):
+        learnt = rule(nothing, priors, truth).dense(4)[0] > 0
+        return [sorted(set(priors.level[learnt[:, number]].tolist())) for number in range(4)]
+
+    expected = [[0], [1], [2], [3]]
+    for rule in (FCOS(), FCOS(ranges=(32.0, 64.0, 128.0, 256.0, 512.0))):
+        assert levels(rule, priors) == expected
+        assert levels(rule, replace(priors, grids=None)) == expected
+    with pytest.raises(ValueError, match="6 levels need 5 upper ends"):
+        levels(FCOS(ranges=(64.0, 128.0, 256.0, 512.0)), priors)

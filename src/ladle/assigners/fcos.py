@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import ClassVar, Literal
 
 import torch
@@ -23,6 +24,9 @@ from ladle.windows import squares
 
 __all__ = ["FCOS"]
 
+_STRIDES = 8.0
+"""Upper end of a level's range in strides: 64 pixels for stride 8."""
+
 
 @dataclass(frozen=True)
 class FCOS:
@@ -34,7 +38,8 @@ class FCOS:
     Args:
         radius: half the side of the square around an object's center in which its points lie, in strides ("center
             sampling"). The square is clipped to the object. None takes the whole object.
-        ranges: upper end of the range of each level, finest first, in pixels; the coarsest level has no limit.
+        ranges: upper end of the range of each level, finest first, in pixels; the coarsest level has no limit. None
+            takes eight strides of each level: 64, 128 and so on from stride 8 on, as in the paper.
         closed: whether both ends belong to a range (the authors, mmdetection) or neither (torchvision).
         crowd: a prior with more than this share of its area inside a crowd region is not background.
         boxes: with ``priors`` geometry alone decides (the paper). With ``predictions`` each object takes as many points
@@ -61,7 +66,7 @@ class FCOS:
     """
 
     radius: float | None = 1.5
-    ranges: tuple[float, ...] = (64.0, 128.0, 256.0, 512.0)
+    ranges: tuple[float, ...] | None = None
     closed: bool = True
     crowd: float = 0.5
     boxes: Literal["priors", "predictions"] = "priors"
@@ -105,7 +110,7 @@ class FCOS:
 
     def _smallest(self, priors: Priors, truth: GroundTruth) -> tuple[Bool[Tensor, "B P"], Int[Tensor, "B P"]]:
         """The paper's rule for every pair of a point and an object, in one step."""
-        bounds = constants((_bounds(self.ranges, priors),), priors.boxes.device)[0]
+        bounds = _bounds(self._upper(priors))
         points = (priors.boxes, priors.stride, priors.level, priors.valid)
         result: tuple[Tensor, Tensor] = _SMALLEST(
             *points, truth.boxes, truth.learnable, bounds, self.radius or 0.0, self.closed
@@ -125,11 +130,11 @@ class FCOS:
 
     def _suitable(self, priors: Priors, truth: GroundTruth, radius: float | None) -> Iterator[Pairs]:
         """The pairs of an object and a point inside its square, on a level for objects of its size."""
-        lowest, *upper = _bounds(self.ranges, priors)
-        bounds = constants(((lowest, *upper),), priors.boxes.device)[0]
+        upper = self._upper(priors)
+        bounds = _bounds(upper)
         wide = truth.replaced(boxes=candidate_boxes(priors, truth, self.min_side))
         for near in pairs_inside(
-            priors, _regions(priors, wide, radius, upper), truth.learnable, most=_most(priors, radius, upper)
+            priors, _regions(priors, wide, radius, upper), truth.learnable, most=self._most(priors, radius)
         ):
             point, box = near.of_prior(priors.centers), near.of_object(wide.boxes)
             farthest = torch.maximum(point - box[:, :2], box[:, 2:] - point).amax(-1)
@@ -137,6 +142,39 @@ class FCOS:
             low, high = bounds.index_select(0, level), bounds.index_select(0, level + 1)
             suits = (farthest >= low) & (farthest <= high) if self.closed else (farthest > low) & (farthest < high)
             yield near.keep(suits)
+
+    def _upper(self, priors: Priors) -> Float[Tensor, " L"]:
+        """The upper end of the range of each level."""
+        ends = self._ends(priors)
+        if ends is not None:
+            return constants((ends,), priors.boxes.device)[0]
+        starts = [0, *accumulate(priors.counts[:-2])] if len(priors.counts) > 1 else []
+        upper = [_STRIDES * priors.stride[start] for start in starts]
+        return torch.stack([*upper, priors.stride.new_full((), math.inf)])
+
+    def _ends(self, priors: Priors) -> tuple[float, ...] | None:
+        """The same as Python numbers; None for eight strides of levels that are no grids."""
+        levels = len(priors.counts)
+        if self.ranges is not None:
+            if len(self.ranges) < levels - 1:
+                raise ValueError(
+                    f"FCOS(ranges={self.ranges}): {levels} levels need {levels - 1} upper ends; leave them out for "
+                    "eight strides of each level"
+                )
+            return (*self.ranges[: levels - 1], math.inf)
+        return None if priors.grids is None else (*(_STRIDES * grid.stride for grid in priors.grids[:-1]), math.inf)
+
+    def _most(self, priors: Priors, radius: float | None) -> int | None:
+        """The largest number of columns or rows of cells that a region can have on a level."""
+        ends = self._ends(priors)
+        if priors.grids is None or ends is None:
+            return None
+        if radius is not None:
+            return math.floor(2 * radius) + 1
+        spans = [2 * end / grid.stride + 2 for end, grid in zip(ends, priors.grids, strict=True)]
+        return max(
+            math.ceil(min(span, max(grid.height, grid.width))) for span, grid in zip(spans, priors.grids, strict=True)
+        )
 
     def _near_center(self, pairs: Pairs, priors: Priors, truth: GroundTruth) -> Bool[Tensor, " N"]:
         if self.radius is None:
@@ -146,38 +184,26 @@ class FCOS:
         return contains(torch.cat([center - self.radius * stride, center + self.radius * stride], dim=-1), point)
 
 
-def _bounds(ranges: tuple[float, ...], priors: Priors) -> tuple[float, ...]:
+def _bounds(upper: Float[Tensor, " L"]) -> Float[Tensor, " _L"]:
     """The lower end of the finest level's range, and the upper end of each level's."""
-    return (-1.0, *ranges[: len(priors.counts) - 1], math.inf)
+    return torch.cat([upper.new_full((1,), -1.0), upper])
 
 
 def _regions(
-    priors: Priors, truth: GroundTruth, radius: float | None, upper: Sequence[float]
+    priors: Priors, truth: GroundTruth, radius: float | None, upper: Float[Tensor, " L"]
 ) -> Float[Tensor, "B G L 4"]:
     """The region in which the points of each object can lie on each level; one pixel larger than the range allows.
 
     A point farther from a side than the level's range cannot belong to the object. The extra pixel is for rounding; the
     ranges are tested exactly later.
     """
-    bound = torch.stack([priors.stride.new_full((), side + 1) for side in upper]).unsqueeze(-1)
+    bound = (upper + 1).unsqueeze(-1)
     low, high = truth.boxes[..., None, :2], truth.boxes[..., None, 2:]
     first, last = low.maximum(high - bound), high.minimum(low + bound)
     if radius is not None:
         square = squares(priors, truth, radius)
         first, last = first.maximum(square[..., :2]), last.minimum(square[..., 2:])
     return torch.cat([first, last], dim=-1)
-
-
-def _most(priors: Priors, radius: float | None, upper: Sequence[float]) -> int | None:
-    """The largest number of columns or rows of cells that such a region can have on a level."""
-    if priors.grids is None:
-        return None
-    if radius is not None:
-        return math.floor(2 * radius) + 1
-    spans = [2 * bound / grid.stride + 2 for bound, grid in zip(upper, priors.grids, strict=True)]
-    return max(
-        math.ceil(min(span, max(grid.height, grid.width))) for span, grid in zip(spans, priors.grids, strict=True)
-    )
 
 
 def _smallest_object(
