@@ -6,6 +6,7 @@ import torch
 from PIL import ExifTags, Image
 
 from ladle.data import image_size, load_image
+from ladle.data.images import read_header
 from ladle.errors import UserError
 
 TORTURE = Path(__file__).parent / "torture" / "images"
@@ -90,3 +91,18 @@ def test_the_size_is_read_without_decoding():
 def test_what_is_no_image_is_named(name, found):
     with pytest.raises(UserError, match=f"{name}: .*{found}"):
         load_image(TORTURE / name)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp", "deep.tif"])
+def test_the_stored_frame_is_read_as_stored(tmp_path, orientation, kind):
+    stored = np.zeros((8, 16, 3), dtype=np.uint8)
+    stored[:4, :8] = 255
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = tmp_path / f"a.{kind}"
+    pixels = stored[..., 0].astype(np.uint16) * 257 if kind == "deep.tif" else stored
+    Image.fromarray(pixels).save(file, exif=exif)
+    header = read_header(file)
+    assert (header.height, header.width, header.lying) == (8, 16, orientation >= 5)
+    assert ((load_image(file, upright=False)[0] > 128).numpy() == (stored[..., 0] > 128)).all()

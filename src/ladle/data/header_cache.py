@@ -19,7 +19,7 @@ __all__ = ["cached_headers"]
 
 _LEAST = 1000
 """Number of images from which on headers are kept; fewer are read in a second."""
-_NAMES = ("content", "ends", "sizes", "times", "headers")
+_NAMES = ("content", "ends", "sizes", "times", "stored")
 
 _Known = dict[str, tuple[int, int, Header]]
 """For each file its size in bytes, its time of change in nanoseconds, and its header."""
@@ -86,7 +86,7 @@ def _store(place: Path, seen: _Known) -> None:
         "ends": files.ends,
         "sizes": np.array([size for size, _, _ in rows], np.int64),
         "times": np.array([time for _, time, _ in rows], np.int64),
-        "headers": np.array([(one.height, one.width, one.lying, one.deep) for _, _, one in rows], np.int64),
+        "stored": np.array([(one.height, one.width, one.lying, one.deep) for _, _, one in rows], np.int64),
     }
     place.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(place, lambda temporary: np.savez_compressed(temporary, allow_pickle=False, **arrays))

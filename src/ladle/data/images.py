@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from PIL import ExifTags, Image, ImageFile
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from ladle.data.depth import ALL_VALUES, ValueRange, is_deep, refusal, shallow
@@ -37,6 +38,13 @@ _TURNS = {
     8: Image.Transpose.ROTATE_90,
 }
 """The transposition that undoes each EXIF orientation; other values of the tag are ignored."""
+_BACK = {
+    Image.Transpose.ROTATE_90: Image.Transpose.ROTATE_270,
+    Image.Transpose.ROTATE_270: Image.Transpose.ROTATE_90,
+}
+"""The transposition that undoes each of these; all others undo themselves."""
+_TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
+"""The TIFF tags of the stored size."""
 _LYING = frozenset({5, 6, 7, 8})
 _WHITE = (255, 255, 255, 255)
 
@@ -135,13 +143,20 @@ def _exists(file: Path) -> bool:
 
 def _header(image: ImageFile.ImageFile, file: Path) -> Header:
     _check_kind(image, file)
-    return Header(image.height, image.width, lying=_orientation(image) in _LYING, deep=is_deep(image))
+    # Pillow gives the size of a TIFF file as displayed.
+    tags = image.tag_v2 if isinstance(image, TiffImageFile) else {}
+    width, height = tags.get(_TIFF_WIDTH, image.width), tags.get(_TIFF_HEIGHT, image.height)
+    return Header(height, width, lying=_orientation(image) in _LYING, deep=is_deep(image))
 
 
 def _decoded(open_image: Opener, file: Path, upright: bool, value_range: ValueRange) -> UInt8[np.ndarray, "H W 3"]:
     image = open_image()
     _check_kind(image, file)
-    turn = _TURNS.get(_orientation(image)) if upright else None
+    turn = _TURNS.get(_orientation(image))
+    if isinstance(image, TiffImageFile):  # Pillow applies the orientation of these itself
+        turn = None if upright or turn is None else _BACK.get(turn, turn)
+    elif not upright:
+        turn = None
     pixels = _rgb(shallow(image, open_image, value_range) if is_deep(image) else image)
     return np.asarray(pixels if turn is None else pixels.transpose(turn))
 
@@ -154,8 +169,7 @@ def _check_kind(image: ImageFile.ImageFile, file: Path) -> None:
 
 def _orientation(image: Image.Image) -> int:
     # For a PNG without EXIF in its header, Pillow would decode all pixels to search for one behind them.
-    # Pillow applies the orientation of TIFF files itself.
-    if image.format == "TIFF" or (image.format == "PNG" and "exif" not in image.info):
+    if image.format == "PNG" and "exif" not in image.info:
         return 1
     try:
         tag = image.getexif().get(ExifTags.Base.Orientation, 1)

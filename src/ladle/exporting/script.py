@@ -14,8 +14,10 @@ SCRIPT = (
 Written by `ladle export`. It needs onnxruntime, numpy and Pillow.
 """
 
+import io
 import json
 import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime
@@ -40,7 +42,10 @@ def detect(model, file):
 
 def open_image(file, value_range):
     """RGB as displayed: transparency on white, 16 bits of grey to 8 by the range of values the model knows."""
-    image = ImageOps.exif_transpose(Image.open(file))
+    # From memory: of a file on disk Pillow does not turn the pixels of a TIFF with 16 bits.
+    image = ImageOps.exif_transpose(Image.open(io.BytesIO(Path(file).read_bytes())))
+    if image.mode in ("I", "F"):
+        sys.exit(f"{file}: expected 8 or 16 bits a channel without a sign, found 32 bits or a sign")
     if image.mode.startswith("I;16"):
         values = (np.asarray(image) - float(value_range[0])) * 255 / (value_range[1] - value_range[0])
         image = Image.fromarray(np.rint(values.clip(0, 255)).astype(np.uint8))
