@@ -22,7 +22,9 @@ from ladle.recipes.origins import file_hash, named_hashes
 from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator
 from ladle.recipes.sources import open_source
-from ladle.teachers import FrozenDetector, open_teacher, opening, read_cache
+from ladle.recipes.teacher_sides import teacher_side
+from ladle.teachers import FrozenDetector, open_teacher, opening, parse_uri, read_cache
+from ladle.teachers.dense_file import read_header
 from tests.recipes.tiny import FLAGS, RUN, make_data
 from tests.teachers.onnx_files import boxes_and_scores
 
@@ -57,6 +59,29 @@ def test_a_probe_of_ladle_s_own_detector_is_its_evaluation(data, teacher, tmp_pa
     evaluator = Evaluator(open_source(data, "val", RUN, 64), 64, 4)
     assert probed.evaluation.per_class == evaluator(load_detector(teacher)).evaluation.per_class
     assert probed.matched == {name: name for name in CLASSES}
+
+
+def test_ladle_s_weights_are_given_images_of_the_size_that_they_were_trained_at(data, teacher, tmp_path, capsys):
+    """Another size is told; a teacher of another origin resizes images to its own input."""
+    assert read_cache(teacher_cache(teacher, data, str(tmp_path / "own.jsonl")))[0].imgsz == 64
+    assert read_header(teacher_cache(teacher, data, str(tmp_path / "own.ladle"), dense=True))[0].imgsz == 64
+    assert "was trained at" not in capsys.readouterr().out
+    teacher_cache(teacher, data, str(tmp_path / "other.jsonl"), imgsz=96)
+    note = f"note: {teacher} was trained at 64 px and is given images of 96 px, where it may find less: --imgsz 64 is"
+    assert note in capsys.readouterr().out
+    sides = {
+        "onnx:a.onnx": 640,
+        f"ladle:{teacher}": 64,
+        f"ensemble:onnx:a.onnx,{teacher}": 64,
+        "ensemble:a.onnx,b.onnx": 640,
+    }
+    assert {text: teacher_side(parse_uri(text), None) for text in sides} == sides
+
+
+@pytest.mark.slow
+def test_a_probe_of_ladle_s_weights_is_what_val_gives_without_a_size(data, teacher, tmp_path):
+    probed = teacher_probe(teacher, data, out=str(tmp_path / "probe"))
+    assert probed.evaluation.per_class == val(data, teacher, device="cpu", out=str(tmp_path / "val")).per_class
 
 
 def test_a_teacher_that_finds_nothing_is_refused(data, onnx, tmp_path, capsys):

@@ -22,6 +22,7 @@ from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, o
 from ladle.recipes.recorded import beside
 from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of
 from ladle.recipes.sources import open_for_teacher, remarks
+from ladle.recipes.teacher_sides import teacher_side
 from ladle.teachers import ClassTable, TeacherURI, open_teacher, parse_uri
 from ladle.teachers.classes import same_names
 from ladle.teachers.uri import with_class_map
@@ -58,7 +59,7 @@ def teacher_probe(
     teacher: str,
     data: str,
     split: str = "val",
-    imgsz: Side = 640,
+    imgsz: Side | None = None,
     batch: Batch = 8,
     workers: Workers = 0,
     device: Device = "auto",
@@ -73,7 +74,8 @@ def teacher_probe(
         teacher: weights saved by ladle, or the teacher's text such as ``onnx:file.onnx?imgsz=416``.
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes``.
         split: the split of the data.
-        imgsz: long side of the images that it is given, as a student would give them.
+        imgsz: long side of the images that it is given, as a student would give them; by default what weights saved by
+            ladle were trained at, and 640 for a teacher of another origin.
         batch: images per batch.
         workers: processes that load images.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -86,12 +88,13 @@ def teacher_probe(
     verify_arguments(teacher_probe, imgsz=imgsz, batch=batch, workers=workers, score=score, on_defect=on_defect)
     check_out(out)
     uri = parse_uri(teacher if class_map is None else with_class_map(teacher, class_map))
-    source = open_for_teacher(data, (split,), imgsz, uri, on_defect)[split]
+    side = teacher_side(uri, imgsz)
+    source = open_for_teacher(data, (split,), side, uri, on_defect)[split]
     name, about, classes, find, predicted, views = _opened(uri, source, find_device(device))
-    for line in (*remarks(source, split, imgsz), *about, classes.summary()):
+    for line in (*remarks(source, split, side), *about, classes.summary()):
         say(line)
     say(table("", classes.rows()))
-    evaluator = Evaluator(source, imgsz, batch, workers, views=views)
+    evaluator = Evaluator(source, side, batch, workers, views=views)
     watch = _Watch(find)
     found = evaluator.score(watch, predicted, _MOST)
     if not any(len(one.scores) for one in found.detections.values()):
@@ -103,7 +106,7 @@ def teacher_probe(
     write_rows(folder / RESULTS, coco_rows(found.detections, source.category_ids))
     _draw(source, found, score, folder / "found.png")
     evaluator.draw(found, folder)
-    say(table(f"{name} on {data}, {split} ({len(source)} images) at {imgsz} px", [found.evaluation.row()]))
+    say(table(f"{name} on {data}, {split} ({len(source)} images) at {side} px", [found.evaluation.row()]))
     aps = zip(readable(list(found.evaluation.per_class)), found.evaluation.per_class.values(), strict=True)
     say(table("", [{"class": each, "AP": 100 * ap} for each, ap in aps]))
     speed = len(source) / watch.seconds

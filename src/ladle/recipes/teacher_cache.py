@@ -18,6 +18,7 @@ from ladle.recipes.options import Batch, OnDefect, Side, Workers
 from ladle.recipes.origins import teacher_hash
 from ladle.recipes.sources import open_for_teacher
 from ladle.recipes.teacher_dense import How, record_dense
+from ladle.recipes.teacher_sides import teacher_side
 from ladle.teachers import (
     CacheHeader,
     Foreign,
@@ -43,7 +44,7 @@ def teacher_cache(
     teacher: str,
     data: str,
     out: str | None = None,
-    imgsz: Side = 640,
+    imgsz: Side | None = None,
     batch: Batch = 8,
     workers: Workers = 0,
     device: Device = "auto",
@@ -60,7 +61,8 @@ def teacher_cache(
         teacher: weights saved by ladle, or the teacher's text such as ``onnx:file.onnx?imgsz=416``.
         data: a folder in COCO, YOLO or Pascal VOC format, or ``scenes``; its splits train and val are recorded.
         out: the file; by default ``NAME.jsonl`` with the name of the teacher, with ``dense`` the folder ``NAME.ladle``.
-        imgsz: long side of the images that the teacher is given.
+        imgsz: long side of the images that the teacher is given; by default what weights saved by ladle were trained
+            at, and 640 for a teacher of another origin.
         batch: images per batch.
         workers: processes that load images.
         device: ``auto``, ``cpu`` or ``cuda``.
@@ -76,16 +78,17 @@ def teacher_cache(
     suffix = ".ladle" if dense else ".jsonl"
     if out is not None and Path(out).suffix != suffix:
         raise UserError(f"--out {out}: expected a name that ends with {suffix}, by which --teacher knows what it is")
-    if dense:
-        return record_dense(uri, data, out, How(imgsz, batch, workers, find_device(device), on_defect), features)
-    if features:
+    if features and not dense:
         raise UserError("--features: feature maps are recorded beside dense predictions only: add --dense")
-    sources = open_for_teacher(data, _SPLITS, imgsz, uri, on_defect)
+    side = teacher_side(uri, imgsz)
+    if dense:
+        return record_dense(uri, data, out, How(side, batch, workers, find_device(device), on_defect), features)
+    sources = open_for_teacher(data, _SPLITS, side, uri, on_defect)
     detector = open_foreign(uri, sources["train"].classes).to(find_device(device))
     file = Path(out if out is not None else f"{Path(detector.name).stem}.jsonl")
     say(_about_classes(detector, sources["train"].classes))
     digests = {split: contents_of(source).sha256 for split, source in sources.items()}
-    header = CacheHeader(uri.located(), teacher_hash(teacher), tuple(detector.classes), imgsz, digests)
+    header = CacheHeader(uri.located(), teacher_hash(teacher), tuple(detector.classes), side, digests)
     known = _begun(file, header)
     parts = [_Part(split, source, _missing(source, known[split])) for split, source in sources.items()]
     images = sum(len(part.missing) for part in parts)
@@ -95,7 +98,7 @@ def teacher_cache(
         f"{limit:.0f} MiB at most"
     )
     for part in parts:
-        part.record(detector, file, imgsz, batch, workers, find_device(device))
+        part.record(detector, file, side, batch, workers, find_device(device))
     say(f"{file}: {file.stat().st_size / 2**20:.1f} MiB; train with --teacher {file}")
     return file
 
