@@ -1,6 +1,7 @@
 """The model card of a run, and what is uploaded with it."""
 
 from dataclasses import replace
+from hashlib import sha256
 from types import SimpleNamespace
 
 import huggingface_hub
@@ -167,6 +168,21 @@ def test_weights_card_and_report_are_uploaded(plain, taught, uploads, capsys):
     assert "Distillation helped" in text
     assert 'predict("IMAGES", from_hub("me/birds"))' in text
     assert "model.safetensors, README.md, report.html to hub/me/birds" in capsys.readouterr().out
+
+
+def test_the_card_of_other_weights_than_those_evaluated_states_no_ap(tmp_path, uploads):
+    folder = run_folder(tmp_path / "on", "train")
+    (weights,) = (folder / "weights").iterdir()
+    write_numbers(folder, Numbers(10.0, (replace(scored(), sha256=sha256(weights.read_bytes()).hexdigest()),)))
+    (folder / "report.html").write_text("page")
+    push(str(folder), "me/birds")
+    weights.write_bytes(b"the run went on")
+    push(str(folder), "me/birds")
+    told, told_then = (uploads[place]["README.md"].decode() for place in (1, 3))
+    assert "reaches 25.1 AP" in told
+    assert "has no stored evaluation" in told_then
+    assert "25.1" not in told_then
+    assert ["report.html" in uploads[place] for place in (1, 3)] == [True, False], "nor is an earlier page uploaded"
 
 
 def test_of_two_students_one_is_asked_for(tmp_path, uploads):

@@ -36,6 +36,8 @@ from ladle.visual.html import write_page
 from tests.recipes.tiny import RUN
 from tests.visual.test_html import read
 
+PAGE = "report.html"
+
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
@@ -296,6 +298,29 @@ def test_a_run_without_an_evaluation_is_evaluated_now(plain, tmp_path):
     assert any(f"paa-tiny reaches {100 * plain.evaluation.ap:.1f} AP" in text for text in texts(page))
     shutil.rmtree(copy / "weights")
     assert any("has no stored evaluation" in text for text in texts(report(str(copy), out=str(tmp_path / "out"))))
+
+
+def test_numbers_of_other_weights_are_not_shown(plain, teacher, moved, tmp_path, capsys):
+    copy = Path(shutil.copytree(plain.folder, tmp_path / "plain"))
+    weights = copy / "weights" / "best.safetensors"
+    assert numbers_of(plain).sha256 == file_hash(weights)
+    job = replace(Job.read(str(copy)), teacher=str(weights), teacher_sha256=file_hash(Path(teacher)))
+    shutil.copy(teacher, weights)
+    assert read_run(copy).numbers is None
+    assert teacher_numbers(job) is None, "the teacher is the one of the run, but its numbers are not its own"
+    report(str(copy))
+    assert "holds no evaluation of its end" in " ".join(capsys.readouterr().out.split())
+    score = Evaluator(open_source(moved, "val", RUN, 64), 64, 4)(load_detector(weights))
+    assert any(text.startswith(f"paa-tiny reaches {100 * score.evaluation.ap:.1f} AP") for text in texts(copy / PAGE))
+    weights.unlink()
+    assert read_run(copy).numbers is not None, "without weights there is nothing that contradicts them"
+
+
+def test_numbers_that_do_not_name_their_weights_are_shown(plain, tmp_path):
+    copy = Path(shutil.copytree(plain.folder, tmp_path / "plain"))
+    kept = read_numbers(copy)
+    write_numbers(copy, replace(kept, students=tuple(replace(one, sha256=None) for one in kept.students)))
+    assert read_run(copy).numbers is not None
 
 
 def test_a_run_whose_data_are_gone_has_a_report_without_images(plain, moved, tmp_path):

@@ -13,9 +13,11 @@ import yaml
 from ladle import engine
 from ladle.cli.main import main
 from ladle.data.scenes import write_coco
+from ladle.engine import loop
 from ladle.errors import UserError
-from ladle.recipes import Run, colearn, distill, train
+from ladle.recipes import Run, colearn, distill, report, train
 from ladle.recipes.jobs import Job
+from ladle.recipes.report_runs import read_run
 from tests.recipes.test_train import stop_after
 from tests.recipes.tiny import RUN, make_data, same_weights
 
@@ -191,6 +193,27 @@ def test_a_finished_run_goes_on_for_more_epochs(run, finished, tmp_path, capsys,
             train(resume="one", run=Run(epochs=4))
     train(resume="one")
     assert same_weights(run / LAST, whole / LAST), "stopped again, it ends as the one that was not"
+
+
+@pytest.mark.parametrize(("flags", "left"), [([], True), (["--epochs", "2"], True), (["--epochs", "4"], False)])
+def test_a_report_goes_away_when_its_run_goes_on(run, untrained, flags, left):
+    files = [run / name for name in ("report.json", "report.html", "card.md")]
+    assert all(file.is_file() for file in files)
+    assert main(["train", "--resume", "one", *flags]) == 130
+    assert [file.is_file() for file in files] == 3 * [left]
+
+
+@pytest.mark.slow
+def test_a_run_that_went_on_and_was_stopped_has_the_numbers_of_its_weights(run, monkeypatch):
+    aps = iter((0.9, 0.1))
+    monkeypatch.setattr(loop, "_evaluate", lambda *_: {"ap": next(aps)})
+    stop_after(monkeypatch, 3)
+    with pytest.raises(KeyboardInterrupt):
+        train(resume="one", run=Run(epochs=4))
+    assert read_run(run).numbers is None
+    report(str(run))
+    assert "at epoch 3 of 4" in (run / "report.html").read_text(encoding="utf-8")
+    assert not (run / "report.json").exists()
 
 
 @pytest.mark.slow

@@ -46,7 +46,7 @@ def push(
         )
     files: dict[str, Path | bytes] = {WEIGHTS: weights, "README.md": _card(records, name, repository).encode()}
     page = record.folder / REPORT
-    if page.is_file():
+    if page.is_file() and record.numbers is not None:  # without numbers the page may be that of earlier weights
         files[REPORT] = page
     address = _upload(repository, files, private)
     say(f"uploaded  {', '.join(files)} to {address}")

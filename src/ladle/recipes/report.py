@@ -11,20 +11,21 @@ from ladle.data.sources import Source
 from ladle.detectors import Detector, load_detector
 from ladle.engine import prefix
 from ladle.exporting import network_cost
-from ladle.recipes.card import write_card
+from ladle.recipes.card import CARD, write_card
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.jobs import Job
+from ladle.recipes.origins import file_hash
 from ladle.recipes.outputs import check_out, free_folder
 from ladle.recipes.progress import best_weights
 from ladle.recipes.report_images import Drawn, draw_assigned, draw_images, open_images
 from ladle.recipes.report_page import page_of
 from ladle.recipes.report_runs import Entry, RunRecord, entries_of, read_run, students_of
-from ladle.recipes.report_values import Learning, Numbers, Scored, scored, write_numbers
+from ladle.recipes.report_values import NUMBERS, Learning, Numbers, Scored, scored, write_numbers
 from ladle.recipes.scoring import Evaluator, Score
 from ladle.visual.html import write_page
 
-__all__ = ["REPORT", "Evaluated", "report", "write_report"]
+__all__ = ["REPORT", "Evaluated", "remove_report", "report", "write_report"]
 
 REPORT = "report.html"
 """The page in the folder of a run."""
@@ -71,8 +72,14 @@ def report(runs: str | list[str], out: str | None = None, device: Device = "auto
 def write_report(job: Job, seconds: float, students: Sequence[Evaluated], val: Source) -> Path:
     """Write the numbers and the page of a run that has just ended, with the evaluation it ended with."""
     folder = Path(job.folder)
-    write_numbers(folder, Numbers(seconds, tuple(map(_scored, students))))
+    write_numbers(folder, Numbers(seconds, tuple(_scored(one, best_weights(job, one.student)) for one in students)))
     return _write([read_run(folder)], val, None, folder)
+
+
+def remove_report(folder: Path) -> None:
+    """Remove the numbers, the page and the card of a run that goes on: they would not be those of its next weights."""
+    for name in (NUMBERS, REPORT, CARD):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write(records: Sequence[RunRecord], source: Source | None, note: str | None, folder: Path) -> Path:
@@ -103,11 +110,12 @@ def _with_numbers(record: RunRecord, source: Source | None, device: Device) -> R
     for student, file in files.items():
         detector = load_detector(file).to(find_device(device))
         evaluator = Evaluator(source, detector.spec.imgsz, record.job.run.batch_size)
-        students.append(Evaluated(student, detector, record.best_epoch(student), evaluator, evaluator(detector)))
-    return replace(record, numbers=Numbers(record.seconds, tuple(map(_scored, students))))
+        one = Evaluated(student, detector, record.best_epoch(student), evaluator, evaluator(detector))
+        students.append(_scored(one, file))
+    return replace(record, numbers=Numbers(record.seconds, tuple(students)))
 
 
-def _scored(one: Evaluated) -> Scored:
+def _scored(one: Evaluated, weights: Path) -> Scored:
     spec = one.detector.spec
     cost = network_cost(one.detector, spec.imgsz)
     about = {
@@ -117,5 +125,6 @@ def _scored(one: Evaluated) -> Scored:
         "epoch": one.epoch,
         "parameters": cost.parameters,
         "flops": cost.flops,
+        "sha256": file_hash(weights),
     }
     return scored(one.score, one.evaluator.truth, one.evaluator.source, about, one.learning)

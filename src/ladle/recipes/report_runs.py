@@ -18,6 +18,8 @@ from ladle.errors import UserError
 from ladle.files import read_regular
 from ladle.recipes.folders import CONFIG
 from ladle.recipes.jobs import OBJECT, Job
+from ladle.recipes.origins import file_hash
+from ladle.recipes.progress import best_weights
 from ladle.recipes.report_values import Numbers, Scored, read_numbers
 
 __all__ = ["Entry", "RunRecord", "command_of", "entries_of", "read_run", "students_of"]
@@ -84,7 +86,8 @@ def read_run(folder: Path) -> RunRecord:
             "`distill` or `colearn` made"
         )
     waiting, speed = _waiting(folder / "metrics.jsonl")
-    return RunRecord(folder, Job.read(str(folder)), _rows(folder), waiting, speed, read_numbers(folder))
+    job = Job.read(str(folder))
+    return RunRecord(folder, job, _rows(folder), waiting, speed, _of_weights(read_numbers(folder), job))
 
 
 def entries_of(runs: Sequence[RunRecord]) -> list[Entry]:
@@ -118,6 +121,13 @@ def command_of(job: Job) -> str | None:
         flags["method"] = job.method
     words = [word for name, value in flags.items() for word in (f"--{name.replace('_', '-')}", _spelled(value))]
     return shlex.join(["ladle", job.verb, *words])
+
+
+def _of_weights(numbers: Numbers | None, job: Job) -> Numbers | None:
+    """The numbers, or None if other weights than those now in the run folder were evaluated."""
+    stored = [(best_weights(job, one.student), one.sha256) for one in numbers.students] if numbers is not None else []
+    same = [file_hash(file) == sha256 for file, sha256 in stored if sha256 is not None and file.is_file()]
+    return numbers if all(same) else None
 
 
 def _spelled(value: Any) -> str:

@@ -124,7 +124,8 @@ class Scored:
 
     ``metrics`` are the fields of :class:`ladle.evaluation.Evaluation`, ``by_size`` the numbers of objects. ``curves``
     are precisions at 101 recalls by name, ``confused`` the counts above 0 of the confusion matrix, as row, column and
-    count. ``flops`` are those of one image.
+    count. ``flops`` are those of one image. ``sha256`` is that of the file of weights that was evaluated, or None if it
+    was not stored.
     """
 
     student: str
@@ -147,6 +148,7 @@ class Scored:
     parameters: Count
     flops: Count
     learning: Learning | None = None
+    sha256: str | None = None
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ from ladle.recipes.preflight import check_trainable, load_foreign
 from ladle.recipes.prepared import Prepared, workers_of
 from ladle.recipes.progress import about, best_weights, disk_error, state_of
 from ladle.recipes.recorded import beside
-from ladle.recipes.report import Evaluated, write_report
+from ladle.recipes.report import Evaluated, remove_report, write_report
 from ladle.recipes.report_learning import learning_of
 from ladle.recipes.scoring import Evaluator, Score
 from ladle.recipes.setup import Setup, build_objective, resolve, student_spec
@@ -78,11 +78,13 @@ def run_training(job: Job, parts: Parts, resume: bool = False) -> dict[str, Trai
     for line in (*about_images(ready), *about_teacher(ready), *about_lessons(ready), *resuming):
         say(line, job.run.quiet)
     ready.job.write()
+    folder = Path(job.folder)
+    if state is not None and state.epoch < job.run.epochs:
+        remove_report(folder)
 
     fabric = None if connected_nodes() is not None else one_process(job.run.devices, job.run.device)
     scores: deque[Score] = deque(maxlen=len(ready.setup.specs))  # those of the last evaluation
     result = _work(fabric, ready, scores) if fabric else _launched(ready)
-    folder = Path(job.folder)
     draw_history([_in_percent(row) for row in result.rows], folder / "plots" / "history.png")
     last = dict(zip(ready.setup.specs, scores, strict=False))  # empty if other processes have trained
     evaluated = {name: _evaluate_best(ready, result, name, last.get(name)) for name in ready.setup.specs}
