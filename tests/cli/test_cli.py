@@ -308,6 +308,11 @@ def test_a_broken_data_set_fails_the_check(capsys, tmp_path):
     assert "Traceback" not in printed.err
 
 
+def test_the_built_in_scenes_need_no_check(refused):
+    assert "the built-in scenes are drawn without defects" in refused("check scenes")
+    assert "the built-in scenes are drawn without defects" in refused("check scenes:30")
+
+
 @pytest.mark.slow
 def test_the_detectors_are_listed(ladle):
     printed = ladle("models")

@@ -327,3 +327,11 @@ def test_every_verb_that_reads_data_can_leave_out_images_that_cannot_be_used(tmp
         Path("a.jsonl").unlink(missing_ok=True)  # a recording of all images is not continued with fewer
         assert main([*words, "--on-defect", "skip"]) == 0, verb
     assert json.loads(Path("runs/assign/stats/stats.json").read_text())["images"] == 3
+
+
+def test_an_advised_command_can_be_pasted(tmp_path):
+    folder = tmp_path / "my data"
+    folder.mkdir()
+    yolo(folder, rows="")
+    with pytest.raises(UserError, match=f"`ladle check '{folder}'` shows more"):
+        supply(str(folder), RUN, 64)

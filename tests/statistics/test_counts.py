@@ -1,6 +1,7 @@
 """Counts and sums are those of plain loops over images, priors and objects."""
 
 import math
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -19,6 +20,10 @@ STRIDES = (8, 16, 32)
 def holds(box, center):
     (x1, y1, x2, y2), (x, y) = box, center
     return x1 < x < x2 and y1 < y < y2
+
+
+def rounded(side):
+    return round(64 * side) / 64
 
 
 def naive_objects(plan, priors, truth, enlarged):
@@ -49,7 +54,7 @@ def naive_objects(plan, priors, truth, enlarged):
                 "level": distances.index(min(distances)),
                 "inside": inside,
                 "positives": positives,
-                "area": width * height * float(enlarged[image].prod()),
+                "area": rounded(width * float(enlarged[image, 1])) * rounded(height * float(enlarged[image, 0])),
                 "affinity": affinity,
             }
         )
@@ -100,6 +105,21 @@ def test_what_priors_are_for_is_what_loops_count(rule):
     plan = rule(predictions, priors, truth).detach()
     counts = count_priors(plan, priors, truth)
     assert {name: value.tolist() for name, value in vars(counts).items()} == naive_priors(plan, priors, truth)
+
+
+def test_resizing_moves_no_object_over_the_limit_of_a_size():
+    predictions, priors, truth = scene(0)
+    plan = PAA()(predictions, priors, truth)
+    sides = torch.tensor([32.0, 96.0, 31.9, 96.1])
+    originals, sizes = torch.tensor([[477.0, 640.0], [333.0, 521.0]]), torch.tensor([[119.0, 160.0], [102.0, 160.0]])
+    smaller = (sizes / originals).flip(-1).repeat(1, 2).unsqueeze(1)
+    corners = torch.rand(2, 50, 2, generator=torch.Generator().manual_seed(0)) * 300
+    for side in sides:
+        boxes = (torch.cat([corners, corners + side], dim=-1) * smaller).unbind()
+        many = GroundTruth.pad(list(boxes), [torch.zeros(50, dtype=torch.long)] * 2)
+        empty = replace(plan, affinity=plan.affinity * 0, objects=plan.objects * 0)
+        areas = count_objects(empty, priors, many, originals / sizes).area
+        assert areas.unique().tolist() == [rounded(float(side)) ** 2]
 
 
 def test_only_soft_plans_have_priors_that_learn_several_objects():

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ladle.data import Health, inspect
 from ladle.errors import UserError
 from ladle.recipes.console import say, shown_progress
+from ladle.recipes.sources import SCENES
 
 __all__ = ["check"]
 
@@ -18,6 +21,8 @@ def check(data: str, imgsz: int = 640) -> Health:
         data: a folder in COCO, YOLO or Pascal VOC format.
         imgsz: long side of the images in pixels at which you will train, to report objects that are too small for it.
     """
+    if data.partition(":")[0] == SCENES and not Path(data).exists():
+        raise UserError(f"{data}: expected a folder or a file; the built-in scenes are drawn without defects")
     if imgsz < 1:
         raise UserError(f"--imgsz {imgsz}: expected the long side of the images in pixels, such as 640")
     with shown_progress() as progress:

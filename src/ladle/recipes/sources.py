@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -114,7 +115,9 @@ def supply(data: str, run: Run, imgsz: int, given: Splits | None = None) -> Supp
     splits = {"train": train.dataset, "val": val.dataset}
     found = obstacles(splits, imgsz)
     if found:
-        raise UserError(f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {data}` shows more)")
+        raise UserError(
+            f"{data} cannot be trained on: {'; '.join(found)} (`ladle check {shlex.quote(data)}` shows more)"
+        )
     value_range, range_notes = _range(run, splits)
     if value_range is not None:
         train, val = (replace(source, value_range=value_range) for source in (train, val))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 
 from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource
@@ -48,7 +49,7 @@ def about_images(ready: Prepared) -> list[str]:
         *([f"          {full}"] if full is not None else []),
         *(" " * 10 + line for line in ready.about_unlabelled),
         *(" " * 10 + line for line in ready.notes),
-        *([f"          `ladle check {job.data}` lists everything"] if ready.notes else []),
+        *([f"          `ladle check {shlex.quote(job.data)}` lists everything"] if ready.notes else []),
         *(f"{name:<9} {_description(spec, ready.resumed, name, job)}" for name, spec in ready.setup.specs.items()),
         *(" " * 10 + line for line in _about_classes(ready)),
     ]

@@ -18,6 +18,8 @@ __all__ = ["ObjectCounts", "PlanPairs", "PriorCounts", "count_objects", "count_p
 
 _LEAST_SIDE = 1e-3
 """Of boxes and priors in pixels, so that sides have a logarithm."""
+_STEP = 1 / 64
+"""To multiples of which the sides on disk are rounded, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,9 @@ def count_objects(
     for near in _inside(priors, truth):
         inside += torch.bincount((near.image * objects + near.object)[near.real], minlength=total)
     sides = (truth.boxes[..., 2:] - truth.boxes[..., :2]).clamp(min=0)
-    factor = enlarged.prod(-1, keepdim=True) if enlarged is not None else torch.ones_like(sides[:, :1, 0])
+    on_disk = sides if enlarged is None else sides * enlarged.flip(-1).unsqueeze(1)
+    # Resizing there and back leaves an object of 32 x 32 pixels a little smaller or larger than COCO's limit.
+    on_disk = (on_disk / _STEP).round() * _STEP
     image, number = truth.learnable.nonzero(as_tuple=True)
     place = image * objects + number
     return ObjectCounts(
@@ -143,7 +147,7 @@ def count_objects(
         number,
         truth.labels[image, number],
         sides[image, number],
-        (sides.prod(-1) * factor)[image, number],
+        on_disk.prod(-1)[image, number],
         _nearest_level(sides[image, number], priors),
         inside[place],
         positives.view(total, levels)[place],
