@@ -1,6 +1,8 @@
 """A foreign teacher is measured and teaches, or is refused in a sentence."""
 
 import pickle
+import shlex
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -302,8 +304,21 @@ def test_an_interrupted_cache_goes_on_and_one_of_another_teacher_is_refused(
     assert "7 images to record into" in capsys.readouterr().out
     with pytest.raises(UserError, match="it holds a cache of another teacher"):
         teacher_cache(str(onnx), data, str(file), imgsz=64)
-    with pytest.raises(UserError, match="it holds a cache of another imgsz"):
+    with pytest.raises(UserError, match="it holds a cache of another imgsz.* at 64 px; give --imgsz 64 to go on, or"):
         teacher_cache(teacher, data, str(file), imgsz=96)
+
+
+def test_the_advised_command_finishes_a_cache(data, teacher, tmp_path):
+    """Whatever its size of images is, and with spaces in the names of files."""
+    model, file = tmp_path / "my teacher.safetensors", tmp_path / "my cache.jsonl"
+    shutil.copy(teacher, model)
+    teacher_cache(str(model), data, str(file), imgsz=96)
+    file.write_text("".join(file.read_text().splitlines(keepends=True)[:5]))
+    with pytest.raises(UserError, match="holds 4 of the 8 images; finish it by `") as refused:
+        distill(data, "paa-tiny", f"cache:{file}", "lad", replace(RUN, project=str(tmp_path)))
+    words = shlex.split(str(refused.value).split("`")[1].replace("DIR", shlex.quote(data)))
+    assert main(words[1:]) == 0
+    assert {split: len(found) for split, found in read_cache(file)[1].items()} == {"train": 8, "val": 4}
 
 
 def test_a_cache_has_the_suffix_by_which_it_is_known_and_tells_of_the_classes(data, onnx, tmp_path, capsys):
@@ -339,7 +354,9 @@ def test_a_cache_of_other_data_and_predictions_for_other_images_are_refused(data
     other = make_data(tmp_path / "other")
     write_coco(tmp_path / "more", train=9, val=4, size=64)
     run = replace(RUN, project=str(tmp_path / "runs"))
-    with pytest.raises(UserError, match="this cache was made from other data"):
+    with pytest.raises(
+        UserError, match="this cache was made from other data.*--data DIR --imgsz 64 --out OTHER.jsonl`"
+    ):
         distill(str(tmp_path / "more"), "paa-tiny", str(cache), "lad", run, allow_weak_teacher=True)
     file = tmp_path / "predictions.json"
     file.write_text('[{"file_name": "x.jpg", "category_id": 1, "bbox": [1, 2, 3, 4], "score": 1}]')

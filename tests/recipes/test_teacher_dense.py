@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import shlex
 import shutil
 from dataclasses import replace
 from functools import cache as cache_of
@@ -236,7 +237,8 @@ def test_a_resumed_run_recognizes_its_recording(cache, plain, wide, tmp_path):
 
 def test_other_images_and_weak_or_incomplete_recordings_are_refused(cache, plain, data, wide, tmp_path):
     run = replace(FIXED, project=str(tmp_path / "runs"))
-    with pytest.raises(UserError, match="recorded for other training images; record these by `ladle teacher cache"):
+    again = "recorded for other training images; record these by `ladle teacher cache .* --imgsz 64 --dense --features "
+    with pytest.raises(UserError, match=f"{again}--out OTHER.ladle`"):
         distill(data, "paa-tiny", cache, "lad", run, allow_weak_teacher=True)
     with pytest.raises(UserError, match="0.0 AP on a sample of the validation images, expected at least 1"):
         distill(wide, "paa-tiny", cache, "lad", run)
@@ -248,6 +250,21 @@ def test_other_images_and_weak_or_incomplete_recordings_are_refused(cache, plain
         distill(wide, "fcos-tiny", str(begun), "lad", run, allow_weak_teacher=True)
     with pytest.raises(UserError, match="expected a folder of `ladle teacher cache --dense`, found none"):
         distill(wide, "fcos-tiny", str(tmp_path / "none.ladle"), "lad", run)
+
+
+def test_the_advised_command_finishes_a_recording(files, wide, tmp_path):
+    """Whatever was recorded at whatever size, and with spaces in the names of files."""
+    model = shutil.copy(files["fcos"], tmp_path / "my teacher.safetensors")
+    flags = ["--data", wide, "--imgsz", "96", "--dense", "--features", "--out", str(tmp_path / "my cache.ladle")]
+    assert main(["teacher", "cache", str(model), *flags]) == 0
+    (tmp_path / "my cache.ladle" / "000000.safetensors").unlink()
+    with pytest.raises(UserError, match="it holds 0 of 1 files; finish it by `") as refused:
+        open_any(str(tmp_path / "my cache.ladle"), CLASSES)
+    words = shlex.split(str(refused.value).split("`")[1].replace("DIR", shlex.quote(wide)))
+    assert main(words[1:]) == 0
+    assert open_any(str(tmp_path / "my cache.ladle"), CLASSES).header.imgsz == 96
+    with pytest.raises(UserError, match="another imgsz.* at 96 px; give --imgsz 96 to go on, or name another"):
+        teacher_cache(str(model), wide, str(tmp_path / "my cache.ladle"), imgsz=64, dense=True)
 
 
 def test_an_interrupted_recording_goes_on_where_it_stopped(files, wide, tmp_path, monkeypatch, capsys):

@@ -41,8 +41,8 @@ def check_fixed_views(job: Job, parts: Parts, images: Source, imgsz: int) -> Non
         )
     if contents_of(images).sha256 != header.data:
         raise UserError(
-            f"{text}: it was recorded for other training images; record these by `ladle teacher cache {header.teacher} "
-            f"--data {job.data} --dense`"
+            f"{text}: it was recorded for other training images; record these by "
+            f"`{header.command('OTHER.ladle', job.data)}`"
         )
     if job.unlabelled is not None:
         raise UserError(f"{text}: nothing is recorded for the images of --unlabelled {job.unlabelled}: leave it out")

@@ -9,7 +9,8 @@ from ladle.data.predicted import WithPredictions
 from ladle.data.sources import DatasetSource, Source, image_ids
 from ladle.errors import UserError
 from ladle.recipes.contents import contents_of
-from ladle.teachers import ForeignTeacher, RecordedTeacher
+from ladle.teachers import ForeignTeacher, RecordedTeacher, parse_uri
+from ladle.teachers.commands import cache_command
 from ladle.teachers.recorded import Rows
 
 __all__ = ["beside", "recorded_note"]
@@ -55,12 +56,12 @@ def _recorded_for(source: Source, detector: RecordedTeacher, text: str) -> Rows:
     if split is None:
         raise UserError(
             f"--teacher {text}: this cache was made from other data, at {header.imgsz} px; make one from these by "
-            f"`ladle teacher cache {header.teacher} --data DIR`"
+            f"`{cache_command(header.teacher, header.imgsz, 'OTHER.jsonl')}`"
         )
     if len(detector.rows[split]) < len(source):
         raise UserError(
             f"--teacher {text}: this cache holds {len(detector.rows[split])} of the {len(source)} images; finish it by "
-            f"`ladle teacher cache {header.teacher} --data DIR --out {text}`"
+            f"`{cache_command(header.teacher, header.imgsz, parse_uri(text).path)}`"
         )
     return detector.rows[split]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -99,7 +100,7 @@ def teacher_cache(
     )
     for part in parts:
         part.record(detector, file, side, batch, workers, find_device(device))
-    say(f"{file}: {file.stat().st_size / 2**20:.1f} MiB; train with --teacher {file}")
+    say(f"{file}: {file.stat().st_size / 2**20:.1f} MiB; train with --teacher {shlex.quote(str(file))}")
     return file
 
 
@@ -123,9 +124,8 @@ def _begun(file: Path, header: CacheHeader) -> dict[str, set[int | str]]:
             what = {"sha256": "another teacher", "teacher": "another teacher", "data": "other data"}.get(
                 name, "another imgsz"
             )
-            raise UserError(
-                f"--out {file}: it holds a cache of {what}, {before.teacher} at {before.imgsz} px; name another"
-            )
+            mend = f"give --imgsz {before.imgsz} to go on, or name another" if name == "imgsz" else "name another"
+            raise UserError(f"--out {file}: it holds a cache of {what}, {before.teacher} at {before.imgsz} px; {mend}")
     end = file.read_bytes().rfind(b"\n") + 1
     with file.open("rb+") as stream:  # a line that was not finished is recorded again
         stream.truncate(end)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -25,8 +26,7 @@ from ladle.recipes.origins import teacher_hash
 from ladle.recipes.preflight import check_strength
 from ladle.recipes.sources import supply
 from ladle.teachers import DenseHeader, Foreign, ForeignTeacher, TeacherURI, open_teacher
-from ladle.teachers.dense_file import read_header, recorded_files, write_header, write_images
-from ladle.teachers.dense_recorded import MAP
+from ladle.teachers.dense_file import MAP, read_header, recorded_files, write_header, write_images
 from ladle.teachers.detections import identity_frame
 from ladle.types import Batch, Grid
 
@@ -86,7 +86,8 @@ def record_dense(uri: TeacherURI, data: str, out: str | None, how: How, features
         write_header(folder, replace(header, ap=None if math.isnan(ap) else ap), dense.spec)
     for number in missing:
         _record(folder, header, number, train, dense, how)
-    say(f"{folder}: complete; train with --teacher {folder} --imgsz {how.imgsz} --flip 0 --jitter 0 --crop 0")
+    given = shlex.quote(str(folder))
+    say(f"{folder}: complete; train with --teacher {given} --imgsz {how.imgsz} --flip 0 --jitter 0 --crop 0")
     return folder
 
 
@@ -180,9 +181,10 @@ def _begun(folder: Path, header: DenseHeader) -> set[int]:
     }
     for name in ("sha256", "teacher", "data", "imgsz", "values", "shapes", "grids", "per_file"):
         if getattr(before, name) != getattr(header, name):
+            mend = f"give --imgsz {before.imgsz} to go on, or name another" if name == "imgsz" else "name another"
             raise UserError(
                 f"--out {folder}: it holds a recording of {names.get(name, f'other {name}')}, of {before.teacher} at "
-                f"{before.imgsz} px; name another"
+                f"{before.imgsz} px; {mend}"
             )
     remove_partials(folder)
     return recorded_files(folder, header)

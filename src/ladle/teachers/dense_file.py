@@ -16,12 +16,24 @@ from ladle.detectors import DetectorSpec
 from ladle.errors import UserError
 from ladle.files import read_regular, write_atomically, write_text
 from ladle.limits import Length, Range
+from ladle.teachers.commands import cache_command
 from ladle.teachers.uri import HEADER
 from ladle.types import Grid
 from ladle.untrusted import parse_json, read_record
 
-__all__ = ["DenseFile", "DenseHeader", "grids_of", "read_header", "recorded_files", "write_header", "write_images"]
+__all__ = [
+    "MAP",
+    "DenseFile",
+    "DenseHeader",
+    "grids_of",
+    "read_header",
+    "recorded_files",
+    "write_header",
+    "write_images",
+]
 
+MAP = "map_"
+"""The first part of the names of feature maps, which are numbered."""
 _KEY = "ladle_dense"
 _MOST_BYTES = 2**22
 _MOST_OPEN = 64
@@ -86,6 +98,11 @@ class DenseHeader:
         """The bytes of one image."""
         return sum(4 * torch.Size(shape).numel() for shape in self.shapes.values())
 
+    def command(self, out: str, data: str = "DIR") -> str:
+        """The command that records the same of ``data`` into a folder."""
+        maps = any(name.startswith(MAP) for name in self.shapes)
+        return cache_command(self.teacher, self.imgsz, out, data, dense=True, maps=maps)
+
     def images_of(self, number: int) -> range:
         """The places of the images of a file."""
         return range(number * self.per_file, min((number + 1) * self.per_file, self.images))
@@ -142,8 +159,8 @@ class DenseFile:
         there = recorded_files(folder, header)
         if len(there) < header.files:
             raise UserError(
-                f"--teacher {folder}: it holds {len(there)} of {header.files} files; finish it by `ladle teacher cache "
-                f"{header.teacher} --data DIR --dense --out {folder}`"
+                f"--teacher {folder}: it holds {len(there)} of {header.files} files; finish it by "
+                f"`{header.command(str(folder))}`"
             )
         self._open: OrderedDict[int, Any] = OrderedDict()
         self._places: dict[int | str, tuple[int, int]] = {}

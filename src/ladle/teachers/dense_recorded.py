@@ -16,17 +16,14 @@ from ladle.errors import UserError
 from ladle.families import network_info
 from ladle.networks import NetworkInfo, StageInfo, prior_mismatches
 from ladle.teachers.classes import ClassTable, match_classes
-from ladle.teachers.dense_file import DenseFile, DenseHeader, grids_of, read_header
+from ladle.teachers.dense_file import MAP, DenseFile, DenseHeader, grids_of, read_header
 from ladle.teachers.detections import LEAST_LOGIT, TeacherDetections
 from ladle.teachers.foreign import predictions_at
 from ladle.teachers.moved import moved_info
 from ladle.teachers.uri import TeacherURI
 from ladle.types import Batch, Output, Predictions, Priors, Pyramid
 
-__all__ = ["MAP", "DenseTeacher", "open_dense"]
-
-MAP = "map_"
-"""The first part of the names of feature maps, which are numbered."""
+__all__ = ["DenseTeacher", "open_dense"]
 
 
 class DenseTeacher:
