@@ -23,12 +23,12 @@ from ladle.evaluation import best_threshold, confusion, errors_by_kind, evaluate
 from ladle.recipes import distill, report, train
 from ladle.recipes.jobs import Job
 from ladle.recipes.origins import file_hash
-from ladle.recipes.report_images import draw_images
+from ladle.recipes.report_images import Drawn, draw_images
 from ladle.recipes.report_page import page_of
 from ladle.recipes.report_runs import Entry, command_of, entries_of, read_run
 from ladle.recipes.report_teacher import beside_teacher, teacher_numbers
 from ladle.recipes.report_values import Numbers, read_numbers, scored, write_numbers
-from ladle.recipes.report_words import about_errors, comparison, headline, not_comparable
+from ladle.recipes.report_words import about_errors, comparison, difference, headline, not_comparable
 from ladle.recipes.scoring import Evaluator, Score
 from ladle.recipes.sources import open_source
 from ladle.types import Detections
@@ -417,6 +417,47 @@ def test_runs_on_other_images_are_not_compared(plain):
     changed = replace(one.run, job=replace(one.run.job, contents=(training, replace(val, images=99))))
     assert "on different images" in not_comparable(replace(one, run=changed), base)
     assert "up to 300 detections" in not_comparable(entry_of(plain, "other", most=300), base)
+
+
+COLUMNS = ("AP - baseline", "difference of the last from the first")
+
+
+def rows_of(page, caption):
+    """The rows of the table with a caption, by the names of its columns."""
+    found = re.search(rf"<caption>{caption}.*?</table>", page).group()
+    cells = [re.findall("<t[hd].*?>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", found)]
+    return [dict(zip(cells[0], row)) for row in cells[1:]]
+
+
+def tables_of(*entries):
+    """The tables of AP by run and by class of a page about the entries."""
+    page = "".join(page_of(entries, [(entries[-1], Drawn([], []))], compared=True))
+    return rows_of(page, "average precision"), rows_of(page, "AP by class")
+
+
+def test_no_difference_is_shown_of_runs_that_cannot_be_compared(plain):
+    base, other = entry_of(plain, "plain"), entry_of(plain, "other", ap=0.25, most=300)
+    for rows in tables_of(base, other):
+        assert not rows[0].keys() & set(COLUMNS)
+    same = entry_of(plain, "same", ap=0.25)
+    by_run, by_class = tables_of(base, other, same)
+    assert [row["AP - baseline"] for row in by_run] == ["0.0", "–", "5.0"]
+    assert {row[COLUMNS[1]] for row in by_class} <= {"0.0", "–"}
+    by_run, by_class = tables_of(base, same, other)
+    assert [row["AP - baseline"] for row in by_run] == ["0.0", "5.0", "–"]
+    assert COLUMNS[1] not in by_class[0]
+
+
+def test_a_difference_that_is_rounded_to_zero_has_no_sign(plain):
+    rows = tuple(replace(row, ap=0.5) for row in numbers_of(plain).classes)
+    less = tuple(replace(row, ap=0.4998) for row in rows)
+    for now, before in ((less, rows), (rows, less)):
+        base, one = entry_of(plain, "plain", ap=0.2, classes=before), entry_of(plain, "one", ap=0.1998, classes=now)
+        by_run, by_class = tables_of(base, one)
+        assert [row["AP - baseline"] for row in by_run] == ["0.0", "0.0"]
+        assert {row[COLUMNS[1]] for row in by_class} == {"0.0"}
+    assert (difference(20.0, 20.04), difference(20.0, 20.06)) == (0.0, pytest.approx(-0.06))
+    assert np.isnan([difference(None, 20.0), difference(20.0, None), difference(np.nan, 20.0)]).all()
 
 
 def test_errors_are_told_from_the_most_frequent_on(plain):

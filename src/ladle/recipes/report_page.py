@@ -17,7 +17,14 @@ from ladle.recipes.report_images import Drawn
 from ladle.recipes.report_runs import Entry, RunRecord, command_of
 from ladle.recipes.report_teacher import beside_teacher
 from ladle.recipes.report_values import Learning, Scored
-from ladle.recipes.report_words import about_errors, about_threshold, comparison, headline, not_comparable
+from ladle.recipes.report_words import (
+    about_errors,
+    about_threshold,
+    comparison,
+    difference,
+    headline,
+    not_comparable,
+)
 from ladle.statistics import Group, share
 from ladle.visual.html import Html, beside, bullets, code, heading, matrix, paragraph, table
 from ladle.visual.svg import SHADES, Line, bar_chart, line_chart
@@ -60,18 +67,28 @@ def _result(entries: Sequence[Entry], base: Entry | None) -> list[Html]:
         parts.append(paragraph(headline(entry, base if warning is None else None)))
         parts.append(bullets(comparison(entry, base) if base is not None and warning is None else []))
     scored = [entry for entry in entries if entry.scored is not None]
-    rows = [_metric_row(entry, base) for entry in scored]
-    parts.append(table(rows, "average precision in percent, by COCO's definitions; S, M and L are sizes of objects"))
-    return [*parts, *_by_class(scored)]
+    caption = "average precision in percent, by COCO's definitions; S, M and L are sizes of objects"
+    return [*parts, table(_metric_rows(scored, base), caption), *_by_class(scored)]
 
 
-def _metric_row(entry: Entry, base: Entry | None) -> dict[str, object]:
-    assert entry.scored is not None
-    row: dict[str, object] = {"run": entry.title}
-    row |= {name: _percent(entry.scored.metrics.get(field)) for name, field in AP_FIELDS.items()}
-    if base is not None and base.scored is not None:
-        row["AP - baseline"] = 100 * _minus(entry.scored.metrics.get("ap"), base.scored.metrics.get("ap"))
-    return row
+def _metric_rows(entries: Sequence[Entry], base: Entry | None) -> list[dict[str, object]]:
+    """AP by COCO's definitions, with the difference from the baseline if any of the others can be compared with it."""
+    rows: list[dict[str, object]] = [
+        {"run": one.title} | {name: _percent(_scored(one).metrics.get(field)) for name, field in AP_FIELDS.items()}
+        for one in entries
+    ]
+    gains = [math.nan if base is None else _gain(one, base) for one in entries]
+    if all(math.isnan(gain) for one, gain in zip(entries, gains, strict=True) if one is not base):
+        return rows
+    return [row | {"AP - baseline": gain} for row, gain in zip(rows, gains, strict=True)]
+
+
+def _gain(entry: Entry, base: Entry) -> float:
+    """How far the AP of an entry is from the baseline's, in percent; NaN if they cannot be compared."""
+    if base.scored is None or not_comparable(entry, base) is not None:
+        return math.nan
+    now, before = (_percent(_scored(one).metrics.get("ap")) for one in (entry, base))
+    return difference(now, before)
 
 
 def _by_class(entries: Sequence[Entry]) -> list[Html]:
@@ -92,13 +109,13 @@ def _by_class(entries: Sequence[Entry]) -> list[Html]:
     first = f"AP by class, the first {_MOST_BARS}" if len(names) > _MOST_BARS else "AP by class"
     charts.append(bar_chart(first, readable(shown), by_class, "AP in percent"))
     rows = []
+    is_compared = len(entries) > 1 and not_comparable(entries[-1], entries[0]) is None
     for row, name in zip(last.classes, readable(names), strict=True):
         line: dict[str, object] = {"class": name, "objects": row.objects}
         line |= {title: values.get(row.name, math.nan) for title, values in aps.items()}
-        if len(entries) > 1:
-            line["difference of the last from the first"] = _minus(
-                *(list(aps.values())[n].get(row.name) for n in (-1, 0))
-            )
+        if is_compared:
+            now, before = (aps[one.title].get(row.name) for one in (entries[-1], entries[0]))
+            line["difference of the last from the first"] = difference(now, before)
         rows.append(line)
     return [heading("AP by class and size"), beside(charts), table(rows[:_MOST_ROWS], _caption("AP by class", rows))]
 
@@ -355,10 +372,6 @@ def _caption(title: str, rows: Sequence[object]) -> str:
 
 def _percent(value: float | None) -> float:
     return math.nan if value is None else 100 * value
-
-
-def _minus(now: float | None, before: float | None) -> float:
-    return math.nan if now is None or before is None else now - before
 
 
 def _scaled(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

@@ -12,6 +12,7 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.origins import file_hash
 from ladle.recipes.report_runs import Entry, read_run
 from ladle.recipes.report_values import NUMBERS, Scored
+from ladle.recipes.report_words import difference
 from ladle.visual.html import Html, beside, heading, paragraph, table
 
 __all__ = ["beside_teacher", "teacher_numbers"]
@@ -68,12 +69,12 @@ def _agreement(entry: Entry) -> list[Html]:
 
 def _row(kind: str, name: str, teacher: float | None, student: float | None) -> dict[str, object]:
     values = [math.nan if value is None else 100 * value for value in (teacher, student)]
-    return {kind: name, "teacher": values[0], "student": values[1], "difference": values[1] - values[0]}
+    return {kind: name, "teacher": values[0], "student": values[1], "difference": difference(values[1], values[0])}
 
 
 def _behind(row: dict[str, object]) -> float:
-    difference = row["difference"]
-    return difference if isinstance(difference, float) and not math.isnan(difference) else math.inf
+    gain = row["difference"]
+    return gain if isinstance(gain, float) and not math.isnan(gain) else math.inf
 
 
 def _left_out(classes: int) -> str:

@@ -9,7 +9,7 @@ from ladle.recipes.report_runs import Entry
 from ladle.recipes.report_values import Scored
 from ladle.statistics import share
 
-__all__ = ["about_errors", "about_threshold", "comparison", "headline", "not_comparable"]
+__all__ = ["about_errors", "about_threshold", "comparison", "difference", "headline", "not_comparable"]
 
 _SAME = 0.05
 """A smaller difference in percent is shown as 0.0."""
@@ -87,6 +87,11 @@ def not_comparable(entry: Entry, base: Entry) -> str | None:
     return None
 
 
+def difference(now: float | None, before: float | None) -> float:
+    """How far an AP in percent is from another; 0.0 for those that are the same, NaN if one is missing."""
+    return math.nan if now is None or before is None else _unless_same(now - before)
+
+
 def about_threshold(one: Scored) -> str:
     """The threshold that maximizes F1, and what it gives."""
     return (
@@ -134,7 +139,12 @@ def _percent(value: float | None) -> str:
 
 
 def _signed(value: float) -> str:
-    return f"{0.0 if abs(value) < _SAME else value:+.1f}"
+    return f"{_unless_same(value):+.1f}"
+
+
+def _unless_same(value: float) -> float:
+    """A difference in percent; 0.0 for a small one, which would be printed as -0.0 if it is negative."""
+    return 0.0 if abs(value) < _SAME else value
 
 
 def _gain(value: float) -> str:
