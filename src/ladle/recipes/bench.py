@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import platform
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -17,7 +18,7 @@ import torch
 
 from ladle.data.depth import ValueRange
 from ladle.data.loader import collate, padded_side
-from ladle.detectors import Detector, load_detector
+from ladle.detectors import Detector, load_detector, read_spec
 from ladle.errors import UserError
 from ladle.exporting import Cost, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory, processor
 from ladle.files import write_text
@@ -64,13 +65,20 @@ class Measured:
     ap: float
 
 
-class _Contender(NamedTuple):
-    """A detector in one runtime, ready to be measured."""
+class _About(NamedTuple):
+    """What a file says of its detector, without loading weights."""
 
+    file: Path
     model: str
     imgsz: int
     classes: tuple[str, ...]
     value_range: ValueRange
+
+
+class _Contender(NamedTuple):
+    """A detector in one runtime, ready to be measured."""
+
+    about: _About
     cost: Cost | None
     runtime: str
     bytes: int
@@ -107,16 +115,18 @@ def bench(
     verify_arguments(bench, imgsz=imgsz, calls=calls, threads=threads, on_defect=on_defect)
     files = [Path(one) for one in ([model] if isinstance(model, str) else model)]
     if out is not None:
-        check_path("--out", out, "bench.json")
-        if Path(out).suffix == ".png":
-            raise UserError(f"--out {out}: expected a .json file; its chart lies beside it as .png")
+        _check_out(out)
     if onnx or any(file.suffix == ".onnx" for file in files):
         check_packages("--onnx" if onnx else "an .onnx file")
+    runs_on = find_device(device)
+    # What cannot be measured is refused before anything is.
+    abouts = [_about(file, imgsz) for file in files]
+    evaluators = [_evaluator(about, data, split, on_defect) for about in abouts]
     with _threads(threads) as used:
         measured = _named(
-            (file, _measure(one, data, split, on_defect, calls))
-            for file in files
-            for one in _contenders(file, onnx, imgsz, used, find_device(device))
+            (about.file, _measure(one, evaluator, calls))
+            for about, evaluator in zip(abouts, evaluators, strict=True)
+            for one in _contenders(about, onnx, used, runs_on)
         )
         setting = _setting(used, calls, measured)
     where = f"{setting['processor']}, {used} threads{f', {gpu}' if (gpu := setting.get('gpu')) else ''}"
@@ -142,15 +152,50 @@ def _named(measured: Iterable[tuple[Path, Measured]]) -> list[Measured]:
     return named
 
 
-def _contenders(file: Path, onnx: bool, imgsz: int | None, threads: int, device: str) -> Iterator[_Contender]:
-    if file.suffix == ".onnx":
-        yield _from_onnx(file, imgsz, threads)
+def _check_out(out: str) -> None:
+    """Raise :class:`UserError` if the numbers and their chart cannot be written, as far as this shows beforehand."""
+    check_path("--out", out, "bench.json")
+    file = Path(out)
+    if file.suffix == ".png":
+        raise UserError(f"--out {out}: expected a .json file; its chart lies beside it as .png")
+    if file.is_dir():
+        raise UserError(f"--out {out}: expected a .json file, found a folder: name a file in it, such as bench.json")
+    if file.with_suffix(".png").is_dir():
+        raise UserError(f"--out {out}: its chart lies beside it as .png, found the folder {file.with_suffix('.png')}")
+    place = next(path for path in file.parents if path.exists())
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        raise UserError(f"--out {out}: expected a file in a folder that can be written to, found {place}: name another")
+
+
+def _about(file: Path, imgsz: int | None) -> _About:
+    """What is known before a detector is loaded; raises :class:`UserError` for a file that holds none."""
+    if file.suffix != ".onnx":
+        spec = read_spec(file)
+        return _About(file, spec.name, imgsz if imgsz is not None else spec.imgsz, spec.classes, spec.value_range)
+    if not file.is_file():
+        raise UserError(f"{file}: there is no such file; expected one written by `ladle export`")
+    about = OnnxDetector(file).about
+    if imgsz not in (None, about["imgsz"]):
+        raise UserError(f"--imgsz {imgsz}: {file} was exported for images of {about['imgsz']} pixels; leave it out")
+    return _About(file, about["model"], about["imgsz"], tuple(about["classes"]), tuple(about["value_range"]))
+
+
+def _evaluator(about: _About, data: str | None, split: str, on_defect: OnDefect) -> Evaluator | None:
+    """What measures AP on the data; None without data."""
+    if data is None:
+        return None
+    source = open_known(data, split, about.imgsz, str(about.file), about.classes, about.value_range, on_defect)
+    return Evaluator(source, about.imgsz, _TOGETHER)
+
+
+def _contenders(about: _About, onnx: bool, threads: int, device: str) -> Iterator[_Contender]:
+    size = about.file.stat().st_size
+    if about.file.suffix == ".onnx":
+        yield _Contender(about, None, _ONNX, size, OnnxDetector(about.file, threads).detect, False)
         return
-    detector = load_detector(file).eval()
-    if imgsz is not None:
-        detector.spec = replace(detector.spec, imgsz=imgsz)
-    spec, size = detector.spec, file.stat().st_size
-    cost = network_cost(detector, padded_side(spec.imgsz))
+    detector = load_detector(about.file).eval()
+    detector.spec = replace(detector.spec, imgsz=about.imgsz)
+    cost = network_cost(detector, padded_side(about.imgsz))
     written = _exported(detector) if onnx else None
 
     def detect(batch: Batch) -> list[Detections]:
@@ -160,21 +205,9 @@ def _contenders(file: Path, onnx: bool, imgsz: int | None, threads: int, device:
         return [one.to("cpu") for one in found]
 
     detector.to(device)
-    known = (spec.name, spec.imgsz, spec.classes, spec.value_range, cost)
-    yield _Contender(*known, f"PyTorch, {device}", size, detect, device == "cuda")
+    yield _Contender(about, cost, f"PyTorch, {device}", size, detect, device == "cuda")
     if written is not None:
-        yield _Contender(*known, _ONNX, len(written), OnnxDetector(written, threads).detect, False)
-
-
-def _from_onnx(file: Path, imgsz: int | None, threads: int) -> _Contender:
-    if not file.is_file():
-        raise UserError(f"{file}: there is no such file; expected one written by `ladle export`")
-    detector = OnnxDetector(file, threads)
-    about = detector.about
-    if imgsz not in (None, about["imgsz"]):
-        raise UserError(f"--imgsz {imgsz}: {file} was exported for images of {about['imgsz']} pixels; leave it out")
-    known = (about["model"], about["imgsz"], tuple(about["classes"]), tuple(about["value_range"]), None)
-    return _Contender(*known, _ONNX, file.stat().st_size, detector.detect, False)
+        yield _Contender(about, cost, _ONNX, len(written), OnnxDetector(written, threads).detect, False)
 
 
 def _exported(detector: Detector) -> bytes:
@@ -184,15 +217,15 @@ def _exported(detector: Detector) -> bytes:
     return written
 
 
-def _measure(one: _Contender, data: str | None, split: str, on_defect: OnDefect, calls: int) -> Measured:
-    alone, together = (collate(scene_samples(count, one.imgsz)) for count in (1, _TOGETHER))
+def _measure(one: _Contender, evaluator: Evaluator | None, calls: int) -> Measured:
+    alone, together = (collate(scene_samples(count, one.about.imgsz)) for count in (1, _TOGETHER))
     peak = peak_memory(lambda: one.detect(together), one.cuda)
     single = latency_of(lambda: one.detect(alone), calls)
     many = latency_of(lambda: one.detect(together), calls)
     return Measured(
-        one.model,
+        one.about.model,
         one.runtime,
-        one.imgsz,
+        one.about.imgsz,
         one.cost.parameters if one.cost else math.nan,
         one.cost.flops if one.cost else math.nan,
         one.bytes / 2**20,
@@ -200,17 +233,13 @@ def _measure(one: _Contender, data: str | None, split: str, on_defect: OnDefect,
         *many,
         1e3 * _TOGETHER / many.median,
         peak,
-        _ap(one, data, split, on_defect),
+        math.nan if evaluator is None else _ap(one, evaluator),
     )
 
 
-def _ap(one: _Contender, data: str | None, split: str, on_defect: OnDefect) -> float:
-    """AP in percent; nan without data."""
-    if data is None:
-        return math.nan
-    source = open_known(data, split, one.imgsz, one.model, one.classes, one.value_range, on_defect)
-    evaluator = Evaluator(source, one.imgsz, _TOGETHER)
-    return 100 * evaluator.score(lambda batch: (one.detect(batch), 0), one.classes, USUAL_MOST).evaluation.ap
+def _ap(one: _Contender, evaluator: Evaluator) -> float:
+    """AP in percent."""
+    return 100 * evaluator.score(lambda batch: (one.detect(batch), 0), one.about.classes, USUAL_MOST).evaluation.ap
 
 
 @contextmanager
