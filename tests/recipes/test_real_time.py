@@ -15,7 +15,7 @@ from ladle.data.transforms import Augmentation
 from ladle.detectors import FPN, PAN, DetectorSpec, load_detector, save_detector
 from ladle.engine import AdamW, Settings, fit, one_process
 from ladle.errors import UserError
-from ladle.families import Start, detector_spec, lessons_of
+from ladle.families import Start, detector_spec, families, lessons_of
 from ladle.methods import plan_for
 from ladle.objectives import TrainingStep
 from ladle.recipes import train
@@ -124,6 +124,15 @@ def test_levels_are_added_below_and_above():
     assert levels("atss+p6-tiny") == (8, 16, 32, 64)
     assert levels("yolox+p2+p6-n") == (4, 8, 16, 32, 64)
     assert levels("gfl+lite+p2-mobilenetv3_small_050") == (4, 8, 16, 32, 64, 128)
+
+
+@pytest.mark.parametrize("family", [one.name for one in families().values() if not one.regions])
+def test_six_levels_train_with_every_family(family):
+    torch.manual_seed(0)
+    student = detector_spec(f"{family}+lite+p2-mobilenetv3_small_050", CLASSES, imgsz=SIDE).build()
+    terms = TrainingStep(student, lessons_of(student.spec))(batch())
+    assert all(term.total.isfinite() for term in terms.values())
+    assert total(terms) > 0
 
 
 @pytest.mark.parametrize(
