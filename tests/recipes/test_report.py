@@ -276,6 +276,27 @@ def test_many_classes_and_noisy_images_stay_under_three_megabytes(plain, tmp_pat
     assert read_numbers(tmp_path).students == (one,)
 
 
+@pytest.mark.parametrize(
+    ("count", "drawn", "told"),
+    [
+        (100, 60, "10 of 10 objects found, 90 background; of 100 detections the 60 of highest score are drawn"),
+        (20, 20, "10 of 10 objects found, 10 background"),
+    ],
+)
+def test_a_caption_counts_the_detections_that_are_not_drawn(count, drawn, told):
+    corners = np.stack(np.meshgrid(np.arange(10), np.arange(10)), -1).reshape(-1, 2)[:count] * 40.0
+    boxes, labels = np.concatenate([corners, corners + 30], 1).astype(np.float32), torch.zeros(count, dtype=torch.int64)
+    # The objects are found by the detections of lowest score, so that the threshold is below all of them.
+    truth = SimpleNamespace(id=0, height=480, width=480, boxes=boxes[-10:], labels=labels[-10:], crowd=np.zeros(10))
+    found = {0: Detections(torch.from_numpy(boxes), torch.linspace(0.9, 0.5, count), labels)}
+    score = Score(evaluate([truth], found, Noise.classes), found, 0)
+    about = {"student": "student", "model": "m", "imgsz": 480, "epoch": 1, "parameters": 1, "flops": 1}
+    one = scored(score, [truth], Noise(), about)
+    assert [len(image.detections) for image in one.worst] == [drawn]
+    (figure,) = draw_images(one, Noise(), None).worst
+    assert f"<figcaption>image 0: {told}</figcaption>" in figure
+
+
 # ------------------------------------------------------------------------------------------------ made again, compared
 
 

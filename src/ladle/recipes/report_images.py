@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -11,7 +12,7 @@ from ladle.errors import UserError
 from ladle.files import read_regular
 from ladle.recipes.contents import contents_of, difference
 from ladle.recipes.jobs import OBJECT, Job
-from ladle.recipes.report_values import MarkedBox, Scored, Seen
+from ladle.recipes.report_values import Scored, Seen
 from ladle.recipes.sources import open_source
 from ladle.visual.html import Html, figure, section, table
 from ladle.visual.lettering import labels_of
@@ -94,16 +95,15 @@ def _figure(seen: Seen, source: Source, classes: Sequence[str], most: int) -> Ht
         color = _CORRECT if one.kind == "correct" else _WRONG
         label = labels[one.label]
         marks.append(Mark(one.box, color, label._replace(text=f"{label.text} {one.score or 0:.2f}")))
-    caption = f"{seen.name}: {_counted(seen.objects, seen.detections)}"
+    caption = f"{seen.name}: {_counted(seen)}"
     return figure(thumbnail(source.sample(seen.index).image, marks, most), caption, caption)
 
 
-def _counted(objects: Sequence[MarkedBox], detections: Sequence[MarkedBox]) -> str:
-    wrong: dict[str, int] = {}
-    for one in (*detections, *objects):
-        if one.kind not in ("correct", "found", "attempted"):
-            wrong[one.kind] = wrong.get(one.kind, 0) + 1
-    right = sum(one.kind == "found" for one in objects)
-    return ", ".join(
-        [f"{right} of {len(objects)} objects found", *(f"{count} {kind}" for kind, count in wrong.items())]
-    )
+def _counted(seen: Seen) -> str:
+    """The objects that are found and the errors by kind, also those of detections that are not drawn."""
+    kinds = Counter(one.kind for one in seen.detections) + Counter(seen.others)
+    kinds += Counter(one.kind for one in seen.objects)
+    wrong = [f"{count} {kind}" for kind, count in kinds.items() if kind not in ("correct", "found", "attempted")]
+    told = ", ".join([f"{kinds['found']} of {len(seen.objects)} objects found", *wrong])
+    drawn, detected = len(seen.detections), len(seen.detections) + sum(seen.others.values())
+    return f"{told}; of {detected} detections the {drawn} of highest score are drawn" if seen.others else told

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -75,12 +76,16 @@ class MarkedBox:
 
 @dataclass(frozen=True)
 class Seen:
-    """An image that is shown: its place in the split, its name, its objects and its detections above the threshold."""
+    """An image that is shown: its place in the split, its name, its objects and its detections above the threshold.
+
+    ``detections`` are those that are drawn; ``others`` is the number of further ones by kind.
+    """
 
     index: Count
     name: str
     objects: tuple[MarkedBox, ...]
     detections: tuple[MarkedBox, ...]
+    others: dict[str, Count] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -298,14 +303,15 @@ def _seen(index: int, image: Reference, found: Detections | None, one: ImageErro
         MarkedBox(_shares(box, image), label, OBJECT_KINDS[state])
         for box, label, state in zip(boxes, labels, one.states, strict=True)
     ]
+    counted = [(place, kind) for place, kind in zip(one.order, one.kinds, strict=True) if kind >= 0]
     detections = []
     if found is not None:
-        counted = [(place, kind) for place, kind in zip(one.order, one.kinds, strict=True) if kind >= 0][:_MOST_BOXES]
-        for place, kind in counted:
+        for place, kind in counted[:_MOST_BOXES]:
             box = found.boxes[place].double().numpy()
             score = round(float(found.scores[place]), 4)
             detections.append(MarkedBox(_shares(box, image), int(found.labels[place]), DETECTION_KINDS[kind], score))
-    return Seen(index, _name(image, index, source), tuple(objects), tuple(detections))
+    others = Counter(DETECTION_KINDS[kind] for _, kind in counted[_MOST_BOXES:])
+    return Seen(index, _name(image, index, source), tuple(objects), tuple(detections), dict(others))
 
 
 def _shares(box: Float[np.ndarray, " 4"], image: Reference) -> tuple[float, float, float, float]:
