@@ -1,16 +1,21 @@
 """``ladle bench``: what it refuses before it measures, and the AP beside its numbers."""
 
+import json
 import sys
 
 import pytest
+import torch
+from PIL import Image
 
 from ladle.cli.main import main
 from ladle.data.scenes import CLASSES
 from ladle.detectors import save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
-from ladle.recipes import bench
+from ladle.recipes import bench, teacher_probe
+from ladle.types import Detections
 
+probes = sys.modules["ladle.recipes.teacher"]
 benches = sys.modules["ladle.recipes.bench"]  # its name in the package is that of the function
 
 
@@ -61,3 +66,48 @@ def test_files_and_data_that_cannot_be_measured_are_refused_before_the_first_det
         error = capsys.readouterr().err
         assert found in error
         assert error.count("\n") == 1
+
+
+@pytest.fixture
+def crowded(tmp_path):
+    """An image of 150 objects, a detector that keeps as many, and all of them as detections."""
+    boxes = [[6 * (number % 15), 6 * (number // 15), 5, 5] for number in range(150)]
+    (tmp_path / "data").mkdir()
+    Image.new("RGB", (96, 64)).save(tmp_path / "data" / "a.png")
+    about = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 96, "height": 64}],
+        "annotations": [
+            {"id": number, "image_id": 1, "category_id": 1, "bbox": box, "area": 25, "iscrowd": 0}
+            for number, box in enumerate(boxes, start=1)
+        ],
+        "categories": [{"id": 1, "name": "cell"}],
+    }
+    (tmp_path / "data" / "val.json").write_text(json.dumps(about))
+    detector = detector_spec("fcos-tiny", ("cell",), imgsz=96).build().keep(150)
+    save_detector(detector, tmp_path / "crowded.safetensors")
+    corners = torch.tensor(boxes).float()
+    corners[:, 2:] += corners[:, :2]
+    found = Detections(corners, torch.linspace(0.9, 0.5, 150), torch.zeros(150, dtype=torch.long))
+    return str(tmp_path / "data" / "val.json"), str(tmp_path / "crowded.safetensors"), found
+
+
+def test_bench_counts_as_many_detections_as_the_detector_gives(crowded, monkeypatch, capsys):
+    data, model, found = crowded
+
+    def finds_all(about, *_):
+        return [benches._Contender(about, None, "oracle", 1, lambda batch: [found] * len(batch.sizes), False)]
+
+    monkeypatch.setattr(benches, "_contenders", finds_all)
+    (measured,) = bench(model, data=data, calls=2)
+    assert measured.ap == pytest.approx(100)
+    assert f"{model}: its AP counts up to 150 detections of an image, not 100 as in COCO" in capsys.readouterr().out
+    bench(model, calls=2)
+    assert "its AP counts" not in capsys.readouterr().out
+
+
+def test_a_probe_counts_as_many_detections_as_ladle_s_detector_gives(crowded, tmp_path, monkeypatch, capsys):
+    data, model, found = crowded
+    monkeypatch.setattr(probes, "detect", lambda detector, batch: ([found] * len(batch.sizes), 0))
+    probed = teacher_probe(model, data, out=str(tmp_path / "out"))
+    assert probed.evaluation.ap == pytest.approx(1)
+    assert "up to 150 detections of an image count, not 100 as in COCO" in capsys.readouterr().out

@@ -73,6 +73,7 @@ class _About(NamedTuple):
     imgsz: int
     classes: tuple[str, ...]
     value_range: ValueRange
+    keep: int
 
 
 class _Contender(NamedTuple):
@@ -132,6 +133,8 @@ def bench(
     where = f"{setting['processor']}, {used} threads{f', {gpu}' if (gpu := setting.get('gpu')) else ''}"
     say(table(f"{where}: milliseconds, median of {calls} calls", [_times(one) for one in measured]))
     say(table("size and AP", [_sizes(one) for one in measured]))
+    for line in _limits(abouts) if data is not None else ():
+        say(line)
     if out is not None:
         _write(Path(out), setting, measured)
         say(f"wrote {out} and {_draw(Path(out).with_suffix('.png'), measured)}")
@@ -171,13 +174,15 @@ def _about(file: Path, imgsz: int | None) -> _About:
     """What is known before a detector is loaded; raises :class:`UserError` for a file that holds none."""
     if file.suffix != ".onnx":
         spec = read_spec(file)
-        return _About(file, spec.name, imgsz if imgsz is not None else spec.imgsz, spec.classes, spec.value_range)
+        side = imgsz if imgsz is not None else spec.imgsz
+        return _About(file, spec.name, side, spec.classes, spec.value_range, spec.inference.keep)
     if not file.is_file():
         raise UserError(f"{file}: there is no such file; expected one written by `ladle export`")
     about = OnnxDetector(file).about
     if imgsz not in (None, about["imgsz"]):
         raise UserError(f"--imgsz {imgsz}: {file} was exported for images of {about['imgsz']} pixels; leave it out")
-    return _About(file, about["model"], about["imgsz"], tuple(about["classes"]), tuple(about["value_range"]))
+    known = (about["model"], about["imgsz"], tuple(about["classes"]), tuple(about["value_range"]), about["keep"])
+    return _About(file, *known)
 
 
 def _evaluator(about: _About, data: str | None, split: str, on_defect: OnDefect) -> Evaluator | None:
@@ -186,6 +191,15 @@ def _evaluator(about: _About, data: str | None, split: str, on_defect: OnDefect)
         return None
     source = open_known(data, split, about.imgsz, str(about.file), about.classes, about.value_range, on_defect)
     return Evaluator(source, about.imgsz, _TOGETHER)
+
+
+def _limits(abouts: Sequence[_About]) -> list[str]:
+    """A line for each detector whose AP counts another number of detections than COCO's."""
+    return [
+        f"{one.file}: its AP counts up to {one.keep} detections of an image, not {USUAL_MOST} as in COCO"
+        for one in abouts
+        if one.keep != USUAL_MOST
+    ]
 
 
 def _contenders(about: _About, onnx: bool, threads: int, device: str) -> Iterator[_Contender]:
@@ -239,7 +253,8 @@ def _measure(one: _Contender, evaluator: Evaluator | None, calls: int) -> Measur
 
 def _ap(one: _Contender, evaluator: Evaluator) -> float:
     """AP in percent."""
-    return 100 * evaluator.score(lambda batch: (one.detect(batch), 0), one.about.classes, USUAL_MOST).evaluation.ap
+    about = one.about
+    return 100 * evaluator.score(lambda batch: (one.detect(batch), 0), about.classes, about.keep).evaluation.ap
 
 
 @contextmanager

@@ -18,9 +18,9 @@ from ladle.names import readable
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, OnDefect, Share, Side, Workers
-from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, write_rows
+from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, title_of, write_rows
 from ladle.recipes.recorded import beside
-from ladle.recipes.scoring import Evaluator, Find, Score, detect, find_of
+from ladle.recipes.scoring import USUAL_MOST, Evaluator, Find, Score, detect, find_of
 from ladle.recipes.sources import open_for_teacher, remarks
 from ladle.recipes.teacher_sides import teacher_side
 from ladle.teachers import ClassTable, TeacherURI, open_teacher, parse_uri
@@ -32,7 +32,6 @@ from ladle.visual import Panel, side_by_side
 
 __all__ = ["Probed", "teacher_probe"]
 
-_MOST = 100
 _DRAWN = 4
 _SIDE = 480
 """Long side of the drawn images."""
@@ -90,13 +89,13 @@ def teacher_probe(
     uri = parse_uri(teacher if class_map is None else with_class_map(teacher, class_map))
     side = teacher_side(uri, imgsz)
     source = open_for_teacher(data, (split,), side, uri, on_defect)[split]
-    name, about, classes, find, predicted, views = _opened(uri, source, find_device(device))
+    name, about, classes, find, predicted, most, views = _opened(uri, source, find_device(device))
     for line in (*remarks(source, split, side), *about, classes.summary()):
         say(line)
     say(table("", classes.rows()))
     evaluator = Evaluator(source, side, batch, workers, views=views)
     watch = _Watch(find)
-    found = evaluator.score(watch, predicted, _MOST)
+    found = evaluator.score(watch, predicted, most)
     if not any(len(one.scores) for one in found.detections.values()):
         hint = "check how it takes images, ?mean=, ?std=, ?bgr=1 and ?resize="
         if uri.kind == "ladle":
@@ -106,7 +105,8 @@ def teacher_probe(
     write_rows(folder / RESULTS, coco_rows(found.detections, source.category_ids))
     _draw(source, found, score, folder / "found.png")
     evaluator.draw(found, folder)
-    say(table(f"{name} on {data}, {split} ({len(source)} images) at {side} px", [found.evaluation.row()]))
+    title = f"{name} on {data}, {split} ({len(source)} images) at {side} px"
+    say(table(title_of(title, found.evaluation), [found.evaluation.row()]))
     aps = zip(readable(list(found.evaluation.per_class)), found.evaluation.per_class.values(), strict=True)
     say(table("", [{"class": each, "AP": 100 * ap} for each, ap in aps]))
     speed = len(source) / watch.seconds
@@ -119,7 +119,8 @@ def teacher_probe(
 class _Opened(NamedTuple):
     """A teacher to be measured.
 
-    Its name, lines about it, how its classes match, how it detects, the classes of what it detects, and the images.
+    Its name, lines about it, how its classes match, how it detects, the classes of what it detects, how many detections
+    of an image count, and the images.
     """
 
     name: str
@@ -127,6 +128,7 @@ class _Opened(NamedTuple):
     table: ClassTable
     find: Find
     predicted: tuple[str, ...]
+    most: int
     views: Source
 
 
@@ -152,12 +154,16 @@ def _opened(uri: TeacherURI, source: Source, device: str) -> _Opened:
         teacher.to(device)
         views = beside(source, teacher, uri.text)
         find = find_of(teacher, device)
-        return _Opened(teacher.info.name, teacher.detector.about, teacher.table, find, tuple(classes), views)
+        about = teacher.detector.about
+        return _Opened(teacher.info.name, about, teacher.table, find, tuple(classes), USUAL_MOST, views)
     detector = load_detector(uri.path).eval().to(device)
     spec = detector.spec
     about = (f"gives predictions at strides {', '.join(map(str, spec.strides))}, and feature maps",)
     table = same_names(spec.classes, classes, uri.path)
-    return _Opened(spec.name, about, table, lambda batch: detect(detector, batch.to(device)), spec.classes, source)
+    keep = spec.inference.keep
+    return _Opened(
+        spec.name, about, table, lambda batch: detect(detector, batch.to(device)), spec.classes, keep, source
+    )
 
 
 def _draw(source: Source, found: Score, least: float, path: Path) -> None:
