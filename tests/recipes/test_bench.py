@@ -1,6 +1,7 @@
 """``ladle bench``: what it refuses before it measures, and the AP beside its numbers."""
 
 import json
+import math
 import sys
 
 import pytest
@@ -9,10 +10,10 @@ from PIL import Image
 
 from ladle.cli.main import main
 from ladle.data.scenes import CLASSES
-from ladle.detectors import save_detector
+from ladle.detectors import load_detector, save_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
-from ladle.recipes import bench, teacher_probe
+from ladle.recipes import bench, exported_scores, teacher_probe
 from ladle.types import Detections
 
 probes = sys.modules["ladle.recipes.teacher"]
@@ -111,3 +112,45 @@ def test_a_probe_counts_as_many_detections_as_ladle_s_detector_gives(crowded, tm
     probed = teacher_probe(model, data, out=str(tmp_path / "out"))
     assert probed.evaluation.ap == pytest.approx(1)
     assert "up to 150 detections of an image count, not 100 as in COCO" in capsys.readouterr().out
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Data without a split val, with a class that the detector lacks; another split without objects; and a detector."""
+    for split, objects in (("test", 1), ("train", 0)):
+        (tmp_path / "odd" / split).mkdir(parents=True)
+        Image.new("RGB", (64, 64)).save(tmp_path / "odd" / split / "a.png")
+        about = {
+            "images": [{"id": 1, "file_name": "a.png", "width": 64, "height": 64}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [8, 8, 40, 40]}] * objects,
+            "categories": [{"id": 1, "name": "cell"}, {"id": 2, "name": "worm"}],
+        }
+        (tmp_path / "odd" / "annotations").mkdir(exist_ok=True)
+        (tmp_path / "odd" / "annotations" / f"instances_{split}.json").write_text(json.dumps(about))
+    for name in ("one", "two"):
+        detector = detector_spec("fcos-tiny", ("cell",), imgsz=64).build()
+        save_detector(detector, tmp_path / f"{name}.safetensors")
+    return tmp_path
+
+
+def test_bench_prints_the_notes_on_the_data_once(odd, capsys):
+    bench([str(odd / "one.safetensors"), str(odd / "two.safetensors")], data=str(odd / "odd"), calls=2, device="cpu")
+    printed = capsys.readouterr().out
+    assert printed.count("'test' stands in for it") == 1
+    for name in ("one", "two"):
+        assert printed.count(f"note: {odd / name}.safetensors does not know 'worm', and finds none of it") == 1
+    bench(str(odd / "one.safetensors"), data=str(odd / "odd"), split="train", calls=2, device="cpu")
+    assert "train: note: no objects to score" in capsys.readouterr().out
+
+
+def test_export_prints_the_notes_on_the_data_and_no_nan(odd, capsys):
+    detector = load_detector(odd / "one.safetensors")
+    exported_scores.open_validation(str(odd / "odd"), detector, "one.safetensors", "repair")
+    printed = capsys.readouterr().out
+    assert "val: note: there is no split 'val'; 'test' stands in for it" in printed
+    assert "note: fcos-tiny does not know 'worm', and finds none of it" in printed
+    exported_scores.open_calibration(str(odd / "odd"), detector, "one.safetensors", "repair")
+    assert "train: note: no objects to score" in capsys.readouterr().out
+    nothing = exported_scores.Scores(math.nan, math.nan, 3)
+    assert nothing.in_words() == "AP on 3 validation images: no objects to score"
+    assert nothing._replace(detector=0.5, file=0.25).in_words().endswith(": 50.00 in PyTorch, 25.00 in the file")

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -29,7 +30,7 @@ from ladle.recipes.export import scene_samples, write_file
 from ladle.recipes.folders import check_path
 from ladle.recipes.options import OnDefect, Side
 from ladle.recipes.scoring import USUAL_MOST, Evaluator
-from ladle.recipes.sources import open_known
+from ladle.recipes.sources import known_remarks, open_known
 from ladle.types import Batch, Detections
 from ladle.visual import Bar, BarPanel, draw_bars
 
@@ -123,6 +124,8 @@ def bench(
     # What cannot be measured is refused before anything is.
     abouts = [_about(file, imgsz) for file in files]
     evaluators = [_evaluator(about, data, split, on_defect) for about in abouts]
+    for line in _remarks(abouts, evaluators, split):
+        say(line)
     with _threads(threads) as used:
         measured = _named(
             (about.file, _measure(one, evaluator, calls))
@@ -191,6 +194,14 @@ def _evaluator(about: _About, data: str | None, split: str, on_defect: OnDefect)
         return None
     source = open_known(data, split, about.imgsz, str(about.file), about.classes, about.value_range, on_defect)
     return Evaluator(source, about.imgsz, _TOGETHER)
+
+
+def _remarks(abouts: Sequence[_About], evaluators: Sequence[Evaluator | None], split: str) -> list[str]:
+    """The lines about the data, as ``val`` prints them for each detector; the same line only once."""
+    pairs = zip(abouts, evaluators, strict=True)
+    known = [(one, evaluator.source) for one, evaluator in pairs if evaluator is not None]
+    lines = (known_remarks(source, split, one.imgsz, str(one.file), one.classes) for one, source in known)
+    return list(dict.fromkeys(chain.from_iterable(lines)))
 
 
 def _limits(abouts: Sequence[_About]) -> list[str]:

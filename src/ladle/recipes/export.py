@@ -260,7 +260,4 @@ def _report(done: Exported, detector: Detector, calibrated: int) -> Iterator[str
     if calibrated:
         yield f"layers compute in 8 bits, in ranges seen in {calibrated} training images"
     if scores is not None:
-        yield (
-            f"AP on {scores.images} validation images: {100 * scores.detector:.2f} in PyTorch, "
-            f"{100 * scores.file:.2f} in the file"
-        )
+        yield scores.in_words()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -10,9 +11,10 @@ from ladle.data.sources import Source, Subset, evenly
 from ladle.detectors import Detector
 from ladle.errors import UserError
 from ladle.exporting import OnnxDetector
+from ladle.recipes.console import say
 from ladle.recipes.options import OnDefect
 from ladle.recipes.scoring import Evaluator
-from ladle.recipes.sources import open_known
+from ladle.recipes.sources import known_remarks, open_known, remarks
 from ladle.types import Batch
 
 __all__ = ["Scores", "calibration_batches", "open_calibration", "open_validation", "score_file"]
@@ -28,15 +30,25 @@ class Scores(NamedTuple):
     file: float
     images: int
 
+    def in_words(self) -> str:
+        """Both as text; nan means that the images hold no object."""
+        both = f"{100 * self.detector:.2f} in PyTorch, {100 * self.file:.2f} in the file"
+        return f"AP on {self.images} validation images: {'no objects to score' if math.isnan(self.detector) else both}"
+
 
 def open_validation(data: str, detector: Detector, model: str, on_defect: OnDefect) -> Source:
-    """The validation split as the detector takes it."""
-    return _open(data, "val", detector, model, on_defect)
+    """The validation split as the detector takes it; prints the notes about it."""
+    source, spec = _open(data, "val", detector, model, on_defect), detector.spec
+    for line in known_remarks(source, "val", spec.imgsz, spec.name, spec.classes):
+        say(line)
+    return source
 
 
 def open_calibration(data: str, detector: Detector, model: str, on_defect: OnDefect) -> Source:
-    """Images of the training split, as many as it takes to see the ranges of activations."""
+    """Images of the training split, as many as it takes to see the ranges of activations; prints the notes about it."""
     source = _open(data, "train", detector, model, on_defect)
+    for line in remarks(source, "train", detector.spec.imgsz):
+        say(line)
     if not len(source):
         raise UserError(f"--data {data}: its training split has no image, and --int8 needs some for calibration")
     return Subset(source, evenly(len(source), _CALIBRATED))

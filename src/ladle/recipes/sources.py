@@ -24,7 +24,16 @@ from ladle.recipes.console import say
 from ladle.recipes.options import OnDefect, Run
 from ladle.teachers import TeacherURI
 
-__all__ = ["Supply", "open_for_teacher", "open_known", "open_source", "remarks", "remarks_on_files", "supply"]
+__all__ = [
+    "Supply",
+    "known_remarks",
+    "open_for_teacher",
+    "open_known",
+    "open_source",
+    "remarks",
+    "remarks_on_files",
+    "supply",
+]
 
 SCENES = "scenes"
 """``--data scenes`` selects the built-in scenes, ``scenes:3000`` with 3000 for training."""
@@ -139,6 +148,13 @@ def remarks(source: Source, split: str, imgsz: int) -> list[str]:
     empty = [] if source.dataset.holds_objects else ["no objects to score"]
     noted = [f"note: {note}" for note in (*empty, *notes(source.dataset, imgsz, source.value_range))]
     return [f"{split}: {line}" for line in (*noted, *source.dataset.acts())]
+
+
+def known_remarks(source: Source, split: str, imgsz: int, model: str, classes: Sequence[str]) -> list[str]:
+    """The remarks for a trained detector, with a line about classes of the data that are none of its ``classes``."""
+    names = [name for name in source.classes if name not in classes]
+    unknown = [f"note: {model} does not know {', '.join(map(repr, names))}, and finds none of it"] if names else []
+    return [*remarks(source, split, imgsz), *unknown]
 
 
 def remarks_on_files(files: Sequence[Path], value_range: ValueRange) -> list[str]:

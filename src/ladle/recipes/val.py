@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ladle.data.sources import Source
-from ladle.detectors import DetectorSpec, load_detector
+from ladle.detectors import load_detector
 from ladle.evaluation import Evaluation
 from ladle.limits import verify_arguments
 from ladle.names import readable
@@ -14,7 +13,7 @@ from ladle.recipes.devices import Device, find_device
 from ladle.recipes.options import Batch, MaxDet, OnDefect, Side, Workers
 from ladle.recipes.outputs import RESULTS, about_labels, check_out, coco_rows, output_folder, title_of, write_rows
 from ladle.recipes.scoring import Evaluator, Score, crowded
-from ladle.recipes.sources import open_known, remarks
+from ladle.recipes.sources import known_remarks, open_known
 
 __all__ = ["name_of", "val"]
 
@@ -57,7 +56,7 @@ def val(
     side = spec.imgsz if imgsz is None else imgsz
     values = spec.value_range if value_range is None else value_range
     source = open_known(data, split, side, model, spec.classes, values, on_defect)
-    for line in (*remarks(source, split, side), *_unknown(source, spec)):
+    for line in known_remarks(source, split, side, spec.name, spec.classes):
         say(line)
     evaluator = Evaluator(source, side, batch, workers)
     score = evaluator(detector.to(find_device(device)))
@@ -89,8 +88,3 @@ def _report(score: Score, evaluator: Evaluator, title: str) -> None:
     if score.cut:
         most = numbers.most
         say(f"{score.cut} images gave more than {most} detections: the {most} with the highest scores count")
-
-
-def _unknown(source: Source, spec: DetectorSpec) -> list[str]:
-    names = [name for name in source.classes if name not in spec.classes]
-    return [f"note: {spec.name} does not know {', '.join(map(repr, names))}, and finds none of it"] if names else []
