@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, NamedTuple
@@ -129,7 +130,8 @@ class Context:
         rule: Assigner = lessons_of(spec, given)[0].assigner
         if wanted.teacher is None:
             return Side(f"{text_of(ASSIGNER, rule)}, {title}", rule, network if uses_predictions(rule) else None)
-        judge = _teacher(f"{flag}teacher", wanted.teacher, self.spec, self.source).to(self.device)
+        with _named(f"--{flag}teacher"):
+            judge = _teacher(f"{flag}teacher", wanted.teacher, self.spec, self.source).to(self.device)
         moved = "" if isinstance(judge, FrozenDetector) else " (moved)"
         title = f"{text_of(ASSIGNER, rule)}, judged by {_called(wanted.teacher)}{moved}"
         return Side(title, TeacherJudges().assigner(rule), judge)
@@ -262,6 +264,18 @@ def _known_classes(
             f"trained on these classes; it knows {', '.join(detector.spec.classes)}"
         )
     return detector.spec.classes if lacking else classes
+
+
+@contextmanager
+def _named(flag: str) -> Iterator[None]:
+    """Name the flag that was given in errors about a teacher, which begin with ``--teacher``."""
+    try:
+        yield
+    except UserError as error:
+        usual, about, text = str(error).partition("--teacher ")
+        if usual or not about:
+            raise
+        raise UserError(f"{flag} {text}") from error
 
 
 def _teacher(
