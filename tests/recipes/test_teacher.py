@@ -335,8 +335,10 @@ def test_a_cache_has_the_suffix_by_which_it_is_known_and_tells_of_the_classes(da
     for folder, told in (
         (data, "3 of the student's 6 classes are known"),
         (tmp_path / "other", "note: colors.onnx knows none"),
+        (tmp_path / "other", "name the pairs in a file by --class-map names.yaml of `ladle distill`, or"),
     ):
-        teacher_cache(str(onnx), str(folder), str(tmp_path / f"{Path(folder).name}.jsonl"), imgsz=64)
+        (tmp_path / "cache.jsonl").unlink(missing_ok=True)
+        teacher_cache(str(onnx), str(folder), str(tmp_path / "cache.jsonl"), imgsz=64)
         assert told in " ".join(capsys.readouterr().out.split())
 
 

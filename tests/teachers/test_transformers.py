@@ -131,7 +131,7 @@ def test_classes_without_names_are_refused_and_named(folder, tmp_path):
     config["id2label"] = {str(number): f"LABEL_{number}" for number in range(3)}
     config["label2id"] = {name: int(number) for number, name in config["id2label"].items()}
     (copy / "config.json").write_text(json.dumps(config))
-    with pytest.raises(UserError, match=r"have no names, only LABEL_0 .*\?classes=names.txt.*--class-map"):
+    with pytest.raises(UserError, match=r"have no names, only LABEL_0 .*\?classes=names.txt.*\?class_map=names.yaml"):
         open_teacher(f"hf:{copy}", ["cat"])
     (tmp_path / "names.txt").write_text("bird\ncat\ndog\n")
     assert open_teacher(f"hf:{copy}?classes={tmp_path / 'names.txt'}", ["dog"]).table.columns == (2,)

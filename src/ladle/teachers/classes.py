@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ladle.errors import UserError
 
-__all__ = ["COCO_CLASSES", "NO_CLASS", "ClassTable", "columns_of", "listed", "match_classes", "same_names"]
+__all__ = ["COCO_CLASSES", "MAPPING", "NO_CLASS", "ClassTable", "columns_of", "listed", "match_classes", "same_names"]
 
 # fmt: off
 COCO_CLASSES = (
@@ -54,6 +54,8 @@ _CERTAIN = ("map", "name", "spelling", "synonym")
 _GUESSED = ("spelling", "synonym")
 _AMBIGUOUS = "ambiguous"
 
+MAPPING = "?class_map=names.yaml behind the teacher"
+"""What names pairs of classes, for every verb that runs a teacher."""
 NO_CLASS = ("__background__", "N/A")
 """Names in the tables of torchvision and transformers that are no class."""
 
@@ -88,8 +90,11 @@ class ClassTable(NamedTuple):
         each = zip(self.classes, self.matched, self.by, strict=True)
         return [{"student's class": one, "teacher's class": other or "–", "by": by} for one, other, by in each]
 
-    def summary(self) -> str:
-        """One line: how many classes were matched, and those that were not matched by name."""
+    def summary(self, named_by: str = MAPPING) -> str:
+        """One line: how many classes were matched, and those that were not matched by name.
+
+        ``named_by`` says what names other pairs.
+        """
         each = list(zip(self.classes, self.matched, self.by, strict=True))
         odd = [f"{one} = {other} ({by})" for one, other, by in each if other is not None and by != "name"]
         known = len(each) - len(self.missing)
@@ -97,7 +102,7 @@ class ClassTable(NamedTuple):
         line += f": {', '.join(odd)}" if odd else " by name" if known else ""
         line += f"; not {', '.join(map(repr, self.missing))}" if self.missing else ""
         unclear = [one for one, by in zip(self.classes, self.by, strict=True) if by == _AMBIGUOUS]
-        hint = "could be a class that another one is too: name the right one by --class-map"
+        hint = f"could be a class that another one is too: name the right one by {named_by}"
         return line + (f"; {', '.join(map(repr, unclear))} {hint}" if unclear else "")
 
 
@@ -108,13 +113,18 @@ def columns_of(values: Float[Tensor, "*b C"], columns: Sequence[int], background
 
 
 def match_classes(
-    theirs: Sequence[str], ours: Sequence[str], mapping: Mapping[str, str] | None = None, teacher: str = "the teacher"
+    theirs: Sequence[str],
+    ours: Sequence[str],
+    mapping: Mapping[str, str] | None = None,
+    teacher: str = "the teacher",
+    named_by: str = MAPPING,
 ) -> ClassTable:
     """Match the student's classes ``ours`` with the teacher's.
 
     First by ``mapping``, from the student's names to the teacher's, then by the same name, by names that differ in
     case, spaces, hyphens and underscores only, and by synonyms of COCO's classes. A class of the teacher that fits
-    several of the student's is that of the one that it fits best; if there is no such one, it is none's.
+    several of the student's is that of the one that it fits best; if there is no such one, it is none's. ``named_by``
+    tells in errors what names other pairs.
 
     Raises:
         UserError: if nothing matches, or if ``mapping`` names a class that one of the two lacks.
@@ -137,7 +147,7 @@ def match_classes(
         ours,
         _unambiguous([_find(name, theirs, given) for name in ours]),
         teacher,
-        "name the pairs in a file by --class-map names.yaml, or the teacher's own classes by ?classes=names.txt",
+        f"name the pairs in a file by {named_by}, or the teacher's own classes by ?classes=names.txt",
     )
 
 

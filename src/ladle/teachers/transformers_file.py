@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ladle.boxes import corners
 from ladle.errors import UserError, one_line
-from ladle.teachers.classes import NO_CLASS
+from ladle.teachers.classes import MAPPING, NO_CLASS
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.hub import snapshot_of
 from ladle.teachers.uri import TeacherURI
@@ -218,7 +218,7 @@ def _labels(uri: TeacherURI, table: dict[int, str]) -> tuple[str, ...]:
     if given is None and "class_map" not in uri.options and all(map(_UNNAMED.fullmatch, names)):
         raise uri.fail(
             f"its {len(names)} classes have no names, only {names[0]} and so on: give them by ?classes=names.txt, a "
-            "file with one name in each line, or name pairs by --class-map names.yaml"
+            f"file with one name in each line, or name pairs by {MAPPING}"
         )
     return given or names
 
