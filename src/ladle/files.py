@@ -10,7 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from secrets import token_hex
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 from ladle.errors import UserError
 
@@ -18,11 +18,14 @@ __all__ = [
     "append_line",
     "is_partial",
     "open_regular",
+    "path_as_text",
     "read_regular",
     "remove_partials",
     "write_atomically",
     "write_text",
 ]
+
+T = TypeVar("T")
 
 _PARTIAL = ".partial"
 _WITHOUT_WAITING = getattr(os, "O_NONBLOCK", 0)
@@ -34,6 +37,18 @@ _KINDS = (
     (stat.S_ISBLK, "a device"),
 )
 _MEGABYTE = 2**20
+
+
+def path_as_text(value: T | Path) -> T | str:
+    """A path as text, as on the command line; any other value as it is.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from ladle.files import path_as_text
+        >>> path_as_text(Path("runs") / "train") == path_as_text(f"runs{os.sep}train"), path_as_text(None)
+        (True, None)
+    """
+    return os.fspath(value) if isinstance(value, Path) else value
 
 
 def open_regular(file: Path) -> BinaryIO:

@@ -23,7 +23,7 @@ NEEDED = Parameter.empty
 
 _ALONE = ("help", "print_config")
 """The flags that take no value."""
-_PLAIN = (str, int, float, bool, NoneType)
+_PLAIN = (str, Path, int, float, bool, NoneType)
 _TRUE, _FALSE = ("true", "yes", "on"), ("false", "no", "off")
 _INT = re.compile(r"[-+]?\d{1,100}", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|[-+]?(inf|nan)", re.ASCII | re.IGNORECASE)
@@ -239,14 +239,14 @@ def _kinds(hint: Any) -> Iterator[Any]:
         for part in args:
             yield from _kinds(part)
     else:
-        yield str if origin is Literal else hint
+        yield str if origin is Literal or hint is Path else hint
 
 
 def _in_words(hint: Any) -> str:
-    """Describe a type in words, without None."""
+    """Describe a type in words, without None; a path is a text here."""
     parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
     plain = [part for part in parts if part in _PLAIN or get_origin(part) is not None]
-    return " or ".join(words(part) for part in plain or parts if part is not NoneType)
+    return " or ".join(words(part) for part in plain or parts if part not in (NoneType, Path))
 
 
 def _quoted(text: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 from ladle.assigners import Assigner
+from ladle.files import path_as_text
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.assign_reports import Shown, diff, show, stats
 from ladle.recipes.assigning import Images, Options, Wanted
@@ -18,10 +20,10 @@ Most = Annotated[int, Range(1, 10_000)]
 
 
 def assign_show(
-    data: str,
-    model: str,
+    data: str | Path,
+    model: str | Path,
     assigner: str | Assigner | None = None,
-    teacher: str | None = None,
+    teacher: str | Path | None = None,
     split: str = "train",
     most: Most = 60,
     images: Images | None = None,
@@ -30,7 +32,7 @@ def assign_show(
     workers: Workers = 0,
     device: Device = "auto",
     seed: Seed = 0,
-    out: str | None = None,
+    out: str | Path | None = None,
     on_defect: OnDefect = "repair",
 ) -> Shown:
     """Draw which prior learns which object as pages of HTML, the images of the worst objects first.
@@ -53,15 +55,17 @@ def assign_show(
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
     verify_arguments(assign_show, most=most)
-    options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
-    return show(options, Wanted(assigner, teacher), most, out)
+    options = Options(
+        path_as_text(data), path_as_text(model), split, images, imgsz, batch, workers, device, seed, on_defect
+    )
+    return show(options, Wanted(assigner, path_as_text(teacher)), most, path_as_text(out))
 
 
 def assign_stats(
-    data: str,
-    model: str,
+    data: str | Path,
+    model: str | Path,
     assigner: str | Assigner | None = None,
-    teacher: str | None = None,
+    teacher: str | Path | None = None,
     split: str = "train",
     images: Images | None = None,
     imgsz: Side | None = None,
@@ -69,7 +73,7 @@ def assign_stats(
     workers: Workers = 0,
     device: Device = "auto",
     seed: Seed = 0,
-    out: str | None = None,
+    out: str | Path | None = None,
     on_defect: OnDefect = "repair",
 ) -> Statistics:
     """Count who learns what and who learns nothing, print it with advice, and write it as JSON, charts and HTML.
@@ -90,18 +94,20 @@ def assign_stats(
         out: folder for the files; by default ``runs/assign/stats``, numbered where it is there already.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
-    return stats(options, Wanted(assigner, teacher), out)
+    options = Options(
+        path_as_text(data), path_as_text(model), split, images, imgsz, batch, workers, device, seed, on_defect
+    )
+    return stats(options, Wanted(assigner, path_as_text(teacher)), path_as_text(out))
 
 
 def assign_diff(
-    data: str,
-    model: str,
+    data: str | Path,
+    model: str | Path,
     assigner: str | Assigner | None = None,
-    teacher: str | None = None,
-    against_model: str | None = None,
+    teacher: str | Path | None = None,
+    against_model: str | Path | None = None,
     against_assigner: str | Assigner | None = None,
-    against_teacher: str | None = None,
+    against_teacher: str | Path | None = None,
     split: str = "train",
     most: Most = 20,
     images: Images | None = None,
@@ -110,7 +116,7 @@ def assign_diff(
     workers: Workers = 0,
     device: Device = "auto",
     seed: Seed = 0,
-    out: str | None = None,
+    out: str | Path | None = None,
     on_defect: OnDefect = "repair",
 ) -> Difference:
     """Compare two assignments of the same objects to the same priors: the second differs in what ``against`` names.
@@ -136,6 +142,8 @@ def assign_diff(
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
     verify_arguments(assign_diff, most=most)
-    options = Options(data, model, split, images, imgsz, batch, workers, device, seed, on_defect)
-    against = Wanted(against_assigner, against_teacher, against_model)
-    return diff(options, Wanted(assigner, teacher), against, most, out)
+    options = Options(
+        path_as_text(data), path_as_text(model), split, images, imgsz, batch, workers, device, seed, on_defect
+    )
+    against = Wanted(against_assigner, path_as_text(against_teacher), path_as_text(against_model))
+    return diff(options, Wanted(assigner, path_as_text(teacher)), against, most, path_as_text(out))

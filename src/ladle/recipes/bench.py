@@ -22,7 +22,7 @@ from ladle.data.loader import collate, padded_side
 from ladle.detectors import Detector, load_detector, read_spec
 from ladle.errors import UserError
 from ladle.exporting import Cost, OnnxDetector, Plan, check_packages, latency_of, network_cost, peak_memory, processor
-from ladle.files import write_text
+from ladle.files import path_as_text, write_text
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.console import say, table
 from ladle.recipes.devices import Device, find_device
@@ -89,15 +89,15 @@ class _Contender(NamedTuple):
 
 
 def bench(
-    model: str | list[str],
-    data: str | None = None,
+    model: str | Path | list[str | Path],
+    data: str | Path | None = None,
     split: str = "val",
     onnx: bool = False,
     imgsz: Side | None = None,
     calls: Calls = 30,
     threads: Threads | None = None,
     device: Device = "auto",
-    out: str | None = None,
+    out: str | Path | None = None,
     on_defect: OnDefect = "repair",
 ) -> list[Measured]:
     """Measure parameters, operations, time and memory of detectors, and their AP where data are given.
@@ -114,8 +114,9 @@ def bench(
         out: a JSON file of the same numbers, and beside it a chart of them, ``.png``.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
+    data, out = path_as_text(data), path_as_text(out)
     verify_arguments(bench, imgsz=imgsz, calls=calls, threads=threads, on_defect=on_defect)
-    files = [Path(one) for one in ([model] if isinstance(model, str) else model)]
+    files = [Path(one) for one in (model if isinstance(model, list) else [model])]
     if out is not None:
         _check_out(out)
     if onnx or any(file.suffix == ".onnx" for file in files):

@@ -6,13 +6,14 @@ from pathlib import Path
 
 from ladle.data import Health, inspect
 from ladle.errors import UserError
+from ladle.files import path_as_text
 from ladle.recipes.console import say, shown_progress
 from ladle.recipes.sources import SCENES
 
 __all__ = ["check"]
 
 
-def check(data: str, imgsz: int = 640) -> Health:
+def check(data: str | Path, imgsz: int = 640) -> Health:
     """Print a report on a data set: sizes, classes, objects, duplicates between splits, and every defect.
 
     If it takes longer than a few seconds, its progress is shown on standard error.
@@ -21,6 +22,7 @@ def check(data: str, imgsz: int = 640) -> Health:
         data: a folder in COCO, YOLO or Pascal VOC format.
         imgsz: long side of the images in pixels at which you will train, to report objects that are too small for it.
     """
+    data = path_as_text(data)
     if data.partition(":")[0] == SCENES and not Path(data).exists():
         raise UserError(f"{data}: expected a folder or a file; the built-in scenes are drawn without defects")
     if imgsz < 1:

@@ -17,7 +17,7 @@ _MOST_BYTES = 2**20
 """Size limit of a file of class names."""
 
 
-def convert(checkpoint: str, model: str, classes: str, out: str | None = None) -> str:
+def convert(checkpoint: str | Path, model: str, classes: str | Path, out: str | Path | None = None) -> str:
     """Write the weights of mmdetection's or YOLOX's release as a detector, which then finds the same objects.
 
     Returns the path of the detector.

@@ -18,6 +18,7 @@ from ladle.data.sources import Splits
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
 from ladle.families import detector_spec
+from ladle.files import path_as_text
 from ladle.objectives import agreement
 from ladle.recipes.console import say, table
 from ladle.recipes.folders import asked_for_by
@@ -45,7 +46,7 @@ _DRAWN = (3, 8, 21, 26)
 
 
 def demo(
-    out: str = "runs/demo",
+    out: str | Path = "runs/demo",
     epochs: Epochs | None = None,
     seed: Seed = 0,
     quick: bool = False,
@@ -61,6 +62,7 @@ def demo(
         seed: seed of the initial weights and the order of the images.
         quick: train two students on few images, too short to tell methods apart, to see what a run does.
     """
+    out = path_as_text(out)
     check_out(out)
     if Path(out).name in ("", ".."):
         raise UserError(f"--out {out}: expected the path of a new folder, such as runs/demo")

@@ -40,7 +40,7 @@ from ladle.exporting import (
     spelled,
     trace,
 )
-from ladle.files import write_atomically, write_text
+from ladle.files import path_as_text, write_atomically, write_text
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.console import say
 from ladle.recipes.exported_scores import Scores, calibration_batches, open_calibration, open_validation, score_file
@@ -70,19 +70,19 @@ class Exported(NamedTuple):
 
 
 def export(
-    model: str,
+    model: str | Path,
     format: Format = "onnx",  # noqa: A002 - the flag is called so
-    out: str | None = None,
+    out: str | Path | None = None,
     dynamic: Dynamic = "batch",
     images: Images = "uint8",
     nms: bool = True,
     half: bool = False,
     int8: bool = False,
-    data: str | None = None,
+    data: str | Path | None = None,
     imgsz: Side | None = None,
     batch: Batch = 1,
     max_det: MaxDet | None = None,
-    check: str | None = None,
+    check: str | Path | None = None,
     tolerance: Annotated[float, Range(0, 10)] = TOLERANCE,
     on_defect: OnDefect = "repair",
 ) -> Exported:
@@ -108,6 +108,7 @@ def export(
         tolerance: pixels by which a box may differ from PyTorch's; a score may by a tenth of that number.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
+    model, out, data, check = path_as_text(model), path_as_text(out), path_as_text(data), path_as_text(check)
     verify_arguments(
         export,
         format=format,

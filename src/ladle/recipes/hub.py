@@ -22,7 +22,11 @@ _REPOSITORY = re.compile(r"[\w.-]{1,96}(/[\w.-]{1,96})?")
 
 
 def push(
-    folder: str, repository: str, baseline: str | None = None, student: str | None = None, private: bool = False
+    folder: str | Path,
+    repository: str,
+    baseline: str | Path | None = None,
+    student: str | None = None,
+    private: bool = False,
 ) -> str:
     """Upload the best weights of a run, its model card and its report to a repository of the Hugging Face Hub.
 

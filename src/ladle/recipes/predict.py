@@ -12,6 +12,7 @@ from ladle.data.samples import Sample, unlabeled
 from ladle.data.transforms import Resize
 from ladle.detectors import Detector, load_detector
 from ladle.errors import UserError
+from ladle.files import path_as_text
 from ladle.limits import verify_arguments
 from ladle.recipes.console import say, warn
 from ladle.recipes.devices import Device, find_device
@@ -36,13 +37,13 @@ class Found(dict[Path, Detections]):
 
 
 def predict(
-    source: str | list[str],
-    model: str,
+    source: str | Path | list[str | Path],
+    model: str | Path,
     score: Share = 0.3,
     imgsz: Side | None = None,
     batch: Batch = 8,
     device: Device = "auto",
-    out: str | None = None,
+    out: str | Path | None = None,
     max_det: MaxDet | None = None,
     value_range: str | None = None,
 ) -> Found:
@@ -61,8 +62,9 @@ def predict(
         value_range: values of 16-bit images that become black and white; by default those of training.
     """
     verify_arguments(predict, score=score, imgsz=imgsz, batch=batch, max_det=max_det)
+    out = path_as_text(out)
     check_out(out)
-    search = find_images([source] if isinstance(source, str) else source)
+    search = find_images(list(map(path_as_text, source if isinstance(source, list) else [source])))
     detector = load_detector(model).eval()
     if max_det is not None:
         detector.keep(max_det)

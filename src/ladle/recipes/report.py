@@ -11,6 +11,7 @@ from ladle.data.sources import Source
 from ladle.detectors import Detector, load_detector
 from ladle.engine import prefix
 from ladle.exporting import network_cost
+from ladle.files import path_as_text
 from ladle.recipes.card import CARD, write_card
 from ladle.recipes.console import say
 from ladle.recipes.devices import Device, find_device
@@ -42,7 +43,7 @@ class Evaluated(NamedTuple):
     learning: Learning | None = None
 
 
-def report(runs: str | list[str], out: str | None = None, device: Device = "auto") -> Path:
+def report(runs: str | Path | list[str | Path], out: str | Path | None = None, device: Device = "auto") -> Path:
     """Write one page about a run, or about several beside each other, from the files in their folders.
 
     The model card ``card.md`` of the last run is written beside the page. Nothing is trained. The evaluation is the one
@@ -54,8 +55,9 @@ def report(runs: str | list[str], out: str | None = None, device: Device = "auto
             several.
         device: ``auto``, ``cpu`` or ``cuda``, for a run that is evaluated now.
     """
+    out = path_as_text(out)
     check_out(out)
-    folders = [Path(one) for one in ([runs] if isinstance(runs, str) else runs)]
+    folders = [Path(one) for one in (runs if isinstance(runs, list) else [runs])]
     records = [read_run(folder) for folder in folders]
     source, note = open_images(records[-1].job)
     *earlier, last = records

@@ -31,6 +31,8 @@ def find_images(sources: Sequence[str]) -> Search:
     Links are followed, and each folder is entered once. In a folder hidden files and folders, the extra files of macOS
     archives, and pipes are skipped. Raises UserError for a source without an image.
     """
+    if not sources:
+        raise UserError("expected an image, a folder of images or a pattern, found an empty list")
     files: dict[Path, None] = {}
     passed_over: dict[Path, None] = {}
     unread: dict[Path, None] = {}

@@ -13,6 +13,7 @@ from ladle.data.sources import Source
 from ladle.data.transforms import Resize
 from ladle.detectors import load_detector
 from ladle.evaluation import Evaluation
+from ladle.files import path_as_text
 from ladle.limits import verify_arguments
 from ladle.names import readable
 from ladle.recipes.console import say, table
@@ -55,16 +56,16 @@ class Probed:
 
 
 def teacher_probe(
-    teacher: str,
-    data: str,
+    teacher: str | Path,
+    data: str | Path,
     split: str = "val",
     imgsz: Side | None = None,
     batch: Batch = 8,
     workers: Workers = 0,
     device: Device = "auto",
     score: Share = 0.3,
-    out: str | None = None,
-    class_map: str | None = None,
+    out: str | Path | None = None,
+    class_map: str | Path | None = None,
     on_defect: OnDefect = "repair",
 ) -> Probed:
     """Measure what a teacher of any origin gives on a data set: its classes, AP and speed, with a drawing.
@@ -84,6 +85,12 @@ def teacher_probe(
         class_map: a YAML file of pairs of classes, those of the data and those of a teacher of another origin.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
+    teacher, data, out, class_map = (
+        path_as_text(teacher),
+        path_as_text(data),
+        path_as_text(out),
+        path_as_text(class_map),
+    )
     verify_arguments(teacher_probe, imgsz=imgsz, batch=batch, workers=workers, score=score, on_defect=on_defect)
     check_out(out)
     uri = parse_uri(teacher if class_map is None else with_class_map(teacher, class_map))

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from ladle.data.loader import make_loader
 from ladle.data.sources import Source, Subset, image_ids
 from ladle.errors import UserError
-from ladle.files import append_line, write_text
+from ladle.files import append_line, path_as_text, write_text
 from ladle.limits import verify_arguments
 from ladle.recipes.console import say
 from ladle.recipes.contents import contents_of
@@ -42,9 +42,9 @@ _BYTES = 90
 
 
 def teacher_cache(
-    teacher: str,
-    data: str,
-    out: str | None = None,
+    teacher: str | Path,
+    data: str | Path,
+    out: str | Path | None = None,
     imgsz: Side | None = None,
     batch: Batch = 8,
     workers: Workers = 0,
@@ -72,6 +72,7 @@ def teacher_cache(
         features: with ``dense``, also record its feature maps.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
+    teacher, data, out = path_as_text(teacher), path_as_text(data), path_as_text(out)
     verify_arguments(teacher_cache, imgsz=imgsz, batch=batch, workers=workers, on_defect=on_defect)
     uri = parse_uri(teacher)
     if uri.is_recorded:

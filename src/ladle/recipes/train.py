@@ -14,6 +14,7 @@ from ladle.detectors import DetectorSpec
 from ladle.distillers import Joinable, Method
 from ladle.engine import Balance
 from ladle.errors import UserError
+from ladle.files import path_as_text
 from ladle.lessons import Criterion
 from ladle.limits import Range, verify_arguments
 from ladle.recipes.jobs import Job, text_of_number
@@ -40,10 +41,10 @@ __all__ = ["CoLearned", "Trained", "colearn", "distill", "train"]
 
 @on_all_nodes
 def train(
-    data: str | Splits | None = None,
-    model: str | DetectorSpec = "paa-r18",
+    data: str | Path | Splits | None = None,
+    model: str | Path | DetectorSpec = "paa-r18",
     run: Run = Run(),
-    resume: str | None = None,
+    resume: str | Path | None = None,
     assigner: str | Assigner | None = None,
     criterion: str | Criterion | None = None,
 ) -> Trained:
@@ -61,6 +62,7 @@ def train(
         criterion: the losses: a criterion, or text such as ``DenseCriterion(box_weight=3.0)`` or ``mymodule:Mine``; by
             default that of the detector.
     """
+    data, model, resume = path_as_text(data), path_as_text(model), path_as_text(resume)
     parts = given_parts(data=data, student=model, assigner=assigner, criterion=criterion)
     job = Job("train", text_of_object(data or ""), text_of_object(model), run=run)
     job = _with_texts(job, assigner, criterion)
@@ -73,13 +75,13 @@ def train(
 
 @on_all_nodes
 def distill(
-    data: str | Splits | None = None,
-    student: str | DetectorSpec = "paa-r18",
-    teacher: str | Teacher | None = None,
+    data: str | Path | Splits | None = None,
+    student: str | Path | DetectorSpec = "paa-r18",
+    teacher: str | Path | Teacher | None = None,
     method: str | Method | Joinable = "lad",
     run: Run = Run(),
     allow_weak_teacher: bool = False,
-    resume: str | None = None,
+    resume: str | Path | None = None,
     assigner: str | Assigner | None = None,
     criterion: str | Criterion | None = None,
     assistants: str | None = None,
@@ -92,8 +94,8 @@ def distill(
     judge_after: Annotated[float, Range(0)] = 0.0,
     balance: Balance = "none",
     balance_share: Annotated[float, Range(0, above=True)] = 1.0,
-    class_map: str | None = None,
-    unlabelled: str | None = None,
+    class_map: str | Path | None = None,
+    unlabelled: str | Path | None = None,
     unlabelled_score: str | float | None = None,
 ) -> Trained:
     """Train a detector with a teacher.
@@ -138,6 +140,8 @@ def distill(
         unlabelled_score: the least score of these boxes: one number for all classes, or ``cat=0.4,dog=0.6``; by default
             for each class that with the highest F1 on the labeled images.
     """
+    data, student, teacher = path_as_text(data), path_as_text(student), path_as_text(teacher)
+    resume, class_map, unlabelled = path_as_text(resume), path_as_text(class_map), path_as_text(unlabelled)
     verify_arguments(
         distill,
         allow_weak_teacher=allow_weak_teacher,
@@ -213,8 +217,8 @@ class CoLearned(NamedTuple):
 
 @on_all_nodes
 def colearn(
-    data: str | Splits | None = None,
-    first: str = "paa-r18",
+    data: str | Path | Splits | None = None,
+    first: str | Path = "paa-r18",
     second: str = "paa-r50",
     run: Run = Run(),
     surer: Literal["spread", "fisher"] = "spread",
@@ -222,10 +226,10 @@ def colearn(
     weight: str | float | None = None,
     warm: str | float | None = None,
     until: str | float | None = None,
-    resume: str | None = None,
+    resume: str | Path | None = None,
     assigner: str | Assigner | None = None,
     criterion: str | Criterion | None = None,
-    first_weights: str | None = None,
+    first_weights: str | Path | None = None,
 ) -> CoLearned:
     """Train two detectors together, without a teacher: for each object and level the more certain one judges for both.
 
@@ -247,6 +251,8 @@ def colearn(
         first_weights: initialize the first detector from the weights of this trained one, such as
             ``runs/train/NAME/weights/best.safetensors``, with the same classes.
     """
+    data, first, resume = path_as_text(data), path_as_text(first), path_as_text(resume)
+    first_weights = path_as_text(first_weights)
     verify_arguments(
         colearn,
         first=first,

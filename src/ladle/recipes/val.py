@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ladle.detectors import load_detector
 from ladle.evaluation import Evaluation
+from ladle.files import path_as_text
 from ladle.limits import verify_arguments
 from ladle.names import readable
 from ladle.recipes.console import say, table
@@ -19,14 +20,14 @@ __all__ = ["name_of", "val"]
 
 
 def val(
-    data: str,
-    model: str,
+    data: str | Path,
+    model: str | Path,
     split: str = "val",
     imgsz: Side | None = None,
     batch: Batch = 16,
     workers: Workers = 0,
     device: Device = "auto",
-    out: str | None = None,
+    out: str | Path | None = None,
     max_det: MaxDet | None = None,
     value_range: str | None = None,
     on_defect: OnDefect = "repair",
@@ -48,6 +49,7 @@ def val(
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
     verify_arguments(val, imgsz=imgsz, batch=batch, workers=workers, max_det=max_det, on_defect=on_defect)
+    data, model, out = path_as_text(data), path_as_text(model), path_as_text(out)
     check_out(out)
     detector = load_detector(model)
     if max_det is not None:
