@@ -150,10 +150,19 @@ def test_teacher_and_student_are_set_beside_each_other(taught, teacher):
     found = found[found.index("Teacher and student") :]
     ((epoch, share),) = read_run(taught.folder).column("agreement")
     assert epoch == 1
-    assert found[1].startswith(f"In epoch 1, {100 * share:.0f} % of the student's own positives learn the same object")
+    told = f"{100 * share:.0f} % of the student's own positives learn the same object if the teacher judges"
+    assert found[1] == f"In epoch 1, {told}."
     values = [100 * ap for ap in (theirs.metrics["ap"], taught.evaluation.ap)]
     at = found.index("all")
     assert found[at + 1 : at + 4] == [f"{value:.1f}" for value in (*values, values[1] - values[0])]
+
+
+def test_agreement_is_told_beside_that_of_the_first_epoch(taught):
+    entry = entries_of([read_run(taught.folder)])[0]
+    rows = ({"epoch": 1.0, "agreement": 0.5}, {"epoch": 2.0}, {"epoch": 3.0, "agreement": 0.75})
+    told = "".join(beside_teacher(replace(entry, run=replace(entry.run, rows=rows))))
+    assert "In epoch 3, 75 % of " in told
+    assert "if the teacher judges; in epoch 1 it was 50 %.</p>" in told
 
 
 def test_a_teacher_without_numbers_of_these_images_is_not_compared(taught, plain, tmp_path):

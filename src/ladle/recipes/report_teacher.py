@@ -64,7 +64,8 @@ def _agreement(entry: Entry) -> list[Html]:
         return []
     (first, before), (last, now) = found[0], found[-1]
     told = f"In epoch {last:.0f}, {100 * now:.0f} % of the student's own positives learn the same object if the teacher"
-    return [paragraph(f"{told} judges; in epoch {first:.0f} it was {100 * before:.0f} %.")]
+    since = f"; in epoch {first:.0f} it was {100 * before:.0f} %" if first != last else ""
+    return [paragraph(f"{told} judges{since}.")]
 
 
 def _row(kind: str, name: str, teacher: float | None, student: float | None) -> dict[str, object]:
