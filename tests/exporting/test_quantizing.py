@@ -127,9 +127,12 @@ def test_the_command_prints_ap_before_and_after(tmp_path, capsys):
     exact = val(str(tmp_path / "data"), str(model), out=str(tmp_path / "val"), device="cpu").ap
     assert done.scores.detector == pytest.approx(exact)
     assert done.scores.file == pytest.approx(exact, abs=0.05)
-    assert lines[1].startswith("before it was quantized, beside PyTorch, on 4 images")
-    assert lines[2] == "layers compute in 8 bits, in ranges seen in 5 training images"
-    assert lines[3] == (
+    *notes, _, parity, calibrated, scored = lines
+    assert all(line.startswith(("val: note: ", "train: note: ")) for line in notes)
+    assert any("objects have a side under 8 pixels at --imgsz 96" in line for line in notes)
+    assert parity.startswith("before it was quantized, beside PyTorch, on 4 images")
+    assert calibrated == "layers compute in 8 bits, in ranges seen in 5 training images"
+    assert scored == (
         f"AP on 6 validation images: {100 * exact:.2f} in PyTorch, {100 * done.scores.file:.2f} in the file"
     )
 
