@@ -17,6 +17,7 @@ import torch
 
 from ladle.cli.main import main
 from ladle.data.samples import unlabeled
+from ladle.data.sources import Subset
 from ladle.detectors import load_detector
 from ladle.errors import UserError
 from ladle.evaluation import best_threshold, confusion, errors_by_kind, evaluate
@@ -300,9 +301,10 @@ def test_a_caption_counts_the_detections_that_are_not_drawn(count, drawn, told):
     found = {0: Detections(torch.from_numpy(boxes), torch.linspace(0.9, 0.5, count), labels)}
     score = Score(evaluate([truth], found, Noise.classes), found, 0)
     about = {"student": "student", "model": "m", "imgsz": 480, "epoch": 1, "parameters": 1, "flops": 1}
-    one = scored(score, [truth], Noise(), about)
+    source = Subset(Noise(), (0,))
+    one = scored(score, [truth], source, about)
     assert [len(image.detections) for image in one.worst] == [drawn]
-    (figure,) = draw_images(one, Noise(), None).worst
+    (figure,) = draw_images(one, source, None).worst
     assert f"<figcaption>image 0: {told}</figcaption>" in figure
 
 
@@ -396,6 +398,49 @@ def test_damaged_numbers_are_one_sentence(plain, tmp_path):
     (copy / "report.json").write_text('{"seconds": 1, "students": [{}]}')
     with pytest.raises(UserError, match=r"report\.json.*remove it"):
         report(str(copy))
+
+
+def changed_place(value, path, new):
+    """The value with another at a path of keys and places."""
+    if not path:
+        return new
+    key, *rest = path
+    if isinstance(value, list):
+        return [changed_place(one, rest, new) if n == key else one for n, one in enumerate(value)]
+    return value | {key: changed_place(value[key], rest, new)}
+
+
+@pytest.mark.parametrize(
+    ("path", "new", "told"),
+    [
+        (["worst", 0, "objects", 0, "label"], 99, r"labels below \d+, the number of classes, found 99"),
+        (["worst", 0, "objects", 0, "box", 2], 1e300, r"a number from -1000 to 1000 at .*box\[2\], found 1e\+300"),
+        (["worst", 0, "index"], 4, "an index below 4, the number of images, found 4"),
+        (["confused", 0, 1], 99, r"rows and columns of confused of at most \d+, the number of classes, found 99"),
+        (["confused", 0, 0], -1, r"a whole number of at least 0|a whole number from 0 to"),
+        (["classes"], [], "labels below 0, the number of classes"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_one_sentence(plain, tmp_path, capsys, path, new, told):
+    copy = shutil.copytree(plain.folder, tmp_path / "plain")
+    file = copy / "report.json"
+    file.write_text(json.dumps(changed_place(json.loads(file.read_text()), ["students", 0, *path], new)))
+    assert main(["report", str(copy)]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert re.search(f"report.json: expected ({told}).*; remove it, and `ladle report` evaluates the run again", line)
+
+
+def test_fewer_images_than_were_evaluated_are_not_shown(plain, moved, tmp_path):
+    copy = shutil.copytree(plain.folder, tmp_path / "plain")
+    (copy / "data.json").unlink()
+    fewer = shutil.copytree(moved, tmp_path / "fewer")
+    file = Path(fewer) / "annotations" / "instances_val.json"
+    told = json.loads(file.read_text())
+    file.write_text(json.dumps(told | {"images": told["images"][:1], "annotations": []}))
+    config = copy / "config.yaml"
+    config.write_text(config.read_text().replace(moved, str(fewer)))
+    found = texts(report(str(copy)))
+    assert any("not those of the run any more: there are 1 instead of 4" in text for text in found)
 
 
 # ------------------------------------------------------------------------------------------------------------ sentences

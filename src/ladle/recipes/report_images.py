@@ -24,6 +24,7 @@ _MOST_BYTES = 1_200_000
 """Of all images of a page."""
 _MOST_ASSIGNED = 200_000
 """Of an image with its assignment; a larger file is not one of a run."""
+_CHANGED = "The images are not shown, since the data are not those of the run any more"
 _OBJECT, _CORRECT, _WRONG = "#f0e442", "#0072b2", "#d55e00"
 """Three of the colors of Okabe and Ito: yellow, blue and vermilion."""
 
@@ -50,7 +51,7 @@ def open_images(job: Job) -> tuple[Source | None, str | None]:
         return None, f"The images are not shown, since the data cannot be opened: {error}."
     found = difference(job.contents[1], contents_of(source)) if job.contents is not None else None
     if found is not None:
-        return None, f"The images are not shown, since the data are not those of the run any more: {found}."
+        return None, f"{_CHANGED}: {found}."
     return source, None
 
 
@@ -58,6 +59,8 @@ def draw_images(one: Scored | None, source: Source | None, note: str | None, pag
     """Draw the worst and the best images of a student; ``pages`` students share the bytes of one page."""
     if source is None or one is None:
         return Drawn([], [], note)
+    if len(source) != one.images:  # those of a run without a summary of its data are not compared before
+        return Drawn([], [], f"{_CHANGED}: there are {len(source)} instead of {one.images}.")
     most = _MOST_BYTES // max(1, pages * (len(one.worst) + len(one.best)))
     names = [row.name for row in one.classes]
     try:

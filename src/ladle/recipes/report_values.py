@@ -15,6 +15,7 @@ from jaxtyping import Float
 
 from ladle.boxes import SIZES
 from ladle.data.sources import DatasetSource, Source
+from ladle.errors import UserError
 from ladle.evaluation import (
     DETECTION_KINDS,
     OBJECT_KINDS,
@@ -60,7 +61,11 @@ _MOST_BOXES = 60
 _MOST_CURVES = 8
 """With more classes only the mean of the precision-recall curves is kept."""
 
+_MEND = "remove it, and `ladle report` evaluates the run again"
+
 Count = Annotated[int, Range(0, 2**53)]
+Share = Annotated[float, Range(-1000, 1000)]
+"""A place in shares of the side of an image; boxes may reach beyond it."""
 AnyKind = Annotated[str, Length(0, 40)]
 
 
@@ -68,7 +73,7 @@ AnyKind = Annotated[str, Length(0, 40)]
 class MarkedBox:
     """A box in shares of the width and height of its image, its label, its kind, and its score if it was detected."""
 
-    box: tuple[float, float, float, float]
+    box: tuple[Share, Share, Share, Share]
     label: Count
     kind: AnyKind
     score: float | None = None
@@ -147,7 +152,7 @@ class Scored:
     recall: float
     f1: float
     curves: dict[str, tuple[float, ...]]
-    confused: tuple[tuple[int, int, int], ...]
+    confused: tuple[tuple[Count, Count, Count], ...]
     worst: tuple[Seen, ...]
     best: tuple[Seen, ...]
     parameters: Count
@@ -170,7 +175,30 @@ def read_numbers(folder: Path) -> Numbers | None:
     if not file.is_file():
         return None
     data = parse_json(read_regular(file, _MOST_BYTES), str(file), _MOST_BYTES)
-    return read_record(Numbers, data, str(file), "remove it, and `ladle report` evaluates the run again")
+    numbers = read_record(Numbers, data, str(file), _MEND)
+    for one in numbers.students:
+        _check_places(one, file)
+    return numbers
+
+
+def _check_places(one: Scored, file: Path) -> None:
+    """Raise :class:`UserError` for a label without a class, or for an image that was not evaluated."""
+    seen, classes = (*one.worst, *one.best), len(one.classes)
+    found = {
+        f"labels below {classes}, the number of classes": (
+            [box.label for image in seen for box in (*image.objects, *image.detections)],
+            classes,
+        ),
+        f"rows and columns of confused of at most {classes}, the number of classes": (
+            [place for row, column, _ in one.confused for place in (row, column)],
+            classes + 1,
+        ),
+        f"an index below {one.images}, the number of images": ([image.index for image in seen], one.images),
+    }
+    for expected, (places, limit) in found.items():
+        largest = max(places, default=-1)
+        if largest >= limit:
+            raise UserError(f"{file}: expected {expected}, found {largest}; {_MEND}")
 
 
 def write_numbers(folder: Path, numbers: Numbers) -> None:
