@@ -146,7 +146,7 @@ def _draw_sample(batch: Batch) -> None:
 def _draw_statistics(weights: Path) -> None:
     """The chart of ``ladle assign stats``."""
     with TemporaryDirectory() as folder:
-        assign_stats("scenes", str(weights), images=200, out=folder)
+        assign_stats("scenes", weights, images=200, out=folder)
         shutil.copy(Path(folder) / "stats.png", FOLDER / "assign.png")
     _shrink(FOLDER / "assign.png")
 
