@@ -18,6 +18,7 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.options import Run
 from ladle.recipes.report_runs import entries_of, read_run
 from ladle.recipes.report_values import ClassNumbers, Numbers, Scored, write_numbers
+from ladle.visual.html import figure
 from ladle.visual.markdown import block, literal, table
 
 METRICS = {"ap": 0.2512, "ap50": 0.5, "ap75": 0.25, "ap_small": None, "ap_medium": 0.3, "ap_large": 0.4}
@@ -168,6 +169,20 @@ def test_weights_card_and_report_are_uploaded(plain, taught, uploads, capsys):
     assert "Distillation helped" in text
     assert 'predict("IMAGES", from_hub("me/birds"))' in text
     assert "model.safetensors, README.md, report.html to hub/me/birds" in capsys.readouterr().out
+
+
+def test_what_becomes_public_is_told_before_it_is_uploaded(taught, uploads, monkeypatch, capsys):
+    figures = "".join(figure(b"jpeg", "street.jpg: 1 <img> of 2 objects found") for _ in range(3))
+    (taught / "report.html").write_text(figures)
+    told = []
+    monkeypatch.setattr(huggingface_hub.HfApi, "create_repo", lambda *_, **__: told.append(capsys.readouterr().out))
+    assert main(["push", str(taught), "--repository", "me/birds"]) == 0
+    assert main(["push", str(taught), "--repository", "me/birds", "--report", "false"]) == 0
+    public = "names of classes and the command of the run with its paths"
+    images = "3 images of the data with names of files, which --report false leaves out"
+    assert told[0] == f"uploading model.safetensors, README.md, report.html: {public}, and {images}\n"
+    assert told[1].endswith(f"uploading model.safetensors, README.md: {public}\n")
+    assert ["report.html" in files for files in uploads] == [True, False]
 
 
 def test_the_card_of_other_weights_than_those_evaluated_states_no_ap(tmp_path, uploads):

@@ -27,10 +27,14 @@ def push(
     baseline: str | Path | None = None,
     student: str | None = None,
     private: bool = False,
+    report: bool = True,
 ) -> str:
     """Upload the best weights of a run, its model card and its report to a repository of the Hugging Face Hub.
 
     The repository is made if it does not exist. You must be logged in (``hf auth login``). Returns its address.
+
+    The card holds names of classes and the command of the run with its paths. The report also holds images of train and
+    val with the names of their files. What is uploaded is printed before.
 
     Args:
         folder: the folder of a run.
@@ -38,6 +42,7 @@ def push(
         baseline: the folder of another run, such as the same student without a teacher, whose AP the card shows too.
         student: of two students that were trained together, ``first`` or ``second``.
         private: make the repository private, if it is made.
+        report: upload the report, with images of the data.
     """
     _check_name(repository)
     records = [read_run(Path(one)) for one in (baseline, folder) if one is not None]
@@ -50,8 +55,10 @@ def push(
         )
     files: dict[str, Path | bytes] = {WEIGHTS: weights, "README.md": _card(records, name, repository).encode()}
     page = record.folder / REPORT
-    if page.is_file() and record.numbers is not None:  # without numbers the page may be that of earlier weights
+    # Without numbers of these weights, the page may be that of earlier ones.
+    if report and record.numbers is not None and page.is_file():
         files[REPORT] = page
+    say(f"uploading {', '.join(files)}: {_about(files)}")
     address = _upload(repository, files, private)
     say(f"uploaded  {', '.join(files)} to {address}")
     return address
@@ -71,6 +78,15 @@ def from_hub(repository: str, revision: str | None = None) -> str:
         from huggingface_hub import hf_hub_download
 
         return str(hf_hub_download(repository, WEIGHTS, revision=revision))
+
+
+def _about(files: dict[str, Path | bytes]) -> str:
+    """What the files tell others about the data and the machine."""
+    always, page = "names of classes and the command of the run with its paths", files.get(REPORT)
+    if not isinstance(page, Path):
+        return always
+    images = page.read_bytes().count(b"<img ")
+    return f"{always}, and {images} images of the data with names of files, which --report false leaves out"
 
 
 def _card(records: Sequence[RunRecord], student: str, repository: str) -> str:
