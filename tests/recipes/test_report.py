@@ -24,7 +24,7 @@ from ladle.evaluation import best_threshold, confusion, errors_by_kind, evaluate
 from ladle.recipes import distill, report, train
 from ladle.recipes.jobs import Job
 from ladle.recipes.origins import file_hash
-from ladle.recipes.report_images import Drawn, draw_images
+from ladle.recipes.report_images import Drawn, draw_images, open_images
 from ladle.recipes.report_page import page_of
 from ladle.recipes.report_runs import Entry, command_of, entries_of, read_run
 from ladle.recipes.report_teacher import beside_teacher, teacher_numbers
@@ -355,7 +355,7 @@ def test_numbers_that_do_not_name_their_weights_are_shown(plain, tmp_path):
     assert read_run(copy).numbers is not None
 
 
-def test_a_run_whose_data_are_gone_has_a_report_without_images(plain, moved, tmp_path):
+def test_a_run_whose_data_are_gone_has_a_report_without_images(plain, moved, tmp_path, capsys):
     copy = shutil.copytree(plain.folder, tmp_path / "plain")
     hidden = Path(moved).rename(f"{moved}-hidden")
     try:
@@ -365,8 +365,16 @@ def test_a_run_whose_data_are_gone_has_a_report_without_images(plain, moved, tmp
     found = read(page)
     drawn = numbers_of(plain).learning.drawn
     assert [tag for tag, _ in found.tags].count("img") == len(drawn), "those of the run folder alone"
-    assert any("The images are not shown, since the data cannot be opened" in text for text in found.texts)
+    told = f"The images are not shown, since the data are not at {moved} any more."
+    assert told in found.texts
+    assert capsys.readouterr().out.splitlines()[0] == told
     assert "Confusion matrix" in found.texts
+
+
+def test_data_that_cannot_be_opened_are_told(plain, moved, tmp_path):
+    (tmp_path / "data").mkdir()
+    note = open_images(replace(Job.read(str(plain.folder)), data=str(tmp_path / "data")))[1]
+    assert note.startswith(f"The images are not shown, since the data cannot be opened: {tmp_path / 'data'}: expected")
 
 
 def test_changed_data_are_not_shown(plain, data, tmp_path):

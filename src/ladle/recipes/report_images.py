@@ -48,10 +48,13 @@ def open_images(job: Job) -> tuple[Source | None, str | None]:
     try:
         source = open_source(job.data, "val", job.run, job.run.imgsz or 640)
     except (UserError, OSError) as error:
-        return None, f"The images are not shown, since the data cannot be opened: {error}."
-    found = difference(job.contents[1], contents_of(source)) if job.contents is not None else None
-    if found is not None:
-        return None, f"{_CHANGED}: {found}."
+        # The error would advise to correct --data, which a report does not take.
+        is_gone = not Path(job.data).exists()
+        found = f"are not at {job.data} any more" if is_gone else f"cannot be opened: {error}"
+        return None, f"The images are not shown, since the data {found}."
+    changed = difference(job.contents[1], contents_of(source)) if job.contents is not None else None
+    if changed is not None:
+        return None, f"{_CHANGED}: {changed}."
     return source, None
 
 
