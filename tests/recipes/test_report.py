@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,60 +14,25 @@ import numpy as np
 import pytest
 import torch
 
-from ladle.cli.main import main
 from ladle.data.samples import unlabeled
 from ladle.data.sources import Subset
 from ladle.detectors import load_detector
-from ladle.errors import UserError
 from ladle.evaluation import best_threshold, confusion, errors_by_kind, evaluate
-from ladle.recipes import distill, report, train
+from ladle.recipes import report
 from ladle.recipes.jobs import Job
 from ladle.recipes.origins import file_hash
-from ladle.recipes.report_images import Drawn, draw_images, open_images
+from ladle.recipes.report_images import draw_images
 from ladle.recipes.report_page import page_of
 from ladle.recipes.report_runs import Entry, command_of, entries_of, read_run
 from ladle.recipes.report_teacher import beside_teacher, teacher_numbers
 from ladle.recipes.report_values import Numbers, read_numbers, scored, write_numbers
-from ladle.recipes.report_words import about_errors, comparison, difference, headline, not_comparable
 from ladle.recipes.scoring import Evaluator, Score
 from ladle.recipes.sources import open_source
 from ladle.types import Detections
 from ladle.visual.html import write_page
+from tests.recipes.reported import numbers_of, texts
 from tests.recipes.tiny import RUN
 from tests.visual.test_html import read
-
-PAGE = "report.html"
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    return tmp_path_factory.mktemp("reported")
-
-
-@pytest.fixture(scope="module")
-def moved(data, place):
-    """A copy of the data that a test may remove."""
-    return str(shutil.copytree(data, place / "data"))
-
-
-@pytest.fixture(scope="module")
-def plain(moved, place):
-    return train(moved, "paa-tiny", replace(RUN, epochs=2, name="plain", project=str(place), log_every=1))
-
-
-@pytest.fixture(scope="module")
-def taught(moved, teacher, place):
-    run = replace(RUN, name="<b>taught", project=str(place))
-    return distill(moved, "paa-tiny", teacher, "lad", run, allow_weak_teacher=True)
-
-
-recorded = cache(read_run)
-
-
-def numbers_of(run):
-    (one,) = recorded(run.folder).numbers.students
-    return one
-
 
 # ------------------------------------------------------------------------------------------------------- its numbers
 
@@ -119,10 +83,6 @@ def test_objects_without_a_positive_are_counted_with_advice(plain, taught):
     assert learning.about == "PAA"
     assert numbers_of(taught).learning.about == "PAA, judged by the teacher,"
     assert learning.advice[0] in texts(plain.folder / "report.html")
-
-
-def texts(page):
-    return read(page).texts
 
 
 def test_the_images_of_the_objects_with_the_fewest_positives_are_drawn(plain, tmp_path):
@@ -306,250 +266,6 @@ def test_a_caption_counts_the_detections_that_are_not_drawn(count, drawn, told):
     assert [len(image.detections) for image in one.worst] == [drawn]
     (figure,) = draw_images(one, source, None).worst
     assert f"<figcaption>image 0: {told}</figcaption>" in figure
-
-
-# ------------------------------------------------------------------------------------------------ made again, compared
-
-
-def test_a_report_is_made_again_from_its_folder_alike(plain, capsys):
-    page, card = plain.folder / "report.html", plain.folder / "card.md"
-    before, told = page.read_bytes(), card.read_bytes()
-    card.unlink()
-    page.unlink()
-    assert main(["report", str(plain.folder)]) == 0
-    assert (page.read_bytes(), card.read_bytes()) == (before, told)
-    assert str(page) in capsys.readouterr().out.replace("\n", "")
-
-
-def test_a_run_without_an_evaluation_is_evaluated_now(plain, tmp_path):
-    copy = shutil.copytree(plain.folder, tmp_path / "plain")
-    (copy / "report.json").unlink()
-    (copy / "report.html").unlink()
-    page = report(str(copy), out=str(tmp_path / "out"))
-    assert page == tmp_path / "out" / "report.html"
-    assert any(f"paa-tiny reaches {100 * plain.evaluation.ap:.1f} AP" in text for text in texts(page))
-    shutil.rmtree(copy / "weights")
-    assert any("has no stored evaluation" in text for text in texts(report(str(copy), out=str(tmp_path / "out"))))
-
-
-def test_numbers_of_other_weights_are_not_shown(plain, teacher, moved, tmp_path, capsys):
-    copy = Path(shutil.copytree(plain.folder, tmp_path / "plain"))
-    weights = copy / "weights" / "best.safetensors"
-    assert numbers_of(plain).sha256 == file_hash(weights)
-    job = replace(Job.read(str(copy)), teacher=str(weights), teacher_sha256=file_hash(Path(teacher)))
-    shutil.copy(teacher, weights)
-    assert read_run(copy).numbers is None
-    assert teacher_numbers(job) is None, "the teacher is the one of the run, but its numbers are not its own"
-    report(str(copy))
-    assert "holds no evaluation of its end" in " ".join(capsys.readouterr().out.split())
-    score = Evaluator(open_source(moved, "val", RUN, 64), 64, 4)(load_detector(weights))
-    assert any(text.startswith(f"paa-tiny reaches {100 * score.evaluation.ap:.1f} AP") for text in texts(copy / PAGE))
-    weights.unlink()
-    assert read_run(copy).numbers is not None, "without weights there is nothing that contradicts them"
-
-
-def test_numbers_that_do_not_name_their_weights_are_shown(plain, tmp_path):
-    copy = Path(shutil.copytree(plain.folder, tmp_path / "plain"))
-    kept = read_numbers(copy)
-    write_numbers(copy, replace(kept, students=tuple(replace(one, sha256=None) for one in kept.students)))
-    assert read_run(copy).numbers is not None
-
-
-def test_a_run_whose_data_are_gone_has_a_report_without_images(plain, moved, tmp_path, capsys):
-    copy = shutil.copytree(plain.folder, tmp_path / "plain")
-    hidden = Path(moved).rename(f"{moved}-hidden")
-    try:
-        page = report(str(copy))
-    finally:
-        hidden.rename(moved)
-    found = read(page)
-    drawn = numbers_of(plain).learning.drawn
-    assert [tag for tag, _ in found.tags].count("img") == len(drawn), "those of the run folder alone"
-    told = f"The images are not shown, since the data are not at {moved} any more."
-    assert told in found.texts
-    assert capsys.readouterr().out.splitlines()[0] == told
-    assert "Confusion matrix" in found.texts
-
-
-def test_data_that_cannot_be_opened_are_told(plain, moved, tmp_path):
-    (tmp_path / "data").mkdir()
-    note = open_images(replace(Job.read(str(plain.folder)), data=str(tmp_path / "data")))[1]
-    assert note.startswith(f"The images are not shown, since the data cannot be opened: {tmp_path / 'data'}: expected")
-
-
-def test_changed_data_are_not_shown(plain, data, tmp_path):
-    copy = shutil.copytree(plain.folder, tmp_path / "plain")
-    contents = json.loads((copy / "data.json").read_text())
-    contents["val"]["objects"] += 1
-    (copy / "data.json").write_text(json.dumps(contents))
-    assert any("the data are not those of the run any more" in text for text in texts(report(str(copy))))
-
-
-def test_several_runs_are_compared_with_the_first(plain, taught, tmp_path):
-    page = report([str(plain.folder), str(taught.folder)], out=str(tmp_path))
-    found = texts(page)
-    gain = 100 * (taught.evaluation.ap - plain.evaluation.ap)
-    (told,) = [text for text in found if text.startswith("Distillation ")]
-    if abs(gain) >= 0.05:
-        assert f"{abs(gain):.1f} {'up' if gain > 0 else 'down'} from {100 * plain.evaluation.ap:.1f} of " in told
-    assert "Details of <b>taught" in found
-    assert "AP - baseline" in found
-
-
-def test_the_folder_of_no_run_is_refused(tmp_path):
-    with pytest.raises(UserError, match="expected the folder of a run"):
-        report(str(tmp_path))
-
-
-def test_damaged_numbers_are_one_sentence(plain, tmp_path):
-    copy = shutil.copytree(plain.folder, tmp_path / "plain")
-    (copy / "report.json").write_text('{"seconds": 1, "students": [{}]}')
-    with pytest.raises(UserError, match=r"report\.json.*remove it"):
-        report(str(copy))
-
-
-def changed_place(value, path, new):
-    """The value with another at a path of keys and places."""
-    if not path:
-        return new
-    key, *rest = path
-    if isinstance(value, list):
-        return [changed_place(one, rest, new) if n == key else one for n, one in enumerate(value)]
-    return value | {key: changed_place(value[key], rest, new)}
-
-
-@pytest.mark.parametrize(
-    ("path", "new", "told"),
-    [
-        (["worst", 0, "objects", 0, "label"], 99, r"labels below \d+, the number of classes, found 99"),
-        (["worst", 0, "objects", 0, "box", 2], 1e300, r"a number from -1000 to 1000 at .*box\[2\], found 1e\+300"),
-        (["worst", 0, "index"], 4, "an index below 4, the number of images, found 4"),
-        (["confused", 0, 1], 99, r"rows and columns of confused of at most \d+, the number of classes, found 99"),
-        (["confused", 0, 0], -1, r"a whole number of at least 0|a whole number from 0 to"),
-        (["classes"], [], "labels below 0, the number of classes"),
-    ],
-)
-def test_numbers_that_contradict_each_other_are_one_sentence(plain, tmp_path, capsys, path, new, told):
-    copy = shutil.copytree(plain.folder, tmp_path / "plain")
-    file = copy / "report.json"
-    file.write_text(json.dumps(changed_place(json.loads(file.read_text()), ["students", 0, *path], new)))
-    assert main(["report", str(copy)]) == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert re.search(f"report.json: expected ({told}).*; remove it, and `ladle report` evaluates the run again", line)
-
-
-def test_fewer_images_than_were_evaluated_are_not_shown(plain, moved, tmp_path):
-    copy = shutil.copytree(plain.folder, tmp_path / "plain")
-    (copy / "data.json").unlink()
-    fewer = shutil.copytree(moved, tmp_path / "fewer")
-    file = Path(fewer) / "annotations" / "instances_val.json"
-    told = json.loads(file.read_text())
-    file.write_text(json.dumps(told | {"images": told["images"][:1], "annotations": []}))
-    config = copy / "config.yaml"
-    config.write_text(config.read_text().replace(moved, str(fewer)))
-    found = texts(report(str(copy)))
-    assert any("not those of the run any more: there are 1 instead of 4" in text for text in found)
-
-
-# ------------------------------------------------------------------------------------------------------------ sentences
-
-
-def entry_of(plain, title, verb="train", ap=0.2, **changes):
-    """An entry with another AP and other classes."""
-    run = recorded(plain.folder)
-    one = numbers_of(plain)
-    metrics = one.metrics | {"ap": ap, "ap_small": 0.1, "ap_medium": None}
-    return Entry(
-        title, replace(run, job=replace(run.job, verb=verb)), "student", replace(one, metrics=metrics, **changes)
-    )
-
-
-@pytest.mark.parametrize(
-    ("ap", "expected"),
-    [
-        (0.25, "Distillation helped: 25.0 AP"),
-        (0.18, "Distillation did not help: 18.0 AP"),
-        (0.2004, "Distillation changed nothing: 20.0 AP"),
-    ],
-)
-def test_the_first_sentence_says_whether_distillation_helped(plain, ap, expected):
-    base = entry_of(plain, "plain")
-    told = headline(entry_of(plain, "taught", "distill", ap), base)
-    assert told.startswith(expected)
-    ends = {0.25: "5.0 up", 0.18: "2.0 down", 0.2004: "0.0 away"}
-    assert told.endswith(f"{ends[ap]} from 20.0 of plain.")
-    assert headline(entry_of(plain, "other", ap=0.25), base).startswith("other is better: ")
-
-
-def test_classes_and_sizes_that_gain_or_lose_are_named(plain):
-    rows = numbers_of(plain).classes[:3]
-    before = tuple(replace(row, name=name, ap=0.5) for row, name in zip(rows, "abc", strict=True))
-    now = tuple(replace(row, ap=ap) for row, ap in zip(before, (0.6, 0.45, 0.5), strict=True))
-    base, one = entry_of(plain, "plain", classes=before), entry_of(plain, "taught", classes=now)
-    one.scored.metrics["ap_small"] = 0.13
-    assert comparison(one, base)[:2] == [
-        "AP by size of objects: small +3.0.",
-        "Of 3 classes 1 gain (a +10.0) and 1 lose (b -5.0).",
-    ]
-
-
-def test_runs_on_other_images_are_not_compared(plain):
-    base, one = entry_of(plain, "plain"), entry_of(plain, "other")
-    assert not_comparable(one, base) is None
-    training, val = one.run.job.contents
-    changed = replace(one.run, job=replace(one.run.job, contents=(training, replace(val, images=99))))
-    assert "on different images" in not_comparable(replace(one, run=changed), base)
-    assert "up to 300 detections" in not_comparable(entry_of(plain, "other", most=300), base)
-
-
-COLUMNS = ("AP - baseline", "difference of the last from the first")
-
-
-def rows_of(page, caption):
-    """The rows of the table with a caption, by the names of its columns."""
-    found = re.search(rf"<caption>{caption}.*?</table>", page).group()
-    cells = [re.findall("<t[hd].*?>(.*?)</t[hd]>", row) for row in re.findall("<tr>(.*?)</tr>", found)]
-    return [dict(zip(cells[0], row)) for row in cells[1:]]
-
-
-def tables_of(*entries):
-    """The tables of AP by run and by class of a page about the entries."""
-    page = "".join(page_of(entries, [(entries[-1], Drawn([], []))], compared=True))
-    return rows_of(page, "average precision"), rows_of(page, "AP by class")
-
-
-def test_no_difference_is_shown_of_runs_that_cannot_be_compared(plain):
-    base, other = entry_of(plain, "plain"), entry_of(plain, "other", ap=0.25, most=300)
-    for rows in tables_of(base, other):
-        assert not rows[0].keys() & set(COLUMNS)
-    same = entry_of(plain, "same", ap=0.25)
-    by_run, by_class = tables_of(base, other, same)
-    assert [row["AP - baseline"] for row in by_run] == ["0.0", "–", "5.0"]
-    assert {row[COLUMNS[1]] for row in by_class} <= {"0.0", "–"}
-    by_run, by_class = tables_of(base, same, other)
-    assert [row["AP - baseline"] for row in by_run] == ["0.0", "5.0", "–"]
-    assert COLUMNS[1] not in by_class[0]
-
-
-def test_a_difference_that_is_rounded_to_zero_has_no_sign(plain):
-    rows = tuple(replace(row, ap=0.5) for row in numbers_of(plain).classes)
-    less = tuple(replace(row, ap=0.4998) for row in rows)
-    for now, before in ((less, rows), (rows, less)):
-        base, one = entry_of(plain, "plain", ap=0.2, classes=before), entry_of(plain, "one", ap=0.1998, classes=now)
-        by_run, by_class = tables_of(base, one)
-        assert [row["AP - baseline"] for row in by_run] == ["0.0", "0.0"]
-        assert {row[COLUMNS[1]] for row in by_class} == {"0.0"}
-    assert (difference(20.0, 20.04), difference(20.0, 20.06)) == (0.0, pytest.approx(-0.06))
-    assert np.isnan([difference(None, 20.0), difference(20.0, None), difference(np.nan, 20.0)]).all()
-
-
-def test_errors_are_told_from_the_most_frequent_on(plain):
-    kinds = {"correct": 9, "missed": 3, "background": 1, "duplicate": 0}
-    one = replace(numbers_of(plain), classes=(replace(numbers_of(plain).classes[0], kinds=kinds),))
-    assert [line.split(",")[0] for line in about_errors(one)] == [
-        "missed: 3 (75 % of all errors)",
-        "background: 1 (25 % of all errors)",
-    ]
 
 
 # -------------------------------------------------------------------------------------------------------------- browser
