@@ -88,3 +88,32 @@ def as_many_as_found(path):
     ]
     constants |= {"cells": cells(), "least": np.float32(0.1)}
     return save(path, nodes, {"boxes": [1, "N", 4], "kept": [1, "N", 3]}, constants)
+
+
+def detr(path, names=NAMES, logits=("logits", "pred_boxes")):
+    """DETR's outputs: class logits, and boxes as center, width and height in fractions of the input."""
+    nodes, constants = mean_colors(255.0)
+    corners = cells() / SIDE
+    boxes = np.concatenate([(corners[..., :2] + corners[..., 2:]) / 2, corners[..., 2:] - corners[..., :2]], -1)
+    scores, places = logits
+    nodes += [
+        helper.make_node("Clip", ["scores", "low", "high"], ["likely"]),
+        helper.make_node("Sub", ["one", "likely"], ["unlikely"]),
+        helper.make_node("Div", ["likely", "unlikely"], ["odds"]),
+        helper.make_node("Log", ["odds"], [scores]),
+        helper.make_node("Identity", ["fractions"], [places]),
+    ]
+    constants |= {"fractions": boxes, "one": np.float32(1), "low": np.float32(1e-4), "high": np.float32(1 - 1e-4)}
+    return save(path, nodes, {scores: [1, PLACES, 3], places: [1, PLACES, 4]}, constants, names)
+
+
+def detections(path, names=NAMES):
+    """End-to-end detections (1,4,6): one of class 2, one of class 0, and two rows of nothing; images are not used."""
+    rows = [[8, 16, 40, 48, 0.9, 2], [24, 8, 32, 16, 0.8, 0], [0, 0, 0, 0, 0, 0], [0, 0, 9, 9, 0.7, -1]]
+    nodes = [
+        helper.make_node("ReduceMax", ["images"], ["most"], keepdims=0),
+        helper.make_node("Mul", ["most", "zero"], ["nothing"]),
+        helper.make_node("Add", ["rows", "nothing"], ["output0"]),
+    ]
+    constants = {"rows": np.array([rows], np.float32), "zero": np.float32(0)}
+    return save(path, nodes, {"output0": [1, 4, 6]}, constants, names)

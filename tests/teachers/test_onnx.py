@@ -10,7 +10,7 @@ from ladle.teachers.layouts import find_layout, grids_of
 from ladle.teachers.program import class_names
 from ladle.teachers.uri import parse_uri
 from tests.teachers.batches import batch_of
-from tests.teachers.onnx_files import NAMES, as_many_as_found, boxes_and_scores, distributions, yolo
+from tests.teachers.onnx_files import NAMES, as_many_as_found, boxes_and_scores, detections, detr, distributions, yolo
 
 PRIORS = Anchors(offset=0.5).grid([(8, 8)], [8], None, torch.device("cpu"))
 FILES = {
@@ -68,6 +68,33 @@ def test_the_number_of_final_boxes_may_differ_from_image_to_image(tmp_path):
         (2, [0.0, 0.0, 8.0, 8.0]),
     ]
     assert each[1].scores.tolist() == pytest.approx([0.8], rel=1e-4)
+
+
+def test_the_boxes_of_a_detr_are_fractions_and_its_scores_logits(tmp_path, batch):
+    teacher = open_teacher(str(detr(tmp_path / "detr.onnx")), NAMES)
+    assert "gives final boxes (layout detr)" in teacher.detector.about
+    first, second = teacher.detector.find(batch).detections(batch)
+    assert (first.boxes.tolist(), first.labels.tolist()) == ([[24.0, 8.0, 32.0, 16.0]], [0])
+    assert (second.boxes.tolist(), second.labels.tolist()) == ([[0.0, 40.0, 8.0, 48.0]], [2])
+    assert [*first.scores.tolist(), *second.scores.tolist()] == pytest.approx([0.8, 0.4], rel=1e-4)
+
+
+def test_logits_in_the_place_of_scores_are_refused(tmp_path):
+    file = str(detr(tmp_path / "odd.onnx", logits=("a", "b")))
+    with pytest.raises(UserError, match=r"its output a has values from -9\.21 to -9\.21, .* add \?layout=detr"):
+        open_teacher(file, NAMES)
+    assert "gives final boxes (layout detr)" in open_teacher(f"{file}?layout=detr", NAMES).detector.about
+
+
+def test_detections_of_an_end_to_end_file_are_as_they_are(tmp_path, batch):
+    teacher = open_teacher(str(detections(tmp_path / "end.onnx")), NAMES)
+    assert "gives final boxes (layout detections)" in teacher.detector.about
+    for found in teacher.detector.find(batch).detections(batch):
+        assert found.boxes.tolist() == [[8.0, 16.0, 40.0, 48.0], [24.0, 8.0, 32.0, 16.0]]
+        assert found.labels.tolist() == [2, 0]
+        assert found.scores.tolist() == pytest.approx([0.9, 0.8], rel=1e-4)
+    with pytest.raises(UserError, match=r"expected the names of its classes, found none in its metadata"):
+        open_teacher(str(detections(tmp_path / "bare.onnx", names=None)), NAMES)
 
 
 @pytest.mark.parametrize(
@@ -138,6 +165,11 @@ def test_layouts_are_told_by_name_and_shape_or_refused():
     assert find_layout({"output0": (1, 84, 8400)}, None) == "yolo"
     assert find_layout({"output": (1, 25200, 85)}, None) == "yolo-objectness"
     assert find_layout({"class_scores": (1, 3549, 80), "box_distributions": (1, 3549, 44)}, 80) == "distributions"
+    for name in ("logits", "pred_logits"):
+        assert find_layout({name: (1, 300, 80), "pred_boxes": (1, 300, 4)}, 80) == "detr"
+    for classes in (None, 1, 80):
+        assert find_layout({"output0": (1, 300, 6)}, classes) == "detections"
+    assert find_layout({"output": (1, 8400, 6)}, 1) == "yolo-objectness"
     for shapes in ({"x": (1, 3)}, {"a": (1, 5, 4), "b": (1, 5, 4), "c": (1, 5, 4)}, {"a": (1, 9, 9)}):
         with pytest.raises(ValueError, match=r"are none of the known layouts; name one by \?layout="):
             find_layout(shapes, None)

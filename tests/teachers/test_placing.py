@@ -1,10 +1,14 @@
 """Laws of placing final boxes at priors."""
 
+import pytest
 import torch
 
 from ladle.boxes import pairwise_iou
 from ladle.detectors import Anchors
 from ladle.teachers import TeacherDetections, place
+from ladle.teachers.detections import identity_frame
+from ladle.teachers.foreign import predictions_at
+from ladle.types import Batch, Grid, GroundTruth, Priors
 
 CPU = torch.device("cpu")
 PRIORS = Anchors((4.0,), offset=0.5).grid([(16, 16), (8, 8), (4, 4)], [8, 16, 32], None, CPU)
@@ -88,3 +92,37 @@ def test_only_the_boxes_with_the_highest_scores_are_placed():
     kept = found.logits.sigmoid().amax(-1).topk(300).indices[0]
     few = found.replaced(boxes=found.boxes[:, kept], logits=found.logits[:, kept])
     assert torch.equal(place(found, PRIORS).logits, place(few, PRIORS).logits)
+
+
+def crowd(count, side=40):
+    """A dense teacher of 640 pixels that finds ``count`` objects, each at all places in it, the first best."""
+    grids = tuple(Grid(640 // stride, 640 // stride, float(stride), 0.5) for stride in (8, 16, 32))
+    places = torch.cat(
+        [Anchors(offset=0.5).grid([(g.height, g.width)], [int(g.stride)], None, CPU).centers[0] for g in grids]
+    )
+    boxes, logits = torch.zeros(1, len(places), 4), torch.full((1, len(places), 1), -9.0)
+    objects = []
+    for number in range(count):
+        x, y = number % 12 * 52 + 4.0, number // 12 * 52 + 4.0
+        box = torch.tensor([x, y, x + side, y + side])
+        inside = ((places > box[:2]) & (places < box[2:])).all(1)
+        boxes[0, inside] = box
+        logits[0, inside] = torch.tensor(0.95 - 0.6 * number / count).logit()
+        objects.append(box)
+    return TeacherDetections(boxes, logits, identity_frame(boxes), grids=grids), torch.stack(objects)
+
+
+@pytest.mark.parametrize("count", [10, 60, 100])
+def test_a_dense_teacher_tells_proposals_every_object_of_a_crowd(count):
+    found, objects = crowd(count)
+    sizes = torch.tensor([[640, 640]])
+    proposals = Priors(
+        objects[None] + 1, torch.ones(count), torch.zeros(count).long(), torch.ones(1, count).bool(), (count,)
+    )
+    scores = predictions_at(found, proposals, sizes).scores
+    expected = torch.tensor([0.95 - 0.6 * number / count for number in range(count)])
+    torch.testing.assert_close(scores[0, :, 0], expected, rtol=1e-3, atol=0)
+    nothing = GroundTruth.pad([torch.zeros(0, 4)], [torch.zeros(0, dtype=torch.long)])
+    batch = Batch(torch.zeros(1, 3, 640, 640, dtype=torch.uint8), nothing, sizes, sizes, (0,))
+    assert [len(one.scores) for one in found.detections(batch, most=300)] == [count]
+    assert int((found.suppressed(sizes).logits.sigmoid() > 0.3).sum()) == count

@@ -23,7 +23,8 @@ def built(name, labels=4):
     """A detector with random weights that finds something in images of 64 pixels."""
     torch.manual_seed(0)
     model = getattr(detection, name)(**SMALL | {"num_classes": labels}).eval()
-    _set(parse_uri(f"torchvision:{name}?imgsz=64&score=0.001"), model)
+    side = "" if model.transform.fixed_size else "imgsz=64&"
+    _set(parse_uri(f"torchvision:{name}?{side}score=0.001"), model)
     return model
 
 
@@ -48,6 +49,14 @@ def test_its_boxes_are_those_of_its_own_post_processing(name):
         assert torch.allclose(scores.amax(-1), one["scores"][kept].clamp(min=1e-4), atol=1e-4)
         assert torch.equal(scores.argmax(-1), (one["labels"][kept] == 3).long())
         assert float(found.logits[row, count:].sigmoid().sum()) < 0.1
+
+
+def test_an_ssd_takes_images_of_one_size_and_says_so():
+    model = built("ssdlite320_mobilenet_v3_large")
+    teacher = TorchvisionTeacher("ssdlite320_mobilenet_v3_large", LABELS, model)
+    assert teacher.about[0] == "takes images as torchvision resizes and normalizes them (stretched to 320x320 px)"
+    with pytest.raises(UserError, match=r"\?imgsz=640: it takes images of 320x320 pixels only; leave it out"):
+        _set(parse_uri("torchvision:ssdlite320_mobilenet_v3_large?imgsz=640"), model)
 
 
 @pytest.fixture(scope="module", params=["retinanet_resnet50_fpn", "fcos_resnet50_fpn"])

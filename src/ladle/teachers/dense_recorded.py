@@ -113,7 +113,7 @@ class DenseTeacher:
         if self.moved or not class_agnostic:
             found = found.replaced(logits=self.table.columns_of(found.logits, LEAST_LOGIT))
         if self.moved:
-            return Output(predictions_at(found, priors, class_agnostic), priors, seen.maps, seen.sizes)
+            return Output(predictions_at(found, priors, seen.sizes, class_agnostic), priors, seen.maps, seen.sizes)
         logits, spread = found.logits, seen.center_prior
         if class_agnostic:
             logits = logits.amax(-1, keepdim=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ladle.detectors import Inference
@@ -21,6 +21,8 @@ LEAST_LOGIT: float = torch.tensor(_LEAST_SCORE, dtype=torch.float64).logit().flo
 
 FINAL_MOST, FINAL_LEAST = 300, 0.01
 """The largest number of final boxes in an image, and the score above which there are any."""
+_CANDIDATES = 10_000
+"""The largest number of boxes that enter suppression: a crowd has many boxes that say the same."""
 _NMS = 0.6
 """IoU above which the lower-scoring of two boxes of one class is removed."""
 
@@ -72,10 +74,13 @@ class TeacherDetections(Record):
             scores[row, :count].scatter_(1, one.labels[:, None], one.scores[:, None])
         return cls.final(boxes, scores)
 
-    def suppressed(self, batch: Batch) -> TeacherDetections:
-        """Final boxes from boxes of which many say the same: up to 300 of a score above 0.01, NMS at 0.6."""
-        inference = Inference(threshold=FINAL_LEAST, nms=_NMS, keep=FINAL_MOST)
-        found = inference.find(self._output(), batch.sizes, batch.sizes)
+    def suppressed(self, sizes: Int[Tensor, "B 2"]) -> TeacherDetections:
+        """Final boxes from boxes of which many say the same: up to 300 of a score above 0.01, NMS at 0.6.
+
+        ``sizes`` are height and width of each image, to which boxes are clipped.
+        """
+        inference = Inference(threshold=FINAL_LEAST, nms=_NMS, candidates=_CANDIDATES, keep=FINAL_MOST)
+        found = inference.find(self._output(), sizes, sizes)
         return self.of_each(found, self.logits.shape[-1])
 
     def detections(self, batch: Batch, most: int = 100, least: float = 0.05) -> list[Detections]:
@@ -83,7 +88,8 @@ class TeacherDetections(Record):
 
         Dense predictions are reduced by NMS at 0.6; final boxes are kept as they are.
         """
-        inference = Inference(threshold=least, nms=_NMS if self.grids is not None else 1.0, keep=most)
+        nms = _NMS if self.grids is not None else 1.0
+        inference = Inference(threshold=least, nms=nms, candidates=_CANDIDATES, keep=most)
         return inference.find(self._output(), batch.sizes, batch.originals)
 
     def _output(self) -> Output:

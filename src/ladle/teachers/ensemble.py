@@ -64,7 +64,7 @@ class EnsembleTeacher(NamedTuple):
         """What any of them finds, after NMS in each class."""
         found = [self._widened(one, _final(one.detector.find(batch), batch)) for one in self.members]
         boxes, logits = torch.cat([one.boxes for one in found], 1), torch.cat([one.logits for one in found], 1)
-        return found[0].replaced(boxes=boxes, logits=logits).suppressed(batch)
+        return found[0].replaced(boxes=boxes, logits=logits).suppressed(batch.sizes)
 
     def _widened(self, member: Member, found: TeacherDetections) -> TeacherDetections:
         """What a member finds, with the classes of all."""
@@ -83,7 +83,7 @@ def ensemble_of(members: Sequence[tuple[Foreign, ClassTable]]) -> EnsembleTeache
 
 
 def _final(found: TeacherDetections, batch: Batch) -> TeacherDetections:
-    return found if found.grids is None else found.suppressed(batch)
+    return found if found.grids is None else found.suppressed(batch.sizes)
 
 
 def _by_name(detector: Foreign, table: ClassTable) -> dict[str, int]:

@@ -96,7 +96,7 @@ class ExportedTeacher(NamedTuple):
             boxes, scores = boxes.flatten(1, 2), torch.diag_embed(scores).flatten(1, 2)
         found = TeacherDetections(to_batch(boxes.float(), frame), logit(scores.float()), frame)
         if not self._dense:
-            return found.replaced(frame=identity_frame(boxes)).suppressed(batch)
+            return found.replaced(frame=identity_frame(boxes)).suppressed(batch.sizes)
         height, width = images.shape[2:]
         each, offset = self.says.priors_per_location, self.says.prior_offset
         grids = (Grid(-(-height // one), -(-width // one), float(one), offset, each) for one in self.says.strides)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Int
 
 from ladle.distillers import Head
 from ladle.networks import NetworkInfo, StageInfo
@@ -118,13 +119,18 @@ class ForeignTeacher:
     ) -> Output:
         """What it finds as predictions at ``priors``, the same for every stage."""
         found, sizes = seen
-        return Output(predictions_at(found, priors, class_agnostic), priors, (), sizes)
+        return Output(predictions_at(found, priors, sizes, class_agnostic), priors, (), sizes)
 
 
-def predictions_at(found: TeacherDetections, priors: Priors, class_agnostic: bool = False) -> Predictions:
-    """Re-sample dense predictions to a student's grids; place everything else at its priors."""
+def predictions_at(
+    found: TeacherDetections, priors: Priors, sizes: Int[torch.Tensor, "B 2"], class_agnostic: bool = False
+) -> Predictions:
+    """Re-sample dense predictions to a student's grids; place final boxes at its priors.
+
+    Where these have no grid, dense predictions are first reduced to final boxes in images of ``sizes``.
+    """
     if class_agnostic:
         found = found.replaced(logits=found.logits.amax(-1, keepdim=True))
     if found.grids is not None and priors.grids is not None:
         return resample(found, priors)
-    return place(found, priors)
+    return place(found if found.grids is None else found.suppressed(sizes), priors)

@@ -15,22 +15,52 @@ from ladle.errors import UserError
 from ladle.teachers.detections import LEAST_LOGIT, logit
 from ladle.types import Grid
 
-__all__ = ["LAYOUTS", "Layout", "Read", "Shape", "counts_of", "find_layout", "grids_of", "joined", "read_outputs"]
+__all__ = [
+    "FINAL",
+    "LAYOUTS",
+    "Layout",
+    "Read",
+    "Shape",
+    "Taken",
+    "counts_of",
+    "find_layout",
+    "grids_of",
+    "joined",
+    "read_outputs",
+]
 
-Layout = Literal["boxes", "yolo", "yolo-objectness", "distributions"]
+Layout = Literal["boxes", "detr", "detections", "yolo", "yolo-objectness", "distributions"]
 Shape = tuple[int, ...]
 """The shape of an output for one image."""
 
 LAYOUTS: Mapping[str, str] = {
     "boxes": "boxes (B,N,4) as x1 y1 x2 y2 and class scores (B,N,C)",
+    "detr": "boxes (B,N,4) as center, width, height in fractions of the input and class logits (B,N,C) of sigmoids",
+    "detections": "one output (B,N,6): x1 y1 x2 y2, score, number of the class",
     "yolo": "one output (B,4+C,N): center, width, height and class scores",
     "yolo-objectness": "one output (B,N,5+C): center, width, height, objectness and class scores",
     "distributions": "class scores (B,N,C) and distributions of the distances to the four edges (B,N,4K)",
 }
 """Every layout of outputs by its name in ``?layout=``."""
 
+FINAL: tuple[Layout, ...] = ("detr", "detections")
+"""The layouts of final boxes alone; the others may be of places too."""
+
+_DETR = ({"logits", "pred_boxes"}, {"pred_logits", "pred_boxes"})
+"""The names of DETR's outputs, in transformers and in the original code."""
+_MOST_DETECTIONS = 1000
+"""The largest number of rows of six numbers that are taken for detections; more are places of a YOLO of one class."""
 _STRIDES = ((8, 16, 32), (8, 16, 32, 64), (8, 16, 32, 64, 128), (4, 8, 16, 32), (16, 32))
 """Sets of strides that are tried to explain a number of places."""
+
+
+class Taken(NamedTuple):
+    """What is known of a file: its places, if it has any, the size of its input in pixels, the number of classes."""
+
+    grids: tuple[Grid, ...] | None
+    height: int
+    width: int
+    classes: int
 
 
 class Read(NamedTuple):
@@ -80,10 +110,13 @@ def grids_of(places: int, height: int, width: int, strides: tuple[int, ...] | No
     return None
 
 
-def counts_of(layout: Layout, shapes: Mapping[str, Shape]) -> tuple[int, int, int]:
-    """The numbers of places, of classes and of bins in outputs of a layout; raises ValueError if they do not fit."""
+def counts_of(layout: Layout, shapes: Mapping[str, Shape]) -> tuple[int, int | None, int]:
+    """The numbers of places, of classes and of bins in outputs of a layout; raises ValueError if they do not fit.
+
+    None for the number of classes if the outputs do not say it.
+    """
     shape, *others = shapes.values()
-    pair = layout in ("boxes", "distributions")
+    pair = layout in ("boxes", "detr", "distributions")
     unlike = layout == "distributions" and sum(map(_says_edges, shapes)) != 1
     if len(others) != pair or unlike or any(len(one) != 3 for one in shapes.values()):
         raise ValueError(
@@ -94,7 +127,9 @@ def counts_of(layout: Layout, shapes: Mapping[str, Shape]) -> tuple[int, int, in
         return shape[2], shape[1] - 4, 0
     if layout == "yolo-objectness":
         return shape[1], shape[2] - 5, 0
-    if layout == "boxes":
+    if layout == "detections":
+        return shape[1], None, 0
+    if layout in ("boxes", "detr"):
         score = _sorted_pair(shapes)[1][1]
         return score[1], score[2], 0
     (edges,) = (one for name, one in shapes.items() if _says_edges(name))
@@ -102,9 +137,9 @@ def counts_of(layout: Layout, shapes: Mapping[str, Shape]) -> tuple[int, int, in
     return score[1], score[2], edges[2] // 4
 
 
-def read_outputs(layout: Layout, outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
+def read_outputs(layout: Layout, outputs: Mapping[str, Tensor], taken: Taken) -> Read:
     """Boxes and logits from the outputs of a file."""
-    return _READERS[layout](outputs, grids)
+    return _READERS[layout](outputs, taken)
 
 
 def joined(parts: Sequence[Read]) -> Read:
@@ -122,7 +157,19 @@ def _is_boxes(shapes: Mapping[str, Shape], classes: int | None) -> bool:
     if len(shapes) != 2 or any(len(shape) != 3 for shape in shapes.values()):
         return False
     (_, box), (_, score) = _sorted_pair(shapes)
+    return box[-1] == 4 and box[1] == score[1] and shapes.keys() not in _DETR
+
+
+def _is_detr(shapes: Mapping[str, Shape], classes: int | None) -> bool:
+    if shapes.keys() not in _DETR or any(len(shape) != 3 for shape in shapes.values()):
+        return False
+    (_, box), (_, score) = _sorted_pair(shapes)
     return box[-1] == 4 and box[1] == score[1]
+
+
+def _is_detections(shapes: Mapping[str, Shape], classes: int | None) -> bool:
+    shape = _only(shapes)
+    return shape is not None and shape[2] == 6 and shape[1] <= _MOST_DETECTIONS
 
 
 def _is_distributions(shapes: Mapping[str, Shape], classes: int | None) -> bool:
@@ -141,6 +188,8 @@ def _is_yolo(shapes: Mapping[str, Shape], classes: int | None) -> bool:
 
 def _is_yolo_objectness(shapes: Mapping[str, Shape], classes: int | None) -> bool:
     shape = _only(shapes)
+    if _is_detections(shapes, classes):
+        return False
     if shape is None or classes is None:
         return shape is not None and 5 < shape[2] < shape[1]
     return shape[2] == 5 + classes and shape[1] != 4 + classes
@@ -153,6 +202,8 @@ def _says_edges(name: str) -> bool:
 
 _TESTS: dict[Layout, Callable[[Mapping[str, Shape], int | None], bool]] = {
     "boxes": _is_boxes,
+    "detr": _is_detr,
+    "detections": _is_detections,
     "yolo": _is_yolo,
     "yolo-objectness": _is_yolo_objectness,
     "distributions": _is_distributions,
@@ -170,29 +221,46 @@ def _sorted_pair(shapes: Mapping[str, Shape]) -> list[tuple[str, Shape]]:
     return sorted(shapes.items(), key=lambda one: (one[1][-1] != 4, "box" not in one[0].lower()))
 
 
-def _read_boxes(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
+def _read_boxes(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
     box, score = (name for name, _ in _sorted_pair({name: tuple(one.shape) for name, one in outputs.items()}))
     return Read(outputs[box].float(), logit(outputs[score].float()))
 
 
-def _read_yolo(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
+def _read_detr(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
+    box, score = (name for name, _ in _sorted_pair({name: tuple(one.shape) for name, one in outputs.items()}))
+    whole = outputs[box].new_tensor([taken.width, taken.height, taken.width, taken.height], dtype=torch.float32)
+    return Read(corners(outputs[box].float()) * whole, outputs[score].float())
+
+
+def _read_detections(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
+    """Numbers that are no class's, as some exporters write in rows without a detection, are background."""
+    (rows,) = (one.float() for one in outputs.values())
+    number = rows[..., 5].round().long()
+    known = (number >= 0) & (number < taken.classes)
+    score = torch.where(known, rows[..., 4], 0.0).unsqueeze(-1)
+    scores = score.new_zeros(*score.shape[:2], taken.classes)
+    scores.scatter_(-1, number.clamp(0, taken.classes - 1).unsqueeze(-1), score)
+    return Read(rows[..., :4], logit(scores))
+
+
+def _read_yolo(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
     (rows,) = (one.float().transpose(1, 2) for one in outputs.values())
     return Read(corners(rows[..., :4]), logit(rows[..., 4:]))
 
 
-def _read_yolo_objectness(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
+def _read_yolo_objectness(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
     (rows,) = (one.float() for one in outputs.values())
     return Read(corners(rows[..., :4]), logit(rows[..., 4:5] * rows[..., 5:]))
 
 
-def _read_distributions(outputs: Mapping[str, Tensor], grids: tuple[Grid, ...] | None) -> Read:
-    """Distances are the means of the distributions times the stride, from places half a pixel before the middle."""
-    if grids is None:
+def _read_distributions(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
+    """Distances are the means of the distributions times the stride, from the places."""
+    if taken.grids is None:
         raise UserError("distributions of edges need the strides of their places: name them by ?strides=8,16,32")
     edge = next(name for name in outputs if _says_edges(name))
     (score,) = (one.float() for name, one in outputs.items() if name != edge)
     edges = outputs[edge].float().unflatten(-1, (4, -1))
-    points, stride = _points(grids, edges)
+    points, stride = _points(taken.grids, edges)
     bins = torch.arange(edges.shape[-1], device=edges.device, dtype=edges.dtype)
     distances = (edges.softmax(-1) @ bins) * stride[:, None]
     scores = logit(score) if score.amin() >= 0 and score.amax() <= 1 else score
@@ -210,8 +278,10 @@ def _points(grids: tuple[Grid, ...], like: Tensor) -> tuple[Float[Tensor, "N 2"]
     return torch.cat(points), torch.cat(strides)
 
 
-_READERS: dict[Layout, Callable[[Mapping[str, Tensor], tuple[Grid, ...] | None], Read]] = {
+_READERS: dict[Layout, Callable[[Mapping[str, Tensor], Taken], Read]] = {
     "boxes": _read_boxes,
+    "detr": _read_detr,
+    "detections": _read_detections,
     "yolo": _read_yolo,
     "yolo-objectness": _read_yolo_objectness,
     "distributions": _read_distributions,

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
+from torch import Tensor
 
 from ladle.distillers import Head
 from ladle.networks import NetworkInfo, StageInfo
@@ -53,7 +54,7 @@ class MovedTeacher:
     def observe(self, batch: Batch) -> Moving:
         """Its feature maps of a batch, and what it finds there."""
         seen = self.frozen.observe(batch)
-        return Moving(seen, self._find(seen, batch))
+        return Moving(seen, self._find(seen, batch), batch.sizes)
 
     @torch.no_grad()
     def predict_at(
@@ -67,7 +68,7 @@ class MovedTeacher:
         """Its predictions, moved to ``priors``; those of its region heads at proposals as they are."""
         if stage and len(self.frozen.detector.chain) > 1:
             return self.frozen.predict_at(seen.observed, priors, stage, class_agnostic)
-        predictions = predictions_at(seen.found, priors, class_agnostic)
+        predictions = predictions_at(seen.found, priors, seen.sizes, class_agnostic)
         return Output(predictions, priors, seen.observed.features, seen.observed.sizes)
 
     def _find(self, seen: Observed, batch: Batch) -> TeacherDetections:
@@ -88,10 +89,11 @@ class MovedTeacher:
 
 
 class Moving(NamedTuple):
-    """What a frozen detector observes in a batch, and what it finds there."""
+    """What a frozen detector observes in a batch, what it finds there, and the sizes of the images."""
 
     observed: Observed
     found: TeacherDetections
+    sizes: Tensor
 
 
 def moved_info(info: NetworkInfo) -> NetworkInfo:

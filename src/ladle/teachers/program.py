@@ -16,13 +16,26 @@ from ladle.errors import first_line
 from ladle.teachers.classes import COCO_CLASSES
 from ladle.teachers.detections import TeacherDetections
 from ladle.teachers.inputs import Resize, TeacherInput, to_batch
-from ladle.teachers.layouts import LAYOUTS, Layout, Read, Shape, counts_of, find_layout, grids_of, joined, read_outputs
+from ladle.teachers.layouts import (
+    FINAL,
+    LAYOUTS,
+    Layout,
+    Read,
+    Taken,
+    counts_of,
+    find_layout,
+    grids_of,
+    joined,
+    read_outputs,
+)
 from ladle.teachers.uri import TeacherURI
 from ladle.types import Batch, Grid
 
 __all__ = ["FileTeacher", "Program", "open_program"]
 
 _OPTIONS = ("imgsz", "mean", "std", "bgr", "resize", "pad", "layout", "strides", "offset", "classes", "class_map")
+_ROUNDING = 1e-3
+"""By which a score may leave 0 to 1 in files of 16 bits."""
 _KEYS = ("names", "classes", "class_names", "labels")
 """Keys of a file's metadata under which exporters write the names of classes."""
 
@@ -93,17 +106,18 @@ class FileTeacher(NamedTuple):
         read = self._run(images)
         frame = self.taken.frame(batch.sizes)
         found = TeacherDetections(to_batch(read.boxes, frame), read.logits, frame, None, read.edges, self.grids)
-        return found if self.grids is not None else found.suppressed(batch)
+        return found if self.grids is not None else found.suppressed(batch.sizes)
 
     def _run(self, images: Tensor) -> Read:
         parts = images.split(self.batch or len(images))
         outputs = [self.program.run(_filled(part, self.batch)) for part in parts]
         moved = [{name: one.to(images.device) for name, one in some.items()} for some in outputs]
+        known = Taken(self.grids, self.taken.height, self.taken.width, len(self.classes))
         if self.grids is None:  # the number of boxes may differ from part to part
-            read = joined([read_outputs(self.layout, some, None) for some in moved])
+            read = joined([read_outputs(self.layout, some, known) for some in moved])
         else:
             together = {name: torch.cat([some[name] for some in moved]) for name in moved[0]}
-            read = read_outputs(self.layout, together, self.grids)
+            read = read_outputs(self.layout, together, known)
         edges = read.edges[: len(images)] if read.edges is not None else None
         return Read(read.boxes[: len(images)], read.logits[: len(images)], edges)
 
@@ -116,24 +130,28 @@ def open_program(uri: TeacherURI, program: Program, further: tuple[str, ...] = (
     """
     uri.check((*_OPTIONS, *further))
     batch, height, width = _size(uri, program.shape)
-    shapes = _shapes(uri, program, batch or 1, height, width)
+    outputs = _outputs(uri, program, batch or 1, height, width)
+    shapes = {name: tuple(one.shape) for name, one in outputs.items()}
     names = class_names(uri, program.metadata)
     given = uri.choice("layout", ("", *LAYOUTS), "")
     try:
         layout = cast("Layout", given) if given else find_layout(shapes, len(names) if names else None)
         places, scores, bins = counts_of(layout, shapes)
-        grids = grids_of(places, height, width, uri.wholes("strides"))
+        grids = None if layout in FINAL else grids_of(places, height, width, uri.wholes("strides"))
     except ValueError as error:
         raise uri.fail(str(error)) from None
     if layout == "distributions" and grids is None:
         raise uri.fail(f"its {places} places fit no known strides; name them by ?strides=8,16,32")
     names = names or (COCO_CLASSES if scores == len(COCO_CLASSES) else None)
-    if names is None or scores != len(names):
+    if names is None or scores not in (len(names), None):
         found = "none in its metadata" if names is None else str(len(names))
+        of = "" if scores is None else f"{scores} "
         raise uri.fail(
-            f"expected the names of its {scores} classes, found {found}: give them by ?classes=names.txt, a file with "
-            "one name in each line"
+            f"expected the names of its {of}classes, found {found}: give them by ?classes=names.txt, a file with one "
+            "name in each line"
         )
+    if layout == "boxes":
+        _check_scores(uri, outputs)
     taken = _input(uri, layout, height, width)
     return FileTeacher(Path(uri.path).name, names, program, taken, layout, _shifted(uri, layout, grids), batch, bins)
 
@@ -155,13 +173,24 @@ def _size(uri: TeacherURI, shape: tuple[int | None, ...]) -> tuple[int | None, i
     return batch, height, width
 
 
-def _shapes(uri: TeacherURI, program: Program, batch: int, height: int, width: int) -> dict[str, Shape]:
-    """The shapes of the outputs for black images."""
+def _outputs(uri: TeacherURI, program: Program, batch: int, height: int, width: int) -> Mapping[str, Tensor]:
+    """The outputs for black images."""
     try:
-        outputs = program.run(torch.zeros(batch, 3, height, width))
+        return program.run(torch.zeros(batch, 3, height, width))
     except Exception as error:  # each kind of file raises errors of its own
         raise uri.fail(f"it cannot take images of {width}x{height} pixels ({first_line(error)})") from error
-    return {name: tuple(one.shape) for name, one in outputs.items()}
+
+
+def _check_scores(uri: TeacherURI, outputs: Mapping[str, Tensor]) -> None:
+    """Raise :class:`UserError` if the scores of boxes are no probabilities."""
+    for name, one in outputs.items():
+        if one.shape[-1] != 4 or len({tuple(other.shape) for other in outputs.values()}) == 1:
+            low, high = (float(end) for end in (one.amin(), one.amax())) if one.numel() else (0.0, 1.0)
+            if low < -_ROUNDING or high > 1 + _ROUNDING:
+                raise uri.fail(
+                    f"its output {name} has values from {low:.3g} to {high:.3g}, and layout boxes needs scores from 0 "
+                    "to 1; where these are logits, with boxes in fractions of the input, add ?layout=detr"
+                )
 
 
 def class_names(uri: TeacherURI, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
@@ -200,7 +229,7 @@ def _by_number(table: dict[Any, Any]) -> list[Any]:
 
 def _input(uri: TeacherURI, layout: Layout, height: int, width: int) -> TeacherInput:
     """How it takes images: by options, else YOLO's letterbox and values from 0 to 1, or a stretch and 0 to 255."""
-    yolo = layout.startswith("yolo")
+    yolo = layout.startswith("yolo") or layout == "detections"
     usual = TeacherInput(
         height, width, std=(255.0,) * 3 if yolo else (1.0,) * 3, resize="letterbox" if yolo else "stretch"
     )

@@ -49,6 +49,8 @@ class TorchvisionTeacher(NamedTuple):
         """How it takes images and what it gives, in words."""
         made: Any = self.model.transform
         sides = f"short side to {made.min_size[-1]} px, at most {made.max_size}"
+        if made.fixed_size is not None:
+            sides = "stretched to {}x{} px".format(*made.fixed_size)
         gives = "predictions at its anchors" if self.dense else "final boxes"
         return (f"takes images as torchvision resizes and normalizes them ({sides})", f"gives {gives}")
 
@@ -143,6 +145,9 @@ def _densely(uri: TeacherURI, model: Any) -> bool:
 def _set(uri: TeacherURI, model: Any) -> None:
     """Set the size of images and the least score of the options."""
     side = uri.wholes("imgsz")
+    if side is not None and model.transform.fixed_size is not None:
+        width, height = model.transform.fixed_size
+        raise uri.fail(f"?imgsz={uri.options['imgsz']}: it takes images of {width}x{height} pixels only; leave it out")
     if side is not None:
         model.transform.min_size, model.transform.max_size = (min(side),), max(side)
     (score,) = uri.numbers("score", 1, (0.05,))
