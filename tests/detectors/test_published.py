@@ -116,10 +116,10 @@ class Foreign:
     """An object that a checkpoint may hold beside its tensors, and that is never made."""
 
 
-@pytest.mark.parametrize("key", ["state_dict", "model", "ema_state_dict"])
+@pytest.mark.parametrize("key", ["state_dict", "model"])
 def test_only_tensors_are_read_of_a_checkpoint(key, tmp_path):
     file = tmp_path / "checkpoint.pth"
-    torch.save({"meta": {"epoch": 300}, "model": {}, key: {"module.a.weight": torch.ones(2)}}, file)
+    torch.save({"meta": {"epoch": 300}, "state_dict": {}, "model": {}, key: {"module.a.weight": torch.ones(2)}}, file)
     found = read_tensors(file)
     assert list(found) == ["a.weight"]
     assert torch.equal(found["a.weight"], torch.ones(2))
@@ -128,6 +128,24 @@ def test_only_tensors_are_read_of_a_checkpoint(key, tmp_path):
         read_tensors(file)
     with pytest.raises(UserError, match="none.pth: expected a checkpoint with tensors, found no file"):
         read_tensors(tmp_path / "none.pth")
+
+
+def test_the_running_average_of_mmdetection_is_read(tmp_path):
+    """Its hooks leave the average in ``state_dict``, and the weights before averaging beside it."""
+    average, file = tensors(golden("yolox-n", "mmdet")), tmp_path / "epoch_300.pth"
+    raw = {name: value + 1 for name, value in average.items()}
+    third = {f"module.{name}": value for name, value in raw.items()} | {"steps": torch.tensor(7)}
+    second = {f"ema_{name.replace('.', '_')}": value for name, value in raw.items()}
+    for content in (
+        {"state_dict": average, "ema_state_dict": third},
+        {"ema_state_dict": third, "state_dict": average},
+        {"state_dict": average | second},
+    ):
+        torch.save({"meta": {}, **content}, file)
+        found = read_tensors(file)
+        assert found.keys() == average.keys()
+        assert all(torch.equal(found[name], value) for name, value in average.items())
+    from_published(found, "yolox-n", COCO)
 
 
 @torch.no_grad()

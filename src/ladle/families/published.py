@@ -138,6 +138,9 @@ def from_published(state: Mapping[str, Tensor], name: str, classes: Sequence[str
 def read_tensors(file: Path | str) -> dict[str, Tensor]:
     """The tensors of a checkpoint (.pth, .safetensors); of two sets the running average, as the release evaluates it.
 
+    In files of mmdetection the average lies under ``state_dict`` and the weights before averaging beside it: in those
+    of version 3 under ``ema_state_dict``, in those of version 2 among the others, with ``ema_`` before their names.
+
     Raises :class:`UserError` for a file that holds anything but plain data and tensors.
     """
     file = Path(file)
@@ -155,11 +158,13 @@ def read_tensors(file: Path | str) -> dict[str, Tensor]:
         ) from error
     if file.suffix == ".safetensors":
         return dict(content)
-    for key in ("ema_state_dict", "state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
+    for key in ("state_dict", "model"):
+        if isinstance(content, dict) and isinstance(content.get(key), dict) and content[key]:
             content = content[key]
     tensors = content.items() if isinstance(content, dict) else ()
-    return {key.removeprefix("module."): value for key, value in tensors if isinstance(value, Tensor)}
+    weights = {key.removeprefix("module."): value for key, value in tensors if isinstance(value, Tensor)}
+    before = {f"ema_{key.replace('.', '_')}" for key in weights}
+    return {key: value for key, value in weights.items() if key not in before}
 
 
 def _translated(state: Mapping[str, Tensor], spec: DetectorSpec) -> dict[str, Tensor]:
