@@ -300,6 +300,10 @@ def test_a_label_folder_of_another_data_set_above_is_not_taken_for_labels_beside
         "0 .5 .5 .4 .4 .4 .4 2 .6 .4 0",
         "0 .5 .5 .4 .4 .4 .4 2.000 .6 .4 2.000 .4 .6 1 .6 .6 2",
         "0 .5 .5 .4 .4 .4 .4 1 0 0 0",
+        "0 .5 .5 .4 .4 .4 .4 1 .8 .5 1",
+        "0 .8 .8 .4 .404 .7 .7 1 0 0 0",
+        "0 .5 .5 .4 .4 0 0 0 0 0 0",
+        "0 .95 .5 .4 .4 .8 .4 2 .9 .4 0",
     ],
 )
 def test_key_points_without_their_shape_are_no_polygon(tmp_path, row):
@@ -311,6 +315,28 @@ def test_key_points_without_their_shape_are_no_polygon(tmp_path, row):
 def test_a_polygon_along_the_border_stays_one(tmp_path):
     add_image(tmp_path, "a.jpg", "0 0 0 .5 0 1 0 1 1 0 1\n")
     np.testing.assert_array_equal(read(data(tmp_path, "train: images")).images[0].boxes, [[0, 0, 96, 64]])
+
+
+@pytest.mark.parametrize("box", [(0, 0, 1, 1), (0, 0, 0.2, 0.2), (0.8, 0.8, 1, 1), (0, 0.8, 0.2, 1), (0.3, 0, 1, 0.5)])
+def test_a_rectangle_whose_polygon_is_closed_may_touch_the_border(tmp_path, box):
+    left, top, right, bottom = box
+    corners = [(left, top), (left, bottom), (right, bottom), (right, top)]
+    rounds = [way[start:] + way[: start + 1] for way in (corners, corners[::-1]) for start in range(4)]
+    rows = "".join(f"0 {' '.join(f'{x} {y}' for x, y in points)}\n" for points in rounds)
+    expected = np.asarray(box) * [96, 64, 96, 64]
+    np.testing.assert_allclose(boxes(tmp_path, rows), [expected] * 8, atol=0.001)
+
+
+@pytest.mark.parametrize(
+    ("row", "box"),
+    [
+        ("0 .3 .1 .3 .3 .1 .3 0 .2 .2 0", (0, 0, 0.3, 0.3)),
+        ("0 .5 .25 .5 .5 .3 .5 0 .3 .3 0", (0, 0, 0.5, 0.5)),
+        ("0 .6 .9 .5 .6 .8 .6 1 .8 .7 1", (0.5, 0.6, 1, 1)),
+    ],
+)
+def test_a_polygon_with_five_points_may_touch_two_sides(tmp_path, row, box):
+    np.testing.assert_allclose(boxes(tmp_path, row), [np.asarray(box) * [96, 64, 96, 64]], atol=0.001)
 
 
 def test_a_path_into_the_home_of_an_unknown_user_does_not_exist(tmp_path):

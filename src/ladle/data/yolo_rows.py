@@ -17,6 +17,8 @@ _LONGEST_CLASS = 9
 _NOWHERE = (math.nan, math.nan, math.nan, math.nan)
 _MOST_FRACTION = 2.0
 """Largest center or side of a box in fractions of the image; larger numbers are taken for pixels."""
+_ROUNDING = 0.01
+"""How far a box may reach over the border of its image, in fractions of it, and still count as inside."""
 
 
 class KeyPoints(NamedTuple):
@@ -93,16 +95,21 @@ def _polygon(values: list[float], words: list[str]) -> Corners:
 def _ends_in_key_points(values: list[float]) -> bool:
     """Whether the numbers are a box followed by key points, each with a visibility of 0, 1 or 2.
 
-    A polygon has no coordinate 2. It may have 0 and 1 in these places, but then its points are not inside the "box" of
-    its first numbers.
+    A polygon has no coordinate 2. If it touches the border it may have 0 and 1 in these places. But then its last point
+    is the first one again, or the "box" of its first numbers is not inside the image, or contains no point that is
+    "seen".
     """
     points = values[_BOX_FIELDS - 1 :]
     seen = points[2::3]
-    if len(points) % 3 or not set(seen) <= {0, 1, 2}:
+    if len(points) % 3 or not set(seen) <= {0, 1, 2} or values[:2] == values[-2:]:
         return False
+    if 2 in seen:
+        return True
     left, top, right, bottom = _box(values)
+    is_box = min(left, top) >= -_ROUNDING and max(right, bottom) <= 1 + _ROUNDING
     places = [(x, y) for x, y, visible in zip(points[0::3], points[1::3], seen, strict=True) if visible]
-    return 2 in seen or all(left <= x <= right and top <= y <= bottom for x, y in places)
+    # A point that is not seen has no place: it is written as 0 0 0.
+    return is_box and (any(left <= x <= right and top <= y <= bottom for x, y in places) or not any(points))
 
 
 def _shown(words: list[str]) -> str:
