@@ -8,10 +8,14 @@ import torch
 import yaml
 
 from ladle.cli.main import main
+from ladle.data.loader import view
+from ladle.data.samples import Sample
 from ladle.errors import UserError
 from ladle.recipes import batch_size, train, training
 from ladle.recipes.batch_size import crowded_batch
 from ladle.recipes.jobs import Job
+from ladle.recipes.parts import Parts
+from ladle.recipes.setup import resolve
 from tests.recipes.tiny import RUN
 
 AUTO = replace(RUN, batch="auto", quiet=False)
@@ -109,6 +113,53 @@ def test_the_batch_of_a_trial_is_full():
     assert batch.truth.labels.amax() == 2
     assert ((batch.truth.boxes >= 0) & (batch.truth.boxes <= 64)).all()
     assert torch.equal(batch.sizes, torch.full((2, 2), 64))
+
+
+class Full:
+    """Images of as many objects as are assumed where they are not counted, all in the middle, where no crop is."""
+
+    classes, category_ids = ("cat", "dog"), (1, 2)
+
+    def __len__(self):
+        return 3
+
+    def sample(self, index):
+        corners = 28 + 4 * torch.rand(batch_size._USUAL_OBJECTS, 2, generator=torch.Generator().manual_seed(index))
+        nothing = torch.zeros(len(corners), dtype=torch.long)
+        image = torch.zeros(3, 64, 64, dtype=torch.uint8)
+        return Sample(image, torch.cat([corners, corners + 8], 1), nothing, nothing.bool(), index, (64, 64))
+
+
+@pytest.fixture
+def objects_of(monkeypatch):
+    """The number of objects of each image in the trial steps of a job, which are not taken."""
+    counts = []
+
+    def count(job, setup, parts, batch_of, most):
+        counts.append(batch_of(1).truth.valid.sum().item())
+        return 1
+
+    def counted(job, images):
+        batch_size.choose_batch(job, resolve(job, Parts(), images.classes, images.category_ids), Parts(), images)
+        return counts.pop()
+
+    monkeypatch.setattr(batch_size, "has_memory", lambda device: True)
+    monkeypatch.setattr(batch_size, "_largest", count)
+    return counted
+
+
+@pytest.mark.parametrize("rates", [(0.0, 0.0), (1.0, 0.0), (0.0, 1.0), (1.0, 1.0)])
+def test_trial_steps_have_the_objects_of_the_fullest_view(rates, objects_of):
+    run = replace(RUN, batch="auto", crop=0.0, mosaic=rates[0], mixup=rates[1])
+    full, generator = Full(), torch.Generator().manual_seed(0)
+    views = [view(full, index % 3, 64, run.augmentation, generator) for index in range(30)]
+    told = objects_of(Job("train", "d", "paa-tiny", "folder", run), full)
+    assert told == max(len(one.labels) for one in views)
+
+
+def test_trial_steps_have_as_many_objects_as_a_teacher_finds_in_an_image(objects_of):
+    job = Job("distill", "d", "paa-tiny", "folder", replace(RUN, batch="auto", mixup=0.5), unlabelled="more")
+    assert objects_of(job, Full()) == 2 * 300
 
 
 @pytest.mark.parametrize("channels_last", [True, False])

@@ -10,6 +10,7 @@ import torch
 
 from ladle.data.loader import padded_side
 from ladle.data.sources import DatasetSource, Source
+from ladle.data.transforms import Augmentation
 from ladle.device import has_memory, release_memory
 from ladle.errors import UserError
 from ladle.recipes.devices import find_device
@@ -17,6 +18,7 @@ from ladle.recipes.jobs import Job
 from ladle.recipes.options import USUAL_BATCH
 from ladle.recipes.parts import Parts
 from ladle.recipes.setup import Setup, build_objective
+from ladle.teachers.detections import FINAL_MOST
 from ladle.types import Batch, GroundTruth
 
 __all__ = ["choose_batch", "crowded_batch"]
@@ -37,7 +39,9 @@ def choose_batch(job: Job, setup: Setup, parts: Parts, images: Source) -> tuple[
     if not has_memory(device):
         return USUAL_BATCH, "the usual number, because on a CPU memory is shared with all other programs"
     side = padded_side(max(job.run.scales(setup.imgsz) or (setup.imgsz,)))
-    objects = most_objects(images) * (_MOSAIC if job.run.mosaic else 1)
+    # What the teacher finds in images without labels is not known yet.
+    found = FINAL_MOST if job.unlabelled is not None else 0
+    objects = max(most_objects(images), found) * most_joined(job.run.augmentation)
     most = min(_MOST, max(1, len(images) // job.run.world))
     count = _largest(job, setup, parts, partial(crowded_batch, side, objects, len(images.classes)), most)
     release_memory(device)
@@ -61,6 +65,11 @@ def _largest(job: Job, setup: Setup, parts: Parts, batch_of: Callable[[int], Bat
     students = {name: spec.build() for name, spec in setup.specs.items()}
     objective = build_objective(job, setup, students, fabric.device, parts)
     return largest_batch(fabric, objective, batch_of, replace(job.settings(), weighed=setup.weighed), most)
+
+
+def most_joined(augmentation: Augmentation) -> int:
+    """How many images a view can be made of: those of a mosaic, and one that is mixed with it, which is no mosaic."""
+    return (_MOSAIC if augmentation.mosaic else 1) + (1 if augmentation.mixup else 0)
 
 
 def most_objects(images: Source) -> int:
