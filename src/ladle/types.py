@@ -219,6 +219,13 @@ class Predictions(Record):
         # One zero for all, since there may be many priors.
         return cls(boxes.new_zeros(1).expand(batch, boxes.shape[1], classes), boxes, exclusive=True)
 
+    def boxes_of(self, label: Int[Tensor, "B P"]) -> Float[Tensor, "B P 4"]:
+        """The box of a class at each prior, in float32 at least; the only one unless each class has its own."""
+        if self.class_boxes is None:
+            return at_least_float32(self.boxes)
+        place = label[..., None, None].expand(-1, -1, 1, 4)
+        return at_least_float32(self.class_boxes).gather(2, place)[:, :, 0]
+
     @property
     def log_odds(self) -> Float[Tensor, "B P C"]:
         """The log-odds of each class probability, in float32; the logits themselves unless ``exclusive``."""

@@ -1,13 +1,15 @@
 """Soft labels against numbers of an independent implementation on a scene of sines and cosines."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
+from ladle.assigners import MaxIoU
 from ladle.boxes import decode_deltas
-from ladle.distillers import SoftLabels
-from ladle.testing import grid_priors
+from ladle.distillers import BCKD, SoftLabels
+from ladle.testing import example_network, grid_priors
 from ladle.types import Assignment, GroundTruth, Output, Predictions
 
 
@@ -58,3 +60,27 @@ def test_without_a_quality_branch_there_is_no_quality_term():
     bare = Predictions(teacher.predictions.logits, teacher.predictions.boxes)
     blind = Output(bare, teacher.priors, (), teacher.sizes)
     assert set(SoftLabels()(student, blind, truth, plan)) == {"soft_class", "soft_box"}
+
+
+@pytest.mark.parametrize(("distil", "term"), [(SoftLabels(), "soft_box"), (BCKD(), "bckd_box")], ids=["soft", "bckd"])
+def test_of_a_box_for_each_class_that_of_the_teachers_class_is_told(distil, term):
+    """The student takes class 0 for likeliest, the teacher class 1: only the box of class 1 learns."""
+    truth = GroundTruth.pad([torch.tensor([[8.0, 8.0, 40.0, 40.0]])], [torch.tensor([1])])
+    priors = grid_priors(64, 64, strides=(32,))
+    count = priors.boxes.shape[1]
+    each = (
+        torch.tensor([[0.0, 0.0, 30.0, 30.0], [4.0, 4.0, 36.0, 38.0]]).expand(1, count, 2, 4).clone().requires_grad_()
+    )
+    own, theirs = torch.tensor([3.0, 1.0]).expand(1, count, 2), torch.tensor([1.0, 3.0]).expand(1, count, 2)
+    student = Output(Predictions(own, each[:, :, 0], class_boxes=each, exclusive=True), priors, ())
+    target = truth.boxes.expand(1, count, 4)
+    teacher = Output(Predictions(theirs, target, exclusive=True), priors, ())
+    plan = MaxIoU()(student.predictions.detach(), priors, truth)
+    found = distil.build(example_network(), example_network())(student, teacher, truth, plan)[term].total
+    found.backward()
+    assert not each.grad[:, :, 0].any()
+    assert each.grad[:, :, 1].any()
+    same = replace(student, predictions=replace(student.predictions, boxes=each[:, :, 1], class_boxes=None))
+    torch.testing.assert_close(
+        found, distil.build(example_network(), example_network())(same, teacher, truth, plan)[term].total
+    )

@@ -50,7 +50,7 @@ class RegionCriterion:
         target, label = truth.at(assignment.index)
         sampled = (weight + assignment.background).sum()
         zero = torch.zeros_like(sampled)
-        boxes = self._boxes(_learnt_boxes(predictions, label), target, output.priors.boxes)
+        boxes = self._boxes(predictions.boxes_of(label), target, output.priors.boxes)
         return {
             "class": Term(self.weight * _classes(predictions, label, assignment), sampled, zero),
             "box": Term(self.weight * self.box_weight * (weight * boxes).sum(), sampled, zero),
@@ -61,14 +61,6 @@ class RegionCriterion:
             return 1 - giou(boxes, target)
         deltas, target_deltas = (encode_deltas(priors, each, self.stds) for each in (boxes, target))
         return F.smooth_l1_loss(deltas, target_deltas, reduction="none", beta=self.beta).sum(-1)
-
-
-def _learnt_boxes(predictions: Predictions, label: Tensor) -> Float[Tensor, "B P 4"]:
-    """The predicted box of the class that each prior learns, if the head predicts one box per class."""
-    if predictions.class_boxes is None:
-        return at_least_float32(predictions.boxes)
-    place = label[..., None, None].expand(-1, -1, 1, 4)
-    return at_least_float32(predictions.class_boxes).gather(2, place)[:, :, 0]
 
 
 def _classes(predictions: Predictions, label: Tensor, plan: Assignment) -> Float[Tensor, ""]:

@@ -81,5 +81,7 @@ class BCKD(Joinable):
         return terms
 
     def _box_loss(self, student: Output, teacher: Output) -> Float[Tensor, "B P"]:
-        overlap = giou if self.box_loss == "giou" else iou
-        return 1 - overlap(student.predictions.boxes.float(), teacher.predictions.detach().boxes.float())
+        overlap, target = giou if self.box_loss == "giou" else iou, teacher.predictions.detach()
+        # Where each class has a box of its own, the student's is that of the class that the teacher takes.
+        boxes = student.predictions.boxes_of(target.logits.argmax(-1))
+        return 1 - overlap(boxes.float(), target.boxes.float())

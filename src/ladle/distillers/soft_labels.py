@@ -89,7 +89,9 @@ class SoftLabels(Joinable):
         """Terms ``soft_class``, ``soft_box`` and, where both have the branch, ``soft_quality``."""
         pred, target = student.predictions, teacher.predictions.detach()
         valid = student.priors.valid
-        boxes, target_boxes = _clipped(pred.boxes, student.sizes), _clipped(target.boxes, student.sizes)
+        # Where each class has a box of its own, the student's is that of the class that the teacher takes.
+        told = pred.boxes_of(target.logits.argmax(-1))
+        boxes, target_boxes = _clipped(told, student.sizes), _clipped(target.boxes, student.sizes)
         overlap = best_overlaps(target_boxes, valid, truth).iou
         near = overlap > self.least
         weight = torch.where(near, overlap, 0.0)
