@@ -20,6 +20,7 @@ def test_the_tables_of_the_page_are_those_of_the_recorded_lines(results):
     assert results.names() == [
         "aquarium",
         "bccd",
+        "aquarium-light",
         "fruit",
         "fruit-10",
         "scenes",
