@@ -126,6 +126,8 @@ def section(name):
     measured = latencies(name, described)
     compare = f"python benchmarks/methods.py --experiment benchmarks/experiments/{name}.yaml"
     teacher = " ".join(described["made_by"].split()) if "made_by" in described else None
+    given = any("unlabelled=given" in row for row in described["rows"].values())
+    further = f" --unlabelled {described['data']}/unlabelled" if given else ""
     return "\n".join(
         [
             *table(described, found, measured),
@@ -137,7 +139,7 @@ def section(name):
             *(about_latency(name, measured) if measured else ()),
             *((ABOUT_AGREEMENT, "") if judged(found) else ()),
             "```",
-            *([compare] if teacher is None else [teacher, f"{compare} --teacher TEACHER"]),
+            *([compare] if teacher is None else [teacher, f"{compare} --teacher TEACHER{further}"]),
             "```",
         ]
     )
