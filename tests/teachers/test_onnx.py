@@ -7,7 +7,7 @@ from ladle.detectors import Anchors
 from ladle.errors import UserError
 from ladle.teachers import Teacher, open_teacher
 from ladle.teachers.layouts import find_layout, grids_of
-from ladle.teachers.program import class_names
+from ladle.teachers.program import Program, class_names, open_program
 from ladle.teachers.uri import parse_uri
 from tests.teachers.batches import batch_of
 from tests.teachers.onnx_files import NAMES, as_many_as_found, boxes_and_scores, detections, detr, distributions, yolo
@@ -84,6 +84,16 @@ def test_logits_in_the_place_of_scores_are_refused(tmp_path):
     with pytest.raises(UserError, match=r"its output a has values from -9\.21 to -9\.21, .* add \?layout=detr"):
         open_teacher(file, NAMES)
     assert "gives final boxes (layout detr)" in open_teacher(f"{file}?layout=detr", NAMES).detector.about
+
+
+def test_of_four_classes_the_scores_are_told_from_the_boxes_by_name():
+    """Both outputs have four columns; only the scores must be probabilities."""
+    boxes, scores = torch.tensor([[[8.0, 8.0, 40.0, 40.0]]]), torch.tensor([[[0.1, 0.2, 0.9, 0.0]]])
+    program = Program(lambda images: {"scores": scores, "boxes": boxes}, (1, 3, 64, 64), {"names": "a,b,c,d"}, print)
+    assert open_program(parse_uri("onnx:a.onnx"), program).layout == "boxes"
+    swapped = program._replace(run=lambda images: {"scores": boxes, "boxes": scores})
+    with pytest.raises(UserError, match=r"its output scores has values from 8 to 40"):
+        open_program(parse_uri("onnx:a.onnx"), swapped)
 
 
 def test_detections_of_an_end_to_end_file_are_as_they_are(tmp_path, batch):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -22,6 +22,7 @@ __all__ = [
     "Read",
     "Shape",
     "Taken",
+    "box_and_score",
     "counts_of",
     "find_layout",
     "grids_of",
@@ -130,7 +131,7 @@ def counts_of(layout: Layout, shapes: Mapping[str, Shape]) -> tuple[int, int | N
     if layout == "detections":
         return shape[1], None, 0
     if layout in ("boxes", "detr"):
-        score = _sorted_pair(shapes)[1][1]
+        score = shapes[box_and_score(shapes.items())[1]]
         return score[1], score[2], 0
     (edges,) = (one for name, one in shapes.items() if _says_edges(name))
     (score,) = (one for name, one in shapes.items() if not _says_edges(name))
@@ -153,17 +154,25 @@ def joined(parts: Sequence[Read]) -> Read:
     return Read(boxes, torch.cat([filled(one.logits, LEAST_LOGIT) for one in parts]))
 
 
+def box_and_score(outputs: Iterable[tuple[str, Shape]]) -> tuple[str, str]:
+    """The names of the output of boxes and of that of scores, of two outputs with their shapes."""
+    box, score = sorted(outputs, key=lambda one: (one[1][-1] != 4, "box" not in one[0].lower()))
+    return box[0], score[0]
+
+
 def _is_boxes(shapes: Mapping[str, Shape], classes: int | None) -> bool:
-    if len(shapes) != 2 or any(len(shape) != 3 for shape in shapes.values()):
-        return False
-    (_, box), (_, score) = _sorted_pair(shapes)
-    return box[-1] == 4 and box[1] == score[1] and shapes.keys() not in _DETR
+    return _is_pair(shapes) and shapes.keys() not in _DETR
 
 
 def _is_detr(shapes: Mapping[str, Shape], classes: int | None) -> bool:
-    if shapes.keys() not in _DETR or any(len(shape) != 3 for shape in shapes.values()):
+    return _is_pair(shapes) and shapes.keys() in _DETR
+
+
+def _is_pair(shapes: Mapping[str, Shape]) -> bool:
+    """Whether there are boxes and as many rows of scores."""
+    if len(shapes) != 2 or any(len(shape) != 3 for shape in shapes.values()):
         return False
-    (_, box), (_, score) = _sorted_pair(shapes)
+    box, score = (shapes[name] for name in box_and_score(shapes.items()))
     return box[-1] == 4 and box[1] == score[1]
 
 
@@ -216,18 +225,13 @@ def _only(shapes: Mapping[str, Shape]) -> Shape | None:
     return shape if len(shapes) == 1 and len(shape) == 3 else None
 
 
-def _sorted_pair(shapes: Mapping[str, Shape]) -> list[tuple[str, Shape]]:
-    """The output of boxes and that of scores."""
-    return sorted(shapes.items(), key=lambda one: (one[1][-1] != 4, "box" not in one[0].lower()))
-
-
 def _read_boxes(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
-    box, score = (name for name, _ in _sorted_pair({name: tuple(one.shape) for name, one in outputs.items()}))
+    box, score = box_and_score((name, one.shape) for name, one in outputs.items())
     return Read(outputs[box].float(), logit(outputs[score].float()))
 
 
 def _read_detr(outputs: Mapping[str, Tensor], taken: Taken) -> Read:
-    box, score = (name for name, _ in _sorted_pair({name: tuple(one.shape) for name, one in outputs.items()}))
+    box, score = box_and_score((name, one.shape) for name, one in outputs.items())
     whole = outputs[box].new_tensor([taken.width, taken.height, taken.width, taken.height], dtype=torch.float32)
     return Read(corners(outputs[box].float()) * whole, outputs[score].float())
 

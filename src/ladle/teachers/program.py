@@ -22,6 +22,7 @@ from ladle.teachers.layouts import (
     Layout,
     Read,
     Taken,
+    box_and_score,
     counts_of,
     find_layout,
     grids_of,
@@ -183,14 +184,15 @@ def _outputs(uri: TeacherURI, program: Program, batch: int, height: int, width: 
 
 def _check_scores(uri: TeacherURI, outputs: Mapping[str, Tensor]) -> None:
     """Raise :class:`UserError` if the scores of boxes are no probabilities."""
-    for name, one in outputs.items():
-        if one.shape[-1] != 4 or len({tuple(other.shape) for other in outputs.values()}) == 1:
-            low, high = (float(end) for end in (one.amin(), one.amax())) if one.numel() else (0.0, 1.0)
-            if low < -_ROUNDING or high > 1 + _ROUNDING:
-                raise uri.fail(
-                    f"its output {name} has values from {low:.3g} to {high:.3g}, and layout boxes needs scores from 0 "
-                    "to 1; where these are logits, with boxes in fractions of the input, add ?layout=detr"
-                )
+    _, name = box_and_score((name, one.shape) for name, one in outputs.items())
+    if not outputs[name].numel():
+        return
+    low, high = (float(end) for end in outputs[name].aminmax())
+    if low < -_ROUNDING or high > 1 + _ROUNDING:
+        raise uri.fail(
+            f"its output {name} has values from {low:.3g} to {high:.3g}, and layout boxes needs scores from 0 to 1; "
+            "where these are logits, with boxes in fractions of the input, add ?layout=detr"
+        )
 
 
 def class_names(uri: TeacherURI, metadata: Mapping[str, str]) -> tuple[str, ...] | None:
