@@ -16,6 +16,18 @@ def pixel(file: Path, x: int, y: int) -> list[int]:
     return load_image(file)[:, y, x].tolist()
 
 
+def corner_image(folder: Path, kind: str, orientation: int) -> tuple[Path, np.ndarray]:
+    """An image with an orientation, and which of its stored pixels are bright: those of the top left corner."""
+    bright = np.zeros((8, 16), dtype=bool)
+    bright[:4, :8] = True
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    file = folder / f"a.{kind}"
+    values = bright * np.uint16(65535) if kind == "deep.tif" else np.repeat(bright[..., None], 3, 2) * np.uint8(255)
+    Image.fromarray(values).save(file, exif=exif)
+    return file, bright
+
+
 def test_sixteen_bit_grey_is_scaled_not_clipped():
     values = load_image(TORTURE / "gray16.png").unique().tolist()
     assert values == [78, 233]
@@ -53,12 +65,7 @@ def test_thirty_two_bits_are_refused(tmp_path):
 @pytest.mark.parametrize("orientation", [*range(1, 9), 0, 99])
 @pytest.mark.parametrize("suffix", ["jpg", "png", "tif", "webp"])
 def test_size_and_pixels_agree_on_which_way_is_up(tmp_path, orientation, suffix):
-    stored = np.zeros((8, 16, 3), dtype=np.uint8)
-    stored[:4, :8] = 255
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    file = tmp_path / f"a.{suffix}"
-    Image.fromarray(stored).save(file, exif=exif)
+    file, _ = corner_image(tmp_path, suffix, orientation)
     loaded = load_image(file)
     assert image_size(file) == tuple(loaded.shape[1:])
     top, left = {2: (0, 1), 3: (1, 1), 4: (1, 0), 6: (0, 1), 7: (1, 1), 8: (1, 0)}.get(orientation, (0, 0))
@@ -96,13 +103,7 @@ def test_what_is_no_image_is_named(name, found):
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("kind", ["jpg", "png", "tif", "webp", "deep.tif"])
 def test_the_stored_frame_is_read_as_stored(tmp_path, orientation, kind):
-    stored = np.zeros((8, 16, 3), dtype=np.uint8)
-    stored[:4, :8] = 255
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    file = tmp_path / f"a.{kind}"
-    pixels = stored[..., 0].astype(np.uint16) * 257 if kind == "deep.tif" else stored
-    Image.fromarray(pixels).save(file, exif=exif)
+    file, bright = corner_image(tmp_path, kind, orientation)
     header = read_header(file)
     assert (header.height, header.width, header.lying) == (8, 16, orientation >= 5)
-    assert ((load_image(file, upright=False)[0] > 128).numpy() == (stored[..., 0] > 128)).all()
+    assert ((load_image(file, upright=False)[0] > 128).numpy() == bright).all()

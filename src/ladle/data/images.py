@@ -152,11 +152,10 @@ def _header(image: ImageFile.ImageFile, file: Path) -> Header:
 def _decoded(open_image: Opener, file: Path, upright: bool, value_range: ValueRange) -> UInt8[np.ndarray, "H W 3"]:
     image = open_image()
     _check_kind(image, file)
-    turn = _TURNS.get(_orientation(image))
-    if isinstance(image, TiffImageFile):  # Pillow applies the orientation of these itself
-        turn = None if upright or turn is None else _BACK.get(turn, turn)
-    elif not upright:
-        turn = None
+    is_turned = isinstance(image, TiffImageFile)  # Pillow applies the orientation of these itself
+    turn = _TURNS.get(_orientation(image)) if upright != is_turned else None
+    if is_turned and turn is not None:
+        turn = _BACK.get(turn, turn)
     pixels = _rgb(shallow(image, open_image, value_range) if is_deep(image) else image)
     return np.asarray(pixels if turn is None else pixels.transpose(turn))
 

@@ -159,15 +159,15 @@ class Levels(nn.Module):
         levels = []
         for (number, other), adapter in zip(self.pairs, self.adapters, strict=True):
             maps, target, stride = student.features[number], teacher.features[other].detach(), self.strides[number]
-            if self.kernel > 1:  # the convolution reads cells next to a cell, and padding counts as 0
-                maps = maps * filled_cells(maps, student.sizes, stride)
-            adapted: Tensor = adapter(maps)
+            filled = filled_cells(maps, student.sizes, stride)
+            # A larger convolution reads cells next to a cell; those that are padding count as 0.
+            adapted: Tensor = adapter(maps * filled if self.kernel > 1 else maps)
             pred, target = adapted.float(), target.float()
             if target.shape[-2:] != pred.shape[-2:] and self.onto == "teacher":
                 pred, stride = _resampled(pred, target), self.teacher_strides[other]
+                filled = filled_cells(pred, student.sizes, stride)
             elif target.shape[-2:] != pred.shape[-2:]:
                 target = _resampled(target, pred)
-            filled = filled_cells(pred, student.sizes, stride)
             scale = self.unit / _rms(target, filled) if self.relative else 1.0
             levels.append(Level(pred * scale, target * scale, filled, stride, number))
         return levels

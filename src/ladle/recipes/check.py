@@ -8,7 +8,7 @@ from ladle.data import Health, inspect
 from ladle.errors import UserError
 from ladle.files import path_as_text
 from ladle.recipes.console import say, shown_progress
-from ladle.recipes.sources import SCENES
+from ladle.recipes.sources import is_scenes
 
 __all__ = ["check"]
 
@@ -23,7 +23,7 @@ def check(data: str | Path, imgsz: int = 640) -> Health:
         imgsz: long side of the images in pixels at which you will train, to report objects that are too small for it.
     """
     data = path_as_text(data)
-    if data.partition(":")[0] == SCENES and not Path(data).exists():
+    if is_scenes(data):
         raise UserError(f"{data}: expected a folder or a file; the built-in scenes are drawn without defects")
     if imgsz < 1:
         raise UserError(f"--imgsz {imgsz}: expected the long side of the images in pixels, such as 640")

@@ -26,6 +26,7 @@ from ladle.teachers import TeacherURI
 
 __all__ = [
     "Supply",
+    "is_scenes",
     "known_remarks",
     "open_for_teacher",
     "open_known",
@@ -49,10 +50,15 @@ class Supply(NamedTuple):
     notes: list[str]
 
 
+def is_scenes(data: str) -> bool:
+    """Whether the built-in scenes are meant, and not a file or folder of this name."""
+    return data.partition(":")[0] == SCENES and not Path(data).exists()
+
+
 def open_source(data: str, split: str, run: Run, imgsz: int) -> Source:
     """The images of one split of a folder, of a file, or of the built-in scenes."""
-    name, _, count = data.partition(":")
-    if name == SCENES and not Path(data).exists():
+    if is_scenes(data):
+        count = data.partition(":")[2]
         if count and not (count.isascii() and count.isdecimal() and 0 < int(count[:10]) <= _MOST_SCENES):
             raise UserError(f"--data {data}: expected scenes, or scenes:N with N from 1 to {_MOST_SCENES} for training")
         if split not in ("train", "val"):

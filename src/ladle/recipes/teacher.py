@@ -85,12 +85,8 @@ def teacher_probe(
         class_map: a YAML file of pairs of classes, those of the data and those of a teacher of another origin.
         on_defect: how to handle defects of the data: ``repair`` them, ``skip`` the image, or ``raise``.
     """
-    teacher, data, out, class_map = (
-        path_as_text(teacher),
-        path_as_text(data),
-        path_as_text(out),
-        path_as_text(class_map),
-    )
+    teacher, data = path_as_text(teacher), path_as_text(data)
+    out, class_map = path_as_text(out), path_as_text(class_map)
     verify_arguments(teacher_probe, imgsz=imgsz, batch=batch, workers=workers, score=score, on_defect=on_defect)
     check_out(out)
     uri = parse_uri(teacher if class_map is None else with_class_map(teacher, class_map))
